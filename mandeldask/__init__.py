@@ -1,0 +1,1 @@
+"""Mandelbrot escape-time fields of any size, on Dask, stored as Zarr."""

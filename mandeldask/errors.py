@@ -1,0 +1,25 @@
+"""What can go wrong by a user's or a machine's doing: the rule, the value and the remedy, never a traceback."""
+
+
+class MandeldaskError(Exception):
+    """An error to be told in a line or two; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class ConfigError(MandeldaskError, ValueError):
+    """A view, run description or argument that breaks a rule."""
+
+    exit_code = 2
+
+
+class StoreError(MandeldaskError):
+    """A store that cannot be used: of another field, of another program, unwritable, full, busy."""
+
+    exit_code = 3
+
+
+class ClusterError(MandeldaskError):
+    """A cluster that cannot be started, was lost, or is too small for the tiles."""
+
+    exit_code = 5
