@@ -105,6 +105,12 @@ class View:
         """Number of samples."""
         return self.shape[0] * self.shape[1]
 
+    @property
+    def cell_area(self) -> float:
+        """Area that a sample stands for, in the units of c; 0 for a single row or column of gridline samples."""
+        rows, columns = (n - 1 if self.registration == "gridline" else n for n in self.shape)
+        return (self.x[1] - self.x[0]) / columns * (self.y[1] - self.y[0]) / rows if rows and columns else 0.0
+
     def axis(self, name: Literal["y", "x"], window: Range | None = None) -> NDArray[np.float64]:
         """Coordinates of the samples `window` = [first, last) along one axis (all by default), shape (last - first,).
 

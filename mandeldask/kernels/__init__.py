@@ -57,6 +57,9 @@ def _lanes(
 
 KERNELS: dict[str, Factory] = {"numpy": _masked, "numba": _lanes}
 
+# Peak bytes a sample while a block is computed, the complex block and the result included (tests/test_memory.py).
+BYTES_PER_SAMPLE = {"numpy": 100, "numba": 24}
+
 
 def _check(max_iter: int, fields: tuple[str, ...], view: View | None) -> None:
     if isinstance(max_iter, bool) or not isinstance(max_iter, int | np.integer):

@@ -1,0 +1,3 @@
+from mandeldask.cli import main
+
+main()

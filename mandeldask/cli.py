@@ -1,0 +1,258 @@
+"""The commands: parse, call, print. Heavy imports wait until a command runs, so that --help is quick."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mandeldask import __version__
+from mandeldask.errors import ConfigError, MandeldaskError
+
+if TYPE_CHECKING:
+    from mandeldask.job import Observer, Summary
+
+EXIT_FAILED_TILES = 4
+EXIT_INTERRUPTED = 130
+PICTURE_SIDE = 2048  # of the picture that a run makes; `mandeldask image` makes larger ones
+
+EPILOG = """\b
+Exit codes
+  0    done
+  2    a wrong command line, run description or argument
+  3    a store that cannot be used: another field, another program's, unwritable, disk full, busy
+  4    done, but some tiles failed; `mandeldask resume STORE` tries them again
+  5    a cluster that cannot be started, was lost, or has too little memory for a tile
+  130  interrupted (143 by SIGTERM); what is finished is in the store
+  1    a bug: please report it with the traceback
+"""
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: the same orderly end as Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class Commands(click.Group):
+    """Turns our errors into a line on stderr and an exit code, however the command was called."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MandeldaskError as error:
+            if ctx.obj and ctx.obj.get("json"):
+                click.echo(json.dumps({"error": str(error), "exit_code": error.exit_code}))
+            click.echo(f"mandeldask: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt as interruption:
+            store = ctx.obj and ctx.obj.get("store")
+            then = f"; go on with:  mandeldask resume {store}" if store else ""
+            click.echo(f"\nmandeldask: interrupted{then}", err=True)
+            ctx.exit(128 + interruption.number if isinstance(interruption, Interrupted) else EXIT_INTERRUPTED)
+
+
+@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="mandeldask")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Mandelbrot escape-time fields of any size: computed with Dask, stored as Zarr, resumable, exact to the bit."""
+    ctx.ensure_object(dict)
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--quiet, --json and the picture: the same for every command that computes."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object, and nothing else."),
+        click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors."),
+        click.option("--no-image", is_flag=True, help="Make no picture."),
+        click.option("--image", type=click.Path(), help="The picture; by default it stands beside the store."),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("config", type=click.Path())
+@click.option("--out", "-o", type=click.Path(), help="The store; takes precedence over the description's.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key of the description, e.g. --set view.shape=[4096,4096]; may be repeated.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a mandeldask store that holds another field.")
+@output_options
+@click.pass_context
+def run(ctx: click.Context, config: str, out: str | None, overrides: tuple[str, ...], overwrite: bool, **output: Any) -> None:
+    """Compute the field that CONFIG (a YAML file) describes; on a store of the same field, what is missing."""
+    from mandeldask import job
+
+    def compute(tell: Observer) -> Summary:
+        return job.run(config, out, overrides=overrides, overwrite=overwrite, tell=tell)
+
+    _compute(ctx, compute, **output)
+
+
+@cli.command()
+@click.argument("store", type=click.Path())
+@click.option("--kernel", default="numba", show_default=True, help="Any kernel: all give the same bits.")
+@click.option("--workers", type=int, help="Worker processes; by default one a usable core.")
+@click.option("--threads-per-worker", type=int, default=1, show_default=True)
+@click.option("--memory-limit", help="Of a worker, e.g. 4GiB; by default its share of the machine's.")
+@output_options
+@click.pass_context
+def resume(
+    ctx: click.Context,
+    store: str,
+    kernel: str,
+    workers: int | None,
+    threads_per_worker: int,
+    memory_limit: str | None,
+    **output: Any,
+) -> None:
+    """Compute what is missing of STORE, and only that."""
+    from mandeldask import job
+
+    cluster = {
+        "kind": "local",
+        "workers": workers,
+        "threads_per_worker": threads_per_worker,
+        "memory_limit": memory_limit,
+    }
+
+    def compute(tell: Observer) -> Summary:
+        return job.resume(store, kernel=kernel, cluster=cluster, tell=tell)
+
+    _compute(ctx, compute, **output)
+
+
+@cli.command()
+@click.argument("store", type=click.Path())
+@click.argument("out", type=click.Path())
+@click.option("--colormap", default="classic", show_default=True, help="classic, or a map of Bokeh's: magma, viridis, ...")
+@click.option("--scale", default="mix", show_default=True, help="mix, log, equalised or linear.")
+@click.option("--interior", default="#000000", show_default=True, help="Colour of the samples that do not escape.")
+@click.option("--size", type=int, help="Pixels of the longer side, about; by default one a sample.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+def image(store: str, out: str, quiet: bool, **look: Any) -> None:
+    """Make a picture, OUT.png, of STORE. It is streamed, so it may be larger than memory."""
+    from mandeldask.store import open_store
+
+    rows, columns = _draw(open_store(store), out, None if quiet else click.get_text_stream("stderr"), **look)
+    if not quiet:
+        click.echo(f"{out}: {columns} x {rows} pixels", err=True)
+
+
+@cli.command()
+@click.argument("store", type=click.Path())
+def checksum(store: str) -> None:
+    """Print the SHA-256 of STORE's escape times, little-endian int32 in row order: the same for any tiling."""
+    from mandeldask.store import open_store
+
+    opened = open_store(store)
+    missing = int((~opened.done()).sum())
+    click.echo(f"{opened.checksum()}  {store}")
+    if missing:
+        click.echo(f"mandeldask: {missing} tiles are not computed yet, and count as zeros", err=True)
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON schema of a run description, for editors."""
+    from mandeldask.config import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+def _compute(
+    ctx: click.Context,
+    compute: Callable[[Observer], Summary],
+    *,
+    as_json: bool,
+    quiet: bool,
+    no_image: bool,
+    image: str | None,
+) -> None:
+    """Run a computation under a screen, then make the picture; ends with the exit code."""
+    from mandeldask.job import Event, Plan
+    from mandeldask.progress import Screen
+
+    ctx.obj["json"] = as_json
+    if no_image and image:
+        raise ConfigError("--image and --no-image exclude each other; give one")
+    screen = Screen() if not (quiet or as_json) else None
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Plan):
+            ctx.obj["store"] = event.store.path
+        if screen:
+            screen(event)
+
+    with _signals(), screen or nullcontext():
+        summary = compute(tell)
+        picture = None if no_image else _picture(summary, image, screen)
+    if as_json:
+        click.echo(json.dumps({**asdict(summary), "efficiency": summary.efficiency, "picture": picture}))
+    if screen:
+        screen.line("next", f"mandeldask image {summary.store} large.png    the picture, one pixel a sample")
+        screen.line("", f'xarray.open_zarr("{summary.store}", group="0")    the numbers')
+    if summary.failed:
+        ctx.exit(EXIT_FAILED_TILES)
+
+
+def _picture(summary: Summary, path: str | None, screen: Any) -> str:
+    from mandeldask.store import open_store
+
+    path = path or f"{summary.store.rstrip('/').removesuffix('.zarr')}.png"
+    _draw(open_store(summary.store), path, None, size=PICTURE_SIDE)
+    if screen:
+        screen.line("picture", path)
+    return path
+
+
+def _draw(store: Any, path: str, out: Any, **look: Any) -> tuple[int, int]:
+    """Write the picture, with a bar on `out` where that is a terminal."""
+    from mandeldask.image import write_png
+
+    d = store.description
+    description = f"Mandelbrot escape times, x {list(d.x)}, y {list(d.y)}, max_iter {d.max_iter}"
+    if out is None:
+        return write_png(store.escape_time, d.max_iter, path, description=description, **look)
+    with click.progressbar(length=1000, label=Path(path).name, file=out) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.update(1000 * done // total - bar.pos)
+
+        return write_png(store.escape_time, d.max_iter, path, description=description, progress=progress, **look)
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a run as Ctrl-C does: the cluster is closed and the ledger written."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted(number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main() -> None:
+    """The `mandeldask` command."""
+    cli(prog_name="mandeldask")
+
+

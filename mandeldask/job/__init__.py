@@ -1,0 +1,154 @@
+"""Run and resume: the one room that joins graph, cluster and store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from distributed import Client
+
+from mandeldask import cluster as clusters
+from mandeldask import config as configs
+from mandeldask.job.driver import Driver
+from mandeldask.job.events import (
+    Event,
+    Observer,
+    Plan,
+    Record,
+    Started,
+    Summary,
+    TileDone,
+    TileFailed,
+)
+from mandeldask.job.ledger import Ledger, name_of
+from mandeldask.job.plan import make_plan, of_store
+from mandeldask.kernels import KERNELS
+from mandeldask.store import Tile
+
+__all__ = [
+    "Event",
+    "Observer",
+    "Plan",
+    "Record",
+    "Started",
+    "Summary",
+    "TileDone",
+    "TileFailed",
+    "make_plan",
+    "resume",
+    "run",
+]
+
+AnyConfig = configs.Config | Mapping[str, Any] | str | os.PathLike[str]
+
+
+def run(
+    config: AnyConfig,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    overwrite: bool = False,
+    client: Client | None = None,
+    tell: Observer = lambda event: None,
+) -> Summary:
+    """Compute a field into a store; on a store of the same field, compute what is missing.
+
+    Parameters
+    ----------
+    config : path of a YAML file, mapping, or Config
+        The run description.
+    out : path, optional
+        The store; takes precedence over the description's.
+    overrides : sequence of "KEY=VALUE"
+        Changes to the description, as the command line's --set.
+    overwrite : bool
+        Replace a store of ours that holds another field.
+    client : distributed.Client, optional
+        A cluster that is already there; by default the one described is started and ended.
+    tell : callable, optional
+        Is given each event as it happens: `Plan`, `Started`, `TileDone`, `TileFailed`, `Summary`.
+
+    Returns
+    -------
+    Summary
+        Its `failed` is not 0 when tiles were given up; `resume` tries them again.
+
+    Raises
+    ------
+    ConfigError, StoreError, ClusterError
+        One or two lines that say what is wrong and what to do. What was finished stays in the store.
+    """
+    config = config if isinstance(config, configs.Config) else _load(config, overrides)
+    if out is not None:
+        config = config.model_copy(update={"store": os.fspath(out)})
+    size = clusters.size_of_client(client) if client else clusters.size_of(config.cluster)
+    plan = make_plan(config, size, overwrite)
+    tell(plan)
+    ledger = Ledger(plan.store)
+    with ledger.kept():
+        summary = _compute(plan, config, client, ledger, tell)
+    plan.store.finish()
+    tell(summary)
+    return summary
+
+
+def resume(
+    store: str | os.PathLike[str],
+    *,
+    kernel: str = "numba",
+    cluster: Mapping[str, Any] | None = None,
+    client: Client | None = None,
+    tell: Observer = lambda event: None,
+) -> Summary:
+    """Compute what is missing of a store, with any kernel on any cluster: the bits are the same. See `run`."""
+    config = configs.parse(of_store(store, kernel, cluster), source=f"resume {os.fspath(store)}")
+    return run(config, client=client, tell=tell)
+
+
+def _load(config: Mapping[str, Any] | str | os.PathLike[str], overrides: Sequence[str]) -> configs.Config:
+    if isinstance(config, Mapping):
+        return configs.parse(config)
+    return configs.load(config, overrides)
+
+
+def _compute(
+    plan: Plan, config: configs.Config, client: Client | None, ledger: Ledger, tell: Observer
+) -> Summary:
+    pending = ~plan.store.done()
+    failed: list[Tile] = []
+    if pending.any():
+        block_function = KERNELS[config.kernel](config.max_iter, config.fields, config.view)
+        with nullcontext(client) if client else clusters.connect(config.cluster) as connected:
+            tell(Started(connected.dashboard_link))
+            clusters.wait_for_worker(connected)
+            driver = Driver(connected, plan.store, block_function, plan.cluster.threads, ledger, tell)
+            driver.run(pending)
+            failed = driver.failed
+    return _summarise(plan, ledger, failed)
+
+
+def _summarise(plan: Plan, ledger: Ledger, failed: list[Tile]) -> Summary:
+    store, this_run = plan.store, ledger.this_run
+    done = store.done()
+    ledger.complete(done)
+    seconds = max(0.0, this_run.finished - this_run.started)
+    not_escaped = int(ledger.columns["not_escaped"][done].sum())
+    cell = store.description.view.cell_area
+    return Summary(
+        store=store.path,
+        tiles=plan.tiles,
+        computed=this_run.tiles,
+        failed=len(failed),
+        seconds=seconds,
+        kernel_seconds=this_run.kernel_seconds,
+        threads=plan.cluster.threads,
+        iterations=this_run.iterations,
+        iterations_per_second=this_run.iterations / seconds if seconds else 0.0,
+        total_iterations=int(ledger.columns["iterations"][done].sum()),
+        not_escaped=not_escaped,
+        samples=plan.samples,
+        area=not_escaped * cell if cell else None,
+        errors={name_of(tile): ledger.errors.get(name_of(tile), "") for tile in failed},
+    )

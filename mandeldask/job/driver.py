@@ -1,0 +1,128 @@
+"""The driver: hands windows of tiles to the cluster, enough of them at a time, and takes the records in."""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+from distributed import Client, Future, as_completed
+from distributed.scheduler import KilledWorker
+from numpy.typing import NDArray
+
+from mandeldask.errors import ClusterError, StoreError
+from mandeldask.job.events import Observer, TileDone, TileFailed
+from mandeldask.job.ledger import Ledger, name_of
+from mandeldask.job.order import Window, order
+from mandeldask.job.tile import to_record, window_records
+from mandeldask.kernels import BlockFunction
+from mandeldask.store import Store, Tile
+
+MAX_ATTEMPTS = 3
+# Tiles in flight never fall below this while any are left, so that one slow tile leaves no worker idle; with a window
+# of 64 on top it also bounds what the scheduler holds.
+MIN_IN_FLIGHT = 64
+TILES_A_THREAD = 4
+HOPELESS = 8  # tiles failed for good before any succeeded
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+class Driver:
+    """One pass over the pending tiles of a store. After `run`, `failed` holds the tiles that were given up."""
+
+    def __init__(
+        self, client: Client, store: Store, block_function: BlockFunction, threads: int, ledger: Ledger, tell: Observer
+    ) -> None:
+        self.client, self.store, self.block_function = client, store, block_function
+        self.ledger, self.tell = ledger, tell
+        self.low = max(MIN_IN_FLIGHT, TILES_A_THREAD * threads)
+        self.in_flight: dict[Future, Tile] = {}
+        self.again: deque[Tile] = deque()
+        self.attempts: dict[Tile, int] = {}
+        self.failed: list[Tile] = []
+        self.computed = 0
+
+    def run(self, pending: NDArray[np.bool_]) -> None:
+        """Compute the pending tiles.
+
+        Raises
+        ------
+        StoreError
+            The disk is full, read-only or failing: nothing else could be written either.
+        ClusterError
+            The cluster was lost, or no tile can be computed on it.
+        """
+        windows = order(pending)
+        completed = as_completed(with_results=True, raise_errors=False)
+        self._refill(windows, completed)
+        try:
+            while self.in_flight:
+                for future, result in completed.next_batch():
+                    tile = self.in_flight.pop(future)
+                    if future.status == "finished":
+                        self._done(result)
+                    else:
+                        self._failed(tile, future)
+                    future.release()  # let go at once: a lost worker cannot undo what is on disk
+                self._refill(windows, completed)
+        finally:
+            self.client.cancel(list(self.in_flight), force=True)
+
+    def _refill(self, windows: Iterator[Window], completed: as_completed) -> None:
+        while len(self.in_flight) < self.low:
+            window = next(windows, None) or self._retry()
+            if window is None:
+                return
+            records = window_records(self.store, window, self.block_function).to_delayed()
+            wanted = [records[i - window.first[0], j - window.first[1]] for i, j in window.tiles]
+            futures = self.client.compute(wanted, optimize_graph=False)
+            self.in_flight.update(zip(futures, window.tiles, strict=True))
+            completed.update(futures)
+
+    def _retry(self) -> Window | None:
+        """A window of one tile that failed before; these come last."""
+        if not self.again:
+            return None
+        tile = self.again.popleft()
+        return Window(tile, (tile[0] + 1, tile[1] + 1), (tile,))
+
+    def _done(self, result: NDArray[np.void]) -> None:
+        record = to_record(result)
+        self.computed += 1
+        self.ledger.add(record)
+        self.tell(TileDone(record))
+
+    def _failed(self, tile: Tile, future: Future) -> None:
+        if future.status != "error":
+            raise ClusterError("the cluster was lost: its scheduler is gone or cancelled the work")
+        error = future.exception()
+        _raise_if_disk(self.store, error)
+        attempt = self.attempts[tile] = self.attempts.get(tile, 0) + 1
+        # the scheduler has tried a tile that kills its workers several times already
+        final = attempt >= MAX_ATTEMPTS or isinstance(error, KilledWorker)
+        text = _describe(error)
+        self.ledger.fail(tile, text)
+        self.tell(TileFailed(tile, attempt, text, final))
+        if not final:
+            self.again.append(tile)
+            return
+        self.failed.append(tile)
+        if not self.computed and len(self.failed) >= HOPELESS:
+            raise ClusterError(f"no tile can be computed: the first {HOPELESS} failed, tile {name_of(tile)} with {text}")
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, KilledWorker):
+        return "its worker died each time it was tried (out of memory, or a crash in the kernel)"
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _raise_if_disk(store: Store, error: BaseException) -> None:
+    if isinstance(error, StoreError):
+        raise error
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        raise StoreError(
+            f"cannot write {store.path}: {error.strerror}. What is finished stays; make room or mend it, then "
+            f"`mandeldask resume {store.path}`"
+        )

@@ -1,0 +1,101 @@
+"""What a run tells those who watch it: small values, in the order in which things happen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mandeldask.cluster import Size
+from mandeldask.store import Store, Tile
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a finished tile reports: the one source for progress, dashboard and the store's `tiles` group."""
+
+    tile: Tile
+    seconds: float  # of kernel
+    iterations: int  # sum of the escape times
+    minimum: int
+    maximum: int
+    not_escaped: int  # samples at max_iter
+    worker: str
+    started: float  # Unix time on the worker
+    finished: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is going to do; known before anything is computed."""
+
+    store: Store
+    kernel: str
+    cluster: Size
+    done: int  # tiles
+    pending: int
+    tile_memory: int  # bytes a worker thread needs for one tile
+    resumed: bool
+
+    @property
+    def tiles(self) -> int:
+        return self.done + self.pending
+
+    @property
+    def samples(self) -> int:
+        return self.store.description.shape[0] * self.store.description.shape[1]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the whole field before compression."""
+        return 4 * self.samples
+
+
+@dataclass(frozen=True)
+class Started:
+    """The scheduler is up; its workers may still be coming."""
+
+    dashboard: str
+
+
+@dataclass(frozen=True)
+class TileDone:
+    record: Record
+
+
+@dataclass(frozen=True)
+class TileFailed:
+    """A computation of a tile that failed; `final` when it is not tried again."""
+
+    tile: Tile
+    attempt: int
+    error: str
+    final: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended. Iterations and samples are those of the whole field, seconds and rate those of this run."""
+
+    store: str
+    tiles: int
+    computed: int  # tiles, in this run
+    failed: int
+    seconds: float  # wall time from the first task to the last shard
+    kernel_seconds: float
+    threads: int
+    iterations: int  # in this run
+    iterations_per_second: float
+    total_iterations: int
+    not_escaped: int  # samples
+    samples: int
+    area: float | None  # of the samples that did not escape, in the units of c; None for a line of samples
+    errors: dict[str, str]  # "row,column" of a failed tile -> what happened
+
+    @property
+    def efficiency(self) -> float:
+        """Kernel seconds over the worker threads' seconds."""
+        return self.kernel_seconds / (self.threads * self.seconds) if self.seconds else 0.0
+
+
+Event = Plan | Started | TileDone | TileFailed | Summary
+Observer = Callable[[Event], None]

@@ -1,0 +1,168 @@
+"""What the driver learns of each tile, kept in the store's `tiles` group, and the lease that keeps a second driver out."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from mandeldask.errors import StoreError
+from mandeldask.job.events import Record
+from mandeldask.job.tile import statistics
+from mandeldask.store import Store, Tile
+
+FLUSH_SECONDS = 2.0
+HEARTBEAT_SECONDS = 10.0
+STALE_SECONDS = 60.0  # a driver elsewhere that has been silent so long is gone
+MAX_ERRORS = 100  # kept in the store; each cut to MAX_ERROR_LENGTH characters
+MAX_ERROR_LENGTH = 500
+
+
+@dataclass
+class Totals:
+    """What this run has done so far: a few numbers, however many tiles."""
+
+    tiles: int = 0
+    iterations: int = 0
+    kernel_seconds: float = 0.0
+    started: float = math.inf
+    finished: float = -math.inf
+
+
+class Ledger:
+    """The table of tiles in memory, written to the store by `flush`; safe to use from two threads."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.columns = store.read_tiles()
+        self.errors: dict[str, str] = dict(store.read_notes().get("errors") or {})
+        self.this_run = Totals()
+        self._changed: set[Tile] = set()
+        self._errors_changed = False
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+
+    def add(self, record: Record) -> None:
+        """Enter a finished tile."""
+        with self._lock:
+            for name in ("seconds", "iterations", "minimum", "maximum", "not_escaped"):
+                self.columns[name][record.tile] = getattr(record, name)
+            self.columns["attempts"][record.tile] += 1
+            self._changed.add(record.tile)
+            total = self.this_run
+            total.tiles += 1
+            total.iterations += record.iterations
+            total.kernel_seconds += record.seconds
+            total.started = min(total.started, record.started)
+            total.finished = max(total.finished, record.finished)
+            if self.errors.pop(name_of(record.tile), None) is not None:
+                self._errors_changed = True
+
+    def fail(self, tile: Tile, error: str) -> None:
+        """Enter a failed computation."""
+        with self._lock:
+            self.columns["attempts"][tile] += 1
+            self._changed.add(tile)
+            if len(self.errors) < MAX_ERRORS or name_of(tile) in self.errors:
+                self.errors[name_of(tile)] = error[:MAX_ERROR_LENGTH]
+                self._errors_changed = True
+
+    def complete(self, done: NDArray[np.bool_]) -> None:
+        """Read from their shards what is not known of finished tiles: a killed driver lost its last seconds."""
+        for i, j in np.argwhere(done & (self.columns["minimum"] == 0)).tolist():
+            values = statistics(self.store.read((i, j)), self.store.description.max_iter)
+            with self._lock:
+                for name, value in zip(("iterations", "minimum", "maximum", "not_escaped"), values, strict=True):
+                    self.columns[name][i, j] = value
+                self._changed.add((i, j))
+
+    def flush(self) -> None:
+        """Write what changed since the last time."""
+        with self._writing:
+            with self._lock:
+                changed, self._changed = self._changed, set()
+                errors = dict(self.errors) if self._errors_changed else None
+                self._errors_changed = False
+                columns = {name: column.copy() for name, column in self.columns.items()} if changed else {}
+            if changed:
+                self.store.write_tiles(columns, changed)
+            if errors is not None:
+                self.store.write_notes(errors=errors or None)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Hold the store's lease and flush every few seconds, until the context ends.
+
+        Raises
+        ------
+        StoreError
+            Another driver that lives holds the lease.
+        """
+        refuse_second_driver(self.store)
+        lease = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+        stop = threading.Event()
+
+        def beat() -> None:
+            self.store.write_notes(lease={**lease, "heartbeat": time.time()})
+
+        beat()
+        keeper = threading.Thread(target=_keep, args=(stop, beat, self.flush), name="ledger", daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            keeper.join()
+            try:
+                self.flush()
+                self.store.write_notes(lease=None)
+            except OSError:  # a full disk: whoever opens the store next sees that this driver is gone
+                pass
+
+
+def name_of(tile: Tile) -> str:
+    """The name of a tile in errors and attributes: "row,column"."""
+    return f"{tile[0]},{tile[1]}"
+
+
+def _keep(stop: threading.Event, beat: Callable[[], None], flush: Callable[[], None]) -> None:
+    next_beat = time.monotonic() + HEARTBEAT_SECONDS
+    while not stop.wait(FLUSH_SECONDS):
+        try:
+            flush()
+            if time.monotonic() >= next_beat:
+                beat()
+                next_beat = time.monotonic() + HEARTBEAT_SECONDS
+        except OSError:  # the tiles' own writes tell of a broken disk, with the remedy
+            pass
+
+
+def refuse_second_driver(store: Store) -> None:
+    """Raise StoreError when a driver that lives holds the store's lease."""
+    lease = store.read_notes().get("lease")
+    if isinstance(lease, dict) and _alive(lease):
+        raise StoreError(
+            f"another run is writing {store.path}: process {lease.get('pid')} on {lease.get('host')}. "
+            f"Wait for it or end it; a run that died is forgotten after {STALE_SECONDS:.0f} s"
+        )
+
+
+def _alive(lease: dict[str, Any]) -> bool:
+    if time.time() - float(lease.get("heartbeat", 0)) > STALE_SECONDS:
+        return False
+    if lease.get("host") != socket.gethostname():
+        return True
+    try:
+        return abs(psutil.Process(int(lease["pid"])).create_time() - float(lease["started"])) < 1
+    except (psutil.Error, KeyError, ValueError):
+        return False

@@ -1,0 +1,104 @@
+"""run description -> what is to be computed, in which tiles, and what it needs; nothing is computed here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from dask.utils import format_bytes
+
+from mandeldask.cluster import Size
+from mandeldask.config import Config
+from mandeldask.errors import ClusterError, ConfigError, StoreError
+from mandeldask.job.events import Plan
+from mandeldask.job.ledger import refuse_second_driver
+from mandeldask.kernels import BYTES_PER_SAMPLE, KERNELS
+from mandeldask.store import Description, Store, open_for_writing, open_store
+from mandeldask.view import View
+
+TILE_SIDES = (2048, 1024, 512, 256)
+TILES_A_THREAD = 4  # at least, so that unequal tiles can be shared out
+ENCODING_BYTES = 8  # a sample, while a shard is compressed and written
+IDLE_WORKER_BYTES = 200 * 2**20  # an interpreter with distributed, zarr and numba
+USABLE = 0.8  # of a worker's memory limit: Dask pauses it there
+
+
+def make_plan(config: Config, size: Size, overwrite: bool = False) -> Plan:
+    """Check the run against the cluster's memory, open or create its store, and see what is left to do.
+
+    Raises
+    ------
+    ConfigError
+        A view too deep for the kernel, no store named, nowhere to find a tile that fits.
+    ClusterError
+        A tile that does not fit in a worker's memory.
+    StoreError
+        A store that cannot be written, or holds another field.
+    """
+    if not config.store:
+        raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
+    KERNELS[config.kernel](config.max_iter, config.fields, config.view)  # refuses what it cannot do
+    there = _store_at(config.store)
+    if there and overwrite:
+        refuse_second_driver(there)
+    tile = config.tile or (there and not overwrite and there.description.tile) or choose_tile(config.view, config.kernel, size)
+    description = Description.of(config.view, config.max_iter, config.fields, tile)
+    memory = tile_memory(config.kernel, description.tile)
+    _check_memory(memory, description.tile, size, config)
+    store = open_for_writing(config.store, description, config.view.given, overwrite)
+    done = int(store.done().sum())
+    rows, columns = description.tiles
+    return Plan(store, config.kernel, size, done, rows * columns - done, memory, resumed=done > 0)
+
+
+def choose_tile(view: View, kernel: str, size: Size) -> tuple[int, int]:
+    """The largest usual tile that fits in memory and still gives each thread a few; square."""
+    for side in TILE_SIDES:
+        tiles = -(-view.shape[0] // side) * -(-view.shape[1] // side)
+        if tiles >= TILES_A_THREAD * size.threads and _fits(tile_memory(kernel, (side, side)), size):
+            return side, side
+    return TILE_SIDES[-1], TILE_SIDES[-1]
+
+
+def tile_memory(kernel: str, tile: tuple[int, int]) -> int:
+    """Bytes that a worker thread needs for one tile: complex block, kernel, result, and the shard's encoding."""
+    return (BYTES_PER_SAMPLE[kernel] + ENCODING_BYTES) * tile[0] * tile[1]
+
+
+def _fits(memory: int, size: Size) -> bool:
+    return IDLE_WORKER_BYTES + memory * size.threads_per_worker <= USABLE * size.memory_limit
+
+
+def _check_memory(memory: int, tile: tuple[int, int], size: Size, config: Config) -> None:
+    if _fits(memory, size):
+        return
+    side = next((s for s in TILE_SIDES if _fits(tile_memory(config.kernel, (s, s)), size)), None)
+    remedy = f"tile: [{side}, {side}]" if side else "fewer workers with more memory each"
+    raise ClusterError(
+        f"a tile of {tile[0]} x {tile[1]} needs about {format_bytes(memory)} with the {config.kernel} kernel, times "
+        f"{size.threads_per_worker} thread(s) a worker and {format_bytes(IDLE_WORKER_BYTES)} for the worker itself; "
+        f"its memory limit is {format_bytes(size.memory_limit)}. Use {remedy}"
+    )
+
+
+def _store_at(path: str) -> Store | None:
+    try:
+        return open_store(path)
+    except StoreError:  # told with its remedy when the store is opened for writing
+        return None
+
+
+def of_store(path: str | os.PathLike[str], kernel: str, cluster: Mapping[str, object] | None) -> dict[str, object]:
+    """The run description, as a mapping, that goes on with a store."""
+    store = open_store(path)
+    d = store.description
+    view = {"x": list(d.x), "y": list(d.y), "shape": list(d.shape), "registration": d.registration}
+    return {
+        "view": view,
+        "max_iter": d.max_iter,
+        "fields": list(d.fields),
+        "tile": list(d.tile),
+        "store": store.path,
+        "kernel": kernel,
+        "cluster": dict(cluster or {"kind": "local"}),
+    }

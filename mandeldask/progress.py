@@ -1,0 +1,145 @@
+"""The run on the terminal: the plan, a bar with rate and time left, the summary; plain lines where it is no terminal."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from dask.utils import format_bytes
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mandeldask.job import Event, Plan, Started, Summary, TileDone, TileFailed
+
+PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
+MAX_FAILURES = 5  # shown one by one; the store keeps more
+
+
+class Screen:
+    """An observer of a run that prints to stderr; a context, so that the bar is gone when the run is."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self.bar = Progress(
+            TextColumn("  "),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            TextColumn("tiles  {task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("elapsed"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            transient=True,
+        )
+        self.plan: Plan | None = None
+        self.done = self.failures = self.iterations = 0
+        self.first = self.last_line = 0.0
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Plan():
+                self._plan(event)
+            case Started(dashboard):
+                self._started(dashboard)
+            case TileDone(record):
+                self.done += 1
+                self.iterations += record.iterations
+                self.first = min(self.first, record.started)
+                self._advance()
+            case TileFailed():
+                self._failed(event)
+            case Summary():
+                self._summary(event)
+
+    def line(self, label: str, text: str) -> None:
+        """One line of the screen: a label in its column, and what there is to say."""
+        self.console.print(f"  {label:<10} {text}", markup=False, soft_wrap=True)
+
+    def _plan(self, plan: Plan) -> None:
+        self.plan = plan
+        d, size = plan.store.description, plan.cluster
+        self.line("view", f"x [{d.x[0]!r}, {d.x[1]!r}], y [{d.y[0]!r}, {d.y[1]!r}], {d.registration}")
+        self.line(
+            "field",
+            f"{d.shape[0]} x {d.shape[1]} = {count(plan.samples)} samples, max_iter {d.max_iter}, {plan.kernel} kernel",
+        )
+        done = f", {plan.done} done already: resuming" if plan.resumed else ""
+        self.line("tiles", f"{plan.tiles} of {d.tile[0]} x {d.tile[1]}{done}; {plan.pending} to compute")
+        self.line("store", f"{plan.store.path}, at most {format_bytes(plan.bytes)}")
+        self.line(
+            "cluster",
+            f"{size.workers} workers x {size.threads_per_worker} threads, {format_bytes(size.memory_limit)} each; "
+            f"a tile needs {format_bytes(plan.tile_memory)}",
+        )
+
+    def _started(self, dashboard: str) -> None:
+        assert self.plan is not None
+        self.line("dashboard", dashboard or "switched off")
+        if not self.console.is_terminal:
+            self.line("", "waiting for the first worker")
+        self.first = self.last_line = time.time()
+        self.task = self.bar.add_task("tiles", total=self.plan.pending, rate="starting workers")
+        self.bar.start()
+
+    def _advance(self) -> None:
+        assert self.plan is not None
+        now = time.time()
+        rate = f"{count(self.iterations / max(now - self.first, 1e-3))} iterations/s"
+        self.bar.update(self.task, completed=self.done, rate=rate)
+        if not self.console.is_terminal and now - self.last_line >= PLAIN_SECONDS:
+            self.last_line = now
+            left = (now - self.first) / self.done * (self.plan.pending - self.done)
+            self.line("", f"{self.done}/{self.plan.pending} tiles, {rate}, {duration(left)} left")
+
+    def _failed(self, event: TileFailed) -> None:
+        self.failures += 1
+        if self.failures <= MAX_FAILURES or event.final:
+            then = "given up" if event.final else "to be tried again"
+            self.line("failed", f"tile {event.tile[0]},{event.tile[1]}, attempt {event.attempt}, {then}: {event.error}")
+
+    def _summary(self, s: Summary) -> None:
+        assert self.plan is not None
+        self.bar.stop()
+        max_iter = self.plan.store.description.max_iter
+        if s.computed:
+            self.line(
+                "done",
+                f"{s.computed} tiles in {duration(s.seconds)}: {count(s.iterations)} iterations, "
+                f"{count(s.iterations_per_second)} iterations/s, {s.efficiency:.0%} of the workers' time in the kernel",
+            )
+        else:
+            self.line("done", "nothing was left to compute")
+        if s.failed:
+            self.line("failed", f"{s.failed} tiles; `mandeldask resume {s.store}` tries them again")
+        else:
+            area = f": area {s.area:.6g}" if s.area is not None else ""
+            share = s.not_escaped / s.samples
+            self.line("set", f"{share:.4%} of the samples did not escape within {max_iter} iterations{area}")
+        self.line("store", s.store)
+
+
+def count(value: float) -> str:
+    """A large number in three digits, with the SI prefix as a word would have it: 1.05 G."""
+    for factor, prefix in ((1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= factor:
+            return f"{value / factor:.3g}{prefix}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

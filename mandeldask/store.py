@@ -1,0 +1,372 @@
+"""The field on disk: a Zarr v3 hierarchy in which one tile is one shard, and a tile is done when its shard exists.
+
+    STORE/                root attributes: the field description, under "mandeldask"
+      0/escape_time       int32 (y, x); fill value 0 says *not computed*, for no finished sample is 0
+      0/y, 0/x            float64 coordinates
+      tiles/seconds, ...  one value a tile, what its driver learned; losing the last seconds of it costs nothing
+
+Storage in three verbs: `create` or `open_for_writing` (metadata, once), `Store.done` (what is there), `Store.write`
+(one whole shard). This room knows no cluster: a `Store` is a small value that travels to the workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.core.sync import sync
+
+from mandeldask.errors import StoreError
+from mandeldask.view import Range, View
+
+FORMAT_VERSION = 1
+KEY = "mandeldask"
+Tile = tuple[int, int]  # row and column in the grid of tiles
+TileColumns = {
+    "seconds": "float64",  # of kernel
+    "iterations": "int64",  # sum of the tile's escape times
+    "minimum": "int32",
+    "maximum": "int32",
+    "not_escaped": "int64",  # samples at max_iter
+    "attempts": "int32",
+}
+# A viewer reads chunks; 512 a side writes a 2048 shard in half the time of 256 (scripts/bench_store_codecs).
+CHUNK_SIDE = (256, 512)
+_SHARD_KEY = re.compile(r"c/(\d+)/(\d+)")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a field is, and all that two runs must agree on to work on the same store."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    shape: tuple[int, int]
+    registration: str
+    max_iter: int
+    fields: tuple[str, ...]
+    tile: tuple[int, int]
+    format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def of(cls, view: View, max_iter: int, fields: tuple[str, ...], tile: tuple[int, int]) -> Description:
+        """The description of a field of `view`; a tile larger than the field is cut to it."""
+        rows, columns = (min(side, n) for side, n in zip(tile, view.shape, strict=True))
+        return cls(view.x, view.y, view.shape, view.registration, max_iter, tuple(fields), (rows, columns))
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Description:
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @property
+    def view(self) -> View:
+        return View(self.x, self.y, self.shape, self.registration)  # type: ignore[arg-type]
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """Rows and columns of the grid of tiles."""
+        return (-(-self.shape[0] // self.tile[0]), -(-self.shape[1] // self.tile[1]))
+
+    def window(self, first: Tile, end: Tile) -> tuple[Range, Range]:
+        """The ranges of global indices that the tiles from `first` up to, not including, `end` cover."""
+        rows, columns = (
+            (a * side, min(b * side, n))
+            for a, b, side, n in zip(first, end, self.tile, self.shape, strict=True)
+        )
+        return rows, columns
+
+    def differences(self, other: Description) -> list[str]:
+        """`name: mine, other` for each entry in which two descriptions differ."""
+        mine, theirs = self.to_json(), other.to_json()
+        return [f"{k} is {mine[k]} there, {theirs[k]} here" for k in mine if mine[k] != theirs[k]]
+
+
+@dataclass(frozen=True)
+class Store:
+    """An opened store. `identity` changes when a store is replaced, so that no worker writes by old metadata."""
+
+    path: str
+    identity: str
+    description: Description
+
+    def write(self, tile: Tile, escape_time: NDArray[np.int32]) -> None:
+        """Write one whole tile: its shard appears at once and complete. Writing it twice gives the same bytes.
+
+        Raises
+        ------
+        OSError
+            The disk's error. No part of the shard is left where a reader looks.
+        """
+        rows, columns = self.description.window(tile, (tile[0] + 1, tile[1] + 1))
+        _array(self.path, self.identity)[slice(*rows), slice(*columns)] = escape_time
+
+    def done(self) -> NDArray[np.bool_]:
+        """Which tiles are done, shape `description.tiles`: one listing of the shards that exist."""
+        done = np.zeros(self.description.tiles, np.bool_)
+        escape_time = zarr.open_array(self.path, path="0/escape_time", mode="r")
+        for key in sync(_list(escape_time.store, "0/escape_time/c/")):
+            match = _SHARD_KEY.fullmatch(key.removeprefix("0/escape_time/"))
+            if match:
+                done[int(match[1]), int(match[2])] = True
+        return done
+
+    @property
+    def escape_time(self) -> zarr.Array[Any]:
+        """The field as a Zarr array, read only."""
+        return zarr.open_array(self.path, path="0/escape_time", mode="r")
+
+    def read(self, tile: Tile) -> NDArray[np.int32]:
+        """The escape times of one tile; zeros where it is not done."""
+        rows, columns = self.description.window(tile, (tile[0] + 1, tile[1] + 1))
+        return np.asarray(self.escape_time[slice(*rows), slice(*columns)])
+
+    def read_tiles(self) -> dict[str, NDArray[Any]]:
+        """The `tiles` group: for each of `TileColumns` an array of shape `description.tiles`."""
+        group = self._group("tiles")
+        return {name: np.asarray(group[name][...]) for name in TileColumns}  # type: ignore[index,call-overload]
+
+    def write_tiles(self, columns: Mapping[str, NDArray[Any]], changed: set[Tile]) -> None:
+        """Write the chunks of the `tiles` group in which the `changed` tiles lie."""
+        group = self._group("tiles", "r+")
+        for name in TileColumns:
+            array = group[name]
+            side = array.chunks[0]  # type: ignore[union-attr]
+            for i, j in {(i // side * side, j // side * side) for i, j in changed}:
+                window = (slice(i, i + side), slice(j, j + side))
+                array[window] = columns[name][window]  # type: ignore[index]
+
+    def read_notes(self) -> dict[str, Any]:
+        """Attributes of the `tiles` group: the errors of failed tiles, the lease of a driver."""
+        return dict(self._group("tiles").attrs)
+
+    def write_notes(self, **notes: Any) -> None:
+        """Set attributes of the `tiles` group; None removes one."""
+        attrs = self._group("tiles", "r+").attrs
+        attrs.put({k: v for k, v in {**attrs.asdict(), **notes}.items() if v is not None})
+
+    def finish(self) -> None:
+        """Consolidate the metadata, which xarray asks for; done once, at the end of a run."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
+            for path in ("0", ""):
+                zarr.consolidate_metadata(self.path, path=path or None)
+
+    def bands(self) -> Iterator[NDArray[np.int32]]:
+        """The field from the first row to the last, a row of chunks at a time."""
+        escape_time = self.escape_time
+        for first in range(0, self.description.shape[0], escape_time.chunks[0]):
+            yield np.asarray(escape_time[first : first + escape_time.chunks[0]])
+
+    def checksum(self) -> str:
+        """SHA-256 of the field's little-endian int32 samples in row order: the same for any tiling."""
+        digest = hashlib.sha256()
+        for band in self.bands():
+            digest.update(np.ascontiguousarray(band, dtype="<i4"))
+        return digest.hexdigest()
+
+    def _group(self, path: str, mode: Any = "r") -> zarr.Group:
+        return zarr.open_group(self.path, path=path, mode=mode, use_consolidated=False)
+
+
+def open_store(path: str | os.PathLike[str]) -> Store:
+    """Open an existing store.
+
+    Raises
+    ------
+    StoreError
+        Nothing there, no store, a store of another program, or of another format version.
+    """
+    path = local_path(path)
+    if not Path(path).exists():
+        raise StoreError(f"no store at {path}; compute one with `mandeldask run CONFIG --out {path}`")
+    manifest = _manifest(path)
+    if manifest is None:
+        raise StoreError(f"{path} is not a store of mandeldask: its root carries no field description")
+    version = manifest["field"].get("format_version")
+    if version != FORMAT_VERSION:
+        raise StoreError(
+            f"{path} has format version {version}, and this mandeldask reads {FORMAT_VERSION}: "
+            "open it with the mandeldask that wrote it"
+        )
+    try:
+        return Store(path, str(manifest["identity"]), Description.from_json(manifest["field"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{path} has a damaged field description: {error!r}") from None
+
+
+def open_field(path: str | os.PathLike[str]) -> Any:
+    """Open a store to read its field: an xarray Dataset of lazy Dask arrays, or a Zarr group where xarray is missing.
+
+    Either way `opened["escape_time"]` is int32 of shape (y, x), 0 where not computed yet, and `opened["x"]`,
+    `opened["y"]` are the coordinates. Raises StoreError as `open_store` does.
+    """
+    store = open_store(path)
+    try:
+        import xarray
+    except ImportError:
+        return zarr.open_group(store.path, path="0", mode="r", use_consolidated=False)
+    return xarray.open_zarr(store.path, group="0", consolidated=False)
+
+
+def open_for_writing(
+    path: str | os.PathLike[str],
+    description: Description,
+    given: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Store:
+    """Create the store, or open the one that is there if it holds the same field.
+
+    Parameters
+    ----------
+    given : mapping, optional
+        The view's decimal digits as the user wrote them; kept beside the description.
+    overwrite : bool
+        Replace a store of another field. Only what carries our own description is ever removed.
+
+    Raises
+    ------
+    StoreError
+        Another field (names what differs), something that is not ours, a place that cannot be written.
+    """
+    path = local_path(path)
+    try:
+        if Path(path).is_file():
+            raise StoreError(f"{path} is a file; a store is a directory: choose another --out")
+        # a writer killed at the very start leaves nothing but its temporary file
+        if Path(path).is_dir() and any(entry.suffix != ".partial" for entry in Path(path).iterdir()):
+            manifest = _manifest(path)
+            if manifest is None:
+                raise StoreError(
+                    f"{path} holds something else than a store of mandeldask, and is left alone: choose another --out"
+                )
+            if not overwrite:
+                store = open_store(path)
+                different = store.description.differences(description)
+                if different:
+                    raise StoreError(
+                        f"{path} holds another field: {'; '.join(different)}. "
+                        "Choose another --out, or replace it with --overwrite"
+                    )
+                if not os.access(path, os.W_OK):
+                    raise PermissionError(13, "Permission denied")
+                _create_arrays(store)
+                return store
+            _remove(path)
+        return _create(path, description, given or {})
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}; choose another --out") from None
+
+
+def local_path(path: str | os.PathLike[str]) -> str:
+    """The path as text; a URL is refused.
+
+    Raises
+    ------
+    StoreError
+        A URL: this version writes to file systems.
+    """
+    text = os.fspath(path)
+    if "://" in text:
+        raise StoreError(f"a store is a path on a file system; got {text}")
+    if not text or "\0" in text:
+        raise StoreError(f"a store needs a path; got {text!r}")
+    return text
+
+
+def _create(path: str, description: Description, given: Mapping[str, Any]) -> Store:
+    manifest = {"field": description.to_json(), "identity": uuid.uuid4().hex, "given": dict(given)}
+    zarr.create_group(store=path, attributes={KEY: manifest}, overwrite=True)
+    store = Store(path, manifest["identity"], description)
+    _create_arrays(store)
+    return store
+
+
+def _create_arrays(store: Store) -> None:
+    """Make what is missing: an interruption between two arrays is mended by the next run."""
+    root = zarr.open_group(store.path, mode="r+", use_consolidated=False)
+    d, view = store.description, store.description.view
+    level, tiles = root.require_group("0"), root.require_group("tiles")
+    for name, part in (("y", "Im"), ("x", "Re")):
+        if name not in level:
+            values = view.axis(name)  # type: ignore[arg-type]
+            array = level.create_array(
+                name,
+                shape=values.shape,
+                dtype="float64",
+                chunks=(min(values.size, 2**20),),
+                compressors=[ZstdCodec(level=1), Crc32cCodec()],
+                dimension_names=(name,),
+                attributes={"long_name": f"{part}(c)"},
+            )
+            array[:] = values
+    if "escape_time" not in level:
+        level.create_array(
+            "escape_time",
+            shape=d.shape,
+            dtype="int32",
+            chunks=tuple(chunk_side(side) for side in d.tile),
+            shards=d.tile,
+            compressors=[ZstdCodec(level=1), Crc32cCodec()],
+            fill_value=0,
+            dimension_names=("y", "x"),
+            attributes={"long_name": "escape time", "units": "1", "max_iter": d.max_iter},
+        )
+    for name, dtype in TileColumns.items():
+        if name not in tiles:
+            chunks = tuple(min(n, 64) for n in d.tiles)
+            tiles.create_array(
+                name, shape=d.tiles, dtype=dtype, chunks=chunks, fill_value=0, dimension_names=("tile_y", "tile_x")
+            )
+
+
+def chunk_side(side: int) -> int:
+    """The side of the chunks in a shard of this side: a divisor that suits a viewer, or the whole side."""
+    low, high = CHUNK_SIDE
+    return next((n for n in range(high, low - 1, -1) if side % n == 0), side)
+
+
+def _manifest(path: str) -> dict[str, Any] | None:
+    """What the root attributes say of a field of ours; None where they say nothing."""
+    try:
+        manifest = zarr.open_group(path, mode="r", use_consolidated=False).attrs.get(KEY)
+    except (OSError, KeyError, TypeError, ValueError):  # no Zarr group, or none that can be read
+        return None
+    ours = isinstance(manifest, dict) and isinstance(manifest.get("field"), dict)
+    return manifest if ours else None  # type: ignore[return-value]
+
+
+def _remove(path: str) -> None:
+    """Rename first: an interrupted removal leaves no half store behind."""
+    doomed = f"{path.rstrip('/')}.removed-{uuid.uuid4().hex[:8]}"
+    os.rename(path, doomed)
+    shutil.rmtree(doomed)
+
+
+async def _list(store: Any, prefix: str) -> list[str]:
+    return [key async for key in store.list_prefix(prefix)]
+
+
+@lru_cache(maxsize=8)
+def _array(path: str, identity: str) -> zarr.Array[Any]:
+    """The escape-time array, opened once a process."""
+    manifest = _manifest(path)
+    if manifest is None or manifest.get("identity") != identity:
+        raise StoreError(f"{path} was replaced or removed while it was being written")
+    array = zarr.open_array(path, path="0/escape_time", mode="r+")
+    return array.with_config({"write_empty_chunks": True})
