@@ -22,32 +22,40 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "ClusterError": "errors",
-    "ConfigError": "errors",
-    "MandeldaskError": "errors",
-    "Plan": "job",
-    "StoreError": "errors",
-    "Summary": "job",
-    "View": "view",
-    "complex_grid": "grid",
-    "escape_time": "field",
-    "open": "store:open_field",
-    "resume": "job",
-    "run": "job",
+__all__ = [
+    "ClusterError",
+    "ConfigError",
+    "MandeldaskError",
+    "Plan",
+    "StoreError",
+    "Summary",
+    "View",
+    "complex_grid",
+    "escape_time",
+    "open",
+    "resume",
+    "run",
+]
+_MODULES = {
+    "mandeldask.errors": ("ClusterError", "ConfigError", "MandeldaskError", "StoreError"),
+    "mandeldask.field": ("escape_time",),
+    "mandeldask.grid": ("complex_grid",),
+    "mandeldask.job": ("Plan", "Summary", "resume", "run"),
+    "mandeldask.store": ("open",),
+    "mandeldask.view": ("View",),
 }
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 (all are strings)
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name where it is first used: dask and zarr take a second that `--help` need not wait for."""
-    if name not in _HOMES:
+    """Import a public name at its first use: dask and zarr take a second that --help need not wait for."""
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'mandeldask' has no attribute {name!r}")
-    module, _, attribute = _HOMES[name].partition(":")
-    value = getattr(importlib.import_module(f"mandeldask.{module}"), attribute or name)
+    module = importlib.import_module(_MODULE_OF[name])
+    value = module.open_field if name == "open" else getattr(module, name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *__all__})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -59,11 +61,15 @@ class Commands(click.Group):
             ctx.exit(128 + interruption.number if isinstance(interruption, Interrupted) else EXIT_INTERRUPTED)
 
 
-@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Commands,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="mandeldask")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Mandelbrot escape-time fields of any size: computed with Dask, stored as Zarr, resumable, exact to the bit."""
+    """Mandelbrot escape-time fields of any size: chunked with Dask, stored as Zarr, exact and resumable."""
     ctx.ensure_object(dict)
 
 
@@ -92,7 +98,15 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--overwrite", is_flag=True, help="Replace a mandeldask store that holds another field.")
 @output_options
 @click.pass_context
-def run(ctx: click.Context, config: str, out: str | None, overrides: tuple[str, ...], overwrite: bool, **output: Any) -> None:
+def run(
+    ctx: click.Context,
+    /,
+    config: str,
+    out: str | None,
+    overrides: tuple[str, ...],
+    overwrite: bool,
+    **output: Any,
+) -> None:
     """Compute the field that CONFIG (a YAML file) describes; on a store of the same field, what is missing."""
     from mandeldask import job
 
@@ -112,6 +126,7 @@ def run(ctx: click.Context, config: str, out: str | None, overrides: tuple[str, 
 @click.pass_context
 def resume(
     ctx: click.Context,
+    /,
     store: str,
     kernel: str,
     workers: int | None,
@@ -138,16 +153,21 @@ def resume(
 @cli.command()
 @click.argument("store", type=click.Path())
 @click.argument("out", type=click.Path())
-@click.option("--colormap", default="classic", show_default=True, help="classic, or a map of Bokeh's: magma, viridis, ...")
+@click.option(
+    "--colormap",
+    default="classic",
+    show_default=True,
+    help="classic, or a map of Bokeh's: magma, viridis, ...",
+)
 @click.option("--scale", default="mix", show_default=True, help="mix, log, equalised or linear.")
 @click.option("--interior", default="#000000", show_default=True, help="Colour of the samples that do not escape.")
 @click.option("--size", type=int, help="Pixels of the longer side, about; by default one a sample.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
-def image(store: str, out: str, quiet: bool, **look: Any) -> None:
+def image(store: str, out: str, *, quiet: bool, **look: Any) -> None:
     """Make a picture, OUT.png, of STORE. It is streamed, so it may be larger than memory."""
     from mandeldask.store import open_store
 
-    rows, columns = _draw(open_store(store), out, None if quiet else click.get_text_stream("stderr"), **look)
+    rows, columns = _draw(open_store(store), out, None if quiet else sys.stderr, **look)
     if not quiet:
         click.echo(f"{out}: {columns} x {rows} pixels", err=True)
 
@@ -189,7 +209,7 @@ def _compute(
     ctx.obj["json"] = as_json
     if no_image and image:
         raise ConfigError("--image and --no-image exclude each other; give one")
-    screen = Screen() if not (quiet or as_json) else None
+    screen: Screen | None = None if quiet or as_json else Screen()
 
     def tell(event: Event) -> None:
         if isinstance(event, Plan):
@@ -237,12 +257,19 @@ def _draw(store: Any, path: str, out: Any, **look: Any) -> tuple[int, int]:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a run as Ctrl-C does: the cluster is closed and the ledger written."""
+    """SIGINT, SIGTERM and SIGHUP end a run in order: cluster closed, ledger written. A second one ends it at once."""
+    interrupted = False
 
-    def interrupt(number: int, frame: object) -> None:
+    def interrupt(number: int, frame: object) -> None:  # noqa: ARG001 (the signature of a handler)
+        nonlocal interrupted
+        if interrupted:
+            os._exit(128 + number)  # the workers follow within seconds: their scheduler is gone
+        interrupted = True
+        click.echo("\nmandeldask: stopping the workers (again to leave at once)", err=True)
         raise Interrupted(number)
 
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
@@ -254,5 +281,3 @@ def _signals() -> Iterator[None]:
 def main() -> None:
     """The `mandeldask` command."""
     cli(prog_name="mandeldask")
-
-

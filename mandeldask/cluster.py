@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def size_of_client(client: Client) -> Size:
 
 @contextmanager
 def connect(cluster: LocalDescription) -> Iterator[Client]:
-    """A client of a new local cluster, which ends with the context. Scheduler, workers and dashboard listen on loopback.
+    """A client of a new local cluster that ends with the context; all of it listens on loopback alone.
 
     The workers come up while the caller goes on: `wait_for_worker` waits for the first.
     """
@@ -62,7 +63,9 @@ def connect(cluster: LocalDescription) -> Iterator[Client]:
     # Dask's nanny makes its workers give freed memory back at once, and a tile's buffers then cost a page fault every
     # 4 KiB: 6951 faults instead of 83 for a 2048 x 2048 tile.
     environ = {k: v for k, v in _pre_spawn_environ().items() if k != "MALLOC_TRIM_THRESHOLD_"}
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": environ}):
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": environ}), warnings.catch_warnings():
+        # another dashboard may have the usual port: the link that is printed says which was taken instead
+        warnings.filterwarnings("ignore", message="Port .* is already in use")
         try:
             local = LocalCluster(
                 n_workers=0,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+
 import dask.array as da
 import numpy as np
+from dask.base import tokenize
 
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import KERNELS
@@ -35,9 +38,13 @@ def escape_time(grid: da.Array, max_iter: int, kernel: str = "numba") -> da.Arra
     if not isinstance(grid, da.Array) or grid.dtype != np.complex128:
         got = f"a Dask array of {grid.dtype}" if isinstance(grid, da.Array) else f"a {type(grid).__name__}"
         raise ConfigError(f"grid must be a Dask array of complex128; got {got}")
+    if kernel not in KERNELS:
+        close = difflib.get_close_matches(str(kernel), KERNELS, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"kernel must be one of {', '.join(KERNELS)}; got {kernel!r}{hint}")
     return grid.map_blocks(
-        block_function(kernel, max_iter),
+        KERNELS[kernel](max_iter),
         dtype=np.int32,
         meta=np.empty((0,) * grid.ndim, np.int32),
-        name=f"escape-time-{da.core.tokenize(grid.name, max_iter, kernel)}",
+        name=f"escape-time-{tokenize(grid.name, max_iter, kernel)}",
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+from dask.base import tokenize
 from numpy.typing import NDArray
 
 from mandeldask.view import Range, View
@@ -26,9 +27,7 @@ def complex_grid(view: View, chunks: Any = "auto", window: tuple[Range, Range] |
     ranges = window or ((0, view.shape[0]), (0, view.shape[1]))
     shape = tuple(end - first for first, end in ranges)
     blocks = da.core.normalize_chunks(chunks, shape, dtype=np.complex128)
-    edges = tuple(
-        tuple(accumulate(sizes, initial=first)) for sizes, (first, _) in zip(blocks, ranges, strict=True)
-    )
+    edges = tuple(tuple(accumulate(sizes, initial=first)) for sizes, (first, _) in zip(blocks, ranges, strict=True))
     return da.map_blocks(
         _block,
         view=view,
@@ -36,7 +35,7 @@ def complex_grid(view: View, chunks: Any = "auto", window: tuple[Range, Range] |
         chunks=blocks,
         dtype=np.complex128,
         meta=np.empty((0, 0), np.complex128),
-        name=f"complex-grid-{da.core.tokenize(view, edges)}",
+        name=f"complex-grid-{tokenize(view, edges)}",
     )
 
 

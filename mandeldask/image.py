@@ -35,7 +35,7 @@ CLASSIC = np.array(  # position, red, green, blue; linear in between: night, blu
     ]
 )
 TOP = 0.999  # of the escaped samples lie below the last colour: a few deep ones would darken all others
-PATCHES, PATCH_SIDE = 16, 64  # the scale is laid out for 16 x 16 patches of 64 x 64 samples
+PATCHES, PATCH_SIDE = 24, 48  # the scale is laid out for 24 x 24 patches: within 0.02 of the exact histogram
 
 LIMIT = 2**31 - 1  # of a PNG's side, and of max_iter
 TABLE_LIMIT = 2**20  # bytes, one a count; beyond, the thresholds are searched
@@ -66,21 +66,24 @@ def write_png(
     counts : zarr.Array, NumPy array or what slices alike; integers, shape (y, x), y ascending
         Escape times in iterations: 0 not computed (drawn grey), `max_iter` not escaped (drawn in `interior`).
     max_iter : from 1 to 2**31 - 1
+        The cap the field was computed with.
     path : file name ending in .png
         The picture appears whole or not at all; one of the same name is replaced.
     colormap : one of `COLORMAPS`
         The lowest escape time has the first colour. `classic` is our own, the others are `bokeh.palettes`.
     scale : one of `SCALES`
         `linear`, `log`, `equalised` (each colour covers the same area), or `mix`: half log, half equalised.
-        Laid out for at most 2**20 samples (16 x 16 patches, the same for all chunks and sizes), up to the
-        escape time that 99.9 % of the escaped ones do not exceed.
+        Laid out for at most 1152 x 1152 samples (24 x 24 patches, the same for all chunks and sizes), up to
+        the escape time that 99.9 % of the escaped ones do not exceed.
     interior : "#rrggbb"
+        The colour of what did not escape.
     size : pixels, optional
         Of the longer side, about: every k-th sample is drawn, k the whole number nearest to side / size.
         Samples are exact; nothing is resampled.
     description : text, optional
         Kept in the PNG as its `Description`.
-    progress : called with (rows done, rows of the picture) after each band
+    progress : callable, optional
+        Called with (rows done, rows of the picture) after each band.
 
     Raises
     ------
@@ -92,8 +95,8 @@ def write_png(
     Notes
     -----
     Memory does not grow with the field: a band of 16 MiB, about as much to read it, and the chunks that zarr
-    decodes at once. A band is whole rows of chunks. Where one does not fit (chunks of 512 rows in a picture of
-    more than 32768 columns) it is fewer rows, and each band that crosses a chunk decodes it again.
+    decodes at once. A band is whole rows of chunks. Where one does not fit (chunks of 512 rows in pictures
+    of more than 32768 columns) it is fewer rows, and each band that crosses a chunk decodes it again.
     """
     _check_field(counts, max_iter)
     _check_choice("scale", scale, SCALES)
@@ -172,10 +175,11 @@ def _tone(n: NDArray[np.int64], escaped: Integers, scale: str) -> NDArray[np.flo
 
 
 def _sample(counts: Any) -> Integers:
-    """At most 2**20 samples of a field, in patches spread over it; which, depends on its shape alone."""
+    """At most 1152 x 1152 samples of a field, in patches spread over it by its shape alone."""
 
     def windows(n: int) -> list[slice]:
-        starts = [i * (n - PATCH_SIDE) // (PATCHES - 1) for i in range(PATCHES)]
+        middles = [(2 * i + 1) * n // (2 * PATCHES) for i in range(PATCHES)]  # on a chunk's edge, often: start there
+        starts = [min(middle, n - PATCH_SIDE) for middle in middles]
         return [slice(i, i + PATCH_SIDE) for i in starts] if n > PATCHES * PATCH_SIDE else [slice(0, n)]
 
     return np.concatenate([_read(counts, *window).ravel() for window in product(*map(windows, counts.shape))])
@@ -255,9 +259,7 @@ def _replace(target: Path, write: Callable[[BinaryIO], None]) -> None:
         os.replace(partial, target)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(
-                f"the disk is full: {target} was not written. Free space or give another path"
-            ) from error
+            raise StoreError(f"the disk is full: {target} was not written. Free space or give another path") from error
         why = error.strerror or error
         raise ConfigError(f"cannot write {target}: {why}. Give a path that can be written") from error
     finally:

@@ -1,13 +1,21 @@
-"""The run on the terminal: the plan, a bar with rate and time left, the summary; plain lines where it is no terminal."""
+"""The run on the terminal: the plan, a bar with rate and time left, the summary; elsewhere plain lines."""
 
 from __future__ import annotations
 
+import threading
 import time
 from types import TracebackType
 
 from dask.utils import format_bytes
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from mandeldask.job import Event, Plan, Started, Summary, TileDone, TileFailed
 
@@ -35,7 +43,8 @@ class Screen:
         )
         self.plan: Plan | None = None
         self.done = self.failures = self.iterations = 0
-        self.first = self.last_line = 0.0
+        self.first = 0.0
+        self.stop = threading.Event()
 
     def __enter__(self) -> Screen:
         return self
@@ -43,7 +52,7 @@ class Screen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        self._end()
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -78,54 +87,74 @@ class Screen:
         self.line("store", f"{plan.store.path}, at most {format_bytes(plan.bytes)}")
         self.line(
             "cluster",
-            f"{size.workers} workers x {size.threads_per_worker} threads, {format_bytes(size.memory_limit)} each; "
-            f"a tile needs {format_bytes(plan.tile_memory)}",
+            f"{plural(size.workers, 'worker')} of {plural(size.threads_per_worker, 'thread')} and "
+            f"{format_bytes(size.memory_limit)}; a tile needs {format_bytes(plan.tile_memory)}",
         )
 
     def _started(self, dashboard: str) -> None:
         assert self.plan is not None
         self.line("dashboard", dashboard or "switched off")
-        if not self.console.is_terminal:
-            self.line("", "waiting for the first worker")
-        self.first = self.last_line = time.time()
+        self.first = time.time()
         self.task = self.bar.add_task("tiles", total=self.plan.pending, rate="starting workers")
-        self.bar.start()
+        if self.console.is_terminal:
+            self.bar.start()
+        else:
+            threading.Thread(target=self._plain_lines, name="progress", daemon=True).start()
+
+    def _plain_lines(self) -> None:
+        while not self.stop.wait(PLAIN_SECONDS):
+            self.line("", self._state())
+
+    def _end(self) -> None:
+        self.stop.set()
+        self.bar.stop()
 
     def _advance(self) -> None:
+        self.bar.update(self.task, completed=self.done, rate=self._rate())
+
+    def _rate(self) -> str:
+        return f"{count(self.iterations / max(time.time() - self.first, 1e-3))} iterations/s"
+
+    def _state(self) -> str:
         assert self.plan is not None
-        now = time.time()
-        rate = f"{count(self.iterations / max(now - self.first, 1e-3))} iterations/s"
-        self.bar.update(self.task, completed=self.done, rate=rate)
-        if not self.console.is_terminal and now - self.last_line >= PLAIN_SECONDS:
-            self.last_line = now
-            left = (now - self.first) / self.done * (self.plan.pending - self.done)
-            self.line("", f"{self.done}/{self.plan.pending} tiles, {rate}, {duration(left)} left")
+        if not self.done:
+            return f"0/{self.plan.pending} tiles, {duration(time.time() - self.first)} since the start"
+        left = (time.time() - self.first) / self.done * (self.plan.pending - self.done)
+        return f"{self.done}/{self.plan.pending} tiles, {self._rate()}, {duration(left)} left"
 
     def _failed(self, event: TileFailed) -> None:
         self.failures += 1
         if self.failures <= MAX_FAILURES or event.final:
             then = "given up" if event.final else "to be tried again"
-            self.line("failed", f"tile {event.tile[0]},{event.tile[1]}, attempt {event.attempt}, {then}: {event.error}")
+            self.line(
+                "failed",
+                f"tile {event.tile[0]},{event.tile[1]}, attempt {event.attempt}, {then}: {event.error}",
+            )
 
     def _summary(self, s: Summary) -> None:
         assert self.plan is not None
-        self.bar.stop()
+        self._end()
         max_iter = self.plan.store.description.max_iter
         if s.computed:
             self.line(
                 "done",
-                f"{s.computed} tiles in {duration(s.seconds)}: {count(s.iterations)} iterations, "
+                f"{plural(s.computed, 'tile')} in {duration(s.seconds)}: {count(s.iterations)} iterations, "
                 f"{count(s.iterations_per_second)} iterations/s, {s.efficiency:.0%} of the workers' time in the kernel",
             )
         else:
             self.line("done", "nothing was left to compute")
         if s.failed:
-            self.line("failed", f"{s.failed} tiles; `mandeldask resume {s.store}` tries them again")
+            self.line("failed", f"{plural(s.failed, 'tile')}; `mandeldask resume {s.store}` tries them again")
         else:
             area = f": area {s.area:.6g}" if s.area is not None else ""
             share = s.not_escaped / s.samples
             self.line("set", f"{share:.4%} of the samples did not escape within {max_iter} iterations{area}")
         self.line("store", s.store)
+
+
+def plural(n: int, noun: str) -> str:
+    """1 tile, 2 tiles."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def count(value: float) -> str:

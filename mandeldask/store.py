@@ -69,7 +69,8 @@ class Description:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Description:
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+        entries: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+        return cls(**entries)
 
     def to_json(self) -> dict[str, Any]:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
@@ -86,8 +87,7 @@ class Description:
     def window(self, first: Tile, end: Tile) -> tuple[Range, Range]:
         """The ranges of global indices that the tiles from `first` up to, not including, `end` cover."""
         rows, columns = (
-            (a * side, min(b * side, n))
-            for a, b, side, n in zip(first, end, self.tile, self.shape, strict=True)
+            (a * side, min(b * side, n)) for a, b, side, n in zip(first, end, self.tile, self.shape, strict=True)
         )
         return rows, columns
 
@@ -139,7 +139,7 @@ class Store:
     def read_tiles(self) -> dict[str, NDArray[Any]]:
         """The `tiles` group: for each of `TileColumns` an array of shape `description.tiles`."""
         group = self._group("tiles")
-        return {name: np.asarray(group[name][...]) for name in TileColumns}  # type: ignore[index,call-overload]
+        return {name: np.asarray(group[name][...]) for name in TileColumns}  # type: ignore[index]
 
     def write_tiles(self, columns: Mapping[str, NDArray[Any]], changed: set[Tile]) -> None:
         """Write the chunks of the `tiles` group in which the `changed` tiles lie."""
@@ -177,7 +177,7 @@ class Store:
         """SHA-256 of the field's little-endian int32 samples in row order: the same for any tiling."""
         digest = hashlib.sha256()
         for band in self.bands():
-            digest.update(np.ascontiguousarray(band, dtype="<i4"))
+            digest.update(np.ascontiguousarray(band, dtype="<i4").data)
         return digest.hexdigest()
 
     def _group(self, path: str, mode: Any = "r") -> zarr.Group:
@@ -290,9 +290,9 @@ def local_path(path: str | os.PathLike[str]) -> str:
 
 
 def _create(path: str, description: Description, given: Mapping[str, Any]) -> Store:
-    manifest = {"field": description.to_json(), "identity": uuid.uuid4().hex, "given": dict(given)}
+    store = Store(path, uuid.uuid4().hex, description)
+    manifest = {"field": description.to_json(), "identity": store.identity, "given": dict(given)}
     zarr.create_group(store=path, attributes={KEY: manifest}, overwrite=True)
-    store = Store(path, manifest["identity"], description)
     _create_arrays(store)
     return store
 
@@ -331,7 +331,12 @@ def _create_arrays(store: Store) -> None:
         if name not in tiles:
             chunks = tuple(min(n, 64) for n in d.tiles)
             tiles.create_array(
-                name, shape=d.tiles, dtype=dtype, chunks=chunks, fill_value=0, dimension_names=("tile_y", "tile_x")
+                name,
+                shape=d.tiles,
+                dtype=dtype,
+                chunks=chunks,
+                fill_value=0,
+                dimension_names=("tile_y", "tile_x"),
             )
 
 
@@ -344,11 +349,10 @@ def chunk_side(side: int) -> int:
 def _manifest(path: str) -> dict[str, Any] | None:
     """What the root attributes say of a field of ours; None where they say nothing."""
     try:
-        manifest = zarr.open_group(path, mode="r", use_consolidated=False).attrs.get(KEY)
+        manifest: Any = zarr.open_group(path, mode="r", use_consolidated=False).attrs.get(KEY)
     except (OSError, KeyError, TypeError, ValueError):  # no Zarr group, or none that can be read
         return None
-    ours = isinstance(manifest, dict) and isinstance(manifest.get("field"), dict)
-    return manifest if ours else None  # type: ignore[return-value]
+    return manifest if isinstance(manifest, dict) and isinstance(manifest.get("field"), dict) else None
 
 
 def _remove(path: str) -> None:

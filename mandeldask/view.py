@@ -22,6 +22,7 @@ Range = tuple[int, int]  # half-open, of global sample indices along one axis
 # lies within an eighth of a spacing of where it should be.
 MIN_SPACING_ULPS = 4
 MAX_SIDE = 2**31 - 1
+MAX_DIGITS, MAX_EXPONENT = 100_000, 10_000  # of a bound, a centre or a span
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class View:
             raise ConfigError("a gridline view by centre and span needs at least 2 columns; got shape[1] = 1")
         spacing = width / (columns - 1 if gridline else columns)
         height = spacing * (rows - 1 if gridline else rows)
-        bounds = [(float(mid - size / 2), float(mid + size / 2)) for mid, size in ((re, width), (im, height))]
+        bounds = [(_round(mid - size / 2), _round(mid + size / 2)) for mid, size in ((re, width), (im, height))]
         digits = {"centre": [str(v) for v in centre], "span": [str(span)]}
         return cls(bounds[0], bounds[1], (rows, columns), registration, digits)
 
@@ -169,9 +170,7 @@ def _check_shape(shape: Sequence[int]) -> tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
-def _check_bounds(
-    name: str, bounds: Sequence[Number], n: int, registration: str
-) -> tuple[float, float, list[str]]:
+def _check_bounds(name: str, bounds: Sequence[Number], n: int, registration: str) -> tuple[float, float, list[str]]:
     if not isinstance(bounds, list | tuple) or len(bounds) != 2:
         raise ConfigError(f"{name} must be two numbers, [low, high]; got {bounds!r}")
     low, high = (_round(_exact(f"{name}[{i}]", v)) for i, v in enumerate(bounds))
@@ -187,16 +186,14 @@ def _check_bounds(
 
 
 def _exact(name: str, value: Number) -> Fraction:
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        decimal = Decimal(str(value) if isinstance(value, np.generic) else value)
-    except (InvalidOperation, TypeError, ValueError):
+    try:  # a float means the digits that it prints; a bool is no number
+        decimal = value if isinstance(value, Decimal) else Decimal("" if isinstance(value, bool) else str(value))
+    except InvalidOperation:
         raise ConfigError(f"{name} must be a number or a decimal string; got {value!r}") from None
     if not decimal.is_finite():
         raise ConfigError(f"{name} must be finite; got {value}")
-    if decimal.adjusted() < -10_000 or decimal.adjusted() > 10_000 or len(decimal.as_tuple().digits) > 100_000:
-        raise ConfigError(f"{name} is out of range: at most 100000 digits and an exponent of 10000")
+    if abs(decimal.adjusted()) > MAX_EXPONENT or len(decimal.as_tuple().digits) > MAX_DIGITS:
+        raise ConfigError(f"{name} is out of range: at most {MAX_DIGITS} digits, an exponent of at most {MAX_EXPONENT}")
     return Fraction(decimal)
 
 
@@ -204,4 +201,4 @@ def _round(value: Fraction) -> float:
     try:
         return float(value)  # correctly rounded
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf

@@ -5,7 +5,6 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -65,7 +64,7 @@ def test_the_lesson_is_the_lesson():
 
 
 def test_the_schema_for_editors_is_current():
-    """If it is not: python -c "import json, mandeldask.config as c; print(json.dumps(c.json_schema(), indent=2))"."""
+    """If it is not: write out json.dumps(mandeldask.config.json_schema(), indent=2)."""
     assert json.loads((CONFIGS / "schema.json").read_text()) == json_schema()
 
 
@@ -95,8 +94,8 @@ def test_a_config_is_frozen_and_hashable(file):
 def test_the_import_is_light():
     """What --help waits for: no Dask, Zarr or Numba."""
     heavy = "{'dask', 'distributed', 'zarr', 'numba', 'bokeh'} & set(sys.modules)"
-    code = f"import sys, mandeldask.config; sys.exit(str({heavy} or ''))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == ""
+    code = f"import sys, mandeldask.config; print({heavy} or 'light')"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "light\n"
 
 
 # Values
@@ -280,9 +279,7 @@ def test_several_errors_are_told_at_once_but_no_more_than_five(file):
 
 def test_an_override_replaces_one_key_and_leaves_the_rest():
     lesson, path = load(CONFIGS / "lesson.yaml"), CONFIGS / "lesson.yaml"
-    config = load(
-        path, ["view.shape=[4096,4096]", "view.registration = pixel", "tile=null", "store=~/a b.zarr"]
-    )
+    config = load(path, ["view.shape=[4096,4096]", "view.registration = pixel", "tile=null", "store=~/a b.zarr"])
     assert config.view == View(lesson.view.x, lesson.view.y, (4096, 4096), "pixel")
     assert (config.tile, config.store) == (None, "~/a b.zarr")
     assert (config.max_iter, config.kernel, config.cluster) == (
@@ -317,15 +314,12 @@ def test_parse_takes_a_view_and_python_numbers():
     view = View((-2, 1), (-1.5, 1.5), (20, 30))
     assert parse({"view": view, "max_iter": 100.0, "tile": (5, 5)}).view is view
     assert (
-        parse(
-            {"view": {"x": (-2, 1.0), "y": ("-1.5", Decimal("1.5")), "shape": (20, 30)}, "max_iter": 5}
-        ).view
-        == view
+        parse({"view": {"x": (-2, 1.0), "y": ("-1.5", Decimal("1.5")), "shape": (20, 30)}, "max_iter": 5}).view == view
     )
 
 
 def test_parse_names_its_source():
-    with pytest.raises(ConfigError, match="^the dict: max_iter is missing"):
+    with pytest.raises(ConfigError, match=r"^the dict: max_iter is missing"):
         parse({"view": View((-2, 1), (-1.5, 1.5), (20, 30))}, "the dict")
 
 
@@ -361,20 +355,23 @@ descriptions = st.fixed_dictionaries(
 @given(descriptions)
 def test_dict_file_overrides_and_dump_give_the_same_config(file, description):
     config = parse(description)
-    assert load(file(yaml.safe_dump(description))) == config
+    assert load(file(json.dumps(description, ensure_ascii=False))) == config
     assert parse(config.model_dump()) == config
     again = parse(json.loads(config.model_dump_json()))
     assert again == config
     assert again.view.given == config.view.given
-    overrides = [f"{key}={json.dumps(value)}" for key, value in description.items()]
+    overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in description.items()]
     assert load(file(MINIMAL), overrides) == config
 
 
 def loads_or_is_refused(path, *overrides):
+    """Anything but a ConfigError fails the test."""
+    message = ""
     try:
-        assert isinstance(load(path, overrides), Config)
+        load(path, overrides)
     except ConfigError as error:
-        assert str(error).replace("\n", "").isprintable()
+        message = str(error)
+    assert message.replace("\n", "").isprintable()
 
 
 @given(st.text())
@@ -389,9 +386,7 @@ def test_any_bytes_load_or_are_refused(file, data):
 
 
 yamlish = st.lists(
-    st.sampled_from(
-        [*"[]{},:?-&*!|>'\"%@` \n\t#~", *"019eE.+", "view", "x", "shape", ": ", "- ", "---", "\\U", "\\x"]
-    )
+    st.sampled_from([*"[]{},:?-&*!|>'\"%@` \n\t#~", *"019eE.+", "view", "x", "shape", ": ", "- ", "---", "\\U", "\\x"])
 ).map("".join)
 
 
@@ -417,9 +412,7 @@ anything = st.recursive(
     | st.text()
     | st.binary()
     | st.complex_numbers(),
-    lambda inner: (
-        st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner) | st.tuples(inner, inner)
-    ),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner) | st.tuples(inner, inner),
     max_leaves=8,
 )
 keys = st.sampled_from([*Config.model_fields, "centre"]) | st.text() | st.integers()
@@ -429,7 +422,9 @@ view_keys = st.sampled_from(["x", "y", "centre", "span", "shape", "registration"
 @given(st.dictionaries(keys, anything) | anything, st.dictionaries(view_keys, anything))
 def test_any_python_value_is_taken_or_refused(mapping, view):
     for value in (mapping, {"view": view, "max_iter": 5}):
+        message = ""
         try:
             parse(value)
         except ConfigError as error:
-            assert str(error).replace("\n", "").isprintable()
+            message = str(error)
+        assert message.replace("\n", "").isprintable()

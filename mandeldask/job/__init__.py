@@ -21,6 +21,7 @@ from mandeldask.job.events import (
     Summary,
     TileDone,
     TileFailed,
+    ignore,
 )
 from mandeldask.job.ledger import Ledger, name_of
 from mandeldask.job.plan import make_plan, of_store
@@ -51,7 +52,7 @@ def run(
     overrides: Sequence[str] = (),
     overwrite: bool = False,
     client: Client | None = None,
-    tell: Observer = lambda event: None,
+    tell: Observer = ignore,
 ) -> Summary:
     """Compute a field into a store; on a store of the same field, compute what is missing.
 
@@ -100,7 +101,7 @@ def resume(
     kernel: str = "numba",
     cluster: Mapping[str, Any] | None = None,
     client: Client | None = None,
-    tell: Observer = lambda event: None,
+    tell: Observer = ignore,
 ) -> Summary:
     """Compute what is missing of a store, with any kernel on any cluster: the bits are the same. See `run`."""
     config = configs.parse(of_store(store, kernel, cluster), source=f"resume {os.fspath(store)}")
@@ -113,9 +114,7 @@ def _load(config: Mapping[str, Any] | str | os.PathLike[str], overrides: Sequenc
     return configs.load(config, overrides)
 
 
-def _compute(
-    plan: Plan, config: configs.Config, client: Client | None, ledger: Ledger, tell: Observer
-) -> Summary:
+def _compute(plan: Plan, config: configs.Config, client: Client | None, ledger: Ledger, tell: Observer) -> Summary:
     pending = ~plan.store.done()
     failed: list[Tile] = []
     if pending.any():

@@ -32,7 +32,13 @@ class Driver:
     """One pass over the pending tiles of a store. After `run`, `failed` holds the tiles that were given up."""
 
     def __init__(
-        self, client: Client, store: Store, block_function: BlockFunction, threads: int, ledger: Ledger, tell: Observer
+        self,
+        client: Client,
+        store: Store,
+        block_function: BlockFunction,
+        threads: int,
+        ledger: Ledger,
+        tell: Observer,
     ) -> None:
         self.client, self.store, self.block_function = client, store, block_function
         self.ledger, self.tell = ledger, tell
@@ -109,7 +115,9 @@ class Driver:
             return
         self.failed.append(tile)
         if not self.computed and len(self.failed) >= HOPELESS:
-            raise ClusterError(f"no tile can be computed: the first {HOPELESS} failed, tile {name_of(tile)} with {text}")
+            raise ClusterError(
+                f"no tile can be computed: the first {HOPELESS} failed, tile {name_of(tile)} with {text}"
+            )
 
 
 def _describe(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What the driver learns of each tile, kept in the store's `tiles` group, and the lease that keeps a second driver out."""
+"""What the driver learns of each tile, kept in the store's `tiles` group, and the lease that keeps others out."""
 
 from __future__ import annotations
 
@@ -163,6 +163,7 @@ def _alive(lease: dict[str, Any]) -> bool:
     if lease.get("host") != socket.gethostname():
         return True
     try:
-        return abs(psutil.Process(int(lease["pid"])).create_time() - float(lease["started"])) < 1
+        age = psutil.Process(int(lease["pid"])).create_time() - float(lease["started"])
+        return abs(age) < 1
     except (psutil.Error, KeyError, ValueError):
         return False

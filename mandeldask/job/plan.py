@@ -41,7 +41,11 @@ def make_plan(config: Config, size: Size, overwrite: bool = False) -> Plan:
     there = _store_at(config.store)
     if there and overwrite:
         refuse_second_driver(there)
-    tile = config.tile or (there and not overwrite and there.description.tile) or choose_tile(config.view, config.kernel, size)
+    tile = (
+        config.tile
+        or (there and not overwrite and there.description.tile)
+        or choose_tile(config.view, config.kernel, size)
+    )
     description = Description.of(config.view, config.max_iter, config.fields, tile)
     memory = tile_memory(config.kernel, description.tile)
     _check_memory(memory, description.tile, size, config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -76,5 +77,6 @@ def statistics(escape_time: NDArray[np.int32], max_iter: int) -> tuple[int, int,
 
 def to_record(element: NDArray[np.void]) -> Record:
     """The record in the (1, 1) array that a tile's task gives."""
-    tile, *values = element.item()
-    return Record((int(tile[0]), int(tile[1])), *values)
+    values: list[Any] = list(element.item())
+    row, column = values[0].tolist()
+    return Record((row, column), *values[1:])

@@ -37,18 +37,14 @@ class Factory(Protocol):
 
 
 # Each factory imports its module when it is first called: a worker that runs the NumPy kernel never waits for Numba.
-def _masked(
-    max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None
-) -> BlockFunction:
+def _masked(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
     from mandeldask.kernels import masked
 
     _check(max_iter, fields, view)
     return masked.make(max_iter)
 
 
-def _lanes(
-    max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None
-) -> BlockFunction:
+def _lanes(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
     from mandeldask.kernels import lanes
 
     _check(max_iter, fields, view)

@@ -32,7 +32,7 @@ def escape_time(c: NDArray[np.complex128], max_iter: int) -> NDArray[np.int32]:
 
 @numba.njit(nogil=True, error_model="numpy")
 def _advance(cx, cy, x, y, n, alive):  # type: ignore[no-untyped-def]
-    """STEPS steps of every lane, counting those before it escapes; is any lane left?"""
+    """STEPS steps of every lane, counting those before it escapes; and tell whether any is left."""
     for k in range(LANES):  # branch-free, so that LLVM turns it into vector instructions
         u, v, count, live = x[k], y[k], n[k], alive[k]
         for _ in range(STEPS):
@@ -41,7 +41,7 @@ def _advance(cx, cy, x, y, n, alive):  # type: ignore[no-untyped-def]
             count += live
             u, v = (u2 - v2) + cx[k], (uv + uv) + cy[k]
         x[k], y[k], n[k], alive[k] = u, v, count, live
-    for k in range(LANES):
+    for k in range(LANES):  # noqa: SIM110 (any() over a generator does not compile)
         if alive[k]:
             return True
     return False

@@ -1,19 +1,17 @@
-"""The run description: one YAML file, or a dict, to a frozen `Config` in which every value has been checked."""
+"""The run description: one YAML file, or a dict, to a frozen `Config` of checked values."""
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import operator
 import os
 import re
-import reprlib
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -28,33 +26,20 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic_core import CoreSchema, ErrorDetails, PydanticKnownError, core_schema
-from yaml.composer import Composer
-from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
-from yaml.parser import Parser
-from yaml.reader import Reader
-from yaml.resolver import BaseResolver
-from yaml.scanner import Scanner
 
+from mandeldask.config.strict_yaml import MAX_BYTES, NUMBER, read_yaml
+from mandeldask.config.words import bare, line, show
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import KERNELS, MAX_ITER_LIMIT
 from mandeldask.view import MAX_SIDE, Number, Registration, View
 
 FieldName = Literal["escape_time"]
 FIELDS = get_args(FieldName)
-MAX_BYTES = 64 * 1024
-MAX_DEPTH = 8
 MAX_ERRORS = 5
-MAX_LINE = 400  # characters of one message
 
 Keys = tuple[str | int, ...]  # ("view", "shape", 0) is view.shape[0]
 
-_NUMBER = (
-    r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?"  # YAML 1.2: 1e5 is a number, 1:30 and 1_000 are not
-)
 _BYTES = r"[0-9]{1,15}(\.[0-9]{1,15})? ?([kmgtpKMGTP]i?)?[bB]?"  # a part of what dask.utils.parse_bytes reads
-_WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
-    word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")
-}
 
 
 def _integer(value: Any) -> Any:
@@ -65,7 +50,7 @@ def _integer(value: Any) -> Any:
 
 def _coordinate(value: Any) -> Any:
     number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
-    if not (number or isinstance(value, str) and re.fullmatch(_NUMBER, value)):
+    if not (number or (isinstance(value, str) and re.fullmatch(NUMBER, value))):
         raise ValueError('must be a finite number, bare or in quotes (-0.75, "1e-5")')
     return value
 
@@ -102,14 +87,12 @@ Side = Annotated[int, Strict(), Field(ge=1, le=MAX_SIDE), BeforeValidator(_integ
 Coordinate = Annotated[
     Number,
     PlainValidator(_coordinate),
-    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": f"^{_NUMBER}$"}]}),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": f"^{NUMBER}$"}]}),
 ]
 ByteSize = Annotated[
     str | int,
     PlainValidator(_byte_size),
-    WithJsonSchema(
-        {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^{_BYTES}$"}]}
-    ),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^{_BYTES}$"}]}),
 ]
 
 
@@ -120,9 +103,7 @@ class _Section(BaseModel):
 class ViewDescription(_Section):
     """Which samples of the complex plane: x and y, or centre and span."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["x", "y"]}, {"required": ["centre", "span"]}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["x", "y"]}, {"required": ["centre", "span"]}]})
 
     x: tuple[Coordinate, Coordinate] | None = Field(
         None, description="Bounds of the real part, [low, high].", examples=[[-2, 1]]
@@ -152,23 +133,26 @@ class ViewDescription(_Section):
         """The `View` described; ConfigError where it breaks one of the view's own rules."""
         given = [key for key in ("x", "y", "centre", "span") if getattr(self, key) is not None]
         if given == ["x", "y"]:
-            assert self.x and self.y
+            assert self.x is not None
+            assert self.y is not None
             return View(self.x, self.y, self.shape, self.registration)  # type: ignore[arg-type]
         if given == ["centre", "span"]:
-            assert self.centre and self.span is not None
+            assert self.centre is not None
+            assert self.span is not None
             return View.around(self.centre, self.span, self.shape, self.registration)
         raise ValueError(f"needs x and y, or centre and span, and not both; has {', '.join(given) or 'none'}")
 
 
 class _Built:
-    """Tells pydantic to read a `View` as a ViewDescription, or to take one that is ready, and how to dump it."""
+    """Tells pydantic to read a `View` from a ViewDescription, or take one as it is, and how to dump it."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def build(value: Any, read: ValidatorFunctionWrapHandler) -> View:
             return value if isinstance(value, View) else read(value).build()
 
         def dump(view: View) -> dict[str, Any]:
-            return {**view.given, "shape": list(view.shape), "registration": view.registration}
+            given = {key: digits if key != "span" else digits[0] for key, digits in view.given.items()}
+            return {**given, "shape": list(view.shape), "registration": view.registration}
 
         return core_schema.no_info_wrap_validator_function(
             build,
@@ -240,8 +224,8 @@ def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
         The file: UTF-8, at most 64 KiB, one YAML 1.2 document without anchors, aliases and tags.
     overrides
         `KEY=VALUE` strings, with dotted keys and YAML values, that replace what the file says:
-        `max_iter=500`, `view.shape=[4096,4096]`, `tile=null`. Centre or span set here drops the file's x and y,
-        and x or y set here drops the file's centre and span; to set both kinds is an error.
+        `max_iter=500`, `view.shape=[4096,4096]`, `tile=null`. Centre or span set here drops the file's x and
+        y, and x or y set here drops the file's centre and span; to set both kinds is an error.
 
     Raises
     ------
@@ -254,27 +238,31 @@ def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(_line(f"{name}: cannot read the run description: {reason}")) from None
-    mapping = _read_yaml(data, name)
+        raise ConfigError(line(f"{name}: cannot read the run description: {reason}")) from None
+    mapping = read_yaml(data, name)
     if mapping is None:
-        raise ConfigError(_line(f"{name}: is empty; a run description needs at least view and max_iter"))
+        raise ConfigError(line(f"{name}: is empty; a run description needs at least view and max_iter"))
     changes = dict(_split(override) for override in overrides)
     if isinstance(mapping, dict):
         _apply(mapping, changes)
     return _check(mapping, name, changes)
 
 
-def parse(mapping: Mapping[str, Any], source: str = "run description") -> Config:
+def parse(mapping: Mapping[str, Any], source: str = "run description", overrides: Iterable[str] = ()) -> Config:
     """Check a run description given as a dict, with the keys of the YAML file; `view` may be a `View`.
 
-    Takes what `Config.model_dump()` gives. `source` is what error messages call it.
+    Takes what `Config.model_dump()` gives. `source` is what error messages call it; `overrides` are as for `load`.
 
     Raises
     ------
     ConfigError
         A line for each fault.
     """
-    return _check(mapping, source, {})
+    changes = dict(_split(override) for override in overrides)
+    changed = copy.deepcopy(dict(mapping)) if changes else mapping
+    if isinstance(changed, dict):
+        _apply(changed, changes)
+    return _check(changed, source, changes)
 
 
 def json_schema() -> dict[str, Any]:
@@ -286,17 +274,13 @@ def _split(override: str) -> tuple[tuple[str, ...], Any]:
     key, equals, text = override.partition("=")
     keys = tuple(part.strip() for part in key.split("."))
     if not equals or not all(keys):
-        raise ConfigError(
-            _line(f"--set takes KEY=VALUE, such as view.shape=[4096,4096]; got {_show(override)}")
-        )
-    return keys, _read_yaml(text.encode(errors="surrogatepass"), f"--set {key}")
+        raise ConfigError(line(f"--set takes KEY=VALUE, such as view.shape=[4096,4096]; got {show(override)}"))
+    return keys, read_yaml(text.encode(errors="surrogatepass"), f"--set {key}")
 
 
 def _apply(mapping: dict[Any, Any], changes: Mapping[tuple[str, ...], Any]) -> None:
     """Set every key of `changes` in `mapping`, in place."""
-    set_here = {
-        keys[1] for keys, value in changes.items() if keys[0] == "view" and keys[1:] and value is not None
-    }
+    set_here = {keys[1] for keys, value in changes.items() if keys[0] == "view" and keys[1:] and value is not None}
     bounds, around = set_here & {"x", "y"}, set_here & {"centre", "span"}
     view = mapping.get("view")
     if isinstance(view, dict) and bool(bounds) != bool(around):
@@ -307,9 +291,7 @@ def _apply(mapping: dict[Any, Any], changes: Mapping[tuple[str, ...], Any]) -> N
         for i, key in enumerate(keys[:-1]):
             section = section.setdefault(key, {})
             if not isinstance(section, dict):
-                raise ConfigError(
-                    _line(f"--set {'.'.join(keys)}: {'.'.join(keys[: i + 1])} has no keys of its own")
-                )
+                raise ConfigError(line(f"--set {'.'.join(keys)}: {'.'.join(keys[: i + 1])} has no keys of its own"))
         section[keys[-1]] = value
 
 
@@ -320,10 +302,10 @@ def _check(mapping: Any, source: str, changes: Collection[tuple[str, ...]]) -> C
         faults = error.errors(include_url=False)
     lines = []
     for fault in faults[:MAX_ERRORS]:
-        set_here = any(all(map(operator.eq, keys, fault["loc"])) for keys in changes)
-        lines.append(_line(f"{source}{' with --set' if set_here else ''}: {_explain(fault)}"))
+        set_here = fault["loc"] and any(all(map(operator.eq, keys, fault["loc"])) for keys in changes)
+        lines.append(line(f"{source}{' with --set' if set_here else ''}: {_explain(fault)}"))
     if len(faults) > MAX_ERRORS:
-        lines.append(_line(f"{source}: and {len(faults) - MAX_ERRORS} more"))
+        lines.append(line(f"{source}: and {len(faults) - MAX_ERRORS} more"))
     raise ConfigError("\n".join(lines)) from None
 
 
@@ -348,12 +330,12 @@ def _explain(fault: ErrorDetails) -> str:
     keys: Keys = fault["loc"]
     context = fault.get("ctx", {})
     rule = _RULES[fault["type"]].format_map(context) if fault["type"] in _RULES else fault["msg"]
-    key = "".join(f"[{k}]" if isinstance(k, int) else f".{_bare(k)}" for k in keys).lstrip(".")
+    key = "".join(f"[{k}]" if isinstance(k, int) else f".{bare(k)}" for k in keys).lstrip(".")
     if isinstance(context.get("error"), ConfigError):  # by View, which names the key and the value
         return f"{key}.{rule}" if re.split(r"\W", rule)[0] in _KEYS[keys] else f"{key}: {rule}"
     if fault["type"] == "extra_forbidden":
         return f"{key} {rule}{_did_you_mean(keys[-1], keys[:-1])}. Permitted: {', '.join(_KEYS[keys[:-1]])}"
-    got = "" if fault["type"] == "missing" else f"; got {_show(fault['input'])}"
+    got = "" if fault["type"] == "missing" else f"; got {show(fault['input'])}"
     return f"{key} {rule}{got}{_example(keys, fault['type'])}".lstrip()
 
 
@@ -369,106 +351,3 @@ def _example(keys: Keys, fault: str) -> str:
     if not field or not field.examples or fault == "literal_error":
         return ""
     return f"; for example {names[-1]}: {json.dumps(field.examples[0])}"
-
-
-def _bare(key: object) -> str:
-    return key if isinstance(key, str) and re.fullmatch(r"[\w-]{1,40}", key) else _show(key)
-
-
-def _line(text: str) -> str:
-    """`text` on one line of bounded length, control characters escaped."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return text if len(text) <= MAX_LINE else f"{text[: MAX_LINE - 103]}...{text[-100:]}"
-
-
-class _Show(reprlib.Repr):
-    """Values as a YAML file has them, in a few words."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = 60
-        self.maxlist = self.maxdict = self.maxlevel = 3
-
-    def repr_Decimal(self, value: Decimal, level: int) -> str:
-        return self.repr_str(str(value), level)[1:-1]
-
-    def repr_bool(self, value: bool, level: int) -> str:
-        return str(value).lower()
-
-    def repr_NoneType(self, value: None, level: int) -> str:
-        return "null"
-
-    def repr_int(self, value: int, level: int) -> str:
-        return str(value) if abs(value) < 10**40 else "an integer of more than 40 digits"
-
-
-_show = _Show().repr
-
-
-class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
-    """PyYAML's composer, refusing what a run description has no use for as soon as it comes."""
-
-    def __init__(self, text: str) -> None:
-        Reader.__init__(self, text)
-        for part in (Scanner, Parser, Composer, BaseResolver):
-            part.__init__(self)
-        self.depth = 0
-
-    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise _refused(
-                "anchors and aliases (& and *) are not allowed: write the value out", event.start_mark
-            )
-        if getattr(event, "tag", None):
-            raise _refused("tags (!) are not allowed: write the plain value", event.start_mark)
-        if self.depth == MAX_DEPTH:
-            raise _refused(f"nested more than {MAX_DEPTH} deep", event.start_mark)
-        self.depth += 1
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-
-def _refused(rule: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=rule, problem_mark=mark)
-
-
-def _read_yaml(data: bytes, source: str) -> Any:
-    """The value of one YAML document: dicts, lists, text, Decimals, booleans, None."""
-    if len(data) > MAX_BYTES:
-        raise ConfigError(_line(f"{source}: is no run description: longer than {MAX_BYTES // 1024} KiB"))
-    try:
-        node = _Loader(data.decode("utf-8-sig")).get_single_node()
-        return None if node is None else _value(node)
-    except UnicodeDecodeError as error:
-        raise ConfigError(_line(f"{source}: is not UTF-8 text (byte {error.start})")) from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = ", ".join(filter(None, (error.context, error.problem)))
-        raise ConfigError(_line(f"{source}{where}: {problem}")) from None
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # PyYAML lets chr() and int() fail
-        raise ConfigError(_line(f"{source}: is not YAML: {getattr(error, 'reason', error)}")) from None
-
-
-def _value(node: Node) -> Any:
-    if isinstance(node, SequenceNode):
-        return [_value(item) for item in node.value]
-    if isinstance(node, MappingNode):
-        mapping: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = _value(key_node)
-            if not isinstance(key, str):
-                raise _refused(f"keys are words; got {_show(key)}", key_node.start_mark)
-            if key in mapping:
-                raise _refused(f"the key {_bare(key)} is there twice", key_node.start_mark)
-            mapping[key] = _value(value_node)
-        return mapping
-    plain = isinstance(node, ScalarNode) and node.style is None  # not in quotes
-    if plain and node.value in _WORDS:
-        return _WORDS[node.value]
-    if plain and re.fullmatch(_NUMBER, node.value):
-        with suppress(InvalidOperation):  # an exponent beyond what even Decimal takes stays text
-            return Decimal(node.value)  # a float would lose digits
-    return node.value

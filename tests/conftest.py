@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from mandeldask import cluster as clusters
+from mandeldask.config import LocalCluster
+
+
+@pytest.fixture(scope="session")
+def client():
+    """A local cluster of two one-thread workers, shared by the tests that do not harm it."""
+    with clusters.connect(LocalCluster(workers=2, memory_limit="2GiB")) as client:
+        client.wait_for_workers(2, timeout=60)
+        yield client
+
+
+def skip_or_fail(reason: str) -> None:
+    """Skip a test whose surroundings are missing; in CI they must be there."""
+    if os.environ.get("CI"):
+        pytest.fail(f"must not be skipped in CI: {reason}")
+    pytest.skip(reason)

@@ -1,0 +1,67 @@
+"""Kernels that count their calls, fail, crash or take their time: the `numpy` kernel with something before it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from mandeldask.kernels import BYTES_PER_SAMPLE, KERNELS, masked
+
+
+def install(name, before):
+    """Make `before(c)`, run ahead of the numpy kernel, a kernel of this process."""
+    KERNELS[name] = lambda max_iter, fields=(), view=None: partial(_run, before=before, max_iter=max_iter)
+    BYTES_PER_SAMPLE[name] = 100
+
+
+def remove(name):
+    del KERNELS[name], BYTES_PER_SAMPLE[name]
+
+
+def _run(c, before, max_iter):
+    before(c)
+    return masked.escape_time(c, max_iter)
+
+
+def count(c, path, seconds=0.0):
+    """Append one line a call, whole even when many processes write."""
+    time.sleep(seconds)
+    fd = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
+    os.write(fd, f"{c[0, 0]}\n".encode())
+    os.close(fd)
+
+
+def counted(path):
+    """The first sample of each computed tile, in the order of computation."""
+    return Path(path).read_text().split() if Path(path).exists() else []
+
+
+def fail_first(c, path, times):
+    """Raise in the first `times` calls for the tile at the upper right."""
+    if c[0, 0] == corner(c):
+        count(c, path)
+        if len(counted(path)) <= times:
+            raise ArithmeticError("the tile at the corner <b>failed</b>\nwith a second line")
+
+
+def crash(c):
+    if c[0, 0] == corner(c):
+        os.kill(os.getpid(), 9)
+
+
+def fail(c):
+    raise ValueError("no tile succeeds")
+
+
+def disk_full(c):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def corner(c):
+    """The first sample of the tile at the origin of the views used here, [0, 1] x [0, 1]."""
+    return np.complex128(0)

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+from functools import partial
+
+import faults
+import numpy as np
+import pytest
+
+import mandeldask as md
+from mandeldask import cluster as clusters
+from mandeldask.config import parse
+from mandeldask.job import TileDone, TileFailed
+from mandeldask.job.driver import MAX_ATTEMPTS
+from mandeldask.job.ledger import Ledger
+from mandeldask.job.order import order
+from mandeldask.job.plan import make_plan
+from mandeldask.job.tile import window_records
+from mandeldask.kernels import KERNELS
+from mandeldask.store import Description, open_for_writing, open_store
+
+UNIT = {"view": {"x": [0, 1], "y": [0, 1], "shape": [100, 120]}, "max_iter": 50, "tile": [25, 40], "kernel": "numpy"}
+TILES = 12
+
+
+@pytest.fixture
+def kernel(request):
+    """Install `before` as the kernel "faulty" of this process, for one test."""
+
+    def install(before):
+        faults.install("faulty", before)
+        request.addfinalizer(lambda: faults.remove("faulty"))
+        return UNIT | {"kernel": "faulty"}
+
+    return install
+
+
+@pytest.fixture(scope="module")
+def expected():
+    view = parse(UNIT).view
+    return KERNELS["numpy"](50)(view.block((0, 100), (0, 120)))
+
+
+def test_a_run_stores_the_field_and_sums_it_up(client, tmp_path, expected):
+    events = []
+    summary = md.run(UNIT, tmp_path / "a.zarr", client=client, tell=events.append)
+    store = open_store(tmp_path / "a.zarr")
+    assert np.array_equal(store.escape_time[:], expected)
+    assert (summary.tiles, summary.computed, summary.failed) == (TILES, TILES, 0)
+    assert summary.iterations == summary.total_iterations == expected.sum()
+    assert summary.not_escaped == np.count_nonzero(expected == 50)
+    assert summary.area == pytest.approx(summary.not_escaped / (99 * 119))
+    assert 0 < summary.efficiency <= 1
+    assert [type(e).__name__ for e in events] == ["Plan", "Started", *["TileDone"] * TILES, "Summary"]
+    records = [e.record for e in events if isinstance(e, TileDone)]
+    assert sorted(r.tile for r in records) == [(i, j) for i in range(4) for j in range(3)]
+    for r in records:
+        block = store.read(r.tile)
+        assert (r.iterations, r.minimum, r.maximum) == (block.sum(), block.min(), block.max())
+        assert r.started <= r.finished
+        assert r.worker.startswith("tcp://127.0.0.1:")
+    tiles = store.read_tiles()
+    assert tiles["iterations"].sum() == expected.sum()
+    assert (tiles["attempts"] == 1).all()
+    assert "lease" not in store.read_notes()
+
+
+def test_one_task_a_tile_after_fusion(tmp_path):
+    config = parse(UNIT)
+    store = open_for_writing(tmp_path / "a.zarr", Description.of(config.view, 50, ("escape_time",), (25, 40)))
+    (window,) = order(~store.done())
+    delayed = window_records(store, window, KERNELS["numpy"](50)).to_delayed()
+    graph = delayed[0, 0].__dask_graph__()
+    assert len(dict(graph)) == TILES
+
+
+def test_the_scheduler_holds_nothing_after_a_run(client, tmp_path):
+    md.run(UNIT, tmp_path / "a.zarr", client=client)
+    client.sync(client.scheduler.identity)  # a round trip: releases sent before it have arrived
+    assert client.run_on_scheduler(lambda dask_scheduler: [k for k in dask_scheduler.tasks if "escape" in str(k)]) == []
+
+
+def test_resume_computes_only_what_is_missing_with_another_kernel(client, tmp_path, expected, kernel):
+    md.run(UNIT, tmp_path / "a.zarr", client=client)
+    for name in ("0/0", "2/1", "3/2"):
+        (tmp_path / "a.zarr/0/escape_time/c" / name).unlink()
+    kernel(partial(faults.count, path=str(tmp_path / "calls")))
+    summary = md.resume(tmp_path / "a.zarr", kernel="faulty", client=client)
+    assert len(faults.counted(tmp_path / "calls")) == summary.computed == 3
+    assert summary.total_iterations == expected.sum()
+    assert np.array_equal(open_store(tmp_path / "a.zarr").escape_time[:], expected)
+    assert md.resume(tmp_path / "a.zarr", client=client).computed == 0
+
+
+def test_run_on_a_store_of_the_same_field_resumes_it(client, tmp_path):
+    md.run(UNIT, tmp_path / "a.zarr", client=client)
+    (tmp_path / "a.zarr/0/escape_time/c/1/1").unlink()
+    events = []
+    assert md.run(UNIT | {"tile": None}, tmp_path / "a.zarr", client=client, tell=events.append).computed == 1
+    assert events[0].resumed
+
+
+def test_a_store_of_another_field_is_left_alone(client, tmp_path):
+    md.run(UNIT, tmp_path / "a.zarr", client=client)
+    before = open_store(tmp_path / "a.zarr")
+    with pytest.raises(md.StoreError, match=r"max_iter is 50 there, 51 here.*--overwrite"):
+        md.run(UNIT | {"max_iter": 51}, tmp_path / "a.zarr", client=client)
+    assert open_store(tmp_path / "a.zarr") == before
+    assert md.run(UNIT | {"max_iter": 51}, tmp_path / "a.zarr", client=client, overwrite=True).computed == TILES
+    assert open_store(tmp_path / "a.zarr").description.max_iter == 51
+
+
+def test_a_tile_that_fails_at_first_is_tried_again(client, tmp_path, expected, kernel):
+    config = kernel(partial(faults.fail_first, path=str(tmp_path / "calls"), times=MAX_ATTEMPTS - 1))
+    events = []
+    summary = md.run(config, tmp_path / "a.zarr", client=client, tell=events.append)
+    assert summary.failed == 0
+    failures = [e for e in events if isinstance(e, TileFailed)]
+    assert [(e.tile, e.attempt, e.final) for e in failures] == [((0, 0), 1, False), ((0, 0), 2, False)]
+    store = open_store(tmp_path / "a.zarr")
+    assert np.array_equal(store.escape_time[:], expected)
+    assert store.read_tiles()["attempts"][0, 0] == MAX_ATTEMPTS
+    assert "errors" not in store.read_notes()
+
+
+def test_a_tile_that_always_fails_is_recorded_and_passed_over(client, tmp_path, expected, kernel):
+    config = kernel(partial(faults.fail_first, path=str(tmp_path / "calls"), times=10**9))
+    summary = md.run(config, tmp_path / "a.zarr", client=client)
+    assert (summary.computed, summary.failed) == (TILES - 1, 1)
+    assert len(faults.counted(tmp_path / "calls")) == MAX_ATTEMPTS
+    assert summary.errors == {"0,0": "ArithmeticError: the tile at the corner <b>failed</b>"}
+    store = open_store(tmp_path / "a.zarr")
+    assert store.read_notes()["errors"] == summary.errors
+    assert not store.done()[0, 0]
+    assert store.done().sum() == TILES - 1
+    assert md.resume(tmp_path / "a.zarr", client=client).failed == 0
+    assert np.array_equal(store.escape_time[:], expected)
+    assert "errors" not in store.read_notes()
+
+
+def test_a_kernel_that_kills_its_worker_costs_one_tile(tmp_path, kernel):
+    config = kernel(faults.crash) | {"cluster": {"kind": "local", "workers": 2}}
+    summary = md.run(config, tmp_path / "a.zarr")
+    assert set(summary.errors) == {"0,0"}
+    assert "worker died" in summary.errors["0,0"]
+    assert open_store(tmp_path / "a.zarr").done().sum() == TILES - 1
+
+
+def test_a_kernel_that_never_works_ends_the_run(client, tmp_path, kernel):
+    with pytest.raises(md.ClusterError, match=r"no tile can be computed.*no tile succeeds"):
+        md.run(kernel(faults.fail), tmp_path / "a.zarr", client=client)
+
+
+def test_a_full_disk_ends_the_run_with_the_remedy(client, tmp_path, kernel):
+    with pytest.raises(md.StoreError, match=r"No space left on device.*mandeldask resume"):
+        md.run(kernel(faults.disk_full), tmp_path / "a.zarr", client=client)
+    assert not open_store(tmp_path / "a.zarr").done().any()
+
+
+def test_a_second_driver_is_refused_while_the_first_lives(client, tmp_path):
+    md.run(UNIT, tmp_path / "a.zarr", client=client)
+    store = open_store(tmp_path / "a.zarr")
+    with Ledger(store).kept():
+        for again in (lambda: md.resume(store.path, client=client), lambda: md.run(UNIT, store.path, overwrite=True)):
+            with pytest.raises(md.StoreError, match="another run is writing"):
+                again()
+    assert md.resume(store.path, client=client).computed == 0
+
+
+@pytest.mark.parametrize(
+    "lease",
+    [
+        {"host": "elsewhere", "pid": 1, "started": 0, "heartbeat": 0},
+        {"host": None, "pid": 2**22 + 1, "started": 0, "heartbeat": 4e9},
+        {"host": None, "pid": 1, "started": 0, "heartbeat": 4e9},
+    ],
+    ids=["silent for long", "its process is gone", "its process is another now"],
+)
+def test_a_lease_of_a_dead_driver_is_ignored(client, tmp_path, lease):
+    import socket
+
+    md.run(UNIT, tmp_path / "a.zarr", client=client)
+    open_store(tmp_path / "a.zarr").write_notes(lease=lease | {"host": lease["host"] or socket.gethostname()})
+    assert md.resume(tmp_path / "a.zarr", client=client).computed == 0
+
+
+def test_records_lost_with_their_driver_are_read_from_the_shards(client, tmp_path, expected):
+    md.run(UNIT, tmp_path / "a.zarr", client=client)
+    store = open_store(tmp_path / "a.zarr")
+    store.write_tiles({k: np.zeros_like(v) for k, v in store.read_tiles().items()}, {(0, 0)})
+    summary = md.resume(tmp_path / "a.zarr", client=client)
+    assert (summary.computed, summary.total_iterations) == (0, expected.sum())
+
+
+def test_a_block_too_large_for_the_workers_is_refused_with_a_tile_that_fits(tmp_path):
+    config = parse(UNIT | {"view": UNIT["view"] | {"shape": [20000, 20000]}, "tile": [20000, 20000]})
+    size = clusters.Size(workers=2, threads_per_worker=1, memory_limit=2**30)
+    with pytest.raises(md.ClusterError, match=r"tile of 20000 x 20000 needs about .* Use tile: \[2048, 2048\]"):
+        make_plan(config.model_copy(update={"store": str(tmp_path / "a.zarr")}), size)
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_a_tile_is_chosen_for_threads_and_memory(tmp_path):
+    big = parse(UNIT | {"view": UNIT["view"] | {"shape": [20000, 20000]}, "tile": None})
+
+    def tile(**size):
+        plan = make_plan(
+            big.model_copy(update={"store": str(tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr")}),
+            clusters.Size(**({"workers": 2, "threads_per_worker": 1, "memory_limit": 2**32} | size)),
+        )
+        return plan.store.description.tile
+
+    assert tile() == (2048, 2048)
+    assert tile(workers=100) == (1024, 1024)
+    assert tile(workers=101) == (512, 512)
+    assert tile(memory_limit=400 * 2**20) == (1024, 1024)
