@@ -203,12 +203,15 @@ def _compute(
     image: str | None,
 ) -> None:
     """Run a computation under a screen, then make the picture; ends with the exit code."""
+    from mandeldask.image import check_path
     from mandeldask.job import Event, Plan
     from mandeldask.progress import Screen
 
     ctx.obj["json"] = as_json
     if no_image and image:
         raise ConfigError("--image and --no-image exclude each other; give one")
+    if image:
+        check_path(image)
     screen: Screen | None = None if quiet or as_json else Screen()
 
     def tell(event: Event) -> None:

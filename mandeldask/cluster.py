@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import signal
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import current_process, resource_tracker
 
 import dask
 from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Status
 from distributed.system import MEMORY_LIMIT
 
 from mandeldask.config import LocalCluster as LocalDescription
@@ -67,14 +70,15 @@ def connect(cluster: LocalDescription) -> Iterator[Client]:
         # another dashboard may have the usual port: the link that is printed says which was taken instead
         warnings.filterwarnings("ignore", message="Port .* is already in use")
         try:
-            local = LocalCluster(
-                n_workers=0,
-                threads_per_worker=size.threads_per_worker,
-                memory_limit=size.memory_limit,
-                host=LOOPBACK,
-                dashboard_address=f"{LOOPBACK}:8787",
-                silence_logs=logging.CRITICAL,
-            )
+            with _signals_kept_from_children():
+                local = LocalCluster(
+                    n_workers=0,
+                    threads_per_worker=size.threads_per_worker,
+                    memory_limit=size.memory_limit,
+                    host=LOOPBACK,
+                    dashboard_address=f"{LOOPBACK}:8787",
+                    silence_logs=logging.CRITICAL,
+                )
         except OSError as error:
             raise ClusterError(f"cannot start a local cluster: {error}") from None
         with local, Client(local) as client:
@@ -88,12 +92,45 @@ def wait_for_worker(client: Client, timeout: float = WORKER_START_SECONDS) -> No
     Raises
     ------
     ClusterError
-        None came in time.
+        None came in time, or all of a local cluster's ended while they started.
     """
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        try:
+            client.wait_for_workers(1, timeout=0.5)
+        except TimeoutError:
+            nannies = getattr(client.cluster, "workers", {}).values()
+            if nannies and all(nanny.status is Status.failed for nanny in nannies):
+                raise ClusterError(
+                    "no worker could be started: each ended while it imported the calling script. "
+                    'A script that runs mandeldask needs `if __name__ == "__main__":` around what it does'
+                ) from None
+        else:
+            return
+    raise ClusterError(f"no worker came up within {timeout:.0f} s") from None
+
+
+def leave_if_being_spawned() -> None:
+    """End a worker that is importing a script without a main guard; `wait_for_worker` tells its parent's user."""
+    if getattr(current_process(), "_inheriting", False):
+        raise SystemExit(1)
+
+
+@contextmanager
+def _signals_kept_from_children() -> Iterator[None]:
+    """Threads made in this context, and the processes that they spawn, never see a terminal's signals.
+
+    Ctrl-C reaches every process of a terminal's foreground group. Workers that are still starting would answer with
+    tracebacks; the run ends them in order instead.
+    """
+    signals = {signal.SIGINT, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    resource_tracker.ensure_running()  # the first process to be spawned; it unblocks SIGINT in this thread
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
-        client.wait_for_workers(1, timeout=timeout)
-    except TimeoutError:
-        raise ClusterError(f"no worker came up within {timeout:.0f} s; see the workers' output above") from None
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _pre_spawn_environ() -> dict[str, object]:

@@ -100,7 +100,7 @@ def write_png(
     """
     _check_field(counts, max_iter)
     _check_choice("scale", scale, SCALES)
-    target, colours, layout = _check_path(path), palette(colormap, interior), _layout(counts, size)
+    target, colours, layout = check_path(path), palette(colormap, interior), _layout(counts, size)
     to_index = palette_index(_sample(counts), int(max_iter), scale)
 
     def rows() -> Iterator[memoryview]:
@@ -282,7 +282,8 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}; got {value!r}{hint}")
 
 
-def _check_path(path: str | os.PathLike[str]) -> Path:
+def check_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a picture to be written; ConfigError where none can be."""
     target = Path(path)
     if target.suffix.lower() != ".png":
         raise ConfigError(f"a picture's name must end in .png; got {target}")

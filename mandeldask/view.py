@@ -173,13 +173,13 @@ def _check_shape(shape: Sequence[int]) -> tuple[int, int]:
 def _check_bounds(name: str, bounds: Sequence[Number], n: int, registration: str) -> tuple[float, float, list[str]]:
     if not isinstance(bounds, list | tuple) or len(bounds) != 2:
         raise ConfigError(f"{name} must be two numbers, [low, high]; got {bounds!r}")
-    low, high = (_round(_exact(f"{name}[{i}]", v)) for i, v in enumerate(bounds))
+    exact = [_exact(f"{name}[{i}]", v) for i, v in enumerate(bounds)]
+    low, high = map(_round, exact)
     single = n == 1 and registration == "gridline"  # one sample, on the lower bound
-    if not (low < high or (single and low == high)):
-        raise ConfigError(
-            f"{name} must ascend, low < high; got [{bounds[0]}, {bounds[1]}]"
-            + (" (equal in binary64)" if low == high and _exact(name, bounds[0]) != _exact(name, bounds[1]) else "")
-        )
+    if exact[0] > exact[1] or (exact[0] == exact[1] and not single):
+        raise ConfigError(f"{name} must ascend, low < high; got [{bounds[0]}, {bounds[1]}]")
+    if low == high and not single:
+        raise ConfigError(f"the view is too deep for binary64: both bounds of {name} round to {low!r}. Widen the view")
     if not math.isfinite(high - low):
         raise ConfigError(f"{name} is too wide for binary64: [{low}, {high}]")
     return low, high, [str(v) for v in bounds]

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import faults
 import numpy as np
@@ -176,8 +181,6 @@ def test_a_second_driver_is_refused_while_the_first_lives(client, tmp_path):
     ids=["silent for long", "its process is gone", "its process is another now"],
 )
 def test_a_lease_of_a_dead_driver_is_ignored(client, tmp_path, lease):
-    import socket
-
     md.run(UNIT, tmp_path / "a.zarr", client=client)
     open_store(tmp_path / "a.zarr").write_notes(lease=lease | {"host": lease["host"] or socket.gethostname()})
     assert md.resume(tmp_path / "a.zarr", client=client).computed == 0
@@ -213,3 +216,13 @@ def test_a_tile_is_chosen_for_threads_and_memory(tmp_path):
     assert tile(workers=100) == (1024, 1024)
     assert tile(workers=101) == (512, 512)
     assert tile(memory_limit=400 * 2**20) == (1024, 1024)
+
+
+def test_a_script_without_a_main_guard_is_told_so_at_once(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(f"import mandeldask as md\nmd.run({UNIT!r}, {str(tmp_path / 'a.zarr')!r})\n")
+    env = os.environ | {"PYTHONPATH": str(Path(md.__file__).parent.parent)}
+    process = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, check=False, timeout=50)
+    assert process.returncode == 1
+    assert process.stderr.count("Traceback") == 1
+    assert 'needs `if __name__ == "__main__":`' in process.stderr

@@ -81,6 +81,8 @@ def run(
     ConfigError, StoreError, ClusterError
         One or two lines that say what is wrong and what to do. What was finished stays in the store.
     """
+    if client is None:
+        clusters.leave_if_being_spawned()
     config = config if isinstance(config, configs.Config) else _load(config, overrides)
     if out is not None:
         config = config.model_copy(update={"store": os.fspath(out)})

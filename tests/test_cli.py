@@ -1,0 +1,275 @@
+"""The commands as a user types them: each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from conftest import skip_or_fail
+from PIL import Image
+
+from mandeldask.store import open_store
+
+ROOT = Path(__file__).parent.parent
+LESSON = str(ROOT / "configs/lesson.yaml")
+SMALL = ["--set", "view.shape=[100,120]", "--set", "tile=[50,50]", "--set", "cluster.workers=2"]
+# a numpy kernel that has hours to go
+LONG = ["--set", "view.shape=[20000,20000]", "--set", "max_iter=100000", "--set", "cluster.workers=2"]
+ENV = os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def start(*words, cwd, **options):
+    command = [sys.executable, "-m", "mandeldask", *map(str, words)]
+    return subprocess.Popen(
+        command, cwd=cwd, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def call(*words, cwd):
+    process = start(*words, cwd=cwd)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder in which the lesson, made small, was run."""
+    cwd = tmp_path_factory.mktemp("run")
+    code, out, err = call("run", LESSON, *SMALL, cwd=cwd)
+    assert code == 0, err
+    assert out == "", "what a person reads goes to stderr"
+    return cwd, err
+
+
+def test_run_shows_plan_link_and_summary_and_leaves_store_and_picture(finished):
+    cwd, err = finished
+    for words in (
+        "x [-2.0, 1.0], y [-1.5, 1.5], gridline",
+        "100 x 120 = 12 k samples, max_iter 100, numpy kernel",
+        "6 of 50 x 50; 6 to compute",
+        "lesson.zarr, at most 46.88 kiB",
+        "2 workers of 1 thread",
+        "http://127.0.0.1:",
+        "done       6 tiles in",
+        "of the samples did not escape within 100 iterations: area 1.5",
+        "picture    lesson.png",
+        "mandeldask image lesson.zarr",
+    ):
+        assert words in err
+    assert open_store(cwd / "lesson.zarr").done().all()
+    assert Image.open(cwd / "lesson.png").size == (120, 100)
+
+
+def test_json_is_one_object_that_agrees_with_the_store(finished, tmp_path):
+    code, out, err = call("run", LESSON, *SMALL, "--out", tmp_path / "a.zarr", "--json", cwd=tmp_path)
+    summary = json.loads(out)
+    field = open_store(tmp_path / "a.zarr").escape_time[:]
+    assert (code, err) == (0, "")
+    assert summary["iterations"] == field.sum()
+    assert summary["not_escaped"] == np.count_nonzero(field == 100)
+    assert (summary["tiles"], summary["computed"], summary["failed"], summary["errors"]) == (6, 6, 0, {})
+    assert Path(summary["picture"]) == tmp_path / "a.png"
+
+
+def test_quiet_says_nothing(finished):
+    cwd, _ = finished
+    assert call("resume", "lesson.zarr", "--quiet", cwd=cwd) == (0, "", "")
+
+
+def test_resume_says_what_is_done_and_run_does_the_same(finished):
+    cwd, _ = finished
+    shard = cwd / "lesson.zarr/0/escape_time/c/1/2"
+    for words in (["resume", "lesson.zarr", "--kernel", "numba", "--workers", "1"], ["run", LESSON, *SMALL]):
+        shard.unlink()
+        code, _, err = call(*words, cwd=cwd)
+        assert code == 0
+        assert "5 done already: resuming; 1 to compute" in err
+    code, _, err = call("resume", "lesson.zarr", cwd=cwd)
+    assert code == 0
+    assert "nothing was left to compute" in err
+
+
+def test_checksum_is_of_the_samples_in_row_order(finished):
+    import hashlib
+
+    cwd, _ = finished
+    code, out, _ = call("checksum", "lesson.zarr", cwd=cwd)
+    field = open_store(cwd / "lesson.zarr").escape_time[:]
+    assert (code, out) == (0, f"{hashlib.sha256(field.astype('<i4').tobytes()).hexdigest()}  lesson.zarr\n")
+
+
+def test_image_draws_with_the_looks_asked_for(finished, tmp_path):
+    cwd, _ = finished
+    code, _, err = call("image", "lesson.zarr", tmp_path / "a.png", "--colormap", "magma", "--size", "60", cwd=cwd)
+    assert code == 0
+    assert "60 x 50 pixels" in err
+    assert Image.open(tmp_path / "a.png").size == (60, 50)
+
+
+def test_schema_is_the_file_in_configs(tmp_path):
+    code, out, _ = call("schema", cwd=tmp_path)
+    assert code == 0
+    assert json.loads(out) == json.loads((ROOT / "configs/schema.json").read_text())
+
+
+BAD = {
+    "no such config": (["run", "none.yaml"], 2, "none.yaml: cannot read the run description"),
+    "unknown key": (["run", LESSON, "--set", "kernal=numba"], 2, "did you mean kernel"),
+    "bad value": (["run", LESSON, "--set", "max_iter=0"], 2, "max_iter must be at least 1; got 0"),
+    "bad set": (["run", LESSON, "--set", "max_iter"], 2, "--set takes KEY=VALUE"),
+    "too deep": (
+        ["run", LESSON, "--set", "view={centre: [-0.75, 0.1], span: 1e-15, shape: [10, 10]}"],
+        2,
+        "too deep for binary64",
+    ),
+    "block too large": (
+        [
+            "run",
+            LESSON,
+            "--set",
+            "cluster.memory_limit=300MiB",
+            "--set",
+            "view.shape=[9999,9999]",
+            "--set",
+            "tile=[9999,9999]",
+        ],
+        5,
+        "tile of 9999 x 9999 needs about",
+    ),
+    "output below a file": (["run", LESSON, "--out", "a-file/a.zarr"], 3, "cannot write a-file/a.zarr"),
+    "output is a file": (["run", LESSON, "--out", "a-file"], 3, "a-file is a file"),
+    "output of another": (["run", LESSON, "--out", "theirs", "--overwrite"], 3, "is left alone"),
+    "a url": (["run", LESSON, "--out", "s3://bucket/a.zarr"], 3, "a store is a path on a file system"),
+    "picture and none": (["run", LESSON, "--image", "a.png", "--no-image"], 2, "exclude each other"),
+    "picture not png": (["run", LESSON, "--image", "a.jpg"], 2, ".png"),
+    "resume of nothing": (["resume", "none.zarr"], 3, "no store at none.zarr"),
+    "resume of a folder": (["resume", "theirs"], 3, "not a store of mandeldask"),
+    "resume with no kernel": (["resume", "ours.zarr", "--kernel", "nunba"], 2, "numba"),
+    "no workers": (["resume", "ours.zarr", "--workers", "0"], 2, "workers must be at least 1"),
+    "image of nothing": (["image", "none.zarr", "a.png"], 3, "no store at none.zarr"),
+    "image to nowhere": (["image", "ours.zarr", "none/a.png"], 2, "none"),
+    "unknown colours": (["image", "ours.zarr", "a.png", "--colormap", "virdis"], 2, "viridis"),
+    "checksum of nothing": (["checksum", "none.zarr"], 3, "no store at none.zarr"),
+    "unknown command": (["rum"], 2, "No such command"),
+}
+
+
+@pytest.mark.parametrize(("words", "exit_code", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_one_clear_message_and_changes_nothing(finished, tmp_path, words, exit_code, message):
+    import shutil
+
+    (tmp_path / "a-file").write_text("mine")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/notes.txt").write_text("precious")
+    shutil.copytree(finished[0] / "lesson.zarr", tmp_path / "ours.zarr")
+    before = contents(tmp_path)
+    code, out, err = call(*words, cwd=tmp_path)
+    assert code == exit_code, err
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert contents(tmp_path) == before
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_error_under_json_is_json_too(tmp_path):
+    code, out, err = call("run", LESSON, "--set", "max_iter=0", "--json", cwd=tmp_path)
+    assert code == 2
+    assert json.loads(out) == {"error": err.removeprefix("mandeldask: ").strip(), "exit_code": 2}
+
+
+def test_a_run_on_a_store_of_another_field_names_what_differs(finished):
+    cwd, _ = finished
+    before = contents(cwd)
+    code, _, err = call("run", LESSON, *SMALL, "--set", "max_iter=99", cwd=cwd)
+    assert code == 3
+    assert "max_iter is 100 there, 99 here" in err
+    assert contents(cwd) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "to_group", "exit_code"),
+    [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143), (signal.SIGHUP, True, 129)],
+    ids=["Ctrl-C", "SIGTERM", "terminal closed"],
+)
+def test_an_interrupted_run_stops_its_processes_and_prints_the_resume_command(tmp_path, number, to_group, exit_code):
+    process = start("run", LESSON, *LONG, cwd=tmp_path, start_new_session=True)
+    wait_for_workers(process, 2)
+    children = psutil.Process(process.pid).children(recursive=True)
+    (os.killpg if to_group else os.kill)(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == exit_code
+    assert "go on with:  mandeldask resume lesson.zarr" in err
+    assert "Traceback" not in err
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+    assert "lease" not in open_store(tmp_path / "lesson.zarr").read_notes()
+
+
+def test_everything_listens_on_loopback_only(tmp_path):
+    process = start("run", LESSON, *LONG, cwd=tmp_path, start_new_session=True)
+    try:
+        wait_for_workers(process, 2)
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        listening = [c.laddr.ip for p in family for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+        assert len(listening) >= 4  # scheduler, dashboard, two workers
+        assert set(listening) == {"127.0.0.1"}
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def wait_for_workers(process, n):
+    """Until n worker processes listen."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        children = psutil.Process(process.pid).children(recursive=True)
+        if sum(any(c.status == psutil.CONN_LISTEN for c in p.net_connections("inet")) for p in children) >= n:
+            return
+        time.sleep(0.05)
+    raise AssertionError("no workers came up")
+
+
+def test_a_full_disk_is_told_and_loses_nothing(tmp_path):
+    """A real file system of 700 kB: some tiles fit, the rest do not, and resume finishes once there is room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=700k,nr_inodes=1000", "none", str(disk)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        skip_or_fail("mounting a small tmpfs needs root")
+    try:
+        field = [
+            "--set",
+            "view={centre: [-0.7436, 0.1318], span: 1e-3, shape: [1200, 1200]}",
+            "--set",
+            "tile=[200,200]",
+        ]
+        options = [*field, "--set", "max_iter=500", "--set", "kernel=numba", "--set", "cluster.workers=2"]
+        code, _, err = call("run", LESSON, *options, "--out", disk / "a.zarr", "--no-image", cwd=tmp_path)
+        assert code == 3, err
+        assert "No space left on device" in err
+        assert f"mandeldask resume {disk / 'a.zarr'}" in err
+        assert "Traceback" not in err
+        store = open_store(disk / "a.zarr")
+        done = store.done()
+        assert 0 < done.sum() < done.size
+        for tile in np.argwhere(done).tolist():
+            assert store.read(tuple(tile)).min() > 0
+        subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
+        assert call("resume", disk / "a.zarr", "--no-image", "--workers", "2", cwd=tmp_path)[0] == 0
+        call("run", LESSON, *options, "--out", tmp_path / "b.zarr", "--no-image", cwd=tmp_path)
+        assert store.checksum() == open_store(tmp_path / "b.zarr").checksum()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

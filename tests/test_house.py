@@ -1,0 +1,208 @@
+"""The plan of the house: who may import whom, what --help costs, what is public."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import graphlib
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import skip_or_fail
+
+import mandeldask as md
+
+PACKAGE = Path(md.__file__).parent
+ROOT = Path(__file__).parent.parent
+
+# From the foundation to the roof. A module imports from rooms of a lower rank, and from its own.
+RANKS = [
+    {"errors"},
+    {"view"},
+    {"kernels"},
+    {"config"},
+    {"grid"},
+    {"field"},
+    {"store"},
+    {"cluster"},
+    {"job"},
+    {"image", "progress"},  # leaves: neither knows the other
+    {"cli"},
+    {"__main__"},
+]
+RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
+FORBIDDEN = {
+    "errors": {"numpy", "dask", "distributed", "zarr"},
+    "view": {"dask", "distributed", "zarr"},
+    "kernels": {"dask", "distributed", "zarr"},
+    "config": {"dask", "distributed", "zarr"},
+    "grid": {"distributed", "zarr"},
+    "field": {"distributed", "zarr"},
+    "store": {"dask", "distributed"},
+    "image": {"dask", "distributed", "zarr"},
+}
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+
+def imports(node):
+    """The full names that an import statement brings in."""
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"line {node.lineno}: imports are absolute, so that this test can read them"
+        return {f"{node.module}.{alias.name}" for alias in node.names}
+    return set()
+
+
+def all_imports(source):
+    """Imports anywhere: inside functions and for type checkers too."""
+    return set().union(*(imports(node) for node in ast.walk(ast.parse(source))))
+
+
+def trespasses(room, source):
+    """What a module of `room` imports that its rank or its purpose does not allow."""
+    bad = []
+    for name in all_imports(source):
+        first, _, rest = name.partition(".")
+        other = rest.partition(".")[0]
+        if first in FORBIDDEN.get(room, ()):
+            bad.append(name)
+        elif first == "mandeldask" and other != "__version__":
+            assert other in RANK, f"{name}: give the room its place in RANKS"
+            if other != room and RANK[other] >= RANK[room]:
+                bad.append(name)
+    return sorted(bad)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "__init__"])
+def test_imports_go_in_one_direction_only(module):
+    room = module.partition(".")[0]
+    assert room in RANK, f"{room}: give the room its place in RANKS"
+    assert trespasses(room, MODULES[module].read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("room", "source", "found"),
+    [
+        ("view", "from mandeldask.kernels import KERNELS", ["mandeldask.kernels.KERNELS"]),
+        ("view", "from mandeldask import job", ["mandeldask.job"]),
+        ("view", "import mandeldask.store", ["mandeldask.store"]),
+        ("view", "def f():\n    from mandeldask.grid import complex_grid", ["mandeldask.grid.complex_grid"]),
+        ("image", "from mandeldask.progress import Screen", ["mandeldask.progress.Screen"]),
+        ("kernels", "import dask.array as da", ["dask.array"]),
+        ("store", "from distributed import Client", ["distributed.Client"]),
+        ("store", "import dask", ["dask"]),
+        ("field", "if TYPE_CHECKING:\n    import zarr", ["zarr"]),
+        ("job", "import dask, zarr\nfrom mandeldask.store import Store\nfrom mandeldask.job.order import order", []),
+    ],
+)
+def test_an_import_in_the_wrong_direction_is_found(room, source, found):
+    assert trespasses(room, source) == found
+
+
+def test_the_package_itself_imports_no_room_until_a_name_is_used():
+    tree = ast.parse(MODULES["__init__"].read_text())
+    assert not any(name.startswith("mandeldask") for node in tree.body for name in imports(node))
+
+
+def test_no_two_modules_import_each_other():
+    graph = {}
+    for module, path in MODULES.items():
+        names = set().union(*(imports(node) for node in ast.parse(path.read_text()).body))
+        inside = {name.removeprefix("mandeldask.") for name in names if name.startswith("mandeldask.")}
+        graph[module] = {other for name in inside for other in (name, name.rpartition(".")[0]) if other in MODULES}
+    assert graph["job"] >= {"job.driver", "cluster", "store"}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(MODULES)
+
+
+def test_help_imports_nothing_heavy():
+    command = [sys.executable, "-X", "importtime", "-m", "mandeldask", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert imported >= {"click", "mandeldask.cli"}
+    heavy = {"numpy", "dask", "distributed", "zarr", "numba", "bokeh", "pydantic", "xarray", "yaml", "rich"}
+    assert imported & heavy == set()
+    assert "Exit codes" in done.stdout
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    program = "import sys, mandeldask; print(*sorted(sys.modules.keys() & {'numpy', 'dask', 'zarr', 'numba'}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_the_public_names():
+    assert md.__all__ == [
+        "ClusterError",
+        "ConfigError",
+        "MandeldaskError",
+        "Plan",
+        "StoreError",
+        "Summary",
+        "View",
+        "complex_grid",
+        "escape_time",
+        "open",
+        "resume",
+        "run",
+    ]
+
+
+@pytest.mark.parametrize("name", md.__all__)
+def test_each_public_name_can_be_imported_and_is_documented(name):
+    value = getattr(md, name)
+    assert callable(value)
+    assert value.__doc__
+    assert name in dir(md)
+
+
+def test_a_star_import_gives_the_public_names_and_no_other():
+    names = {}
+    exec("from mandeldask import *", names)
+    assert sorted(names.keys() - {"__builtins__"}) == sorted(md.__all__)
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'mandeldask' has no attribute 'escape_tiem'"):
+        md.escape_tiem  # noqa: B018 (to look it up is the test)
+
+
+def test_the_version_is_that_of_the_project_and_the_changelog_tells_of_it():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert md.__version__ == project["version"]
+    headings = re.findall(r"^## (\S+?),? ", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert md.__version__ in headings
+
+
+def installed():
+    """The distribution of mandeldask, which scripts/test installs."""
+    try:
+        return importlib.metadata.distribution("mandeldask")
+    except importlib.metadata.PackageNotFoundError:
+        skip_or_fail("mandeldask is not installed; run scripts/test")
+
+
+def test_the_version_is_that_of_the_installed_distribution():
+    assert md.__version__ == installed().version
+
+
+def test_dask_runs_mandeldask_as_its_own_command():
+    installed()
+    command = [sys.executable, "-m", "dask", "mandeldask", "--help"]
+    dask = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Usage: " in dask.stdout
+    assert "resume" in dask.stdout
+
+
+def test_the_example_in_the_package_docstring_is_true():
+    results = doctest.testmod(md)
+    assert results.attempted >= 4
+    assert results.failed == 0
