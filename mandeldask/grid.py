@@ -39,6 +39,6 @@ def complex_grid(view: View, chunks: Any = "auto", window: tuple[Range, Range] |
     )
 
 
-def _block(view: View, edges: Any, block_id: tuple[int, int]) -> NDArray[np.complex128]:
+def _block(view: View, edges: tuple[tuple[int, ...], ...], block_id: tuple[int, int]) -> NDArray[np.complex128]:
     rows, columns = ((edge[i], edge[i + 1]) for edge, i in zip(edges, block_id, strict=True))
     return view.block(rows, columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from types import TracebackType
@@ -43,7 +44,8 @@ class Screen:
         )
         self.plan: Plan | None = None
         self.done = self.failures = self.iterations = 0
-        self.first = 0.0
+        self.begun = 0.0
+        self.first = math.inf  # when the first task began
         self.stop = threading.Event()
 
     def __enter__(self) -> Screen:
@@ -94,7 +96,7 @@ class Screen:
     def _started(self, dashboard: str) -> None:
         assert self.plan is not None
         self.line("dashboard", dashboard or "switched off")
-        self.first = time.time()
+        self.begun = time.time()
         self.task = self.bar.add_task("tiles", total=self.plan.pending, rate="starting workers")
         if self.console.is_terminal:
             self.bar.start()
@@ -118,7 +120,7 @@ class Screen:
     def _state(self) -> str:
         assert self.plan is not None
         if not self.done:
-            return f"0/{self.plan.pending} tiles, {duration(time.time() - self.first)} since the start"
+            return f"0/{self.plan.pending} tiles after {duration(time.time() - self.begun)}"
         left = (time.time() - self.first) / self.done * (self.plan.pending - self.done)
         return f"{self.done}/{self.plan.pending} tiles, {self._rate()}, {duration(left)} left"
 

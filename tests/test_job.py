@@ -19,7 +19,7 @@ from mandeldask.job.driver import MAX_ATTEMPTS
 from mandeldask.job.ledger import Ledger
 from mandeldask.job.order import order
 from mandeldask.job.plan import make_plan
-from mandeldask.job.tile import window_records
+from mandeldask.job.window import window_records
 from mandeldask.kernels import KERNELS
 from mandeldask.store import Description, open_for_writing, open_store
 

@@ -16,7 +16,6 @@ from mandeldask.job.events import (
     Event,
     Observer,
     Plan,
-    Record,
     Started,
     Summary,
     TileDone,
@@ -27,6 +26,7 @@ from mandeldask.job.ledger import Ledger, name_of
 from mandeldask.job.plan import make_plan, of_store
 from mandeldask.kernels import KERNELS
 from mandeldask.store import Tile
+from mandeldask.tile import Record
 
 __all__ = [
     "Event",

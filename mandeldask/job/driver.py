@@ -15,9 +15,10 @@ from mandeldask.errors import ClusterError, StoreError
 from mandeldask.job.events import Observer, TileDone, TileFailed
 from mandeldask.job.ledger import Ledger, name_of
 from mandeldask.job.order import Window, order
-from mandeldask.job.tile import to_record, window_records
+from mandeldask.job.window import window_records
 from mandeldask.kernels import BlockFunction
 from mandeldask.store import Store, Tile
+from mandeldask.tile import to_record
 
 MAX_ATTEMPTS = 3
 # Tiles in flight never fall below this while any are left, so that one slow tile leaves no worker idle; with a window

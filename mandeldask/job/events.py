@@ -7,21 +7,7 @@ from dataclasses import dataclass
 
 from mandeldask.cluster import Size
 from mandeldask.store import Store, Tile
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a finished tile reports: the one source for progress, dashboard and the store's `tiles` group."""
-
-    tile: Tile
-    seconds: float  # of kernel
-    iterations: int  # sum of the escape times
-    minimum: int
-    maximum: int
-    not_escaped: int  # samples at max_iter
-    worker: str
-    started: float  # Unix time on the worker
-    finished: float
+from mandeldask.tile import Record
 
 
 @dataclass(frozen=True)

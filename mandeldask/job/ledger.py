@@ -17,9 +17,8 @@ import psutil
 from numpy.typing import NDArray
 
 from mandeldask.errors import StoreError
-from mandeldask.job.events import Record
-from mandeldask.job.tile import statistics
 from mandeldask.store import Store, Tile
+from mandeldask.tile import Record, statistics
 
 FLUSH_SECONDS = 2.0
 HEARTBEAT_SECONDS = 10.0

@@ -1,21 +1,33 @@
-"""A window of tiles as an ordinary Dask array: grid, kernel and write, fused to one task a tile."""
+"""What a worker does with a tile: compute, write, report. Workers import this room, and none of the driver's."""
 
 from __future__ import annotations
 
 import time
-import uuid
+from dataclasses import dataclass
 from typing import Any
 
-import dask.array as da
 import numpy as np
 from distributed import get_worker
 from numpy.typing import NDArray
 
-from mandeldask.grid import complex_grid
-from mandeldask.job.events import Record
-from mandeldask.job.order import Window
 from mandeldask.kernels import BlockFunction
 from mandeldask.store import Store, Tile
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a finished tile reports: the one source for progress, dashboard and the store's `tiles` group."""
+
+    tile: Tile
+    seconds: float  # of kernel
+    iterations: int  # sum of the escape times
+    minimum: int
+    maximum: int
+    not_escaped: int  # samples at max_iter
+    worker: str
+    started: float  # Unix time on the worker
+    finished: float
+
 
 RECORD = np.dtype(
     [
@@ -30,22 +42,6 @@ RECORD = np.dtype(
         ("finished", "float64"),
     ]
 )
-
-
-def window_records(store: Store, window: Window, block_function: BlockFunction) -> da.Array:
-    """A lazy array with one record a tile; to compute an element is to compute its tile and write its shard."""
-    d = store.description
-    grid = complex_grid(d.view, d.tile, d.window(window.first, window.end))
-    return grid.map_blocks(
-        compute_tile,
-        block_function=block_function,
-        store=store,
-        first=window.first,
-        dtype=RECORD,
-        meta=np.empty((0, 0), RECORD),
-        chunks=tuple((1,) * n for n in grid.numblocks),
-        name=f"escape-time-tile-{uuid.uuid4().hex}",  # never a result that another run left on the cluster
-    )
 
 
 def compute_tile(
