@@ -3,7 +3,7 @@
 >>> import mandeldask as md
 >>> view = md.View(x=(-2, 1), y=(-1.5, 1.5), shape=(1000, 1000))
 >>> grid = md.complex_grid(view, chunks=(500, 500))
->>> md.escape_time(grid, max_iter=100, kernel="numpy").sum().compute()
+>>> int(md.escape_time(grid, max_iter=100, kernel="numpy").sum().compute())
 20943298
 """
 

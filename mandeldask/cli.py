@@ -62,6 +62,7 @@ class Commands(click.Group):
 
 
 @click.group(
+    "mandeldask",  # `dask mandeldask` is found by this name, not by that of its entry point
     cls=Commands,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},

@@ -32,7 +32,7 @@ class View:
     Parameters
     ----------
     x, y : (low, high)
-        Bounds of Re(c) and Im(c): numbers, or decimal strings, rounded once to binary64.
+        Bounds of Re(c) and Im(c): numbers, or decimal strings, rounded once to binary64; a zero has no sign.
     shape : (rows, columns)
         Samples along y and along x; arrays are (y, x), y ascending.
     registration : "gridline" or "pixel"

@@ -29,6 +29,7 @@ RANKS = [
     {"grid"},
     {"field"},
     {"store"},
+    {"tile"},
     {"cluster"},
     {"job"},
     {"image", "progress"},  # leaves: neither knows the other

@@ -41,7 +41,9 @@ def test_the_run_description_of_the_readme_is_one(tmp_path):
     assert load(tmp_path / "a.yaml").max_iter == 100
 
 
-COMMANDS = [line[2:].split("#")[0].split() for block in blocks("console") for line in block.splitlines() if line[:2] == "$ "]
+COMMANDS = [
+    line[2:].split("#")[0].split() for block in blocks("console") for line in block.splitlines() if line[:2] == "$ "
+]
 
 
 @pytest.mark.parametrize("words", [c for c in COMMANDS if c[0] == "mandeldask"], ids=" ".join)

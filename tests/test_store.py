@@ -401,6 +401,16 @@ def test_an_interrupted_creation_is_mended(path, lost):
     assert {name: column.shape for name, column in store.read_tiles().items()} == dict.fromkeys(TileColumns, (3, 3))
 
 
+@pytest.mark.parametrize("lost", ["0/escape_time", "0/x", "tiles/seconds"])
+def test_an_array_lost_from_a_finished_store_is_made_again(full, path, lost):
+    """Its metadata, consolidated when the run ended, is still in its groups and must not be believed."""
+    shutil.rmtree(path / lost)
+    store = open_for_writing(path, FIELD)
+    assert (path / lost / "zarr.json").exists()
+    fill(store, samples(FIELD))
+    assert np.array_equal(store.escape_time[:], samples(FIELD))
+
+
 def test_a_creation_killed_before_its_first_file_was_whole_is_started_again(path):
     path.mkdir()
     (path / "zarr.json.0123456789abcdef.partial").write_text('{"zarr_fo')

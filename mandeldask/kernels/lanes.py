@@ -47,7 +47,10 @@ def _advance(cx, cy, x, y, n, alive):  # type: ignore[no-untyped-def]
     return False
 
 
-@numba.njit("void(c16[::1], i8, i4[::1])", nogil=True, cache=True, error_model="numpy")
+READ_ONLY = numba.types.Array(numba.complex128, 1, "C", readonly=True)  # a block may be: da.full's is
+
+
+@numba.njit(numba.void(READ_ONLY, numba.int64, numba.int32[::1]), nogil=True, cache=True, error_model="numpy")
 def _escape_time(c, max_iter, out):  # type: ignore[no-untyped-def]
     cx, cy, x, y = np.empty(LANES), np.empty(LANES), np.empty(LANES), np.empty(LANES)
     n, alive = np.empty(LANES), np.empty(LANES)
