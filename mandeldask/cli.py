@@ -206,7 +206,7 @@ def _compute(
     """Run a computation under a screen, then make the picture; ends with the exit code."""
     from mandeldask.image import check_path
     from mandeldask.job import Event, Plan
-    from mandeldask.progress import Screen
+    from mandeldask.progress import Screen, shown
 
     ctx.obj["json"] = as_json
     if no_image and image:
@@ -217,7 +217,7 @@ def _compute(
 
     def tell(event: Event) -> None:
         if isinstance(event, Plan):
-            ctx.obj["store"] = event.store.path
+            ctx.obj["store"] = shown(event.store.path)
         if screen:
             screen(event)
 
@@ -227,19 +227,21 @@ def _compute(
     if as_json:
         click.echo(json.dumps({**asdict(summary), "efficiency": summary.efficiency, "picture": picture}))
     if screen:
-        screen.line("next", f"mandeldask image {summary.store} large.png    the picture, one pixel a sample")
-        screen.line("", f'xarray.open_zarr("{summary.store}", group="0")    the numbers')
+        store = shown(summary.store)
+        screen.line("next", f"mandeldask image {store} large.png    the picture, one pixel a sample")
+        screen.line("", f'xarray.open_zarr("{store}", group="0")    the numbers')
     if summary.failed:
         ctx.exit(EXIT_FAILED_TILES)
 
 
 def _picture(summary: Summary, path: str | None, screen: Any) -> str:
+    from mandeldask.progress import shown
     from mandeldask.store import open_store
 
     path = path or f"{summary.store.rstrip('/').removesuffix('.zarr')}.png"
     _draw(open_store(summary.store), path, None, size=PICTURE_SIDE)
     if screen:
-        screen.line("picture", path)
+        screen.line("picture", shown(path))
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from types import TracebackType
@@ -86,7 +87,7 @@ class Screen:
         )
         done = f", {plan.done} done already: resuming" if plan.resumed else ""
         self.line("tiles", f"{plan.tiles} of {d.tile[0]} x {d.tile[1]}{done}; {plan.pending} to compute")
-        self.line("store", f"{plan.store.path}, at most {format_bytes(plan.bytes)}")
+        self.line("store", f"{shown(plan.store.path)}, at most {format_bytes(plan.bytes)}")
         self.line(
             "cluster",
             f"{plural(size.workers, 'worker')} of {plural(size.threads_per_worker, 'thread')} and "
@@ -146,12 +147,18 @@ class Screen:
         else:
             self.line("done", "nothing was left to compute")
         if s.failed:
-            self.line("failed", f"{plural(s.failed, 'tile')}; `mandeldask resume {s.store}` tries them again")
+            self.line("failed", f"{plural(s.failed, 'tile')}; `mandeldask resume {shown(s.store)}` tries them again")
         else:
             area = f": area {s.area:.6g}" if s.area is not None else ""
             share = s.not_escaped / s.samples
             self.line("set", f"{share:.4%} of the samples did not escape within {max_iter} iterations{area}")
-        self.line("store", s.store)
+        self.line("store", shown(s.store))
+
+
+def shown(path: str) -> str:
+    """A path as a user would type it from here."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith(os.pardir) else relative
 
 
 def plural(n: int, noun: str) -> str:

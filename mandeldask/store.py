@@ -108,7 +108,10 @@ class Description:
 
 @dataclass(frozen=True)
 class Store:
-    """An opened store. `identity` changes when a store is replaced, so that no worker writes by old metadata."""
+    """An opened store, for any process that sees its absolute path.
+
+    `identity` changes when a store is replaced, so that no worker writes by old metadata.
+    """
 
     path: str
     identity: str
@@ -224,7 +227,7 @@ def open_store(path: str | os.PathLike[str]) -> Store:
             "open it with the mandeldask that wrote it"
         )
     try:
-        return Store(path, str(manifest["identity"]), Description.from_json(manifest["field"]))
+        return Store(os.path.abspath(path), str(manifest["identity"]), Description.from_json(manifest["field"]))
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{path} has a damaged field description: {error!r}") from None
 
@@ -312,7 +315,7 @@ def local_path(path: str | os.PathLike[str]) -> str:
 
 
 def _create(path: str, description: Description, given: Mapping[str, Any]) -> Store:
-    store = Store(path, uuid.uuid4().hex, description)
+    store = Store(os.path.abspath(path), uuid.uuid4().hex, description)
     manifest = {"field": description.to_json(), "identity": store.identity, "given": dict(given)}
     zarr.create_group(store=Path(path).resolve(), attributes={KEY: manifest}, overwrite=True)
     _create_arrays(store)

@@ -235,11 +235,17 @@ def wait_for_workers(process, n):
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[1]
-        children = psutil.Process(process.pid).children(recursive=True)
-        if sum(any(c.status == psutil.CONN_LISTEN for c in p.net_connections("inet")) for p in children) >= n:
+        if sum(map(listens, psutil.Process(process.pid).children(recursive=True))) >= n:
             return
         time.sleep(0.05)
     raise AssertionError("no workers came up")
+
+
+def listens(process):
+    try:
+        return any(c.status == psutil.CONN_LISTEN for c in process.net_connections("inet"))
+    except (psutil.Error, FileNotFoundError):  # gone in the meantime
+        return False
 
 
 def test_a_full_disk_is_told_and_loses_nothing(tmp_path):
