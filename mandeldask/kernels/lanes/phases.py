@@ -1,0 +1,103 @@
+"""The fast kernel's way through a block, tile by tile: first steps, then rounds over a list of the lanes that are left."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from mandeldask.kernels.lanes.steps import (
+    BLOCK,
+    FIRST,
+    ID,
+    SIZE,
+    SX,
+    SY,
+    CX,
+    CY,
+    N,
+    X,
+    Y,
+    checked_steps,
+    first_steps,
+    unchecked_steps,
+)
+
+TILE = 8192  # samples on the list at a time: the two lists stay within a second-level cache of 1 MiB
+FIRST_TIMES = 8  # 16 checked steps: by then 80 % of the whole set's surroundings have escaped
+SHARE = 12  # a round is 1/SHARE of the steps so far: on average a lane that escapes has wasted half of that
+
+compiled = numba.njit(nogil=True, error_model="numpy")
+
+
+@compiled
+def _finish(late, counts, k, max_iter, out):  # type: ignore[no-untyped-def]
+    """Finish the first k lanes of the list `late`, and put their escape times where they belong."""
+    for first in range(0, k, SIZE):
+        checked_steps(late, first, max_iter)
+    for lane in range(k):
+        out[counts[ID, lane]] = min(counts[N, lane], max_iter)
+
+
+@compiled
+def _pad(lanes, m, value):  # type: ignore[no-untyped-def]
+    """Fill the list up to a whole group: with 0, which repeats at once, or with 3, which has escaped."""
+    for row in range(lanes.shape[0]):
+        for lane in range(m, m + SIZE):
+            lanes[row, lane] = value
+
+
+@compiled
+def _finish_whole_groups(late, counts, k, max_iter, out):  # type: ignore[no-untyped-def]
+    """Finish the list but for its last lanes, which wait for a group to be full; how many wait."""
+    full = k - k % SIZE
+    _finish(late, counts, full, max_iter, out)
+    for row in range(late.shape[0]):
+        for lane in range(k - full):
+            late[row, lane] = late[row, full + lane]
+    return k - full
+
+
+@compiled
+def escape_time(c, max_iter, out, lanes, late, counts, rest_c, rest_out):  # type: ignore[no-untyped-def]
+    """Escape times of `c` into `out`, both flat. Scratch: two lists, and one group for the last samples of the block.
+
+    `counts` is `late` read as integers.
+    """
+    times = min(FIRST_TIMES, max(1, (max_iter + FIRST - 2) // FIRST))
+    k = 0
+    for start in range(0, c.size, TILE):
+        stop = min(c.size, start + TILE)
+        m = 0
+        for first in range(start, stop - SIZE + 1, SIZE):
+            m, k = first_steps(c, out, first, first, times, max_iter, lanes, m, late, k)
+        rest = (stop - start) % SIZE
+        if rest:
+            for i in range(SIZE):
+                rest_c[i] = c[stop - rest + i] if i < rest else 4.0  # which escapes at once
+            m, k = first_steps(rest_c, rest_out, 0, stop - rest, times, max_iter, lanes, m, late, k)
+            for i in range(rest):
+                out[stop - rest + i] = rest_out[i]
+        n = 1 + times * FIRST
+        saved_at = n
+        while m > 0 and n + BLOCK <= max_iter:
+            blocks = min(max(1, n // (SHARE * BLOCK)), (max_iter - n) // BLOCK)
+            _pad(lanes, m, 0.0)
+            left = 0
+            for first in range(0, m, SIZE):
+                left, k = unchecked_steps(lanes, first, left, late, k, n, blocks)
+            m = left
+            n += blocks * BLOCK
+            k = _finish_whole_groups(late, counts, k, max_iter, out)
+            if 2 * n >= 3 * saved_at:  # Brent: any cycle is shorter than the wait for some renewal
+                for lane in range(m):
+                    lanes[SX, lane], lanes[SY, lane] = lanes[X, lane], lanes[Y, lane]
+                saved_at = n
+        if n < max_iter:  # fewer steps to go than a block
+            for lane in range(m):
+                for row in (X, Y, CX, CY, ID):
+                    late[row, k + lane] = lanes[row, lane]
+                counts[N, k + lane] = n
+            k += m
+        k = _finish_whole_groups(late, counts, k, max_iter, out)
+    _pad(late, k, 3.0)
+    _finish(late, counts, k, max_iter, out)
