@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numba
-import numpy as np
 
 from mandeldask.kernels.lanes.steps import (
     BLOCK,
@@ -19,12 +20,13 @@ from mandeldask.kernels.lanes.steps import (
     Y,
     checked_steps,
     first_steps,
+    outside_steps,
     unchecked_steps,
 )
 
 TILE = 8192  # samples on the list at a time: the two lists stay within a second-level cache of 1 MiB
 FIRST_TIMES = 8  # 16 checked steps: by then 80 % of the whole set's surroundings have escaped
-SHARE = 12  # a round is 1/SHARE of the steps so far: on average a lane that escapes has wasted half of that
+SHARE = 8  # a round is 1/SHARE of the steps so far: on average a lane that escapes has wasted half of that
 
 compiled = numba.njit(nogil=True, error_model="numpy")
 
@@ -57,47 +59,64 @@ def _finish_whole_groups(late, counts, k, max_iter, out):  # type: ignore[no-unt
     return k - full
 
 
-@compiled
-def escape_time(c, max_iter, out, lanes, late, counts, rest_c, rest_out):  # type: ignore[no-untyped-def]
-    """Escape times of `c` into `out`, both flat. Scratch: two lists, and one group for the last samples of the block.
+def make_escape_time(sources: str) -> Callable[..., None]:
+    """The function to compile. `sources` names the code it is made of: Numba's cache looks at this file only."""
 
-    `counts` is `late` read as integers.
-    """
-    times = min(FIRST_TIMES, max(1, (max_iter + FIRST - 2) // FIRST))
-    k = 0
-    for start in range(0, c.size, TILE):
-        stop = min(c.size, start + TILE)
-        m = 0
-        for first in range(start, stop - SIZE + 1, SIZE):
-            m, k = first_steps(c, out, first, first, times, max_iter, lanes, m, late, k)
-        rest = (stop - start) % SIZE
-        if rest:
-            for i in range(SIZE):
-                rest_c[i] = c[stop - rest + i] if i < rest else 4.0  # which escapes at once
-            m, k = first_steps(rest_c, rest_out, 0, stop - rest, times, max_iter, lanes, m, late, k)
-            for i in range(rest):
-                out[stop - rest + i] = rest_out[i]
-        n = 1 + times * FIRST
-        saved_at = n
-        while m > 0 and n + BLOCK <= max_iter:
-            blocks = min(max(1, n // (SHARE * BLOCK)), (max_iter - n) // BLOCK)
-            _pad(lanes, m, 0.0)
-            left = 0
-            for first in range(0, m, SIZE):
-                left, k = unchecked_steps(lanes, first, left, late, k, n, blocks)
-            m = left
-            n += blocks * BLOCK
-            k = _finish_whole_groups(late, counts, k, max_iter, out)
-            if 2 * n >= 3 * saved_at:  # Brent: any cycle is shorter than the wait for some renewal
+    def escape_time(c, max_iter, out, lanes, late, counts, rest_c, rest_out):  # type: ignore[no-untyped-def]
+        """Escape times of `c` into `out`, both flat. Scratch: two lists, and one group for the last samples of the block.
+
+        `counts` is `late` read as integers.
+        """
+        sources  # part of the key of Numba's cache
+        times = min(FIRST_TIMES, max(1, (max_iter + FIRST - 2) // FIRST))
+        k = 0
+        for start in range(0, c.size, TILE):
+            stop = min(c.size, start + TILE)
+            m = 0
+            for first in range(start, stop - SIZE + 1, SIZE):
+                m, k = first_steps(c, out, first, first, times, max_iter, lanes, m, late, k)
+            rest = (stop - start) % SIZE
+            if rest:
+                for i in range(SIZE):
+                    rest_c[i] = c[stop - rest + i] if i < rest else 4.0  # which escapes at once
+                m, k = first_steps(rest_c, rest_out, 0, stop - rest, times, max_iter, lanes, m, late, k)
+                for i in range(rest):
+                    out[stop - rest + i] = rest_out[i]
+            n = 1 + times * FIRST
+            saved_at = n
+            while m > 0 and n + BLOCK <= max_iter:
+                blocks = min(max(1, n // (SHARE * BLOCK)), (max_iter - n) // BLOCK)
+                _pad(lanes, m, 0.0)
+                left = 0
+                for first in range(0, m, SIZE):
+                    left, k = unchecked_steps(lanes, first, left, late, k, n, blocks)
+                m = left
+                n += blocks * BLOCK
+                k = _finish_whole_groups(late, counts, k, max_iter, out)
+                if 2 * n >= 3 * saved_at:  # Brent: any cycle is shorter than the wait for some renewal
+                    for lane in range(m):
+                        lanes[SX, lane], lanes[SY, lane] = lanes[X, lane], lanes[Y, lane]
+                    saved_at = n
+            if n < max_iter:  # fewer steps to go than a block
                 for lane in range(m):
-                    lanes[SX, lane], lanes[SY, lane] = lanes[X, lane], lanes[Y, lane]
-                saved_at = n
-        if n < max_iter:  # fewer steps to go than a block
-            for lane in range(m):
-                for row in (X, Y, CX, CY, ID):
-                    late[row, k + lane] = lanes[row, lane]
-                counts[N, k + lane] = n
-            k += m
-        k = _finish_whole_groups(late, counts, k, max_iter, out)
-    _pad(late, k, 3.0)
-    _finish(late, counts, k, max_iter, out)
+                    for row in (X, Y, CX, CY, ID):
+                        late[row, k + lane] = lanes[row, lane]
+                    counts[N, k + lane] = n
+                k += m
+            k = _finish_whole_groups(late, counts, k, max_iter, out)
+        _pad(late, k, 3.0)
+        _finish(late, counts, k, max_iter, out)
+
+    return escape_time
+
+
+def make_outside(sources: str) -> Callable[..., None]:
+    """As `make_escape_time`."""
+
+    def outside(c, max_iter, counts, last, z, n):  # type: ignore[no-untyped-def]
+        """Ends of the orbits of `c`, a whole number of groups, with counts below max_iter into z and n; see `outside_steps`."""
+        sources
+        for first in range(0, c.size, SIZE):
+            outside_steps(c, counts, first, max_iter, last, z, n)
+
+    return outside

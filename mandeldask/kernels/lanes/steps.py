@@ -13,6 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from mandeldask.kernels.fields import BAILOUT
 from mandeldask.kernels.interior import never_escapes
 from mandeldask.kernels.lanes.vectors import (
     DOUBLE,
@@ -34,10 +35,10 @@ from mandeldask.kernels.lanes.vectors import (
 
 X, Y, CX, CY, ID, SX, SY = range(7)  # the rows of a lane under way: z, c, index of the sample, saved z
 N = 5  # the row of n, for lanes that are each at a step of their own: they have no saved z
-LANE_ROWS = 7
+LANE_ROWS, LATE_ROWS = 7, 6
 
 FIRST = 2  # steps between two looks at whether a group has any lane left, in the first steps
-BLOCK = 16  # steps between two looks at whether a lane has escaped, in the unchecked steps
+BLOCK = 24  # steps between two looks at whether a lane has escaped, in the unchecked steps
 CHECKED = 4  # steps between two looks at whether a group has any lane left, in the checked steps
 
 # While |z| > 2 and |c| < 2, |z'| >= |z|^2 - |c| > |z|: a lane that has escaped stays outside and grows until it is
@@ -116,6 +117,15 @@ def _store_counts(builder: ir.IRBuilder, data: ir.Value, first: ir.Value, n: Lan
         builder.store(counts, builder.bitcast(pointer, vector(INT32).as_pointer()), align=4)
 
 
+def _load_counts(builder: ir.IRBuilder, data: ir.Value, first: ir.Value) -> Lanes:
+    parts = []
+    for k in range(VECTORS):
+        pointer = builder.gep(data, [builder.add(first, integer(k * WIDTH))])
+        counts = builder.load(builder.bitcast(pointer, vector(INT32).as_pointer()), align=4)
+        parts.append(builder.sext(counts, vector(INT64)))
+    return Lanes(builder, parts)
+
+
 @intrinsic
 def first_steps(typing, c, out, first, index, times, max_iter, lanes, m, late, k):  # type: ignore[no-untyped-def]
     """The first `times` * FIRST steps of samples c[first:first + SIZE], from z_1 = c, each checked.
@@ -146,8 +156,6 @@ def first_steps(typing, c, out, first, index, times, max_iter, lanes, m, late, k
                 b.store(apart.append(k, far, [x, y, cx, cy, number, n]), columns[1])
         return context.make_tuple(b, signature.return_type, [b.load(v) for v in columns])
 
-    integers = (first, index, times, max_iter, m, k)
-    assert all(isinstance(v, types.Integer) for v in integers)
     i8 = types.int64
     return types.UniTuple(i8, 2)(c, out, i8, i8, i8, i8, lanes, i8, late, i8), codegen
 
@@ -193,6 +201,44 @@ def unchecked_steps(typing, lanes, first, m, late, k, n, blocks):  # type: ignor
 
 
 @intrinsic
+def outside_steps(typing, c, counts, first, max_iter, last, z, n):  # type: ignore[no-untyped-def]
+    """Orbit and derivative of samples c[first:first + SIZE], where counts are below max_iter, to the larger bailout.
+
+    Rows of z: x, y, dx/dc, dy/dc at the first step n with |z_n| past the bailout; NaN where that is not met by step `last`.
+    """
+
+    def codegen(context: Any, b: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        c, counts, first, max_iter, last, z, n = arguments
+        cx, cy = _load_complex(b, _data(context, b, signature.args[0], c), first)
+        times = _load_counts(b, _data(context, b, signature.args[1], counts), first)
+        zero, one = (Lanes(b, [constant(DOUBLE, v)] * VECTORS) for v in (0.0, 1.0))
+        escapes = times.below(max_iter)
+
+        def body(x: Lanes, y: Lanes, dx: Lanes, dy: Lanes, n: Lanes, under_way: Lanes) -> tuple[Lanes, ...]:
+            x2, y2 = x * x, y * y
+            under_way = under_way & (x2 + y2 <= BAILOUT * BAILOUT)
+            slope_x, slope_y = x * dx - y * dy, x * dy + y * dx
+            new = (x2 - y2) + cx, twice_plus(x * y, cy), twice_plus(slope_x, one), slope_y + slope_y
+            moved = [under_way.where(after, before) for after, before in zip(new, (x, y, dx, dy), strict=True)]
+            return *moved, under_way.where(n + 1, n), under_way
+
+        def more(*state: Lanes) -> ir.Value:
+            return state[-1].any()
+
+        start = Lanes(b, [constant(INT64, 1)] * VECTORS)
+        *end, steps, under_way = repeat(b, last, [cx, cy, one, zero, start, escapes], body, more)
+        rows = _rows(context, b, signature.args[5], z)
+        there = escapes & ~under_way
+        for row, value in enumerate(end):
+            rows.store(row, first, there.where(value, value.like(float("nan"))))
+        Rows(b, _data(context, b, signature.args[6], n), integer(0)).store(0, first, steps)
+        return context.get_dummy_value()
+
+    i8 = types.int64
+    return types.none(c, counts, i8, i8, i8, z, n), codegen
+
+
+@intrinsic
 def checked_steps(typing, late, first, max_iter):  # type: ignore[no-untyped-def]
     """Finish lanes first:first + SIZE, each from a step of its own: its row N becomes the escape time, or max_iter and more."""
 
@@ -207,5 +253,3 @@ def checked_steps(typing, late, first, max_iter):  # type: ignore[no-untyped-def
 
     return types.none(late, types.int64, types.int64), codegen
 
-
-__all__ = ["BLOCK", "FIRST", "ID", "LANE_ROWS", "N", "SIZE", "checked_steps", "first_steps", "unchecked_steps"]

@@ -98,9 +98,6 @@ class Lanes:
 
     def where(self, yes: Any, no: Lanes) -> Lanes:
         """`yes` in the lanes whose flag is set, `no` in the others."""
-        return self._each_of(no, yes)
-
-    def _each_of(self, no: Lanes, yes: Any) -> Lanes:
         chosen = zip(self.parts, no.like(yes).parts, no.parts, strict=True)
         return Lanes(self.builder, [self.builder.select(*v) for v in chosen])
 

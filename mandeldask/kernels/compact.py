@@ -1,0 +1,1 @@
+from mandeldask.kernels.masked import make
