@@ -8,7 +8,7 @@ The ideas, each exact, and where they live:
   look at the end, as an escaped orbit never comes back, and a roll-back to the block's start for the exact count; an
   orbit that repeats a state bit for bit is periodic, and never escapes.
 - `phases`: the samples that are left are moved together in a list, so that no vector carries dead lanes along.
-- `mandeldask.kernels.interior`: samples that provably never escape.
+- `mandeldask.kernels.shortcuts`: samples that provably never escape.
 
 Compilation (3 s) happens once per machine, on import: the machine code is cached on disk by Numba, keyed by the CPU it
 is for. `make` imports this module, and so does the unpickling of a block function in a worker.

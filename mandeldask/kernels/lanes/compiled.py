@@ -19,7 +19,7 @@ from numba import types
 from mandeldask.kernels.lanes import phases
 from mandeldask.kernels.lanes.steps import LANE_ROWS, LATE_ROWS, SIZE
 
-SOURCES = ("kernels/interior.py", "kernels/fields.py", "kernels/lanes/vectors.py", "kernels/lanes/steps.py")
+SOURCES = ("kernels/shortcuts.py", "kernels/fields.py", "kernels/lanes/vectors.py", "kernels/lanes/steps.py")
 
 # Blocks may come from a read-only buffer of another process, at any address.
 _samples = types.Array(types.complex128, 1, "C", readonly=True, aligned=False)

@@ -14,7 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from mandeldask.kernels.fields import BAILOUT
-from mandeldask.kernels.interior import never_escapes
+from mandeldask.kernels.shortcuts import NEARBY, never_escapes
 from mandeldask.kernels.lanes.vectors import (
     DOUBLE,
     FLAG,
@@ -40,11 +40,6 @@ LANE_ROWS, LATE_ROWS = 7, 6
 FIRST = 2  # steps between two looks at whether a group has any lane left, in the first steps
 BLOCK = 24  # steps between two looks at whether a lane has escaped, in the unchecked steps
 CHECKED = 4  # steps between two looks at whether a group has any lane left, in the checked steps
-
-# While |z| > 2 and |c| < 2, |z'| >= |z|^2 - |c| > |z|: a lane that has escaped stays outside and grows until it is
-# infinite or NaN, so that a look every BLOCK steps misses no escape. Rounding takes less than 1e-14 of |z'|; this
-# bound keeps |z'| - 2 above 2e-10. (An infinite or NaN part makes z infinite or NaN for ever.)
-FAR = 4.0 - 1e-9
 
 
 def _squares(x: Lanes, y: Lanes) -> tuple[Lanes, Lanes]:
@@ -149,7 +144,7 @@ def first_steps(typing, c, out, first, index, times, max_iter, lanes, m, late, k
             order = Lanes(b, [ir.Constant(vector(INT64), [u * WIDTH + i for i in range(WIDTH)]) for u in range(VECTORS)])
             number = order + index
             open_ = live & ~never_escapes(cx, cy, sqrt)
-            near = cx * cx + cy * cy <= FAR
+            near = cx * cx + cy * cy <= NEARBY
             b.store(under_way.append(m, open_ & near, [x, y, cx, cy, number, x, y]), columns[0])
             far = open_ & ~near
             with b.if_then(far.any()):
