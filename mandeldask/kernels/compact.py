@@ -23,9 +23,9 @@ from mandeldask.kernels.shortcuts import NEARBY, never_escapes
 Flags = NDArray[np.bool_]
 Numbers = NDArray[np.integer]
 
-BAND = 3 << 16  # samples worked on at a time: at most 130 bytes of temporaries each, 26 MB
+POOL = 1 << 17  # samples that go on together after the first steps: at most 130 bytes of temporaries each
 CHUNK = 1 << 15  # samples that step together: z, c and scratch take 2 MB, about a second-level cache
-LOOKS = (5, 9, 17, 33)  # the steps after which the escaped leave, at first
+LOOKS = (5, 10, 20)  # the steps after which the escaped leave, at first
 BLOCK, LONGEST = 16, 112  # unchecked steps between two looks; the roll-back's int8 counts one more
 CHECKED = 100  # checked steps between two looks, where every step has to be checked
 
@@ -49,20 +49,29 @@ class Lanes(NamedTuple):
 
 
 def make(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> BlockFunction:
-    return BlockFunction(count, outside, max_iter, fields, band=BAND)
+    return BlockFunction(count, outside, max_iter, fields, band=None)
 
 
 def count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
     """Escape times of flat `c` into flat `out`."""
-    n = min(LOOKS[-1], max_iter)
+    pool: list[Lanes] = []
     with np.errstate(over="ignore", invalid="ignore"):
-        lanes = _join([_first_steps(c, k, max_iter, out) for k in range(0, c.size, CHUNK)])
-        while n < max_iter and lanes.at.size:
-            stop = min(2 * n, max_iter)
-            late: list[tuple[Lanes, int]] = []
-            lanes = _join([_unchecked(chunk, n, stop, late) for chunk in lanes.chunks()])
-            _roll_back(late, out)
-            n = stop
+        for start in range(0, c.size, CHUNK):
+            pool.append(_first_steps(c, start, max_iter, out))
+            if start + CHUNK >= c.size or sum(lanes.at.size for lanes in pool) > POOL:
+                _rounds(_join(pool), max_iter, out)
+                pool = []
+
+
+def _rounds(lanes: Lanes, max_iter: int, out: NDArray[np.int32]) -> None:
+    """From step LOOKS[-1] to the end, with twice the steps in every round."""
+    n = LOOKS[-1]
+    while n < max_iter and lanes.at.size:
+        stop = min(2 * n, max_iter)
+        late: list[tuple[Lanes, int]] = []
+        lanes = _join([_unchecked(chunk, n, stop, late) for chunk in lanes.chunks()])
+        _roll_back(late, out)
+        n = stop
 
 
 def _first_steps(c: NDArray[np.complex128], start: int, max_iter: int, out: NDArray[np.int32]) -> Lanes:
