@@ -140,38 +140,52 @@ def twice_plus(a: Lanes, b: Lanes) -> Lanes:
 class Rows:
     """A matrix of doubles in memory, one row a quantity, one column a sample; rows may hold the bits of integers."""
 
-    def __init__(self, builder: ir.IRBuilder, data: ir.Value, stride: ir.Value) -> None:
+    def __init__(self, builder: ir.IRBuilder, data: ir.Value, stride: ir.Value, packs: bool) -> None:
         self.builder, self.data, self.stride = builder, data, stride
+        self.packs = packs  # has the CPU an instruction that moves flagged lanes together?
 
-    def _pointer(self, row: int, column: ir.Value, element: ir.Type) -> ir.Value:
+    def _pointer(self, row: int, column: ir.Value, kind: ir.Type) -> ir.Value:
         at = self.builder.add(self.builder.mul(self.stride, integer(row)), column)
-        return self.builder.bitcast(self.builder.gep(self.data, [at]), vector(element).as_pointer())
+        return self.builder.bitcast(self.builder.gep(self.data, [at]), kind.as_pointer())
 
     def load(self, row: int, column: ir.Value, element: ir.Type = DOUBLE) -> Lanes:
         parts = []
         for k in range(VECTORS):
             at = self.builder.add(column, integer(k * WIDTH))
-            parts.append(self.builder.load(self._pointer(row, at, element), align=8))
+            parts.append(self.builder.load(self._pointer(row, at, vector(element)), align=8))
         return Lanes(self.builder, parts)
 
     def store(self, row: int, column: ir.Value, lanes: Lanes) -> None:
         for k, part in enumerate(lanes.parts):
             at = self.builder.add(column, integer(k * WIDTH))
-            self.builder.store(part, self._pointer(row, at, lanes.element), align=8)
+            self.builder.store(part, self._pointer(row, at, part.type), align=8)
 
     def append(self, column: ir.Value, keep: Lanes, quantities: Sequence[Lanes]) -> ir.Value:
         """Write the lanes whose flag is set side by side from `column` on, one row a quantity; the column after them.
 
-        Whole vectors are written: up to WIDTH columns after the last one change too.
+        Up to WIDTH columns after the last one are written too.
         """
-        b = self.builder
+        write = self._append_packed if self.packs else self._append_one_by_one
         for k, flags in enumerate(keep.parts):
-            for row, lanes in enumerate(quantities):
-                part = b.bitcast(lanes.parts[k], vector(DOUBLE))
-                rest = constant(DOUBLE, ir.Undefined)
-                packed = call(b, f"llvm.experimental.vector.compress.v{WIDTH}f64", part.type, part, flags, rest)
-                b.store(packed, self._pointer(row, column, DOUBLE), align=8)
-            column = b.add(column, b.ctpop(b.zext(b.bitcast(flags, ir.IntType(WIDTH)), INT64)))
+            column = write(column, flags, [lanes.parts[k] for lanes in quantities])
+        return column
+
+    def _append_packed(self, column: ir.Value, flags: ir.Value, parts: Sequence[ir.Value]) -> ir.Value:
+        b = self.builder
+        for row, part in enumerate(parts):
+            part, rest = b.bitcast(part, vector(DOUBLE)), constant(DOUBLE, ir.Undefined)
+            packed = call(b, f"llvm.experimental.vector.compress.v{WIDTH}f64", part.type, part, flags, rest)
+            b.store(packed, self._pointer(row, column, vector(DOUBLE)), align=8)
+        return b.add(column, b.ctpop(b.zext(b.bitcast(flags, ir.IntType(WIDTH)), INT64)))
+
+    def _append_one_by_one(self, column: ir.Value, flags: ir.Value, parts: Sequence[ir.Value]) -> ir.Value:
+        """Every lane is written, and the next one over it if its flag is not set: no branch to guess wrong."""
+        b = self.builder
+        for lane in range(WIDTH):
+            at = ir.Constant(INT32, lane)
+            for row, part in enumerate(parts):
+                b.store(b.extract_element(part, at), self._pointer(row, column, part.type.element), align=8)
+            column = b.add(column, b.zext(b.extract_element(flags, at), INT64))
         return column
 
 
