@@ -86,9 +86,7 @@ def _data(context: Any, builder: ir.IRBuilder, kind: types.Array, array: ir.Valu
 
 def _rows(context: Any, builder: ir.IRBuilder, kind: types.Array, array: ir.Value) -> Rows:
     struct = cgutils.create_struct_proxy(kind)(context, builder, value=array)
-    _, _, features = context.codegen().magic_tuple()  # of the CPU compiled for, as in the key of Numba's cache
-    stride = cgutils.unpack_tuple(builder, struct.shape)[1]
-    return Rows(builder, struct.data, stride, packs="+avx512f" in features.split(","))
+    return Rows(builder, struct.data, cgutils.unpack_tuple(builder, struct.shape)[1])
 
 
 def _load_complex(builder: ir.IRBuilder, data: ir.Value, first: ir.Value) -> tuple[Lanes, Lanes]:
@@ -228,7 +226,7 @@ def outside_steps(typing, c, counts, first, max_iter, last, z, n):  # type: igno
         there = escapes & ~under_way
         for row, value in enumerate(end):
             rows.store(row, first, there.where(value, value.like(float("nan"))))
-        Rows(b, _data(context, b, signature.args[6], n), integer(0), packs=False).store(0, first, steps)
+        Rows(b, _data(context, b, signature.args[6], n), integer(0)).store(0, first, steps)
         return context.get_dummy_value()
 
     i8 = types.int64
