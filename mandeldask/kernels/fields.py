@@ -36,9 +36,10 @@ class Orbit(NamedTuple):
 def smooth_and_distance(orbit: Orbit) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Continuous escape time and exterior distance estimate.
 
-    smooth = n - log2(ln|z_n| / ln 2). It is n where |z_n| = 2, continuous in c, and tends to log2(ln 2 / G(c)), G(c) =
-    lim 2^-n ln|z_n| being the Green's function of the set: Douady and Hubbard's potential; the renormalised count of
-    L. Vepstas (1997), https://linas.org/art-gallery/escape/escape.html.
+    smooth = n - log2(ln|z_n| / ln 2), in steps. It is continuous in c, falls by one where the orbit is one squaring
+    further, and is log2(ln 2 / G(c)) but for the bailout's sake, G(c) = lim 2^-n ln|z_n| being the Green's function of the
+    set, Douady and Hubbard's potential: the renormalised count of L. Vepstas (1997),
+    https://linas.org/art-gallery/escape/escape.html, counted from |z| = 2.
 
     distance = 2 |z_n| ln|z_n| / |dz_n/dc|, in units of c: near the set (G(c) small) the distance from c to the set lies
     between a quarter of it and the whole, by Koebe's theorem; further out it is larger than that. H.-O. Peitgen and
