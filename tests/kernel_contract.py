@@ -46,8 +46,26 @@ def scalar_loop(c, max_iter):
     return out
 
 
-INTERESTING = [-2.0, -1.25, -0.75, -0.5, -0.0, 0.0, 0.25, 0.5, 1.0, 2.0, np.inf, -np.inf, np.nan, 1e308, 5e-324]
-near = st.builds(lambda v, ulps: v + ulps * np.spacing(v), st.sampled_from(INTERESTING[:10]), st.integers(-4, 4))
+INTERESTING = [
+    -2.0,
+    -1.25,
+    -0.75,
+    -0.5,
+    -0.0,
+    0.0,
+    0.25,
+    0.5,
+    1.0,
+    2.0,
+    np.inf,
+    -np.inf,
+    np.nan,
+    1e308,
+    5e-324,
+]
+near = st.builds(
+    lambda v, ulps: v + ulps * np.spacing(v), st.sampled_from(INTERESTING[:10]), st.integers(-4, 4)
+)
 part = st.one_of(st.floats(-2.5, 2.5), near, st.sampled_from(INTERESTING), st.floats())
 
 
@@ -67,7 +85,9 @@ def _edge(kind: str, angle: float, ulps_x: int, ulps_y: int) -> complex:
 
 
 KINDS = ["cardioid", "disc", "margin of the cardioid", "margin of the disc", "|c| = 2", "tip", "real axis"]
-edge = st.builds(_edge, st.sampled_from(KINDS), st.floats(0, 2 * np.pi), st.integers(-4, 4), st.integers(-4, 4))
+edge = st.builds(
+    _edge, st.sampled_from(KINDS), st.floats(0, 2 * np.pi), st.integers(-4, 4), st.integers(-4, 4)
+)
 sample = st.one_of(st.builds(complex, part, part), edge)
 
 
@@ -102,7 +122,9 @@ def check_kernel(make: Factory, boundary: int = 50_000) -> None:
 
     @settings(deadline=None, max_examples=150)
     @given(
-        blocks=hnp.arrays(np.complex128, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=9), elements=sample),
+        blocks=hnp.arrays(
+            np.complex128, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=9), elements=sample
+        ),
         max_iter=st.integers(1, 80),
         order=st.sampled_from("CF"),
         step=st.sampled_from([1, 2, -1]),
@@ -133,7 +155,8 @@ def check_kernel(make: Factory, boundary: int = 50_000) -> None:
         whole = make(max_iter)(view.block((0, rows), (0, columns)))
         r, k = data.draw(st.integers(0, rows)), data.draw(st.integers(0, columns))
         parts = [
-            [make(max_iter)(view.block(rr, kk)) for kk in ((0, k), (k, columns))] for rr in ((0, r), (r, rows))
+            [make(max_iter)(view.block(rr, kk)) for kk in ((0, k), (k, columns))]
+            for rr in ((0, r), (r, rows))
         ]
         assert np.array_equal(np.block(parts), whole)
         assert np.array_equal(whole, expected(view.block((0, rows), (0, columns)), max_iter))
@@ -142,21 +165,34 @@ def check_kernel(make: Factory, boundary: int = 50_000) -> None:
         c = View((-2, 0.5), (-1.2, 1.2), (411, 503)).block((0, 411), (0, 503))
         right = scalar_loop(c.reshape(-1), 1500).reshape(c.shape)
         kernel = make(1500)
-        for block, times in ((c, right), (c.T, right.T), (c[::-2, 5::3], right[::-2, 5::3]), (c[:1, :1], right[:1, :1])):
+        for block, times in (
+            (c, right),
+            (c.T, right.T),
+            (c[::-2, 5::3], right[::-2, 5::3]),
+            (c[:1, :1], right[:1, :1]),
+        ):
             assert np.array_equal(kernel(block), times)
-        assert np.array_equal(kernel(np.broadcast_to(c[7], (300, 503))), np.broadcast_to(right[7], (300, 503)))
+        assert np.array_equal(
+            kernel(np.broadcast_to(c[7], (300, 503))), np.broadcast_to(right[7], (300, 503))
+        )
 
     def takes_what_other_processes_send():
         c = np.linspace(-2, 1, 100) + 0.3j
         right = scalar_loop(c, 200)
         c.flags.writeable = False
-        odd = np.frombuffer(b"-" + c.tobytes(), np.uint8)[1:].view(np.complex128)  # read-only, at an odd address
+        odd = np.frombuffer(b"-" + c.tobytes(), np.uint8)[1:].view(
+            np.complex128
+        )  # read-only, at an odd address
         assert np.array_equal(make(200)(c), right)
         assert np.array_equal(make(200)(odd), right)
 
     def known_values():
-        pi = [(-0.75 + 1j * 10.0**-k, n) for k, n in enumerate([3, 33, 315, 3143, 31417, 314160])]  # OEIS A097486
-        cusp = [(0.25 + 10.0**-k, n) for k, n in enumerate([2, 8, 30, 97, 312, 991, 3140, 9933, 31414, 99344])]  # A299415
+        pi = [
+            (-0.75 + 1j * 10.0**-k, n) for k, n in enumerate([3, 33, 315, 3143, 31417, 314160])
+        ]  # OEIS A097486
+        cusp = [
+            (0.25 + 10.0**-k, n) for k, n in enumerate([2, 8, 30, 97, 312, 991, 3140, 9933, 31414, 99344])
+        ]  # A299415
         c = np.array([c for c, _ in pi + cusp])
         assert make(400_000)(c).tolist() == [n for _, n in pi + cusp]
 

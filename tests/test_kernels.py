@@ -16,7 +16,10 @@ from mandeldask.kernels import KERNELS, choose
 from mandeldask.kernels.shortcuts import MARGIN, never_escapes
 from mandeldask.view import View
 
-BOUNDARY_POINTS = {"numpy": 500, "numpy-compact": 10_000}  # 50,000 for the others: see also scripts/check_kernels
+BOUNDARY_POINTS = {
+    "numpy": 500,
+    "numpy-compact": 10_000,
+}  # 50,000 for the others: see also scripts/check_kernels
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -50,7 +53,9 @@ def test_a_view_too_deep_for_binary64_is_refused(name):
 
 
 @pytest.mark.parametrize("name", KERNELS)
-@pytest.mark.parametrize("fields", [("escape_time", "colour"), (), ("smooth",), ("escape_time",) * 2, "escape_time"])
+@pytest.mark.parametrize(
+    "fields", [("escape_time", "colour"), (), ("smooth",), ("escape_time",) * 2, "escape_time"]
+)
 def test_unknown_repeated_or_missing_fields_are_refused(name, fields):
     with pytest.raises(ConfigError, match="fields"):
         KERNELS[name](100, fields=fields)
@@ -58,7 +63,8 @@ def test_unknown_repeated_or_missing_fields_are_refused(name, fields):
 
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize(
-    "block", [np.zeros(3), np.zeros((2, 2), np.complex64), np.zeros(3, ">c16"), np.zeros(3, int), [0j], 0j, None]
+    "block",
+    [np.zeros(3), np.zeros((2, 2), np.complex64), np.zeros(3, ">c16"), np.zeros(3, int), [0j], 0j, None],
 )
 def test_a_block_that_is_no_complex128_array_is_refused_with_the_remedy(name, block):
     with pytest.raises(ConfigError, match=r"\.astype\(complex\)"):
@@ -70,7 +76,9 @@ def test_a_block_that_is_no_complex128_array_is_refused_with_the_remedy(name, bl
 def test_memory_beside_block_and_result_is_bounded(name, layout):
     """numpy-compact: 32 MB whatever the block; numba: its scratch, and a buffer for blocks that are not contiguous."""
     t = (np.arange(1200) + 0.5) / 1200 - 0.5
-    c = (-0.743643887037151 + 1e-5 * t) + 1j * (0.131825904205330 + 1e-5 * t[:, np.newaxis])  # all survive 100 steps
+    c = (-0.743643887037151 + 1e-5 * t) + 1j * (
+        0.131825904205330 + 1e-5 * t[:, np.newaxis]
+    )  # all survive 100 steps
     c = {"rows": c, "columns": c.T, "strided": c[:, ::2]}[layout]
     kernel = KERNELS[name](150)
     tracemalloc.start()
@@ -90,6 +98,14 @@ def test_threads_share_a_kernel():
     with ThreadPoolExecutor(4) as pool:
         parts = list(pool.map(kernel, np.array_split(c, 12)))
     assert np.array_equal(np.concatenate(parts), scalar_loop(c.reshape(-1), 500).reshape(c.shape))
+
+
+def run(script, **environment):
+    """What `script` prints, in a process of its own."""
+    command, environment = [sys.executable, "-c", script], os.environ | environment
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 CHECKSUM = """
@@ -114,15 +130,13 @@ def test_code_for_another_cpu_gives_the_same_bits(cpu):
     """Also with the cache that the code for this CPU is in."""
     c = View((-2, 0.5), (-1.2, 1.2), (301, 303)).block((0, 301), (0, 303))
     here = sha256(KERNELS["numpy-compact"](1000)(c).astype("<i4").tobytes()).hexdigest()
-    done = subprocess.run([sys.executable, "-c", CHECKSUM], env=os.environ | cpu, capture_output=True, text=True)
-    assert done.stdout.strip() == here, done.stderr
+    assert run(CHECKSUM, **cpu) == here
 
 
 def test_it_compiles_where_nothing_can_be_cached(tmp_path):
     """No folder to cache in: the code is compiled for this process alone."""
     script = "import numba.core.caching as c; c.CacheImpl._locator_classes = []\n" + CHECKSUM
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert len(done.stdout.strip()) == 64, done.stderr
+    assert len(run(script)) == 64
 
 
 def test_the_interior_test_stays_inside_its_margin():
@@ -131,7 +145,9 @@ def test_the_interior_test_stays_inside_its_margin():
     edge = np.sqrt(1 - MARGIN)
     near = (edge + random.uniform(-1e-3, 1e-3, 100_000)) * np.exp(2j * np.pi * random.random(100_000))
     c = np.concatenate([near / 2 - near**2 / 4, near / 4 - 1])
-    multiplier = np.minimum(abs(1 - np.sqrt(1 - 4 * c)), abs(4 * (c + 1)))  # c may lie in both components' reach
+    multiplier = np.minimum(
+        abs(1 - np.sqrt(1 - 4 * c)), abs(4 * (c + 1))
+    )  # c may lie in both components' reach
     sure = abs(multiplier - edge) > 1e-12
     assert np.array_equal(never_escapes(c.real, c.imag, np.sqrt)[sure], (multiplier < edge)[sure])
 
@@ -159,5 +175,7 @@ def test_choose_refuses_an_unknown_kernel_and_a_view_too_deep():
 
 def test_importing_the_kernels_imports_no_numba():
     """A worker that runs a NumPy kernel never waits for Numba, nor does the command line."""
-    script = f"import sys, {kernels.__name__} as k; k.KERNELS['numpy-compact'](5); print('numba' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "False\n"
+    script = (
+        f"import sys, {kernels.__name__} as k; k.KERNELS['numpy-compact'](5); print('numba' in sys.modules)"
+    )
+    assert run(script) == "False"

@@ -66,7 +66,9 @@ def _lanes(
     _check(max_iter, fields, view)
     problem = _numba_problem()
     if problem:
-        raise ConfigError(f"the kernel numba needs Numba, {problem}; install it, or take kernel: numpy-compact")
+        raise ConfigError(
+            f"the kernel numba needs Numba, {problem}; install it, or take kernel: numpy-compact"
+        )
     from mandeldask.kernels import lanes
 
     return lanes.make(int(max_iter), tuple(fields))
@@ -96,7 +98,9 @@ def choose(name: str, view: View | None = None) -> tuple[str, str]:
             return "numpy-compact", f"the fastest without Numba, {problem}"
         return "numba", "the fastest"
     if problem:
-        raise ConfigError(f"the kernel numba needs Numba, {problem}; install it, or take kernel: numpy-compact")
+        raise ConfigError(
+            f"the kernel numba needs Numba, {problem}; install it, or take kernel: numpy-compact"
+        )
     return name, "as asked"
 
 

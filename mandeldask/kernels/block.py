@@ -74,6 +74,6 @@ def runs(c: Samples, *outs: NDArray[Any], band: int | None) -> Iterator[tuple[ND
     """
     flags = ["buffered", "external_loop", "zerosize_ok"] + (["growinner"] if band is None else [])
     access = [["readonly", "contig", "aligned"]] + [["writeonly", "contig", "aligned"]] * len(outs)
-    with np.nditer((c, *outs), flags, access, order="K", buffersize=band or BAND) as iterator:  # type: ignore[arg-type]
+    with np.nditer([c, *outs], flags, access, order="K", buffersize=band or BAND) as iterator:  # type: ignore[call-overload]
         if iterator.itersize:
             yield from iterator

@@ -21,7 +21,7 @@ from mandeldask.kernels.fields import outside
 from mandeldask.kernels.shortcuts import NEARBY, never_escapes
 
 Flags = NDArray[np.bool_]
-Numbers = NDArray[np.integer]
+Numbers = NDArray[np.intp]
 
 POOL = 1 << 17  # samples that go on together after the first steps: at most 130 bytes of temporaries each
 CHUNK = 1 << 15  # samples that step together: z, c and scratch take 2 MB, about a second-level cache
@@ -41,11 +41,12 @@ class Lanes(NamedTuple):
 
     def pick(self, flags: Flags) -> Lanes:
         chosen = np.flatnonzero(flags)
-        return Lanes(*(a.take(chosen, -1) for a in self))
+        return Lanes(self.z.take(chosen, -1), self.c.take(chosen, -1), self.at.take(chosen))
 
     def chunks(self) -> list[Lanes]:
         """Copies, CHUNK samples each, to step in place."""
-        return [Lanes(*(a[..., k : k + CHUNK].copy() for a in self)) for k in range(0, self.at.size, CHUNK)]
+        parts = [slice(k, k + CHUNK) for k in range(0, self.at.size, CHUNK)]
+        return [Lanes(self.z[:, k].copy(), self.c[:, k].copy(), self.at[k]) for k in parts]
 
 
 def make(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> BlockFunction:
@@ -108,7 +109,8 @@ def _unchecked(lanes: Lanes, n: int, stop: int, late: list[tuple[Lanes, int]]) -
     """From step n to `stop` with few looks; who is left. The escaped go on the list `late`, as they were one look before."""
     saved, saved_at = lanes.z.copy(), n
     while n < stop and lanes.at.size:
-        steps = min(max(BLOCK, n // 8), LONGEST, stop - n)  # an eighth more: who escapes has wasted half of that
+        # an eighth of the steps so far: a sample that escapes has wasted half of that
+        steps = min(max(BLOCK, n // 8), LONGEST, stop - n)
         before = lanes.z.copy()
         _steps(lanes, steps)
         x, y = lanes.z

@@ -58,7 +58,8 @@ def smooth_and_distance(orbit: Orbit) -> tuple[NDArray[np.float32], NDArray[np.f
 
 def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32]) -> Orbit:
     """The orbits of the samples (flat) with counts below max_iter, out to the bailout, in NumPy."""
-    ends = Orbit(*(np.full(c.size, np.nan) for _ in range(4)), np.zeros(c.size, np.int64))
+    x, y, dx, dy = np.full((4, c.size), np.nan)
+    ends = Orbit(x, y, dx, dy, np.zeros(c.size, np.int64))
     todo = np.flatnonzero(counts < max_iter)
     cx, cy = c.real[todo], c.imag[todo]
     x, y, dx, dy = cx, cy, np.ones(todo.size), np.zeros(todo.size)
@@ -69,9 +70,10 @@ def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32])
             inside = x2 + y2 <= BAILOUT * BAILOUT
             if not inside.all():
                 done = ~inside
-                for end, values in zip(ends, (x, y, dx, dy, n), strict=True):
-                    end[todo[done]] = values[done] if isinstance(values, np.ndarray) else values
-                todo, cx, cy, x, y, dx, dy, x2, y2 = (v[inside] for v in (todo, cx, cy, x, y, dx, dy, x2, y2))
+                at = todo[done]
+                ends.x[at], ends.y[at], ends.dx[at], ends.dy[at] = x[done], y[done], dx[done], dy[done]
+                ends.n[at] = n
+                todo, cx, cy, x, y, dx, dy, x2, y2 = (v[inside] for v in (todo, cx, cy, x, y, dx, dy, x2, y2))  # type: ignore[assignment]
             dx, dy = twice(x * dx - y * dy) + 1.0, twice(x * dy + y * dx)
             x, y = (x2 - y2) + cx, twice(x * y) + cy
             n += 1

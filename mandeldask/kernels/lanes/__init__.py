@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from mandeldask.kernels.block import BlockFunction
 from mandeldask.kernels.fields import EXTRA_STEPS, Orbit
 from mandeldask.kernels.lanes import compiled
+from mandeldask.kernels.lanes.vectors import SIZE
 
 _kept = threading.local()  # scratch is made once a thread: fresh memory costs a page fault every 4 kB
 
@@ -40,13 +41,14 @@ def count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> N
 
 def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32]) -> Orbit:
     """The orbits of the samples with counts below max_iter, out to the larger bailout."""
-    size = -(-c.size // compiled.SIZE) * compiled.SIZE  # whole groups
+    size = -(-c.size // SIZE) * SIZE  # whole groups
     samples, times = np.zeros(size, complex), np.full(size, max_iter, np.int32)
     samples[: c.size], times[: c.size] = c, counts
     last = int(counts[counts < max_iter].max(initial=0)) + EXTRA_STEPS
     z, n = np.empty((4, size)), np.empty(size, np.int64)
     compiled.outside(samples, max_iter, times, last, z, n)
-    return Orbit(*z[:, : c.size], n[: c.size])
+    x, y, dx, dy = z[:, : c.size]
+    return Orbit(x, y, dx, dy, n[: c.size])
 
 
 def _scratch() -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import numpy as np
 from numba import types
 
 from mandeldask.kernels.lanes import phases
-from mandeldask.kernels.lanes.steps import LANE_ROWS, LATE_ROWS, SIZE
+from mandeldask.kernels.lanes.steps import LANE_ROWS, LATE_ROWS
+from mandeldask.kernels.lanes.vectors import SIZE
 
 SOURCES = ("kernels/shortcuts.py", "kernels/fields.py", "kernels/lanes/vectors.py", "kernels/lanes/steps.py")
 
@@ -28,9 +29,11 @@ _counts, _rows, _numbers = types.int32[::1], types.float64[:, ::1], types.int64[
 
 def scratch() -> tuple[Any, ...]:
     """The last arguments of `escape_time`: 1 MB for blocks of any size."""
-    columns = phases.TILE + 2 * SIZE  # a list grows by a tile on top of less than a group, and is filled up to a group
-    late = np.empty((LATE_ROWS, columns))
-    return np.empty((LANE_ROWS, columns)), late, late.view(np.int64), np.empty(SIZE, complex), np.empty(SIZE, np.int32)
+    columns = (
+        phases.TILE + 2 * SIZE
+    )  # a list grows by a tile on top of less than a group; a group may run over
+    lanes, late = np.empty((LANE_ROWS, columns)), np.empty((LATE_ROWS, columns))
+    return lanes, late, late.view(np.int64), np.empty(SIZE, complex), np.empty(SIZE, np.int32)
 
 
 @contextmanager
@@ -59,18 +62,19 @@ def _source_digest() -> str:
 
 def _compile(make: Callable[[str], Callable[..., None]], *arguments: types.Type) -> Callable[..., None]:
     function = make(_source_digest())
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        dispatcher = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        dispatcher = numba.njit(**options)(function)
+    dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    with suppress(RuntimeError):  # neither the package's folder nor the user's cache can be written
+        dispatcher.enable_caching()
     dispatcher.compile(types.void(*arguments))
     dispatcher.disable_compile()
     return dispatcher  # type: ignore[no-any-return]
 
 
 with _one_at_a_time():
+    _group = types.complex128[::1], _counts
     escape_time = _compile(
-        phases.make_escape_time, _samples, types.int64, _counts, _rows, _rows, _numbers, types.complex128[::1], _counts
+        phases.make_escape_time, _samples, types.int64, _counts, _rows, _rows, _numbers, *_group
     )
-    outside = _compile(phases.make_outside, _samples, types.int64, _counts, types.int64, _rows, types.int64[::1])
+    outside = _compile(
+        phases.make_outside, _samples, types.int64, _counts, types.int64, _rows, types.int64[::1]
+    )

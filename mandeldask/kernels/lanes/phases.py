@@ -1,5 +1,8 @@
 """The fast kernel's way through a block, tile by tile: first steps, then rounds over a list of the lanes that are left."""
 
+# mypy: disable-error-code="call-arg"
+# (an intrinsic is called without its first parameter)
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -8,13 +11,12 @@ import numba
 
 from mandeldask.kernels.lanes.steps import (
     BLOCK,
-    FIRST,
-    ID,
-    SIZE,
-    SX,
-    SY,
     CX,
     CY,
+    FIRST,
+    ID,
+    SX,
+    SY,
     N,
     X,
     Y,
@@ -23,6 +25,7 @@ from mandeldask.kernels.lanes.steps import (
     outside_steps,
     unchecked_steps,
 )
+from mandeldask.kernels.lanes.vectors import SIZE
 
 TILE = 8192  # samples on the list at a time: the two lists stay within a second-level cache of 1 MiB
 FIRST_TIMES = 8  # 16 checked steps: by then 80 % of the whole set's surroundings have escaped
@@ -60,14 +63,16 @@ def _finish_whole_groups(late, counts, k, max_iter, out):  # type: ignore[no-unt
 
 
 def make_escape_time(sources: str) -> Callable[..., None]:
-    """The function to compile. `sources` names the code it is made of: Numba's cache looks at this file only."""
+    """The function to compile. `sources` stands for the code it is made of, beside this file, the only one that Numba's
+    cache looks at: a variable of an outer function is part of the cache's key.
+    """
 
     def escape_time(c, max_iter, out, lanes, late, counts, rest_c, rest_out):  # type: ignore[no-untyped-def]
         """Escape times of `c` into `out`, both flat. Scratch: two lists, and one group for the last samples of the block.
 
         `counts` is `late` read as integers.
         """
-        sources  # part of the key of Numba's cache
+        _ = sources
         times = min(FIRST_TIMES, max(1, (max_iter + FIRST - 2) // FIRST))
         k = 0
         for start in range(0, c.size, TILE):
@@ -115,7 +120,7 @@ def make_outside(sources: str) -> Callable[..., None]:
 
     def outside(c, max_iter, counts, last, z, n):  # type: ignore[no-untyped-def]
         """Ends of the orbits of `c`, a whole number of groups, with counts below max_iter into z and n; see `outside_steps`."""
-        sources
+        _ = sources
         for first in range(0, c.size, SIZE):
             outside_steps(c, counts, first, max_iter, last, z, n)
 

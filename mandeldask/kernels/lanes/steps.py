@@ -4,6 +4,9 @@ A *lane* is a sample under way, a column of a `Rows` matrix. Everywhere the pair
 z_0 ... z_(n-1) has escaped.
 """
 
+# mypy: disable-error-code="no-untyped-call,import-untyped"
+# (llvmlite, and the inner parts of Numba, carry no types)
+
 from __future__ import annotations
 
 from typing import Any
@@ -14,13 +17,11 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from mandeldask.kernels.fields import BAILOUT
-from mandeldask.kernels.shortcuts import NEARBY, never_escapes
 from mandeldask.kernels.lanes.vectors import (
     DOUBLE,
     FLAG,
     INT32,
     INT64,
-    SIZE,
     VECTORS,
     WIDTH,
     Lanes,
@@ -32,6 +33,7 @@ from mandeldask.kernels.lanes.vectors import (
     twice_plus,
     vector,
 )
+from mandeldask.kernels.shortcuts import NEARBY, never_escapes
 
 X, Y, CX, CY, ID, SX, SY = range(7)  # the rows of a lane under way: z, c, index of the sample, saved z
 N = 5  # the row of n, for lanes that are each at a step of their own: they have no saved z
@@ -141,7 +143,9 @@ def first_steps(typing, c, out, first, index, times, max_iter, lanes, m, late, k
         _store_counts(b, _data(context, b, signature.args[1], out), first, answer)
         columns = [cgutils.alloca_once_value(b, v) for v in (m, k)]
         with b.if_then(live.any()):
-            order = Lanes(b, [ir.Constant(vector(INT64), [u * WIDTH + i for i in range(WIDTH)]) for u in range(VECTORS)])
+            order = Lanes(
+                b, [ir.Constant(vector(INT64), [u * WIDTH + i for i in range(WIDTH)]) for u in range(VECTORS)]
+            )
             number = order + index
             open_ = live & ~never_escapes(cx, cy, sqrt)
             near = cx * cx + cy * cy <= NEARBY
@@ -214,7 +218,9 @@ def outside_steps(typing, c, counts, first, max_iter, last, z, n):  # type: igno
             under_way = under_way & (x2 + y2 <= BAILOUT * BAILOUT)
             slope_x, slope_y = x * dx - y * dy, x * dy + y * dx
             new = (x2 - y2) + cx, twice_plus(x * y, cy), twice_plus(slope_x, one), slope_y + slope_y
-            moved = [under_way.where(after, before) for after, before in zip(new, (x, y, dx, dy), strict=True)]
+            moved = [
+                under_way.where(after, before) for after, before in zip(new, (x, y, dx, dy), strict=True)
+            ]
             return *moved, under_way.where(n + 1, n), under_way
 
         def more(*state: Lanes) -> ir.Value:
@@ -247,4 +253,3 @@ def checked_steps(typing, late, first, max_iter):  # type: ignore[no-untyped-def
         return context.get_dummy_value()
 
     return types.none(late, types.int64, types.int64), codegen
-

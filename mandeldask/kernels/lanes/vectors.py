@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core.registry import cpu_target
 
 # Of the CPU that Numba compiles for: part of the key of its cache, so code for one CPU never runs on a lesser one.
@@ -59,7 +59,9 @@ class Lanes:
         if isinstance(value, Lanes):
             return value
         if isinstance(value, ir.Value) and not isinstance(value, ir.Constant):
-            one = self.builder.insert_element(constant(self.element, ir.Undefined), value, ir.Constant(INT32, 0))
+            one = self.builder.insert_element(
+                constant(self.element, ir.Undefined), value, ir.Constant(INT32, 0)
+            )
             zeros = ir.Constant(ir.VectorType(INT32, WIDTH), [0] * WIDTH)
             return Lanes(self.builder, [self.builder.shuffle_vector(one, one, zeros)] * VECTORS)
         return Lanes(self.builder, [constant(self.element, value)] * VECTORS)
