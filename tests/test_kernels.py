@@ -1,5 +1,4 @@
 import os
-import platform
 import subprocess
 import sys
 import tracemalloc
@@ -9,6 +8,7 @@ from hashlib import sha256
 import numpy as np
 import pytest
 from kernel_contract import check_fields, check_kernel, scalar_loop
+from llvmlite.binding import get_host_cpu_features
 
 from mandeldask import kernels
 from mandeldask.errors import ConfigError
@@ -116,15 +116,18 @@ print(hashlib.sha256(k.KERNELS["numba"](1000)(c).astype("<i4").tobytes()).hexdig
 """
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these CPUs are x86-64")
+AVX2 = "+sse4.2,+popcnt,+avx,+avx2,+fma,+bmi,+bmi2,+lzcnt,+f16c"
+
+
+@pytest.mark.skipif(not get_host_cpu_features().get("avx2"), reason="the code is for x86-64 CPUs with AVX2")
 @pytest.mark.parametrize(
     "cpu",
     [
         {"NUMBA_CPU_NAME": "generic"},
         {"NUMBA_CPU_NAME": "haswell"},
-        {"NUMBA_CPU_NAME": "nehalem", "NUMBA_CPU_FEATURES": "+sse4.2,+popcnt"},
+        {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": AVX2},
     ],
-    ids=lambda cpu: cpu["NUMBA_CPU_NAME"],
+    ids=["generic", "haswell", "avx2 and no more"],
 )
 def test_code_for_another_cpu_gives_the_same_bits(cpu):
     """Also with the cache that the code for this CPU is in."""
@@ -133,7 +136,18 @@ def test_code_for_another_cpu_gives_the_same_bits(cpu):
     assert run(CHECKSUM, **cpu) == here
 
 
-def test_it_compiles_where_nothing_can_be_cached(tmp_path):
+def test_processes_that_start_together_compile_once(tmp_path):
+    """The others wait for the first and take its code from the cache."""
+    script = (
+        "from mandeldask.kernels.lanes import compiled as c;"
+        "print(*(sum(f.stats.cache_misses.values()) for f in (c.escape_time, c.outside)))"
+    )
+    with ThreadPoolExecutor(5) as pool:
+        misses = list(pool.map(lambda _: run(script, NUMBA_CACHE_DIR=str(tmp_path)), range(5)))
+    assert sorted(misses) == ["0 0"] * 4 + ["1 1"]
+
+
+def test_it_compiles_where_nothing_can_be_cached():
     """No folder to cache in: the code is compiled for this process alone."""
     script = "import numba.core.caching as c; c.CacheImpl._locator_classes = []\n" + CHECKSUM
     assert len(run(script)) == 64

@@ -60,11 +60,16 @@ def _inside(x: Lanes, y: Lanes) -> Lanes:
 
 
 def _checked_steps(
-    builder: ir.IRBuilder, lanes: tuple[Lanes, ...], n: Lanes, times: ir.Value, size: int, max_iter: ir.Value
+    builder: ir.IRBuilder,
+    lanes: tuple[Lanes, ...],
+    n: Lanes,
+    times: ir.Value,
+    size: int,
+    max_iter: ir.Value | None,
 ) -> list[Lanes]:
     """[x, y, n, flags of the lanes that are left] after `times` times `size` steps, each lane's n stopped where it escapes.
 
-    Ends early when no lane is left that has neither escaped nor reached max_iter (n may go past it by size - 1).
+    Ends early when no lane is left, or none below `max_iter` if given (n may go past it by size - 1).
     """
     x, y, cx, cy = lanes
 
@@ -76,7 +81,7 @@ def _checked_steps(
         return x, y, n, live
 
     def more(x: Lanes, y: Lanes, n: Lanes, live: Lanes) -> ir.Value:
-        return (live & n.below(max_iter)).any()
+        return (live if max_iter is None else live & n.below(max_iter)).any()
 
     everyone = Lanes(builder, [constant(FLAG, 1)] * VECTORS)
     return repeat(builder, times, [x, y, n, everyone], body, more)
@@ -138,7 +143,7 @@ def first_steps(typing, c, out, first, index, times, max_iter, lanes, m, late, k
         apart = _rows(context, b, signature.args[8], late)
         cx, cy = _load_complex(b, _data(context, b, signature.args[0], c), first)
         one = Lanes(b, [constant(INT64, 1)] * VECTORS)
-        x, y, n, live = _checked_steps(b, (cx, cy, cx, cy), one, times, FIRST, max_iter)
+        x, y, n, live = _checked_steps(b, (cx, cy, cx, cy), one, times, FIRST, None)
         answer = (live | ~n.below(max_iter)).where(max_iter, n)
         _store_counts(b, _data(context, b, signature.args[1], out), first, answer)
         columns = [cgutils.alloca_once_value(b, v) for v in (m, k)]
