@@ -26,8 +26,8 @@ BAND = 1 << 16  # samples: 1 MiB of complex128
 class BlockFunction:
     """Escape times, and other fields, of one block of samples.
 
-    Called with a complex128 array of any shape, it gives an int32 array of that shape, or, for more fields than
-    escape_time, a structured array with an int32 `escape_time` and float32 others.
+    Called with a complex128 array of any shape, it gives an int32 array of that shape, in the same memory order; or, for
+    more fields than escape_time, a structured array with an int32 `escape_time` and float32 others.
 
     Raises
     ------
@@ -74,6 +74,7 @@ def runs(c: Samples, *outs: NDArray[Any], band: int | None) -> Iterator[tuple[ND
     """
     flags = ["buffered", "external_loop", "zerosize_ok"] + (["growinner"] if band is None else [])
     access = [["readonly", "contig", "aligned"]] + [["writeonly", "contig", "aligned"]] * len(outs)
-    with np.nditer([c, *outs], flags, access, order="K", buffersize=band or BAND) as iterator:  # type: ignore[call-overload]
+    options = {"order": "K", "buffersize": band or BAND}
+    with np.nditer([c, *outs], flags, access, **options) as iterator:  # type: ignore[call-overload]
         if iterator.itersize:
             yield from iterator

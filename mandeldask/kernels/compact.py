@@ -1,8 +1,9 @@
 """The fastest escape times that pure NumPy gives: the samples still under way are kept together, and rarely looked at.
 
-The masked loop spends its time on masks: every step picks the running samples out of the whole block and puts them back.
-Here a sample leaves the arrays once, when it is done. The steps themselves are whole-array operations on real arrays that
-fit the CPU's cache, so their bits are the contract's. The shortcuts are those of `mandeldask.kernels.shortcuts`.
+The masked loop spends its time on masks: every step picks the running samples out of the whole block and puts them
+back. Here a sample leaves the arrays once, when it is done. The steps themselves are whole-array operations on real
+arrays that fit the CPU's cache, so their bits are the contract's. The shortcuts are those of
+`mandeldask.kernels.shortcuts`.
 
 Everywhere the pair (z, n) means: z = z_n, and none of z_0 ... z_(n-1) has escaped.
 """
@@ -106,7 +107,7 @@ def _checked(lanes: Lanes, n: int, stop: int, out: NDArray[np.int32]) -> Lanes:
 
 
 def _unchecked(lanes: Lanes, n: int, stop: int, late: list[tuple[Lanes, int]]) -> Lanes:
-    """From step n to `stop` with few looks; who is left. The escaped go on the list `late`, as they were one look before."""
+    """From step n to `stop` with few looks; who is left. The escaped go on the list `late`, as of one look before."""
     saved, saved_at = lanes.z.copy(), n
     while n < stop and lanes.at.size:
         # an eighth of the steps so far: a sample that escapes has wasted half of that

@@ -8,7 +8,7 @@ the machine's logarithm, so their last float32 bit may differ between machines.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ EXTRA_STEPS = 64
 
 
 class Orbit(NamedTuple):
-    """z = x + iy and its derivative dx + i dy by c where |z_n| passed the bailout; NaN where the sample has no such end."""
+    """z_n = x + iy and dz_n/dc = dx + i dy where |z_n| passed the bailout; NaN for samples that have no such end."""
 
     x: NDArray[np.float64]
     y: NDArray[np.float64]
@@ -36,10 +36,10 @@ class Orbit(NamedTuple):
 def smooth_and_distance(orbit: Orbit) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Continuous escape time and exterior distance estimate.
 
-    smooth = n - log2(ln|z_n| / ln 2), in steps. It is continuous in c, falls by one where the orbit is one squaring
-    further, and is log2(ln 2 / G(c)) but for the bailout's sake, G(c) = lim 2^-n ln|z_n| being the Green's function of the
-    set, Douady and Hubbard's potential: the renormalised count of L. Vepstas (1997),
-    https://linas.org/art-gallery/escape/escape.html, counted from |z| = 2.
+    smooth = n - log2(ln|z_n| / ln 2), in steps: the renormalised count of L. Vepstas (1997),
+    https://linas.org/art-gallery/escape/escape.html, counted from |z| = 2. It is continuous in c, and for a large bailout
+    tends to log2(ln 2 / G(c)), G(c) = lim 2^-n ln|z_n| being the Green's function of the set, Douady and Hubbard's
+    potential.
 
     distance = 2 |z_n| ln|z_n| / |dz_n/dc|, in units of c: near the set (G(c) small) the distance from c to the set lies
     between a quarter of it and the whole, by Koebe's theorem; further out it is larger than that. H.-O. Peitgen and
@@ -73,12 +73,10 @@ def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32])
                 at = todo[done]
                 ends.x[at], ends.y[at], ends.dx[at], ends.dy[at] = x[done], y[done], dx[done], dy[done]
                 ends.n[at] = n
-                todo, cx, cy, x, y, dx, dy, x2, y2 = (v[inside] for v in (todo, cx, cy, x, y, dx, dy, x2, y2))  # type: ignore[assignment]
-            dx, dy = twice(x * dx - y * dy) + 1.0, twice(x * dy + y * dx)
-            x, y = (x2 - y2) + cx, twice(x * y) + cy
+                todo = todo[inside]
+                cx, cy, x, y, dx, dy, x2, y2 = (v[inside] for v in (cx, cy, x, y, dx, dy, x2, y2))
+            slope_x, slope_y, xy = x * dx - y * dy, x * dy + y * dx, x * y
+            dx, dy = (slope_x + slope_x) + 1.0, slope_y + slope_y
+            x, y = (x2 - y2) + cx, (xy + xy) + cy
             n += 1
     return ends
-
-
-def twice(a: Any) -> Any:
-    return a + a

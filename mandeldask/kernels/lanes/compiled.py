@@ -1,4 +1,4 @@
-"""What Numba compiles of the fast kernel, for which types, and how it is cached and kept from being compiled twice at once."""
+"""What Numba compiles of the fast kernel, for which types; how it is cached, and not compiled twice at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fast kernel's way through a block, tile by tile: first steps, then rounds over a list of the lanes that are left."""
+"""The fast kernel's way through a block, tile by tile: first steps, then rounds over a list of the lanes left."""
 
 # mypy: disable-error-code="call-arg"
 # (an intrinsic is called without its first parameter)
@@ -62,13 +62,65 @@ def _finish_whole_groups(late, counts, k, max_iter, out):  # type: ignore[no-unt
     return k - full
 
 
+@compiled
+def _begin(c, start, stop, max_iter, times, out, lanes, late, k, rest_c, rest_out):  # type: ignore[no-untyped-def]
+    """First steps of the samples start:stop; how many are on the two lists then."""
+    m = 0
+    for first in range(start, stop - SIZE + 1, SIZE):
+        m, k = first_steps(c, out, first, first, times, max_iter, lanes, m, late, k)
+    rest = (stop - start) % SIZE
+    if rest:
+        first = stop - rest
+        for i in range(SIZE):
+            rest_c[i] = c[first + i] if i < rest else 4.0  # which escapes at once
+        m, k = first_steps(rest_c, rest_out, 0, first, times, max_iter, lanes, m, late, k)
+        for i in range(rest):
+            out[first + i] = rest_out[i]
+    return m, k
+
+
+@compiled
+def _rounds(lanes, m, late, counts, k, n, max_iter, out):  # type: ignore[no-untyped-def]
+    """Unchecked steps of the m lanes on the list, all at step n, until less than a block is to go; the new m, k and n.
+
+    The lanes still there have max_iter in `out` already, and keep it unless they escape.
+    """
+    saved_at = n
+    while m > 0 and n + BLOCK <= max_iter:
+        blocks = min(max(1, n // (SHARE * BLOCK)), (max_iter - n) // BLOCK)
+        _pad(lanes, m, 0.0)
+        left = 0
+        for first in range(0, m, SIZE):
+            left, k = unchecked_steps(lanes, first, left, late, k, n, blocks)
+        m = left
+        n += blocks * BLOCK
+        k = _finish_whole_groups(late, counts, k, max_iter, out)
+        if (
+            2 * n >= 3 * saved_at
+        ):  # Brent's way to find cycles: the waits grow, in the end beyond the length of any
+            for lane in range(m):
+                lanes[SX, lane], lanes[SY, lane] = lanes[X, lane], lanes[Y, lane]
+            saved_at = n
+    return m, k, n
+
+
+@compiled
+def _hand_over(lanes, m, late, counts, k, n):  # type: ignore[no-untyped-def]
+    """Move the m lanes on the list, all at step n, to the list `late`; its new length."""
+    for lane in range(m):
+        for row in (X, Y, CX, CY, ID):
+            late[row, k + lane] = lanes[row, lane]
+        counts[N, k + lane] = n
+    return k + m
+
+
 def make_escape_time(sources: str) -> Callable[..., None]:
-    """The function to compile. `sources` stands for the code it is made of, beside this file, the only one that Numba's
-    cache looks at: a variable of an outer function is part of the cache's key.
+    """The function to compile. `sources` stands for the code it is made of, beside this file, the only one that
+    Numba's cache looks at: a variable of an outer function is part of the cache's key.
     """
 
     def escape_time(c, max_iter, out, lanes, late, counts, rest_c, rest_out):  # type: ignore[no-untyped-def]
-        """Escape times of `c` into `out`, both flat. Scratch: two lists, and one group for the last samples of the block.
+        """Escape times of `c` into `out`, both flat. Scratch: two lists, and a group for the last samples of the block.
 
         `counts` is `late` read as integers.
         """
@@ -77,37 +129,10 @@ def make_escape_time(sources: str) -> Callable[..., None]:
         k = 0
         for start in range(0, c.size, TILE):
             stop = min(c.size, start + TILE)
-            m = 0
-            for first in range(start, stop - SIZE + 1, SIZE):
-                m, k = first_steps(c, out, first, first, times, max_iter, lanes, m, late, k)
-            rest = (stop - start) % SIZE
-            if rest:
-                for i in range(SIZE):
-                    rest_c[i] = c[stop - rest + i] if i < rest else 4.0  # which escapes at once
-                m, k = first_steps(rest_c, rest_out, 0, stop - rest, times, max_iter, lanes, m, late, k)
-                for i in range(rest):
-                    out[stop - rest + i] = rest_out[i]
-            n = 1 + times * FIRST
-            saved_at = n
-            while m > 0 and n + BLOCK <= max_iter:
-                blocks = min(max(1, n // (SHARE * BLOCK)), (max_iter - n) // BLOCK)
-                _pad(lanes, m, 0.0)
-                left = 0
-                for first in range(0, m, SIZE):
-                    left, k = unchecked_steps(lanes, first, left, late, k, n, blocks)
-                m = left
-                n += blocks * BLOCK
-                k = _finish_whole_groups(late, counts, k, max_iter, out)
-                if 2 * n >= 3 * saved_at:  # Brent: any cycle is shorter than the wait for some renewal
-                    for lane in range(m):
-                        lanes[SX, lane], lanes[SY, lane] = lanes[X, lane], lanes[Y, lane]
-                    saved_at = n
-            if n < max_iter:  # fewer steps to go than a block
-                for lane in range(m):
-                    for row in (X, Y, CX, CY, ID):
-                        late[row, k + lane] = lanes[row, lane]
-                    counts[N, k + lane] = n
-                k += m
+            m, k = _begin(c, start, stop, max_iter, times, out, lanes, late, k, rest_c, rest_out)
+            m, k, n = _rounds(lanes, m, late, counts, k, 1 + times * FIRST, max_iter, out)
+            if n < max_iter:
+                k = _hand_over(lanes, m, late, counts, k, n)
             k = _finish_whole_groups(late, counts, k, max_iter, out)
         _pad(late, k, 3.0)
         _finish(late, counts, k, max_iter, out)
@@ -119,7 +144,7 @@ def make_outside(sources: str) -> Callable[..., None]:
     """As `make_escape_time`."""
 
     def outside(c, max_iter, counts, last, z, n):  # type: ignore[no-untyped-def]
-        """Ends of the orbits of `c`, a whole number of groups, with counts below max_iter into z and n; see `outside_steps`."""
+        """Where the orbits of `c`, a whole number of groups, end: into z and n; see `outside_steps`."""
         _ = sources
         for first in range(0, c.size, SIZE):
             outside_steps(c, counts, first, max_iter, last, z, n)

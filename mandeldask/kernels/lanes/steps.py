@@ -67,7 +67,7 @@ def _checked_steps(
     size: int,
     max_iter: ir.Value | None,
 ) -> list[Lanes]:
-    """[x, y, n, flags of the lanes that are left] after `times` times `size` steps, each lane's n stopped where it escapes.
+    """[x, y, n, flags of the lanes left] after `times` times `size` steps, each lane's n stopped where it escapes.
 
     Ends early when no lane is left, or none below `max_iter` if given (n may go past it by size - 1).
     """
@@ -208,7 +208,7 @@ def unchecked_steps(typing, lanes, first, m, late, k, n, blocks):  # type: ignor
 def outside_steps(typing, c, counts, first, max_iter, last, z, n):  # type: ignore[no-untyped-def]
     """Orbit and derivative of samples c[first:first + SIZE], where counts are below max_iter, to the larger bailout.
 
-    Rows of z: x, y, dx/dc, dy/dc at the first step n with |z_n| past the bailout; NaN where that is not met by step `last`.
+    Rows of z: x, y, dx/dc, dy/dc at the first step n with |z_n| past the bailout; NaN where there is none up to `last`.
     """
 
     def codegen(context: Any, b: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
@@ -246,7 +246,7 @@ def outside_steps(typing, c, counts, first, max_iter, last, z, n):  # type: igno
 
 @intrinsic
 def checked_steps(typing, late, first, max_iter):  # type: ignore[no-untyped-def]
-    """Finish lanes first:first + SIZE, each from a step of its own: its row N becomes the escape time, or max_iter and more."""
+    """Finish lanes first:first + SIZE, each from its own step: row N becomes the escape time, or max_iter and more."""
 
     def codegen(context: Any, b: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         late, first, max_iter = arguments

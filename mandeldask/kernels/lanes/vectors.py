@@ -176,7 +176,7 @@ class Rows:
         return column
 
     def _append_packed(self, column: ir.Value, flags: ir.Value, parts: Sequence[ir.Value]) -> ir.Value:
-        """AVX-512 has an instruction for it; elsewhere LLVM goes through memory, at three times the cost of the other way."""
+        """AVX-512 has an instruction for it; elsewhere LLVM goes through memory, at three times the other way's cost."""
         b = self.builder
         for row, part in enumerate(parts):
             part, rest = b.bitcast(part, vector(DOUBLE)), constant(DOUBLE, ir.Undefined)
