@@ -122,12 +122,8 @@ AVX2 = "+sse4.2,+popcnt,+avx,+avx2,+fma,+bmi,+bmi2,+lzcnt,+f16c"
 @pytest.mark.skipif(not get_host_cpu_features().get("avx2"), reason="the code is for x86-64 CPUs with AVX2")
 @pytest.mark.parametrize(
     "cpu",
-    [
-        {"NUMBA_CPU_NAME": "generic"},
-        {"NUMBA_CPU_NAME": "haswell"},
-        {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": AVX2},
-    ],
-    ids=["generic", "haswell", "avx2 and no more"],
+    [{"NUMBA_CPU_NAME": "generic"}, {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": AVX2}],
+    ids=["generic", "haswell"],
 )
 def test_code_for_another_cpu_gives_the_same_bits(cpu):
     """Also with the cache that the code for this CPU is in."""
@@ -154,20 +150,20 @@ def test_it_compiles_where_nothing_can_be_cached():
 
 
 def test_the_interior_test_stays_inside_its_margin():
-    """It takes what has |L| below the margin, and nothing beyond: 100,000 multipliers of both components, near the edge."""
+    """It takes what has |L| below the margin, and nothing beyond: 100,000 multipliers a component, near the edge."""
     random = np.random.default_rng(1)
     edge = np.sqrt(1 - MARGIN)
     near = (edge + random.uniform(-1e-3, 1e-3, 100_000)) * np.exp(2j * np.pi * random.random(100_000))
     c = np.concatenate([near / 2 - near**2 / 4, near / 4 - 1])
-    multiplier = np.minimum(
-        abs(1 - np.sqrt(1 - 4 * c)), abs(4 * (c + 1))
-    )  # c may lie in both components' reach
+    # near -3/4 a sample just outside one component lies in the other
+    multiplier = np.minimum(abs(1 - np.sqrt(1 - 4 * c)), abs(4 * (c + 1)))
     sure = abs(multiplier - edge) > 1e-12
     assert np.array_equal(never_escapes(c.real, c.imag, np.sqrt)[sure], (multiplier < edge)[sure])
 
 
 def test_auto_takes_numba_and_says_why():
-    assert choose("auto") == ("numba", "the fastest")
+    name, reason = choose("auto", View((-2, 1), (-1.5, 1.5), (100, 100)))
+    assert name == "numba" and "fastest" in reason
     assert choose("numpy") == ("numpy", "as asked")
 
 

@@ -41,7 +41,7 @@ def test_smooth_and_distance_are_right_to_float32(name):
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_distance_brackets_the_true_one(name):
-    """Left of the tip -2 and above the tip i, whose distances are known or bounded; Koebe: between once and four times."""
+    """Left of the tip -2, the nearest point of the set. Koebe: the estimate is between once and four times that."""
     d = 10.0 ** -np.arange(2, 13)
     out = KERNELS[name](10_000, EVERY)(-2 - d + 0j)
     assert ((out["distance"] >= d * 0.999) & (out["distance"] <= 4 * d * 1.001)).all()

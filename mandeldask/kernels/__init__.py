@@ -95,8 +95,8 @@ def choose(name: str, view: View | None = None) -> tuple[str, str]:
     problem = _numba_problem() if name in ("auto", "numba") else ""
     if name == "auto":
         if problem:
-            return "numpy-compact", f"the fastest without Numba, {problem}"
-        return "numba", "the fastest"
+            return "numpy-compact", f"the fastest that needs no Numba, {problem}"
+        return "numba", "the fastest; exact wherever binary64 resolves the view"
     if problem:
         raise ConfigError(
             f"the kernel numba needs Numba, {problem}; install it, or take kernel: numpy-compact"

@@ -26,8 +26,9 @@ from mandeldask.kernels.lanes.vectors import (
     WIDTH,
     Lanes,
     Rows,
-    constant,
+    filled,
     integer,
+    numbered,
     repeat,
     sqrt,
     twice_plus,
@@ -83,7 +84,7 @@ def _checked_steps(
     def more(x: Lanes, y: Lanes, n: Lanes, live: Lanes) -> ir.Value:
         return (live if max_iter is None else live & n.below(max_iter)).any()
 
-    everyone = Lanes(builder, [constant(FLAG, 1)] * VECTORS)
+    everyone = filled(builder, FLAG, 1)
     return repeat(builder, times, [x, y, n, everyone], body, more)
 
 
@@ -142,16 +143,13 @@ def first_steps(typing, c, out, first, index, times, max_iter, lanes, m, late, k
         under_way = _rows(context, b, signature.args[6], lanes)
         apart = _rows(context, b, signature.args[8], late)
         cx, cy = _load_complex(b, _data(context, b, signature.args[0], c), first)
-        one = Lanes(b, [constant(INT64, 1)] * VECTORS)
+        one = filled(b, INT64, 1)
         x, y, n, live = _checked_steps(b, (cx, cy, cx, cy), one, times, FIRST, None)
         answer = (live | ~n.below(max_iter)).where(max_iter, n)
         _store_counts(b, _data(context, b, signature.args[1], out), first, answer)
         columns = [cgutils.alloca_once_value(b, v) for v in (m, k)]
         with b.if_then(live.any()):
-            order = Lanes(
-                b, [ir.Constant(vector(INT64), [u * WIDTH + i for i in range(WIDTH)]) for u in range(VECTORS)]
-            )
-            number = order + index
+            number = numbered(b, index)
             open_ = live & ~never_escapes(cx, cy, sqrt)
             near = cx * cx + cy * cy <= NEARBY
             b.store(under_way.append(m, open_ & near, [x, y, cx, cy, number, x, y]), columns[0])
@@ -178,8 +176,7 @@ def unchecked_steps(typing, lanes, first, m, late, k, n, blocks):  # type: ignor
         under_way = _rows(context, b, signature.args[0], lanes)
         apart = _rows(context, b, signature.args[3], late)
         x, y, cx, cy = (under_way.load(row, first) for row in (X, Y, CX, CY))
-        nobody = Lanes(b, [constant(FLAG, 0)] * VECTORS)
-        start = Lanes(b, [constant(INT64, 0)] * VECTORS).like(n)
+        nobody = filled(b, FLAG, 0)
 
         def block(*state: Lanes) -> tuple[Lanes, ...]:
             x, y, last_x, last_y, last_n, again, inside = state
@@ -190,7 +187,7 @@ def unchecked_steps(typing, lanes, first, m, late, k, n, blocks):  # type: ignor
             last = inside.where(x, last_x), inside.where(y, last_y), inside.where(last_n + BLOCK, last_n)
             return x, y, *last, again, inside
 
-        state = repeat(b, blocks, [x, y, x, y, start, nobody, nobody], block)
+        state = repeat(b, blocks, [x, y, x, y, filled(b, INT64, n), nobody, nobody], block)
         x, y, last_x, last_y, last_n, again, inside = state
         number = under_way.load(ID, first, INT64)
         saved = under_way.load(SX, first), under_way.load(SY, first)
@@ -215,7 +212,7 @@ def outside_steps(typing, c, counts, first, max_iter, last, z, n):  # type: igno
         c, counts, first, max_iter, last, z, n = arguments
         cx, cy = _load_complex(b, _data(context, b, signature.args[0], c), first)
         times = _load_counts(b, _data(context, b, signature.args[1], counts), first)
-        zero, one = (Lanes(b, [constant(DOUBLE, v)] * VECTORS) for v in (0.0, 1.0))
+        zero, one = filled(b, DOUBLE, 0.0), filled(b, DOUBLE, 1.0)
         escapes = times.below(max_iter)
 
         def body(x: Lanes, y: Lanes, dx: Lanes, dy: Lanes, n: Lanes, under_way: Lanes) -> tuple[Lanes, ...]:
@@ -231,12 +228,12 @@ def outside_steps(typing, c, counts, first, max_iter, last, z, n):  # type: igno
         def more(*state: Lanes) -> ir.Value:
             return state[-1].any()
 
-        start = Lanes(b, [constant(INT64, 1)] * VECTORS)
+        start = filled(b, INT64, 1)
         *end, steps, under_way = repeat(b, last, [cx, cy, one, zero, start, escapes], body, more)
         rows = _rows(context, b, signature.args[5], z)
         there = escapes & ~under_way
         for row, value in enumerate(end):
-            rows.store(row, first, there.where(value, value.like(float("nan"))))
+            rows.store(row, first, there.where(value, filled(b, DOUBLE, float("nan"))))
         Rows(b, _data(context, b, signature.args[6], n), integer(0)).store(0, first, steps)
         return context.get_dummy_value()
 

@@ -56,15 +56,7 @@ class Lanes:
 
     def like(self, value: Any) -> Lanes:
         """`value` in every lane, of this type; a broadcast scalar if it is an LLVM value."""
-        if isinstance(value, Lanes):
-            return value
-        if isinstance(value, ir.Value) and not isinstance(value, ir.Constant):
-            one = self.builder.insert_element(
-                constant(self.element, ir.Undefined), value, ir.Constant(INT32, 0)
-            )
-            zeros = ir.Constant(ir.VectorType(INT32, WIDTH), [0] * WIDTH)
-            return Lanes(self.builder, [self.builder.shuffle_vector(one, one, zeros)] * VECTORS)
-        return Lanes(self.builder, [constant(self.element, value)] * VECTORS)
+        return value if isinstance(value, Lanes) else filled(self.builder, self.element, value)
 
     def _each(self, operation: Callable[..., ir.Value], *others: Any) -> Lanes:
         columns = [self.parts, *(self.like(o).parts for o in others)]
@@ -107,20 +99,28 @@ class Lanes:
         chosen = zip(self.parts, no.like(yes).parts, no.parts, strict=True)
         return Lanes(self.builder, [self.builder.select(*v) for v in chosen])
 
-    def bits(self) -> ir.Value:
-        """The flags as one integer, lane 0 lowest."""
-        total = ir.Constant(INT64, 0)
-        for k, part in enumerate(self.parts):
-            byte = self.builder.zext(self.builder.bitcast(part, ir.IntType(WIDTH)), INT64)
-            total = self.builder.or_(total, self.builder.shl(byte, integer(k * WIDTH)))
-        return total
-
     def any(self) -> ir.Value:
         flags = self.parts[0]
         for part in self.parts[1:]:
             flags = self.builder.or_(flags, part)
         byte = self.builder.bitcast(flags, ir.IntType(WIDTH))
         return self.builder.icmp_unsigned("!=", byte, ir.Constant(byte.type, 0))
+
+
+def filled(builder: ir.IRBuilder, element: ir.Type, value: Any) -> Lanes:
+    """`value`, a Python number or a scalar in a register, in every lane."""
+    if isinstance(value, ir.Value):
+        zeros = ir.Constant(ir.VectorType(INT32, WIDTH), [0] * WIDTH)
+        one = builder.insert_element(constant(element, ir.Undefined), value, ir.Constant(INT32, 0))
+        return Lanes(builder, [builder.shuffle_vector(one, one, zeros)] * VECTORS)
+    return Lanes(builder, [constant(element, value)] * VECTORS)
+
+
+def numbered(builder: ir.IRBuilder, first: ir.Value) -> Lanes:
+    """first, first + 1, first + 2 and so on."""
+    starts = range(0, SIZE, WIDTH)
+    steps = [ir.Constant(vector(INT64), list(range(k, k + WIDTH))) for k in starts]
+    return Lanes(builder, steps) + filled(builder, INT64, first)
 
 
 def sqrt(a: Lanes) -> Lanes:
