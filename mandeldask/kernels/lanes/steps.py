@@ -29,6 +29,7 @@ from mandeldask.kernels.lanes.vectors import (
     filled,
     integer,
     numbered,
+    prefetch,
     repeat,
     sqrt,
     twice_plus,
@@ -42,6 +43,7 @@ LANE_ROWS, LATE_ROWS = 7, 6
 
 FIRST = 2  # steps between two looks at whether a group has any lane left, in the first steps
 BLOCK = 24  # steps between two looks at whether a lane has escaped, in the unchecked steps
+AHEAD = 1024  # doubles: samples are asked for 8 kB early, which takes a tenth off where most escape at once
 CHECKED = 4  # steps between two looks at whether a group has any lane left, in the checked steps
 
 
@@ -106,6 +108,7 @@ def _load_complex(builder: ir.IRBuilder, data: ir.Value, first: ir.Value) -> tup
         halves = []
         for half in (0, WIDTH):
             pointer = builder.gep(start, [builder.add(at, integer(half))])
+            prefetch(builder, builder.gep(pointer, [integer(AHEAD)]))
             halves.append(builder.load(builder.bitcast(pointer, vector(DOUBLE).as_pointer()), align=8))
         for odd in (0, 1):
             pick = ir.Constant(ir.VectorType(INT32, WIDTH), [2 * lane + odd for lane in range(WIDTH)])

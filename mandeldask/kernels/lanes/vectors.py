@@ -44,6 +44,12 @@ def call(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Value
     return builder.call(function, arguments)
 
 
+def prefetch(builder: ir.IRBuilder, pointer: ir.Value) -> None:
+    """Ask for the cache line at `pointer`, which need not be ours: a hint never faults."""
+    read, keep, data = (ir.Constant(INT32, v) for v in (0, 3, 1))
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, read, keep, data)
+
+
 class Lanes:
     """SIZE doubles, 64-bit integers or flags in registers."""
 
