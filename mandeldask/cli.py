@@ -119,7 +119,7 @@ def run(
 
 @cli.command()
 @click.argument("store", type=click.Path())
-@click.option("--kernel", default="numba", show_default=True, help="Any kernel: all give the same bits.")
+@click.option("--kernel", default="auto", show_default=True, help="Any kernel: all give the same bits.")
 @click.option("--workers", type=int, help="Worker processes; by default one a usable core.")
 @click.option("--threads-per-worker", type=int, default=1, show_default=True)
 @click.option("--memory-limit", help="Of a worker, e.g. 4GiB; by default its share of the machine's.")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
 
 from mandeldask.errors import ConfigError
-from mandeldask.kernels import KERNELS
+from mandeldask.kernels import AUTO, KERNELS, choose
 
 
-def escape_time(grid: da.Array, max_iter: int, kernel: str = "numba") -> da.Array:
+def escape_time(grid: da.Array, max_iter: int, kernel: str = AUTO) -> da.Array:
     """The escape times of `grid` as a lazy Dask array of int32 with the same shape and chunks.
 
     Each block is one task after fusion with the grid's own; no kernel runs while the graph is built.
@@ -24,7 +22,7 @@ def escape_time(grid: da.Array, max_iter: int, kernel: str = "numba") -> da.Arra
     max_iter : int
         The cap, from 1 to 2**31 - 1: a sample that has not escaped by then gets `max_iter`.
     kernel : str
-        A name in `mandeldask.kernels.KERNELS`; every kernel gives the same bits.
+        A name in `mandeldask.kernels.KERNELS`, or auto for the fastest; every kernel gives the same bits.
 
     Raises
     ------
@@ -38,12 +36,9 @@ def escape_time(grid: da.Array, max_iter: int, kernel: str = "numba") -> da.Arra
     if not isinstance(grid, da.Array) or grid.dtype != np.complex128:
         got = f"a Dask array of {grid.dtype}" if isinstance(grid, da.Array) else f"a {type(grid).__name__}"
         raise ConfigError(f"grid must be a Dask array of complex128; got {got}")
-    if kernel not in KERNELS:
-        close = difflib.get_close_matches(str(kernel), KERNELS, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"kernel must be one of {', '.join(KERNELS)}; got {kernel!r}{hint}")
+    name, _ = choose(kernel)
     return grid.map_blocks(
-        KERNELS[kernel](max_iter),
+        KERNELS[name](max_iter),
         dtype=np.int32,
         meta=np.empty((0,) * grid.ndim, np.int32),
         name=f"escape-time-{tokenize(grid.name, max_iter, kernel)}",

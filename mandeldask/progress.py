@@ -19,8 +19,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from mandeldask.job import Event, Plan, Started, Summary, TileDone, TileFailed
+from mandeldask.job import Event, Plan, Preparing, Started, Summary, TileDone, TileFailed
 
+COMPILE_SECONDS = 1.5  # a kernel that takes longer to make ready is being compiled
 PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
 MAX_FAILURES = 5  # shown one by one; the store keeps more
 
@@ -48,6 +49,8 @@ class Screen:
         self.begun = 0.0
         self.first = math.inf  # when the first task began
         self.stop = threading.Event()
+        self.kernel = ""
+        self.compiling: threading.Timer | None = None
 
     def __enter__(self) -> Screen:
         return self
@@ -56,10 +59,19 @@ class Screen:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._end()
+        if self.compiling:
+            self.compiling.cancel()
 
     def __call__(self, event: Event) -> None:
         match event:
+            case Preparing(kernel, reason):
+                self.kernel = kernel if reason == "as asked" else f"{kernel}: {reason}"
+                self.compiling = threading.Timer(COMPILE_SECONDS, self.line, ("kernel", f"compiling {kernel}, once"))
+                self.compiling.daemon = True
+                self.compiling.start()
             case Plan():
+                assert self.compiling is not None
+                self.compiling.cancel()
                 self._plan(event)
             case Started(dashboard):
                 self._started(dashboard)
@@ -83,8 +95,9 @@ class Screen:
         self.line("view", f"x [{d.x[0]!r}, {d.x[1]!r}], y [{d.y[0]!r}, {d.y[1]!r}], {d.registration}")
         self.line(
             "field",
-            f"{d.shape[0]} x {d.shape[1]} = {count(plan.samples)} samples, max_iter {d.max_iter}, {plan.kernel} kernel",
+            f"{d.shape[0]} x {d.shape[1]} = {count(plan.samples)} samples, max_iter {d.max_iter}",
         )
+        self.line("kernel", self.kernel)
         done = f", {plan.done} done already: resuming" if plan.resumed else ""
         self.line("tiles", f"{plan.tiles} of {d.tile[0]} x {d.tile[1]}{done}; {plan.pending} to compute")
         self.line("store", f"{shown(plan.store.path)}, at most {format_bytes(plan.bytes)}")

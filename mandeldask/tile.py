@@ -50,13 +50,13 @@ def compute_tile(
     """Compute one tile, write it, and report: a (1, 1) array of RECORD."""
     tile = (first[0] + block_id[0], first[1] + block_id[1])
     started, clock = time.time(), time.perf_counter()
-    escape_time = block_function(c)
+    block = block_function(c)
     seconds = time.perf_counter() - clock
-    store.write(tile, escape_time)
+    store.write(tile, block)
     record = (
         tile,
         seconds,
-        *statistics(escape_time, store.description.max_iter),
+        *statistics(block["escape_time"] if block.dtype.names else block, store.description.max_iter),
         get_worker().address,
         started,
         time.time(),

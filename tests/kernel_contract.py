@@ -1,9 +1,11 @@
-"""The contract of an escape-time kernel, as one function that every kernel is passed to."""
+"""The contract of an escape-time kernel, as functions that every kernel is passed to."""
 
 from __future__ import annotations
 
 import pickle
+from functools import lru_cache
 
+import numba
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,6 +31,21 @@ def expected(c: NDArray[np.complex128], max_iter: int) -> NDArray[np.int32]:
     return np.array([reference(v, max_iter) for v in c.ravel()], np.int32).reshape(c.shape)
 
 
+@numba.njit("i4[::1](c16[::1], i8)", nogil=True, cache=True)
+def scalar_loop(c, max_iter):
+    """`reference`, compiled: one sample at a time, nothing vectorised, nothing fused."""
+    out = np.empty(c.size, np.int32)
+    for k in range(c.size):
+        cx, cy = c[k].real, c[k].imag
+        x = y = 0.0
+        n = 0
+        while n < max_iter and x * x + y * y <= 4:
+            x, y = (x * x - y * y) + cx, (x * y + x * y) + cy
+            n += 1
+        out[k] = n
+    return out
+
+
 INTERESTING = [
     -2.0,
     -1.25,
@@ -48,10 +65,55 @@ INTERESTING = [
 ]
 near = st.builds(lambda v, ulps: v + ulps * np.spacing(v), st.sampled_from(INTERESTING[:10]), st.integers(-4, 4))
 part = st.one_of(st.floats(-2.5, 2.5), near, st.sampled_from(INTERESTING), st.floats())
-sample = st.builds(complex, part, part)
 
 
-def check_kernel(make: Factory) -> None:
+def _edge(kind: str, angle: float, ulps_x: int, ulps_y: int) -> complex:
+    """A point a few units in the last place from a curve where shortcuts begin or end."""
+    turn = np.exp(1j * angle)
+    c = {
+        "cardioid": turn / 2 - turn * turn / 4,
+        "disc": -1 + turn / 4,
+        "margin of the cardioid": (m := turn * np.sqrt(1 - 1e-3)) / 2 - m * m / 4,
+        "margin of the disc": -1 + turn * np.sqrt(1 - 1e-3) / 4,
+        "|c| = 2": 2 * turn,
+        "tip": -2 + 1e-9 * turn,
+        "real axis": complex(2.25 * angle / (2 * np.pi) - 2, 0),
+    }[kind]
+    return complex(c.real + ulps_x * np.spacing(c.real), c.imag + ulps_y * np.spacing(c.imag))
+
+
+KINDS = ["cardioid", "disc", "margin of the cardioid", "margin of the disc", "|c| = 2", "tip", "real axis"]
+edge = st.builds(_edge, st.sampled_from(KINDS), st.floats(0, 2 * np.pi), st.integers(-4, 4), st.integers(-4, 4))
+sample = st.one_of(st.builds(complex, part, part), edge)
+
+
+@lru_cache
+def boundary_points(size: int, seed: int = 0) -> NDArray[np.complex128]:
+    """Random points close to the boundary of the set: between a point inside and one outside, halved 5 to 45 times."""
+    random = np.random.default_rng(seed)
+
+    def draw(keep):
+        c = random.uniform(-2, 0.5, 20 * size) + 1j * random.uniform(0, 1.15, 20 * size)
+        return np.resize(c[keep(scalar_loop(c, 100))], size)
+
+    inside, outside = draw(lambda n: n == 100), draw(lambda n: n < 100)
+    halvings = random.integers(5, 46, size)
+    for k in range(halvings.max()):
+        middle = (inside + outside) / 2
+        stays = scalar_loop(middle, 500) == 500
+        inside = np.where((k < halvings) & stays, middle, inside)
+        outside = np.where((k < halvings) & ~stays, middle, outside)
+    return np.where(random.random(size) < 0.5, inside, outside)
+
+
+def check_boundary(make: Factory, size: int, max_iter: int = 20_000, seed: int = 0) -> None:
+    """No difference from the compiled scalar loop at `size` points near the boundary."""
+    c = boundary_points(size, seed)
+    wrong = np.flatnonzero(make(max_iter)(c) != scalar_loop(c, max_iter))
+    assert wrong.size == 0, f"{wrong.size} of {size} differ, the first at {c[wrong[0]]!r}"
+
+
+def check_kernel(make: Factory, boundary: int = 50_000) -> None:
     """Bits, shape, type, purity and pickling of the block functions that `make` gives."""
 
     @settings(deadline=None, max_examples=150)
@@ -68,10 +130,19 @@ def check_kernel(make: Factory) -> None:
         c = c[..., ::step] if c.ndim else c
         before = c.copy()
         out = make(max_iter)(c)
-        assert out.dtype == np.int32
-        assert out.shape == c.shape
+        assert out.dtype == np.int32 and out.shape == c.shape
         assert np.array_equal(out, expected(c, max_iter))
         assert c.tobytes() == before.tobytes(), "the block is only read"
+
+    @settings(deadline=None, max_examples=40)
+    @given(
+        points=st.lists(edge, min_size=1, max_size=8),
+        copies=st.integers(1, 60),
+        max_iter=st.one_of(st.integers(1, 200), st.integers(201, 3000)),
+    )
+    def same_bits_where_shortcuts_begin(points, copies, max_iter):
+        c = np.repeat(np.array(points), copies)
+        assert np.array_equal(make(max_iter)(c), scalar_loop(c, max_iter))
 
     @settings(deadline=None, max_examples=25)
     @given(rows=st.integers(1, 40), columns=st.integers(1, 130), max_iter=st.integers(1, 300), data=st.data())
@@ -83,6 +154,27 @@ def check_kernel(make: Factory) -> None:
         assert np.array_equal(np.block(parts), whole)
         assert np.array_equal(whole, expected(view.block((0, rows), (0, columns)), max_iter))
 
+    def same_bits_in_large_blocks():
+        c = View((-2, 0.5), (-1.2, 1.2), (411, 503)).block((0, 411), (0, 503))
+        right = scalar_loop(c.reshape(-1), 1500).reshape(c.shape)
+        kernel = make(1500)
+        for block, times in (
+            (c, right),
+            (c.T, right.T),
+            (c[::-2, 5::3], right[::-2, 5::3]),
+            (c[:1, :1], right[:1, :1]),
+        ):
+            assert np.array_equal(kernel(block), times)
+        assert np.array_equal(kernel(np.broadcast_to(c[7], (300, 503))), np.broadcast_to(right[7], (300, 503)))
+
+    def takes_what_other_processes_send():
+        c = np.linspace(-2, 1, 100) + 0.3j
+        right = scalar_loop(c, 200)
+        c.flags.writeable = False
+        odd = np.frombuffer(b"-" + c.tobytes(), np.uint8)[1:].view(np.complex128)  # read-only, at an odd address
+        assert np.array_equal(make(200)(c), right)
+        assert np.array_equal(make(200)(odd), right)
+
     def known_values():
         pi = [(-0.75 + 1j * 10.0**-k, n) for k, n in enumerate([3, 33, 315, 3143, 31417, 314160])]  # OEIS A097486
         cusp = [
@@ -90,6 +182,12 @@ def check_kernel(make: Factory) -> None:
         ]  # A299415
         c = np.array([c for c, _ in pi + cusp])
         assert make(400_000)(c).tolist() == [n for _, n in pi + cusp]
+
+    def infinities_and_nan_escape_at_once():
+        odd = [np.inf, -np.inf, np.nan, 1e308, -1e308, 2.1]
+        c = np.array([complex(a, b) for a in odd for b in [*odd, 0.0]] + [complex(0.0, b) for b in odd])
+        for max_iter in (1, 2, 1000):
+            assert (make(max_iter)(c) == 1).all()
 
     def symmetric_and_monotone():
         c = View((-2, 1), (-1.5, 1.5), (61, 67)).block((0, 61), (0, 67))
@@ -105,9 +203,38 @@ def check_kernel(make: Factory) -> None:
 
     for rule in (
         same_bits_for_any_block,
+        same_bits_where_shortcuts_begin,
         same_bits_for_any_chunking,
+        same_bits_in_large_blocks,
+        takes_what_other_processes_send,
         known_values,
+        infinities_and_nan_escape_at_once,
         symmetric_and_monotone,
         pickles,
     ):
         rule()
+    check_boundary(make, boundary)
+
+
+def check_fields(make: Factory) -> None:
+    """The structured blocks that `make` gives for more than one field: layout, and the count to the bit."""
+    every = ("escape_time", "smooth", "distance")
+    c = View((-2, 1), (-1.5, 1.5), (53, 47)).block((0, 53), (0, 47))
+    times = make(150)(c)
+    whole = make(150, every)(c)
+    assert whole.shape == c.shape
+    assert whole.dtype == [("escape_time", "<i4"), ("smooth", "<f4"), ("distance", "<f4")]
+    assert np.array_equal(whole["escape_time"], times)
+    for name in every[1:]:
+        assert np.array_equal(np.isnan(whole[name]), times == 150)
+    for fields in (("escape_time", "distance"), ("smooth", "escape_time")):
+        some = pickle.loads(pickle.dumps(make(150, fields)))(c[::2, ::-1])
+        assert some.dtype.names == fields
+        for name in fields:
+            assert np.array_equal(some[name], whole[name][::2, ::-1], equal_nan=True)
+    known = (times < 150) & (abs(c) <= 2)
+    assert (whole["smooth"][known] > times[known] - 1.5).all()  # |z_n| <= |z_(n-1)|^2 + |c| <= 6 = 2^(2^1.37)
+    odd = make(150, every)(np.array([np.nan, complex(np.inf, np.nan), np.inf, 1e200]))
+    assert odd["escape_time"].tolist() == [1, 1, 1, 1]
+    assert np.isnan(odd["smooth"][:3]).all() and np.isnan(odd["distance"][:3]).all()
+    assert make(150, every)(np.empty((3, 0), complex)).shape == (3, 0)

@@ -53,7 +53,8 @@ def test_run_shows_plan_link_and_summary_and_leaves_store_and_picture(finished):
     cwd, err = finished
     for words in (
         "x [-2.0, 1.0], y [-1.5, 1.5], gridline",
-        "100 x 120 = 12 k samples, max_iter 100, numpy kernel",
+        "100 x 120 = 12 k samples, max_iter 100",
+        "kernel     numpy\n",
         "6 of 50 x 50; 6 to compute",
         "lesson.zarr, at most 46.88 kiB",
         "2 workers of 1 thread",

@@ -72,7 +72,7 @@ def test_defaults(file):
     config = load(file(MINIMAL))
     assert config.view == View((-2, 1), (-1.5, 1.5), (20, 30))
     assert (config.kernel, config.fields, config.tile, config.store) == (
-        "numba",
+        "auto",
         ("escape_time",),
         None,
         None,
@@ -135,9 +135,9 @@ BAD = {
     ),
     "a key of another section": ("shape: [5, 5]", "did you mean view.shape"),
     "a nested unknown key": ("cluster: {worker: 2}", "cluster.worker is no key here; did you mean workers"),
-    "an unknown kernel": ("kernel: cuda", "kernel must be 'numpy' or 'numba'; got 'cuda'"),
+    "an unknown kernel": ("kernel: cuda", "kernel must be 'numpy' or 'numpy-compact' or 'numba' or 'auto'; got 'cuda'"),
     "a kernel that is no text": ("kernel: 5", "kernel must be text"),
-    "an unknown field": ("fields: [colour]", "fields[0] must be 'escape_time'; got 'colour'"),
+    "an unknown field": ("fields: [colour]", "fields[0] must be 'escape_time', 'smooth' or 'distance'; got 'colour'"),
     "a field twice": ("fields: [escape_time, escape_time]", "nothing twice"),
     "no field": ("fields: []", "must hold escape_time"),
     "a tile of one side": ("tile: [5]", "tile[1] is missing; for example tile: [1024, 1024]"),

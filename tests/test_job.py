@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -55,7 +56,7 @@ def test_a_run_stores_the_field_and_sums_it_up(client, tmp_path, expected):
     assert summary.not_escaped == np.count_nonzero(expected == 50)
     assert summary.area == pytest.approx(summary.not_escaped / (99 * 119))
     assert 0 < summary.efficiency <= 1
-    assert [type(e).__name__ for e in events] == ["Plan", "Started", *["TileDone"] * TILES, "Summary"]
+    assert [type(e).__name__ for e in events] == ["Preparing", "Plan", "Started", *["TileDone"] * TILES, "Summary"]
     records = [e.record for e in events if isinstance(e, TileDone)]
     assert sorted(r.tile for r in records) == [(i, j) for i in range(4) for j in range(3)]
     for r in records:
@@ -67,6 +68,33 @@ def test_a_run_stores_the_field_and_sums_it_up(client, tmp_path, expected):
     assert tiles["iterations"].sum() == expected.sum()
     assert (tiles["attempts"] == 1).all()
     assert "lease" not in store.read_notes()
+
+
+def test_other_fields_are_stored_beside_an_unchanged_count(client, tmp_path, expected):
+    """One task a tile, one array a field: float32 where the sample escapes, NaN where it does not."""
+    fields = ["escape_time", "smooth", "distance"]
+    summary = md.run(UNIT | {"fields": fields, "kernel": "auto"}, tmp_path / "a.zarr", client=client)
+    assert summary.iterations == expected.sum()
+    level = md.open(tmp_path / "a.zarr")
+    block = KERNELS["numpy"](50, tuple(fields))(parse(UNIT).view.block((0, 100), (0, 120)))
+    assert np.array_equal(level.escape_time, expected)
+    for name in fields[1:]:
+        assert level[name].dtype == np.float32
+        assert np.array_equal(np.isnan(level[name]), expected == 50)
+        np.testing.assert_array_max_ulp(level[name].values[expected < 50], block[name][expected < 50], 2)
+    (tmp_path / "a.zarr/0/escape_time/c/1/1").unlink()  # an interruption between a tile's fields
+    assert md.resume(tmp_path / "a.zarr", client=client).computed == 1
+    with pytest.raises(md.StoreError, match="fields is"):
+        md.run(UNIT, tmp_path / "a.zarr", client=client)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("tile", [[100, 120], [15, 24]], ids=["1 x 1 tiles", "7 x 5 tiles"])
+def test_any_workers_and_tiles_give_the_same_checksum(tmp_path, expected, workers, tile):
+    config = UNIT | {"tile": tile, "kernel": "numba", "cluster": {"kind": "local", "workers": workers}}
+    md.run(config, tmp_path / "a.zarr")
+    digest = hashlib.sha256(expected.astype("<i4").tobytes()).hexdigest()
+    assert open_store(tmp_path / "a.zarr").checksum() == digest
 
 
 def test_one_task_a_tile_after_fusion(tmp_path):
@@ -101,7 +129,7 @@ def test_run_on_a_store_of_the_same_field_resumes_it(client, tmp_path):
     (tmp_path / "a.zarr/0/escape_time/c/1/1").unlink()
     events = []
     assert md.run(UNIT | {"tile": None}, tmp_path / "a.zarr", client=client, tell=events.append).computed == 1
-    assert events[0].resumed
+    assert events[1].resumed
 
 
 def test_a_store_of_another_field_is_left_alone(client, tmp_path):
@@ -198,7 +226,7 @@ def test_a_block_too_large_for_the_workers_is_refused_with_a_tile_that_fits(tmp_
     config = parse(UNIT | {"view": UNIT["view"] | {"shape": [20000, 20000]}, "tile": [20000, 20000]})
     size = clusters.Size(workers=2, threads_per_worker=1, memory_limit=2**30)
     with pytest.raises(md.ClusterError, match=r"tile of 20000 x 20000 needs about .* Use tile: \[2048, 2048\]"):
-        make_plan(config.model_copy(update={"store": str(tmp_path / "a.zarr")}), size)
+        make_plan(config.model_copy(update={"store": str(tmp_path / "a.zarr")}), "numpy", size)
     assert not (tmp_path / "a.zarr").exists()
 
 
@@ -208,6 +236,7 @@ def test_a_tile_is_chosen_for_threads_and_memory(tmp_path):
     def tile(**size):
         plan = make_plan(
             big.model_copy(update={"store": str(tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr")}),
+            "numpy",
             clusters.Size(**({"workers": 2, "threads_per_worker": 1, "memory_limit": 2**32} | size)),
         )
         return plan.store.description.tile

@@ -1,21 +1,48 @@
-import pytest
-from kernel_contract import check_kernel
+import os
+import subprocess
+import sys
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 
+import numpy as np
+import pytest
+from kernel_contract import check_fields, check_kernel, scalar_loop
+from llvmlite.binding import get_host_cpu_features
+
+from mandeldask import kernels
 from mandeldask.errors import ConfigError
-from mandeldask.kernels import KERNELS
+from mandeldask.kernels import KERNELS, choose
+from mandeldask.kernels.shortcuts import MARGIN, never_escapes
 from mandeldask.view import View
+
+BOUNDARY_POINTS = {
+    "numpy": 500,
+    "numpy-compact": 10_000,
+}  # 50,000 for the others: see also scripts/check_kernels
 
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_every_kernel_keeps_the_contract(name):
-    check_kernel(KERNELS[name])
+    check_kernel(KERNELS[name], BOUNDARY_POINTS.get(name, 50_000))
 
 
 @pytest.mark.parametrize("name", KERNELS)
-@pytest.mark.parametrize("max_iter", [0, -1, 2**31, 1.5, "100", True, None])
+def test_every_kernel_gives_the_other_fields(name):
+    check_fields(KERNELS[name])
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("max_iter", [0, -1, 2**31, 1.5, 100.0, "100", True, None])
 def test_a_bad_max_iter_is_refused_before_any_work(name, max_iter):
     with pytest.raises(ConfigError, match="max_iter"):
         KERNELS[name](max_iter)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_largest_max_iter_is_taken(name):
+    c = np.array([3.0, 0.5, 1j + 1])
+    assert KERNELS[name](np.int64(2**31 - 1))(c).tolist() == [1, 5, 2]
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -26,6 +53,133 @@ def test_a_view_too_deep_for_binary64_is_refused(name):
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_unknown_fields_are_refused(name):
+@pytest.mark.parametrize("fields", [("escape_time", "colour"), (), ("smooth",), ("escape_time",) * 2, "escape_time"])
+def test_unknown_repeated_or_missing_fields_are_refused(name, fields):
     with pytest.raises(ConfigError, match="fields"):
-        KERNELS[name](100, fields=("escape_time", "colour"))
+        KERNELS[name](100, fields=fields)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize(
+    "block",
+    [np.zeros(3), np.zeros((2, 2), np.complex64), np.zeros(3, ">c16"), np.zeros(3, int), [0j], 0j, None],
+)
+def test_a_block_that_is_no_complex128_array_is_refused_with_the_remedy(name, block):
+    with pytest.raises(ConfigError, match=r"\.astype\(complex\)"):
+        KERNELS[name](100)(block)
+
+
+@pytest.mark.parametrize("name", ["numpy-compact", "numba"])
+@pytest.mark.parametrize("layout", ["rows", "columns", "strided"])
+def test_memory_beside_block_and_result_is_bounded(name, layout):
+    """numpy-compact: 32 MB whatever the block; numba: its scratch, and a buffer for blocks that are not contiguous."""
+    t = (np.arange(1200) + 0.5) / 1200 - 0.5
+    c = (-0.743643887037151 + 1e-5 * t) + 1j * (0.131825904205330 + 1e-5 * t[:, np.newaxis])  # all survive 100 steps
+    c = {"rows": c, "columns": c.T, "strided": c[:, ::2]}[layout]
+    kernel = KERNELS[name](150)
+    tracemalloc.start()
+    try:
+        out = kernel(c)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - out.nbytes < (32e6 if name == "numpy-compact" else 4e6)
+
+
+def test_threads_share_a_kernel():
+    """Each thread has scratch memory of its own."""
+    view = View((-2, 0.5), (-1.2, 1.2), (300, 300))
+    c = view.block((0, 300), (0, 300))
+    kernel = KERNELS["numba"](500)
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(kernel, np.array_split(c, 12)))
+    assert np.array_equal(np.concatenate(parts), scalar_loop(c.reshape(-1), 500).reshape(c.shape))
+
+
+def run(script, **environment):
+    """What `script` prints, in a process of its own."""
+    command, environment = [sys.executable, "-c", script], os.environ | environment
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+CHECKSUM = """
+import hashlib, mandeldask.kernels as k
+from mandeldask.view import View
+c = View((-2, 0.5), (-1.2, 1.2), (301, 303)).block((0, 301), (0, 303))
+print(hashlib.sha256(k.KERNELS["numba"](1000)(c).astype("<i4").tobytes()).hexdigest())
+"""
+
+
+AVX2 = "+sse4.2,+popcnt,+avx,+avx2,+fma,+bmi,+bmi2,+lzcnt,+f16c"
+
+
+@pytest.mark.skipif(not get_host_cpu_features().get("avx2"), reason="the code is for x86-64 CPUs with AVX2")
+@pytest.mark.parametrize(
+    "cpu",
+    [{"NUMBA_CPU_NAME": "generic"}, {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": AVX2}],
+    ids=["generic", "haswell"],
+)
+def test_code_for_another_cpu_gives_the_same_bits(cpu):
+    """Also with the cache that the code for this CPU is in."""
+    c = View((-2, 0.5), (-1.2, 1.2), (301, 303)).block((0, 301), (0, 303))
+    here = sha256(KERNELS["numpy-compact"](1000)(c).astype("<i4").tobytes()).hexdigest()
+    assert run(CHECKSUM, **cpu) == here
+
+
+def test_processes_that_start_together_compile_once(tmp_path):
+    """The others wait for the first and take its code from the cache."""
+    script = (
+        "from mandeldask.kernels.lanes import compiled as c;"
+        "print(*(sum(f.stats.cache_misses.values()) for f in (c.escape_time, c.outside)))"
+    )
+    with ThreadPoolExecutor(5) as pool:
+        misses = list(pool.map(lambda _: run(script, NUMBA_CACHE_DIR=str(tmp_path)), range(5)))
+    assert sorted(misses) == ["0 0"] * 4 + ["1 1"]
+
+
+def test_it_compiles_where_nothing_can_be_cached():
+    """No folder to cache in: the code is compiled for this process alone."""
+    script = "import numba.core.caching as c; c.CacheImpl._locator_classes = []\n" + CHECKSUM
+    assert len(run(script)) == 64
+
+
+def test_the_interior_test_stays_inside_its_margin():
+    """It takes what has |L| below the margin, and nothing beyond: 100,000 multipliers a component, near the edge."""
+    random = np.random.default_rng(1)
+    edge = np.sqrt(1 - MARGIN)
+    near = (edge + random.uniform(-1e-3, 1e-3, 100_000)) * np.exp(2j * np.pi * random.random(100_000))
+    c = np.concatenate([near / 2 - near**2 / 4, near / 4 - 1])
+    # near -3/4 a sample just outside one component lies in the other
+    multiplier = np.minimum(abs(1 - np.sqrt(1 - 4 * c)), abs(4 * (c + 1)))
+    sure = abs(multiplier - edge) > 1e-12
+    assert np.array_equal(never_escapes(c.real, c.imag, np.sqrt)[sure], (multiplier < edge)[sure])
+
+
+def test_auto_takes_numba_and_says_why():
+    name, reason = choose("auto", View((-2, 1), (-1.5, 1.5), (100, 100)))
+    assert name == "numba" and "fastest" in reason
+    assert choose("numpy") == ("numpy", "as asked")
+
+
+def test_without_numba_auto_takes_the_numpy_kernel_and_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)  # importing it raises ImportError
+    name, reason = choose("auto")
+    assert name == "numpy-compact" and "Numba" in reason
+    for refuse in (lambda: choose("numba"), lambda: KERNELS["numba"](100)):
+        with pytest.raises(ConfigError, match="numpy-compact"):
+            refuse()
+
+
+def test_choose_refuses_an_unknown_kernel_and_a_view_too_deep():
+    with pytest.raises(ConfigError, match="kernel must be one of"):
+        choose("cuda")
+    with pytest.raises(ConfigError, match="too deep for binary64"):
+        choose("auto", View.around(("-0.75", "0.1"), "1e-14", (100, 100)))
+
+
+def test_importing_the_kernels_imports_no_numba():
+    """A worker that runs a NumPy kernel never waits for Numba, nor does the command line."""
+    script = f"import sys, {kernels.__name__} as k; k.KERNELS['numpy-compact'](5); print('numba' in sys.modules)"
+    assert run(script) == "False"

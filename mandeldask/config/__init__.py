@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -30,11 +30,10 @@ from pydantic_core import CoreSchema, ErrorDetails, PydanticKnownError, core_sch
 from mandeldask.config.strict_yaml import MAX_BYTES, NUMBER, read_yaml
 from mandeldask.config.words import bare, line, show
 from mandeldask.errors import ConfigError
-from mandeldask.kernels import KERNELS, MAX_ITER_LIMIT
+from mandeldask.kernels import AUTO, KERNELS, MAX_ITER_LIMIT
 from mandeldask.view import MAX_SIDE, Number, Registration, View
 
-FieldName = Literal["escape_time"]
-FIELDS = get_args(FieldName)
+FieldName = Literal["escape_time", "smooth", "distance"]
 MAX_ERRORS = 5
 
 Keys = tuple[str | int, ...]  # ("view", "shape", 0) is view.shape[0]
@@ -56,8 +55,8 @@ def _coordinate(value: Any) -> Any:
 
 
 def _kernel(value: str) -> str:
-    if value not in KERNELS:
-        raise PydanticKnownError("literal_error", {"expected": " or ".join(map(repr, KERNELS))})
+    if value not in (*KERNELS, AUTO):
+        raise PydanticKnownError("literal_error", {"expected": " or ".join(map(repr, (*KERNELS, AUTO)))})
     return value
 
 
@@ -185,13 +184,16 @@ class Config(_Section):
         description="Iterations after which a sample counts as not escaped.", examples=[1000]
     )
     kernel: Annotated[str, Strict(), AfterValidator(_kernel)] = Field(
-        "numba",
-        description="What iterates; all kernels give the same bits, numba is the fast one.",
-        examples=["numba"],
-        json_schema_extra={"enum": list(KERNELS)},
+        AUTO,
+        description="What iterates; all kernels give the same bits, and auto takes the fastest.",
+        examples=[AUTO],
+        json_schema_extra={"enum": [*KERNELS, AUTO]},
     )
     fields: Annotated[tuple[FieldName, ...], AfterValidator(_fields)] = Field(
-        ("escape_time",), description=f"What to store: {', '.join(FIELDS)}.", examples=[["escape_time"]]
+        ("escape_time",),
+        description="What to store: escape_time, and if wanted smooth (continuous escape time) and distance "
+        "(exterior distance estimate); escape_time is the same whatever else is asked for.",
+        examples=[["escape_time", "smooth"]],
     )
     tile: tuple[Side, Side] | None = Field(
         None,

@@ -16,6 +16,7 @@ from mandeldask.job.events import (
     Event,
     Observer,
     Plan,
+    Preparing,
     Started,
     Summary,
     TileDone,
@@ -24,7 +25,7 @@ from mandeldask.job.events import (
 )
 from mandeldask.job.ledger import Ledger, name_of
 from mandeldask.job.plan import make_plan, of_store
-from mandeldask.kernels import KERNELS
+from mandeldask.kernels import AUTO, KERNELS, choose
 from mandeldask.store import Tile
 from mandeldask.tile import Record
 
@@ -32,6 +33,7 @@ __all__ = [
     "Event",
     "Observer",
     "Plan",
+    "Preparing",
     "Record",
     "Started",
     "Summary",
@@ -69,7 +71,7 @@ def run(
     client : distributed.Client, optional
         A cluster that is already there; by default the one described is started and ended.
     tell : callable, optional
-        Is given each event as it happens: `Plan`, `Started`, `TileDone`, `TileFailed`, `Summary`.
+        Is given each event as it happens: `Preparing`, `Plan`, `Started`, `TileDone`, `TileFailed`, `Summary`.
 
     Returns
     -------
@@ -87,11 +89,22 @@ def run(
     if out is not None:
         config = config.model_copy(update={"store": os.fspath(out)})
     size = clusters.size_of_client(client) if client else clusters.size_of(config.cluster)
-    plan = make_plan(config, size, overwrite)
+    kernel, reason = choose(config.kernel, config.view)
+    tell(Preparing(kernel, reason))
+    block_function = KERNELS[kernel](config.max_iter, config.fields, config.view)
+    plan = make_plan(config, kernel, size, overwrite)
     tell(plan)
     ledger = Ledger(plan.store)
     with ledger.kept():
-        summary = _compute(plan, config, client, ledger, tell)
+        failed: list[Tile] = []
+        if plan.pending:
+            with nullcontext(client) if client else clusters.connect(config.cluster) as connected:
+                tell(Started(connected.dashboard_link))
+                clusters.wait_for_worker(connected)
+                driver = Driver(connected, plan.store, block_function, size.threads, ledger, tell)
+                driver.run(~plan.store.done())
+                failed = driver.failed
+        summary = _summarise(plan, ledger, failed)
     plan.store.finish()
     tell(summary)
     return summary
@@ -100,7 +113,7 @@ def run(
 def resume(
     store: str | os.PathLike[str],
     *,
-    kernel: str = "numba",
+    kernel: str = AUTO,
     cluster: Mapping[str, Any] | None = None,
     client: Client | None = None,
     tell: Observer = ignore,
@@ -114,20 +127,6 @@ def _load(config: Mapping[str, Any] | str | os.PathLike[str], overrides: Sequenc
     if isinstance(config, Mapping):
         return configs.parse(config)
     return configs.load(config, overrides)
-
-
-def _compute(plan: Plan, config: configs.Config, client: Client | None, ledger: Ledger, tell: Observer) -> Summary:
-    pending = ~plan.store.done()
-    failed: list[Tile] = []
-    if pending.any():
-        block_function = KERNELS[config.kernel](config.max_iter, config.fields, config.view)
-        with nullcontext(client) if client else clusters.connect(config.cluster) as connected:
-            tell(Started(connected.dashboard_link))
-            clusters.wait_for_worker(connected)
-            driver = Driver(connected, plan.store, block_function, plan.cluster.threads, ledger, tell)
-            driver.run(pending)
-            failed = driver.failed
-    return _summarise(plan, ledger, failed)
 
 
 def _summarise(plan: Plan, ledger: Ledger, failed: list[Tile]) -> Summary:

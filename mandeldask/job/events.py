@@ -11,6 +11,14 @@ from mandeldask.tile import Record
 
 
 @dataclass(frozen=True)
+class Preparing:
+    """The kernel was chosen and is made ready; on a new machine that takes seconds, while it is compiled."""
+
+    kernel: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run is going to do; known before anything is computed."""
 
@@ -83,7 +91,7 @@ class Summary:
         return self.kernel_seconds / (self.threads * self.seconds) if self.seconds else 0.0
 
 
-Event = Plan | Started | TileDone | TileFailed | Summary
+Event = Preparing | Plan | Started | TileDone | TileFailed | Summary
 Observer = Callable[[Event], None]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+import numpy as np
 from dask.utils import format_bytes
 
 from mandeldask.cluster import Size
@@ -12,24 +13,24 @@ from mandeldask.config import Config
 from mandeldask.errors import ClusterError, ConfigError, StoreError
 from mandeldask.job.events import Plan
 from mandeldask.job.ledger import refuse_second_driver
-from mandeldask.kernels import BYTES_PER_SAMPLE, KERNELS
+from mandeldask.kernels import FIELDS, SCRATCH_BYTES
 from mandeldask.store import Description, Store, open_for_writing, open_store
 from mandeldask.view import View
 
 TILE_SIDES = (2048, 1024, 512, 256)
 TILES_A_THREAD = 4  # at least, so that unequal tiles can be shared out
 ENCODING_BYTES = 8  # a sample, while a shard is compressed and written
-IDLE_WORKER_BYTES = 200 * 2**20  # an interpreter with distributed, zarr and numba
+IDLE_WORKER_BYTES = 240 * 2**20  # an interpreter with distributed, zarr and numba: scripts/bench_run
 USABLE = 0.8  # of a worker's memory limit: Dask pauses it there
 
 
-def make_plan(config: Config, size: Size, overwrite: bool = False) -> Plan:
+def make_plan(config: Config, kernel: str, size: Size, overwrite: bool = False) -> Plan:
     """Check the run against the cluster's memory, open or create its store, and see what is left to do.
 
     Raises
     ------
     ConfigError
-        A view too deep for the kernel, no store named, nowhere to find a tile that fits.
+        No store named.
     ClusterError
         A tile that does not fit in a worker's memory.
     StoreError
@@ -37,51 +38,52 @@ def make_plan(config: Config, size: Size, overwrite: bool = False) -> Plan:
     """
     if not config.store:
         raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
-    KERNELS[config.kernel](config.max_iter, config.fields, config.view)  # refuses what it cannot do
     there = _store_at(config.store)
     if there and overwrite:
         refuse_second_driver(there)
     tile = (
         config.tile
         or (there and not overwrite and there.description.tile)
-        or choose_tile(config.view, config.kernel, size)
+        or choose_tile(config.view, config.fields, size)
     )
     description = Description.of(config.view, config.max_iter, config.fields, tile)
-    memory = tile_memory(config.kernel, description.tile)
-    _check_memory(memory, description.tile, size, config)
+    memory = tile_memory(config.fields, description.tile)
+    _check_memory(memory, description, size)
     store = open_for_writing(config.store, description, config.view.given, overwrite)
     done = int(store.done().sum())
     rows, columns = description.tiles
-    return Plan(store, config.kernel, size, done, rows * columns - done, memory, resumed=done > 0)
+    return Plan(store, kernel, size, done, rows * columns - done, memory, resumed=done > 0)
 
 
-def choose_tile(view: View, kernel: str, size: Size) -> tuple[int, int]:
+def choose_tile(view: View, fields: tuple[str, ...], size: Size) -> tuple[int, int]:
     """The largest usual tile that fits in memory and still gives each thread a few; square."""
     for side in TILE_SIDES:
         tiles = -(-view.shape[0] // side) * -(-view.shape[1] // side)
-        if tiles >= TILES_A_THREAD * size.threads and _fits(tile_memory(kernel, (side, side)), size):
+        if tiles >= TILES_A_THREAD * size.threads and _fits(tile_memory(fields, (side, side)), size):
             return side, side
     return TILE_SIDES[-1], TILE_SIDES[-1]
 
 
-def tile_memory(kernel: str, tile: tuple[int, int]) -> int:
-    """Bytes that a worker thread needs for one tile: complex block, kernel, result, and the shard's encoding."""
-    return (BYTES_PER_SAMPLE[kernel] + ENCODING_BYTES) * tile[0] * tile[1]
+def tile_memory(fields: tuple[str, ...], tile: tuple[int, int]) -> int:
+    """Bytes that a worker thread needs for one tile: complex block, fields, the shard's encoding, kernel's scratch."""
+    sample = 16 + sum(np.dtype(FIELDS[name]).itemsize for name in fields) + ENCODING_BYTES
+    return sample * tile[0] * tile[1] + SCRATCH_BYTES
 
 
 def _fits(memory: int, size: Size) -> bool:
     return IDLE_WORKER_BYTES + memory * size.threads_per_worker <= USABLE * size.memory_limit
 
 
-def _check_memory(memory: int, tile: tuple[int, int], size: Size, config: Config) -> None:
+def _check_memory(memory: int, d: Description, size: Size) -> None:
     if _fits(memory, size):
         return
-    side = next((s for s in TILE_SIDES if _fits(tile_memory(config.kernel, (s, s)), size)), None)
+    side = next((s for s in TILE_SIDES if _fits(tile_memory(d.fields, (s, s)), size)), None)
     remedy = f"tile: [{side}, {side}]" if side else "fewer workers with more memory each"
+    threads = f", times {size.threads_per_worker} threads a worker" if size.threads_per_worker > 1 else ""
     raise ClusterError(
-        f"a tile of {tile[0]} x {tile[1]} needs about {format_bytes(memory)} with the {config.kernel} kernel, times "
-        f"{size.threads_per_worker} thread(s) a worker and {format_bytes(IDLE_WORKER_BYTES)} for the worker itself; "
-        f"its memory limit is {format_bytes(size.memory_limit)}. Use {remedy}"
+        f"a tile of {d.tile[0]} x {d.tile[1]} needs about {format_bytes(memory)}{threads}, beside "
+        f"{format_bytes(IDLE_WORKER_BYTES)} for the worker itself, and a worker may use {USABLE:.0%} of its "
+        f"{format_bytes(size.memory_limit)}. Use {remedy}"
     )
 
 

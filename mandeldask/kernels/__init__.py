@@ -8,25 +8,42 @@ For a sample c = cx + i cy, in IEEE binary64 with no fused multiply-add and no r
         n += 1
     escape_time = n                              # int32, 1..max_iter
 
+So n is the smallest with |z_n| > 2, at most max_iter. A sample with an infinite or NaN part has the escape time 1, as
+has any with |c| > 2 (for max_iter 1, every sample). n = max_iter says *not escaped within max_iter*, no more.
+
 `KERNELS[name]` is a factory, `make(max_iter, fields=("escape_time",), view=None) -> block function`. A block function
-takes a complex128 array of any shape and gives the int32 escape times in that shape. It is pure and picklable, and
-releases the GIL where it is compiled. What costs time once belongs in `make`.
+takes a complex128 array of any shape, strides and size, zero included, and gives the int32 escape times in that shape;
+asked for more fields (see `mandeldask.kernels.fields`), a structured array of that shape with one item a field. It is
+pure and picklable, releases the GIL where it is compiled, and needs a few MB of memory beside block and result, however
+large the block is. What costs time once belongs in `make`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+import importlib
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
+from mandeldask.kernels.block import BlockFunction
+from mandeldask.kernels.fields import FIELDS
 
 if TYPE_CHECKING:
     from mandeldask.view import View
 
-BlockFunction = Callable[[NDArray[np.complex128]], NDArray[np.int32]]
+__all__ = [
+    "AUTO",
+    "FIELDS",
+    "KERNELS",
+    "MAX_ITER_LIMIT",
+    "SCRATCH_BYTES",
+    "BlockFunction",
+    "Factory",
+    "choose",
+]
+
 MAX_ITER_LIMIT = 2**31 - 1
 
 
@@ -36,25 +53,73 @@ class Factory(Protocol):
     ) -> BlockFunction: ...
 
 
-# Each factory imports its module when it is first called: a worker that runs the NumPy kernel never waits for Numba.
+# Each factory imports its module when it is first called: a worker that runs a NumPy kernel never waits for Numba.
 def _masked(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
     from mandeldask.kernels import masked
 
     _check(max_iter, fields, view)
-    return masked.make(max_iter)
+    return masked.make(int(max_iter), tuple(fields))
+
+
+def _compact(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
+    from mandeldask.kernels import compact
+
+    _check(max_iter, fields, view)
+    return compact.make(int(max_iter), tuple(fields))
 
 
 def _lanes(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
+    _check(max_iter, fields, view)
+    problem = _numba_problem()
+    if problem:
+        raise ConfigError(f"the kernel numba needs Numba, {problem}; install it, or take kernel: numpy-compact")
     from mandeldask.kernels import lanes
 
-    _check(max_iter, fields, view)
-    return lanes.make(max_iter)
+    return lanes.make(int(max_iter), tuple(fields))
 
 
-KERNELS: dict[str, Factory] = {"numpy": _masked, "numba": _lanes}
+KERNELS: dict[str, Factory] = {"numpy": _masked, "numpy-compact": _compact, "numba": _lanes}
 
-# Peak bytes a sample while a block is computed, the complex block and the result included (tests/test_memory.py).
-BYTES_PER_SAMPLE = {"numpy": 100, "numba": 24}
+SCRATCH_BYTES = 32 * 2**20  # at most, beside block and result, however large the block
+
+
+AUTO = "auto"
+
+
+def choose(name: str, view: View | None = None) -> tuple[str, str]:
+    """The kernel to take, a key of KERNELS, and why, in a few words.
+
+    "auto" takes the fastest that is exact for the view: numba where Numba can be imported, else
+    numpy-compact. Both give the same bits.
+
+    Raises
+    ------
+    ConfigError
+        No such kernel; a kernel that this machine lacks; a view too deep for binary64, in which all kernels compute.
+    """
+    if name not in (*KERNELS, AUTO):
+        close = difflib.get_close_matches(str(name), (*KERNELS, AUTO), 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"kernel must be one of {', '.join(KERNELS)} or {AUTO}; got {name!r}{hint}")
+    if view is not None:
+        view.check_resolved()
+    problem = _numba_problem() if name in (AUTO, "numba") else ""
+    if name == AUTO:
+        if problem:
+            return "numpy-compact", f"the fastest that needs no Numba, {problem}"
+        return "numba", "the fastest; exact wherever binary64 resolves the view"
+    if problem:
+        raise ConfigError(f"the kernel numba needs Numba, {problem}; install it, or take kernel: numpy-compact")
+    return name, "as asked"
+
+
+def _numba_problem() -> str:
+    """Why Numba cannot be used here; empty if it can."""
+    try:
+        importlib.import_module("numba")
+    except ImportError as error:  # not there, or too old for this NumPy or this Python
+        return f"which cannot be imported here ({error})"
+    return ""
 
 
 def _check(max_iter: int, fields: tuple[str, ...], view: View | None) -> None:
@@ -62,7 +127,10 @@ def _check(max_iter: int, fields: tuple[str, ...], view: View | None) -> None:
         raise ConfigError(f"max_iter must be an integer; got {max_iter!r}")
     if not 1 <= max_iter <= MAX_ITER_LIMIT:
         raise ConfigError(f"max_iter must be from 1 to {MAX_ITER_LIMIT}; got {max_iter}")
-    if tuple(fields) != ("escape_time",):
-        raise ConfigError(f"the fields a kernel can give are [escape_time]; got {list(fields)}")
+    known = set(fields) <= set(FIELDS) and len(set(fields)) == len(fields)
+    if isinstance(fields, str) or not known or "escape_time" not in fields:
+        raise ConfigError(
+            f"fields must be escape_time and, if wanted, others of [{', '.join(FIELDS)}], each once; got {fields!r}"
+        )
     if view is not None:
         view.check_resolved()

@@ -7,22 +7,21 @@ everywhere alike.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.kernels import BlockFunction
+from mandeldask.kernels.block import BlockFunction
+from mandeldask.kernels.fields import outside
 
 
-def make(max_iter: int) -> BlockFunction:
-    return partial(escape_time, max_iter=max_iter)
+def make(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> BlockFunction:
+    return BlockFunction(count, outside, max_iter, fields)
 
 
-def escape_time(c: NDArray[np.complex128], max_iter: int) -> NDArray[np.int32]:
-    """Escape times of `c`: the smallest n with |z_n| > 2, at most `max_iter`."""
+def count(c: NDArray[np.complex128], max_iter: int, n: NDArray[np.int32]) -> None:
+    """Escape times of `c` into `n`: the smallest n with |z_n| > 2, at most `max_iter`."""
     x, y = np.zeros(c.shape), np.zeros(c.shape)
-    n = np.zeros(c.shape, np.int32)
+    n[...] = 0
     with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN are samples like any other
         for _ in range(max_iter):
             inside = x * x + y * y <= 4
@@ -32,4 +31,3 @@ def escape_time(c: NDArray[np.complex128], max_iter: int) -> NDArray[np.int32]:
             x[inside] = (u * u - v * v) + c.real[inside]
             y[inside] = (u * v + u * v) + c.imag[inside]
             n[inside] += 1
-    return n

@@ -1,0 +1,80 @@
+"""From a block of any shape to flat runs of samples, and back: what the kernels have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mandeldask.errors import ConfigError
+from mandeldask.kernels.fields import FIELDS, Orbit, smooth_and_distance
+
+Samples = NDArray[np.complex128]
+Counts = NDArray[np.int32]
+Count = Callable[[Samples, int, Counts], None]
+"""count(c, max_iter, out): escape times of flat `c` into flat `out`."""
+Outside = Callable[[Samples, int, Counts], Orbit]
+"""outside(c, max_iter, counts): the orbits of the samples that escape, out to the larger bailout."""
+
+BAND = 1 << 16  # samples: 1 MiB of complex128
+
+
+@dataclass(frozen=True)
+class BlockFunction:
+    """Escape times, and other fields, of one block of samples.
+
+    Called with a complex128 array of any shape, it gives an int32 array of that shape, in the same memory order; or,
+    for more fields than escape_time, a structured array with an int32 `escape_time` and float32 others.
+
+    Raises
+    ------
+    ConfigError
+        The block is not an array of complex128.
+    """
+
+    count: Count
+    outside: Outside
+    max_iter: int
+    fields: tuple[str, ...]
+    band: int | None = BAND
+    """Most samples in a run; None: as many as lie side by side."""
+
+    def __call__(self, c: Samples) -> NDArray[Any]:
+        if not isinstance(c, np.ndarray) or c.dtype != np.complex128:
+            kind = f"an array of {c.dtype}" if isinstance(c, np.ndarray) else f"a {type(c).__name__}"
+            raise ConfigError(
+                f"a block must be an array of complex128, which holds a sample to the last bit; got {kind}. "
+                "Convert it with .astype(complex)"
+            )
+        if self.fields == ("escape_time",):
+            times = np.empty_like(c, dtype=np.int32, subok=False)
+            for samples, counts in runs(c, times, band=self.band):
+                self.count(samples, self.max_iter, counts)
+            return times
+        out = np.empty_like(c, dtype=[(name, FIELDS[name]) for name in self.fields], subok=False)
+        for samples, *targets in runs(c, *(out[name] for name in self.fields), band=BAND):
+            results = dict(zip(self.fields, targets, strict=True))
+            counts = results["escape_time"]
+            self.count(samples, self.max_iter, counts)
+            orbit = self.outside(samples, self.max_iter, counts)
+            extra = dict(zip(("smooth", "distance"), smooth_and_distance(orbit), strict=True))
+            for name in extra.keys() & results.keys():
+                results[name][:] = extra[name]
+        return out
+
+
+def runs(c: Samples, *outs: NDArray[Any], band: int | None) -> Iterator[tuple[NDArray[Any], ...]]:
+    """(c, *outs) as flat contiguous arrays, run by run; what is written to an out arrives in its place.
+
+    Arrays that lie side by side in memory, in C or Fortran order, are handed out as they are. Others (strided,
+    reversed, broadcast) go through a buffer, so that no block is ever copied whole.
+    """
+    flags = ["buffered", "external_loop", "zerosize_ok"] + (["growinner"] if band is None else [])
+    access = [["readonly", "contig", "aligned"]] + [["writeonly", "contig", "aligned"]] * len(outs)
+    options = {"order": "K", "buffersize": band or BAND}
+    with np.nditer([c, *outs], flags, access, **options) as iterator:  # type: ignore[call-overload]
+        if iterator.itersize:
+            yield from iterator

@@ -1,0 +1,74 @@
+"""What Numba compiles of the fast kernel, for which types; how it is cached, and not compiled twice at once."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+
+from mandeldask.kernels.lanes import phases
+from mandeldask.kernels.lanes.steps import LANE_ROWS, LATE_ROWS
+from mandeldask.kernels.lanes.vectors import SIZE
+
+SOURCES = ("kernels/shortcuts.py", "kernels/fields.py", "kernels/lanes/vectors.py", "kernels/lanes/steps.py")
+
+# Blocks may come from a read-only buffer of another process, at any address.
+_samples = types.Array(types.complex128, 1, "C", readonly=True, aligned=False)
+_counts, _rows, _numbers = types.int32[::1], types.float64[:, ::1], types.int64[:, ::1]
+
+
+def scratch() -> tuple[Any, ...]:
+    """The last arguments of `escape_time`: 1 MB for blocks of any size."""
+    columns = phases.TILE + 2 * SIZE  # a list grows by a tile on top of less than a group; a group may run over
+    lanes, late = np.empty((LANE_ROWS, columns)), np.empty((LATE_ROWS, columns))
+    return lanes, late, late.view(np.int64), np.empty(SIZE, complex), np.empty(SIZE, np.int32)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Let one process of this user and machine compile; the others wait, and then find the code in the cache.
+
+    Without the lock, 32 workers that start together on a cold cache would all compile, each for its own use.
+    """
+    path = Path(tempfile.gettempdir()) / f"mandeldask-compile-{os.getuid()}.lock"
+    try:
+        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:  # nowhere to put a lock: several may compile the same, which only costs time
+        yield
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _source_digest() -> str:
+    package = resources.files("mandeldask")
+    return hashlib.sha256(b"".join(package.joinpath(name).read_bytes() for name in SOURCES)).hexdigest()
+
+
+def _compile(make: Callable[[str], Callable[..., None]], *arguments: types.Type) -> Callable[..., None]:
+    function = make(_source_digest())
+    dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    with suppress(RuntimeError):  # neither the package's folder nor the user's cache can be written
+        dispatcher.enable_caching()
+    dispatcher.compile(types.void(*arguments))
+    dispatcher.disable_compile()
+    return dispatcher  # type: ignore[no-any-return]
+
+
+with _one_at_a_time():
+    _group = types.complex128[::1], _counts
+    escape_time = _compile(phases.make_escape_time, _samples, types.int64, _counts, _rows, _rows, _numbers, *_group)
+    outside = _compile(phases.make_outside, _samples, types.int64, _counts, types.int64, _rows, types.int64[::1])
