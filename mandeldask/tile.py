@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,10 @@ from numpy.typing import NDArray
 
 from mandeldask.kernels import BlockFunction
 from mandeldask.store import Store, Tile
+from mandeldask.view import Range, View
+
+BAND = 1 << 16  # samples: 1 MiB of complex128
+_kept = threading.local()
 
 
 @dataclass(frozen=True)
@@ -44,31 +49,48 @@ RECORD = np.dtype(
 )
 
 
-def compute_tile(
-    c: NDArray[np.complex128], block_function: BlockFunction, store: Store, first: Tile, block_id: Tile
-) -> NDArray[np.void]:
+def compute_tile(block_function: BlockFunction, store: Store, tile: Tile) -> NDArray[np.void]:
     """Compute one tile, write it, and report: a (1, 1) array of RECORD."""
-    tile = (first[0] + block_id[0], first[1] + block_id[1])
-    started, clock = time.time(), time.perf_counter()
-    block = block_function(c)
-    seconds = time.perf_counter() - clock
+    started = time.time()
+    d = store.description
+    block, seconds = compute(d.view, *d.window(tile, (tile[0] + 1, tile[1] + 1)), block_function)
     store.write(tile, block)
-    record = (
-        tile,
-        seconds,
-        *statistics(block["escape_time"] if block.dtype.names else block, store.description.max_iter),
-        get_worker().address,
-        started,
-        time.time(),
-    )
-    return np.array([[record]], RECORD)
+    escape_time = block["escape_time"] if block.dtype.names else block
+    result = statistics(escape_time, d.max_iter)
+    return np.array([[(tile, seconds, *result, get_worker().address, started, time.time())]], RECORD)
+
+
+def compute(view: View, rows: Range, columns: Range, block_function: BlockFunction) -> tuple[NDArray[Any], float]:
+    """What `block_function` gives for a window of `view`, and the seconds it took.
+
+    Samples are made and handed over in bands: a complex block of 2048 x 2048 takes 64 MiB, more than malloc keeps, and
+    to make it whole costs 3.5 ns a sample, most of them page faults; in a buffer that is kept it is 0.7 ns.
+    """
+    x = columns[1] - columns[0]
+    band = max(1, BAND // x)
+    if not hasattr(_kept, "buffer") or _kept.buffer.size < band * x:
+        _kept.buffer = np.empty(max(BAND, band * x), np.complex128)
+    block: NDArray[Any] | None = None
+    seconds = 0.0
+    for row in range(rows[0], rows[1], band):
+        stop = min(row + band, rows[1])
+        c = view.block((row, stop), columns, _kept.buffer)
+        start = time.perf_counter()
+        part = block_function(c)
+        seconds += time.perf_counter() - start
+        if block is None:
+            block = np.empty((rows[1] - rows[0], x), part.dtype)
+        block[row - rows[0] : stop - rows[0]] = part
+    assert block is not None  # a tile has a row
+    return block, seconds
 
 
 def statistics(escape_time: NDArray[np.int32], max_iter: int) -> tuple[int, int, int, int]:
     """iterations, minimum, maximum and the number of samples at max_iter."""
-    not_escaped = np.count_nonzero(escape_time == max_iter)
-    iterations = escape_time.sum(dtype=np.int64)
-    return int(iterations), int(escape_time.min()), int(escape_time.max()), int(not_escaped)
+    bands = np.array_split(escape_time, -(-escape_time.size // BAND))  # a band stays in the CPU's cache
+    parts = [(b.sum(dtype=np.int64), b.min(), b.max(), np.count_nonzero(b == max_iter)) for b in bands if b.size]
+    iterations, minimum, maximum, not_escaped = zip(*parts, strict=True)
+    return int(sum(iterations)), int(min(minimum)), int(max(maximum)), int(sum(not_escaped))
 
 
 def to_record(element: NDArray[np.void]) -> Record:

@@ -131,9 +131,17 @@ class View:
             coordinates[n - 1 - first] = stop
         return coordinates
 
-    def block(self, rows: Range, columns: Range) -> NDArray[np.complex128]:
-        """The complex samples of a window of global indices, complex128 of shape (rows, columns)."""
-        c = np.empty((rows[1] - rows[0], columns[1] - columns[0]), np.complex128)
+    def block(
+        self, rows: Range, columns: Range, buffer: NDArray[np.complex128] | None = None
+    ) -> NDArray[np.complex128]:
+        """The complex samples of a window of global indices, complex128 of shape (rows, columns).
+
+        They are made in the first elements of `buffer`, a flat array, where one is given and large enough.
+        """
+        shape = (rows[1] - rows[0], columns[1] - columns[0])
+        if buffer is None or buffer.size < shape[0] * shape[1]:
+            buffer = np.empty(shape[0] * shape[1], np.complex128)
+        c = buffer[: shape[0] * shape[1]].reshape(shape)
         c.real = self.axis("x", columns)
         c.imag = self.axis("y", rows)[:, np.newaxis]
         return c

@@ -225,7 +225,7 @@ def test_records_lost_with_their_driver_are_read_from_the_shards(client, tmp_pat
 def test_a_block_too_large_for_the_workers_is_refused_with_a_tile_that_fits(tmp_path):
     config = parse(UNIT | {"view": UNIT["view"] | {"shape": [20000, 20000]}, "tile": [20000, 20000]})
     size = clusters.Size(workers=2, threads_per_worker=1, memory_limit=2**30)
-    with pytest.raises(md.ClusterError, match=r"tile of 20000 x 20000 needs about .* Use tile: \[2048, 2048\]"):
+    with pytest.raises(md.ClusterError, match=r"tile of 20000 x 20000 needs about .* Use tile: \[4096, 4096\]"):
         make_plan(config.model_copy(update={"store": str(tmp_path / "a.zarr")}), "numpy", size)
     assert not (tmp_path / "a.zarr").exists()
 
@@ -241,9 +241,9 @@ def test_a_tile_is_chosen_for_threads_and_memory(tmp_path):
         )
         return plan.store.description.tile
 
-    assert tile() == (2048, 2048)
-    assert tile(workers=100) == (1024, 1024)
-    assert tile(workers=101) == (512, 512)
+    assert tile() == (4096, 4096)
+    assert tile(workers=50) == (1024, 1024)
+    assert tile(workers=51) == (512, 512)
     assert tile(memory_limit=400 * 2**20) == (1024, 1024)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 
 import numpy as np
 from distributed import Client, Future, as_completed
@@ -25,6 +26,7 @@ MAX_ATTEMPTS = 3
 # of 64 on top it also bounds what the scheduler holds.
 MIN_IN_FLIGHT = 64
 TILES_A_THREAD = 4
+LOST = "the cluster was lost: its scheduler is gone or cancelled the work"
 HOPELESS = 8  # tiles failed for good before any succeeded
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
@@ -61,17 +63,11 @@ class Driver:
             The cluster was lost, or no tile can be computed on it.
         """
         windows = order(pending)
-        completed = as_completed(with_results=True, raise_errors=False)
+        completed = as_completed()
         self._refill(windows, completed)
         try:
             while self.in_flight:
-                for future, result in completed.next_batch():
-                    tile = self.in_flight.pop(future)
-                    if future.status == "finished":
-                        self._done(result)
-                    else:
-                        self._failed(tile, future)
-                    future.release()  # let go at once: a lost worker cannot undo what is on disk
+                self._take_in(completed.next_batch())
                 self._refill(windows, completed)
         finally:
             self.client.cancel(list(self.in_flight), force=True)
@@ -94,16 +90,34 @@ class Driver:
         tile = self.again.popleft()
         return Window(tile, (tile[0] + 1, tile[1] + 1), (tile,))
 
+    def _take_in(self, futures: list[Future]) -> None:
+        """Records and errors of what has ended; each future is let go, so that a lost worker undoes nothing."""
+        if any(future.status == "cancelled" for future in futures):
+            raise ClusterError(LOST)
+        finished = [future for future in futures if future.status == "finished"]
+        try:
+            results = dict(zip(finished, self.client.gather(finished), strict=True))
+        except Exception:  # a worker died with its record in this very moment: ask for each below
+            results = {}
+        for future in futures:
+            tile = self.in_flight.pop(future)
+            try:
+                result = results[future] if future in results else future.result()
+            except CancelledError:
+                raise ClusterError(LOST) from None
+            except Exception as error:  # whatever a kernel may raise
+                self._failed(tile, error)
+            else:
+                self._done(result)
+            future.release()
+
     def _done(self, result: NDArray[np.void]) -> None:
         record = to_record(result)
         self.computed += 1
         self.ledger.add(record)
         self.tell(TileDone(record))
 
-    def _failed(self, tile: Tile, future: Future) -> None:
-        if future.status != "error":
-            raise ClusterError("the cluster was lost: its scheduler is gone or cancelled the work")
-        error = future.exception()
+    def _failed(self, tile: Tile, error: Exception) -> None:
         _raise_if_disk(self.store, error)
         attempt = self.attempts[tile] = self.attempts.get(tile, 0) + 1
         # the scheduler has tried a tile that kills its workers several times already

@@ -17,8 +17,8 @@ from mandeldask.kernels import FIELDS, SCRATCH_BYTES
 from mandeldask.store import Description, Store, open_for_writing, open_store
 from mandeldask.view import View
 
-TILE_SIDES = (2048, 1024, 512, 256)
-TILES_A_THREAD = 4  # at least, so that unequal tiles can be shared out
+TILE_SIDES = (4096, 2048, 1024, 512, 256)
+TILES_A_THREAD = 8  # at least, so that unequal tiles can be shared out
 ENCODING_BYTES = 8  # a sample, while a shard is compressed and written
 IDLE_WORKER_BYTES = 240 * 2**20  # an interpreter with distributed, zarr and numba: scripts/bench_run
 USABLE = 0.8  # of a worker's memory limit: Dask pauses it there

@@ -12,9 +12,9 @@ step.
 **The orbits of most of the main cardioid and of the period-2 disc never escape.** For c in either component the orbit
 of 0 converges to an attracting cycle of multiplier L, |L| < 1: of the fixed point in the cardioid,
 L = 1 - sqrt(1 - 4c); of the 2-cycle in the disc, L = 4 (c + 1) (Douady and Hubbard, *Etude dynamique des polynomes
-complexes*, 1984; Milnor, *Dynamics in One Complex Variable*, 3rd ed., theorem 8.6). That is about the exact orbit. The kernels' orbit
-is rounded at every step, and close to the boundary, |L| = 1, rounding might in principle walk it out. With
-|L|^2 <= 1 - MARGIN it cannot:
+complexes*, 1984; Milnor, *Dynamics in One Complex Variable*, 3rd ed., theorem 8.6). That is about the exact orbit. The
+kernels' orbit is rounded at every step, and close to the boundary, |L| = 1, rounding might in principle walk it out.
+With |L|^2 <= 1 - MARGIN it cannot:
 
 - Let U be the component of the basin that holds 0, and f the map (its second iterate in the disc). f: U -> U is proper
   of degree 2, so a Riemann map w of U with w = 0 at the attracting point turns it into w (w + L) / (1 + conj(L) w), up
