@@ -40,8 +40,8 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the whole field before compression."""
-        return 4 * self.samples
+        """Bytes of the whole field before compression: int32 and float32 take four each."""
+        return 4 * self.samples * len(self.store.description.fields)
 
 
 @dataclass(frozen=True)
