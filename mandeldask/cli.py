@@ -19,9 +19,12 @@ from mandeldask.errors import ConfigError, MandeldaskError
 
 if TYPE_CHECKING:
     from mandeldask.job import Observer, Summary
+    from mandeldask.progress import Screen
+    from mandeldask.store import Store
 
 EXIT_FAILED_TILES = 4
 EXIT_INTERRUPTED = 130
+LARGE = 10**8  # samples: to read them takes seconds
 PICTURE_SIDE = 2048  # of the picture that a run makes; `mandeldask image` makes larger ones
 
 EPILOG = """\b
@@ -96,7 +99,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="KEY=VALUE",
     help="Change a key of the description, e.g. --set view.shape=[4096,4096]; may be repeated.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a mandeldask store that holds another field.")
+@click.option("--overwrite", is_flag=True, help="Replace the store that is there, if it is one of mandeldask's.")
 @output_options
 @click.pass_context
 def run(
@@ -168,7 +171,7 @@ def image(store: str, out: str, *, quiet: bool, **look: Any) -> None:
     """Make a picture, OUT.png, of STORE. It is streamed, so it may be larger than memory."""
     from mandeldask.store import open_store
 
-    rows, columns = _draw(open_store(store), out, None if quiet else sys.stderr, **look)
+    rows, columns = _draw(open_store(store), out, not quiet and sys.stderr.isatty(), **look)
     if not quiet:
         click.echo(f"{out}: {columns} x {rows} pixels", err=True)
 
@@ -181,6 +184,8 @@ def checksum(store: str) -> None:
 
     opened = open_store(store)
     missing = int((~opened.done()).sum())
+    if opened.description.view.size > LARGE:
+        click.echo(f"mandeldask: reading {opened.description.view.size / 1e9:.3g} G samples", err=True)
     click.echo(f"{opened.checksum()}  {store}")
     if missing:
         click.echo(f"mandeldask: {missing} tiles are not computed yet, and count as zeros", err=True)
@@ -214,16 +219,20 @@ def _compute(
     if image:
         check_path(image)
     screen: Screen | None = None if quiet or as_json else Screen()
+    picture: str | None = None
 
     def tell(event: Event) -> None:
+        nonlocal picture
         if isinstance(event, Plan):
             ctx.obj["store"] = shown(event.store.path)
+            picture = None if no_image else _picture_path(event.store.path, image)
         if screen:
             screen(event)
 
     with _signals(), screen or nullcontext():
         summary = compute(tell)
-        picture = None if no_image else _picture(summary, image, screen)
+        if picture:
+            picture = _picture(summary, picture, screen)
     if as_json:
         click.echo(json.dumps({**asdict(summary), "efficiency": summary.efficiency, "picture": picture}))
     if screen:
@@ -234,31 +243,52 @@ def _compute(
         ctx.exit(EXIT_FAILED_TILES)
 
 
-def _picture(summary: Summary, path: str | None, screen: Any) -> str:
+def _picture_path(store: str, asked: str | None) -> str | None:
+    """Where a run's picture goes: as asked, else beside the store, unless something not ours is there already."""
+    from mandeldask.image import check_path, is_ours
+
+    if asked:
+        return asked
+    path = f"{store.rstrip('/').removesuffix('.zarr')}.png"
+    try:
+        check_path(path)
+        problem = "" if not os.path.lexists(path) or is_ours(path) else f"{path} is there already, from elsewhere"
+    except (MandeldaskError, OSError) as error:
+        problem = str(error)
+    if problem:
+        click.echo(f"mandeldask: no picture will be made: {problem}; name one with --image", err=True)
+    return None if problem else path
+
+
+def _picture(summary: Summary, path: str, screen: Screen | None) -> str | None:
+    """Draw the picture of a finished run; what goes wrong is told, and takes nothing from the run."""
     from mandeldask.progress import shown
     from mandeldask.store import open_store
 
-    path = path or f"{summary.store.rstrip('/').removesuffix('.zarr')}.png"
-    _draw(open_store(summary.store), path, None, size=PICTURE_SIDE)
+    try:
+        _draw(open_store(summary.store), path, screen is not None and sys.stderr.isatty(), size=PICTURE_SIDE)
+    except MandeldaskError as error:
+        click.echo(f"mandeldask: no picture: {error}", err=True)
+        return None
     if screen:
         screen.line("picture", shown(path))
     return path
 
 
-def _draw(store: Any, path: str, out: Any, **look: Any) -> tuple[int, int]:
-    """Write the picture, with a bar on `out` where that is a terminal."""
+def _draw(store: Store, path: str, bar: bool, **look: Any) -> tuple[int, int]:
+    """Write the picture, under a bar if asked for."""
     from mandeldask.image import write_png
 
     d = store.description
-    description = f"Mandelbrot escape times, x {list(d.x)}, y {list(d.y)}, max_iter {d.max_iter}"
-    if out is None:
-        return write_png(store.escape_time, d.max_iter, path, description=description, **look)
-    with click.progressbar(length=1000, label=Path(path).name, file=out) as bar:
+    look["description"] = f"Mandelbrot escape times, x {list(d.x)}, y {list(d.y)}, max_iter {d.max_iter}"
+    if not bar:
+        return write_png(store.escape_time, d.max_iter, path, **look)
+    with click.progressbar(length=1000, label=f"  {Path(path).name}", file=sys.stderr) as shown:
 
         def progress(done: int, total: int) -> None:
-            bar.update(1000 * done // total - bar.pos)
+            shown.update(1000 * done // total - shown.pos)
 
-        return write_png(store.escape_time, d.max_iter, path, description=description, progress=progress, **look)
+        return write_png(store.escape_time, d.max_iter, path, progress=progress, **look)
 
 
 @contextmanager
@@ -276,6 +306,8 @@ def _signals() -> Iterator[None]:
 
     names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    # nohup, and a shell's background jobs, have some ignored: so they stay
+    numbers = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield

@@ -79,8 +79,8 @@ def connect(cluster: LocalDescription) -> Iterator[Client]:
                     dashboard_address=f"{LOOPBACK}:8787",
                     silence_logs=logging.CRITICAL,
                 )
-        except OSError as error:
-            raise ClusterError(f"cannot start a local cluster: {error}") from None
+        except (OSError, RuntimeError) as error:  # distributed wraps most of its own
+            raise ClusterError(f"cannot start a local cluster: {error.__cause__ or error}") from None
         with local, Client(local) as client:
             local.scale(size.workers)
             yield client

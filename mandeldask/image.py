@@ -282,6 +282,12 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}; got {value!r}{hint}")
 
 
+def is_ours(path: str | os.PathLike[str]) -> bool:
+    """Is this a picture that mandeldask drew? OSError where it cannot be read."""
+    with open(path, "rb") as file:
+        return b"tEXtSoftware\0mandeldask" in file.read(2048)  # after the header and the palette
+
+
 def check_path(path: str | os.PathLike[str]) -> Path:
     """The path of a picture to be written; ConfigError where none can be."""
     target = Path(path)

@@ -66,12 +66,13 @@ class Screen:
         match event:
             case Preparing(kernel, reason):
                 self.kernel = kernel if reason == "as asked" else f"{kernel}: {reason}"
-                self.compiling = threading.Timer(COMPILE_SECONDS, self.line, ("kernel", f"compiling {kernel}, once"))
-                self.compiling.daemon = True
-                self.compiling.start()
+                if kernel == "numba":
+                    self.compiling = threading.Timer(COMPILE_SECONDS, self.line, ("kernel", "compiling numba, once"))
+                    self.compiling.daemon = True
+                    self.compiling.start()
             case Plan():
-                assert self.compiling is not None
-                self.compiling.cancel()
+                if self.compiling:
+                    self.compiling.cancel()
                 self._plan(event)
             case Started(dashboard):
                 self._started(dashboard)

@@ -13,10 +13,12 @@ Storage in three verbs: `create` or `open_for_writing` (metadata, once), `Store.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import re
 import shutil
+import socket
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
@@ -53,6 +55,7 @@ ATTRIBUTES = {
 }
 # A viewer reads chunks. 512 a side rather than 256 writes a 2048 shard in 17 ms instead of 34 (zstd 1, zarr 3.1.6).
 CHUNK_SIDE = (256, 512)
+_LEFTOVER = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
 _SHARD = re.compile(r"([0-9]+)/([0-9]+)")
 
 
@@ -143,9 +146,15 @@ class Store:
             _array(self.path, self.identity, name)[slice(*rows), slice(*columns)] = samples
 
     def done(self) -> NDArray[np.bool_]:
-        """Which tiles are done, shape `description.tiles`: one listing of the shards that exist and hold anything."""
+        """Which tiles are done, shape `description.tiles`: those whose shards hold anything, in every field."""
+        done = np.ones(self.description.tiles, np.bool_)
+        for name in self.description.fields:
+            done &= self._shards(name)
+        return done
+
+    def _shards(self, name: str) -> NDArray[np.bool_]:
         done = np.zeros(self.description.tiles, np.bool_)
-        shards = Path(self.path, "0", "escape_time", "c")
+        shards = Path(self.path, "0", name, "c")
         for row in os.scandir(shards) if shards.is_dir() else ():
             for shard in os.scandir(row) if row.is_dir() else ():
                 match = _SHARD.fullmatch(f"{row.name}/{shard.name}")
@@ -157,8 +166,11 @@ class Store:
 
     @property
     def escape_time(self) -> zarr.Array[Any]:
-        """The field as a Zarr array, read only."""
-        return zarr.open_array(Path(self.path), path="0/escape_time", mode="r")
+        """The field as a Zarr array, read only. Raises StoreError where an interruption left no array yet."""
+        try:
+            return zarr.open_array(Path(self.path), path="0/escape_time", mode="r")
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            raise _unfinished(self.path, error) from None
 
     def read(self, tile: Tile) -> NDArray[np.int32]:
         """The escape times of one tile; zeros where it is not done."""
@@ -172,6 +184,7 @@ class Store:
 
     def write_tiles(self, columns: Mapping[str, NDArray[Any]], changed: set[Tile]) -> None:
         """Write the chunks of the `tiles` group in which the `changed` tiles lie."""
+        _check_identity(self.path, self.identity)
         group = self._group("tiles", "r+")
         for name in TileColumns:
             array = group[name]
@@ -181,11 +194,15 @@ class Store:
                 array[window] = columns[name][window]  # type: ignore[index]
 
     def read_notes(self) -> dict[str, Any]:
-        """Attributes of the `tiles` group: the errors of failed tiles, the lease of a driver."""
-        return dict(self._group("tiles").attrs)
+        """Attributes of the `tiles` group: errors of failed tiles, the lease of a driver; {} where it is missing."""
+        try:
+            return dict(self._group("tiles").attrs)
+        except (FileNotFoundError, KeyError, ValueError):
+            return {}
 
     def write_notes(self, **notes: Any) -> None:
         """Set attributes of the `tiles` group; None removes one."""
+        _check_identity(self.path, self.identity)
         attrs = self._group("tiles", "r+").attrs
         attrs.put({k: v for k, v in {**attrs.asdict(), **notes}.items() if v is not None})
 
@@ -253,10 +270,15 @@ def open_field(path: str | os.PathLike[str]) -> Any:
     """
     store = open_store(path)
     try:
-        import xarray
+        xarray: Any = importlib.import_module("xarray")
     except ImportError:
-        return zarr.open_group(Path(store.path), path="0", mode="r", use_consolidated=False)
-    return xarray.open_zarr(LocalStore(store.path, read_only=True), group="0", consolidated=False)
+        xarray = None
+    try:
+        if xarray is None:
+            return zarr.open_group(Path(store.path), path="0", mode="r", use_consolidated=False)
+        return xarray.open_zarr(LocalStore(store.path, read_only=True), group="0", consolidated=False)
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise _unfinished(store.path, error) from None
 
 
 def open_for_writing(
@@ -272,7 +294,7 @@ def open_for_writing(
     given : mapping, optional
         The view's decimal digits as the user wrote them; kept beside the description.
     overwrite : bool
-        Replace a store of another field. Only what carries our own description is ever removed.
+        Replace what is there, the same field too. Only what carries our own description is ever removed.
 
     Raises
     ------
@@ -283,8 +305,8 @@ def open_for_writing(
     try:
         if Path(path).is_file():
             raise StoreError(f"{path} is a file; a store is a directory: choose another --out")
-        # a writer killed at the very start leaves nothing but its temporary file
-        if Path(path).is_dir() and any(entry.suffix != ".partial" for entry in Path(path).iterdir()):
+        # a writer killed at the very start leaves nothing but the temporary file of the root's metadata
+        if Path(path).is_dir() and not all(_LEFTOVER.fullmatch(entry.name) for entry in Path(path).iterdir()):
             manifest = _manifest(path)
             if manifest is None:
                 raise StoreError(
@@ -330,7 +352,7 @@ def local_path(path: str | os.PathLike[str]) -> str:
 def _create(path: str, description: Description, given: Mapping[str, Any]) -> Store:
     store = Store(os.path.abspath(path), uuid.uuid4().hex, description)
     manifest = {"field": description.to_json(), "identity": store.identity, "given": dict(given)}
-    zarr.create_group(store=Path(path).resolve(), attributes={KEY: manifest}, overwrite=True)
+    zarr.create_group(store=Path(path).resolve(), attributes={KEY: manifest})
     _create_arrays(store)
     return store
 
@@ -408,6 +430,10 @@ def _manifest(path: str) -> dict[str, Any] | None:
     return manifest if isinstance(manifest, dict) and isinstance(manifest.get("field"), dict) else None
 
 
+def _unfinished(path: str, error: Exception) -> StoreError:
+    return StoreError(f"{path} lacks a part that a run would have made ({error}); `mandeldask resume {path}` mends it")
+
+
 def _remove(path: str) -> None:
     """Rename first: an interrupted removal leaves no half store behind."""
     doomed = f"{path}.removed-{uuid.uuid4().hex[:8]}"
@@ -425,4 +451,7 @@ def _array(path: str, identity: str, name: str) -> zarr.Array[Any]:  # noqa: ARG
 def _check_identity(path: str, identity: str) -> None:
     manifest = _manifest(path)
     if manifest is None or manifest.get("identity") != identity:
-        raise StoreError(f"{path} was replaced or removed while it was being written")
+        raise StoreError(
+            f"{path} cannot be seen from {socket.gethostname()}, or was replaced while a run was writing it: "
+            "the workers need a path that they share with the client"
+        )

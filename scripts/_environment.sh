@@ -30,8 +30,8 @@ environment() {
         return
     fi
     say "setting up $venv with $("$python" --version) (once; a minute or so)"
-    if ! "$python" -m venv "$venv" >"${TMPDIR:-/tmp}/mandeldask-venv.log" 2>&1; then
-        say "cannot make a virtual environment: $(tail -n 1 "${TMPDIR:-/tmp}/mandeldask-venv.log") (on Debian: apt install python3-venv)"
+    if ! said=$("$python" -m venv "$venv" 2>&1); then
+        say "cannot make a virtual environment: $(echo "$said" | tail -n 1) (on Debian: apt install python3-venv)"
         exit 1
     fi
     if ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"; then

@@ -184,6 +184,24 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_a_picture_from_elsewhere_is_left_alone_and_the_run_is_done_all_the_same(tmp_path):
+    (tmp_path / "photo.png").write_bytes(b"mine")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("photo", "folder"):
+        code, out, err = call("run", LESSON, *SMALL, "--out", f"{name}.zarr", "--json", cwd=tmp_path)
+        assert (code, json.loads(out)["picture"], json.loads(out)["computed"]) == (0, None, 6)
+        assert "no picture will be made" in err
+    assert (tmp_path / "photo.png").read_bytes() == b"mine"
+
+
+def test_files_that_look_like_leftovers_are_not(tmp_path):
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads/movie.partial").write_text("precious")
+    code, _, err = call("run", LESSON, *SMALL, "--out", "downloads", cwd=tmp_path)
+    assert code == 3, err
+    assert (tmp_path / "downloads/movie.partial").read_text() == "precious"
+
+
 def test_an_error_under_json_is_json_too(tmp_path):
     code, out, err = call("run", LESSON, "--set", "max_iter=0", "--json", cwd=tmp_path)
     assert code == 2

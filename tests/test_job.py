@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import faults
 import numpy as np
 import pytest
+from distributed import Client
+from distributed.diagnostics.plugin import SchedulerPlugin
 
 import mandeldask as md
 from mandeldask import cluster as clusters
@@ -18,9 +21,7 @@ from mandeldask.config import parse
 from mandeldask.job import TileDone, TileFailed
 from mandeldask.job.driver import MAX_ATTEMPTS
 from mandeldask.job.ledger import Ledger
-from mandeldask.job.order import order
 from mandeldask.job.plan import make_plan
-from mandeldask.job.window import window_records
 from mandeldask.kernels import KERNELS
 from mandeldask.store import Description, open_for_writing, open_store
 
@@ -97,13 +98,69 @@ def test_any_workers_and_tiles_give_the_same_checksum(tmp_path, expected, worker
     assert open_store(tmp_path / "a.zarr").checksum() == digest
 
 
-def test_one_task_a_tile_after_fusion(tmp_path):
-    config = parse(UNIT)
-    store = open_for_writing(tmp_path / "a.zarr", Description.of(config.view, 50, ("escape_time",), (25, 40)))
-    (window,) = order(~store.done())
-    delayed = window_records(store, window, KERNELS["numpy"](50)).to_delayed()
-    graph = delayed[0, 0].__dask_graph__()
-    assert len(dict(graph)) == TILES
+class CountTasks(SchedulerPlugin):
+    """The keys that reach the scheduler."""
+
+    name = "count-tasks"
+
+    def __init__(self):
+        self.keys = set()
+
+    def transition(self, key, start, finish, *args, **kwargs):
+        self.keys.add(key)
+
+
+def test_one_task_a_tile_reaches_the_scheduler(client, tmp_path):
+    client.register_plugin(CountTasks())
+    md.run(UNIT, tmp_path / "a.zarr", client=client)
+    keys = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.plugins["count-tasks"].keys))
+    client.unregister_scheduler_plugin("count-tasks")
+    assert len([key for key in keys if "escape-time-tile" in str(key)]) == len(keys) == TILES
+
+
+def test_a_client_that_is_not_the_default_will_do(client, tmp_path):
+    with Client(client.scheduler.address, set_as_default=False) as other:
+        assert md.run(UNIT, tmp_path / "a.zarr", client=other).computed == TILES
+
+
+def test_overrides_change_a_mapping_and_a_config_too(client, tmp_path):
+    for n, config in enumerate((UNIT, parse(UNIT))):
+        md.run(config, tmp_path / f"{n}.zarr", overrides=["max_iter=7"], client=client)
+        assert open_store(tmp_path / f"{n}.zarr").description.max_iter == 7
+
+
+def test_an_emptied_shard_of_any_field_is_computed_again(client, tmp_path):
+    config = UNIT | {"fields": ["escape_time", "smooth"]}
+    md.run(config, tmp_path / "a.zarr", client=client)
+    smooth = md.open(tmp_path / "a.zarr").smooth.values
+    (tmp_path / "a.zarr/0/smooth/c/1/1").write_bytes(b"")  # as a power cut may leave it
+    (tmp_path / "a.zarr/0/escape_time/c/0/1").write_bytes(b"")
+    assert md.resume(tmp_path / "a.zarr", client=client).computed == 2
+    assert np.array_equal(md.open(tmp_path / "a.zarr").smooth, smooth, equal_nan=True)
+
+
+def test_a_driver_whose_store_was_replaced_writes_nothing_into_the_new_one(client, tmp_path):
+    md.run(UNIT, tmp_path / "a.zarr", client=client)
+    old = Ledger(open_store(tmp_path / "a.zarr"))
+    with old.kept():
+        other = Description.of(parse(UNIT).view, 51, ("escape_time",), (25, 40))
+        new = open_for_writing(tmp_path / "a.zarr", other, overwrite=True)
+        new.write_notes(lease={"host": "elsewhere", "heartbeat": 4e9})
+        old.fail((0, 0), "of the old field")
+    assert new.read_notes() == {"lease": {"host": "elsewhere", "heartbeat": 4e9}}
+    assert (new.read_tiles()["attempts"] == 0).all()
+
+
+def test_what_a_kill_between_two_arrays_leaves_is_told_and_mended(client, tmp_path):
+    md.run(UNIT, tmp_path / "a.zarr", client=client)
+    for part in ("tiles", "0"):
+        shutil.rmtree(tmp_path / "a.zarr" / part)
+    with pytest.raises(md.StoreError, match="mandeldask resume"):
+        md.open(tmp_path / "a.zarr")
+    with pytest.raises(md.StoreError, match="mandeldask resume"):
+        open_store(tmp_path / "a.zarr").checksum()
+    assert md.resume(tmp_path / "a.zarr", client=client).computed == TILES
+    assert md.run(UNIT, tmp_path / "a.zarr", client=client, overwrite=True).computed == TILES
 
 
 def test_the_scheduler_holds_nothing_after_a_run(client, tmp_path):
@@ -204,9 +261,17 @@ def test_a_second_driver_is_refused_while_the_first_lives(client, tmp_path):
     [
         {"host": "elsewhere", "pid": 1, "started": 0, "heartbeat": 0},
         {"host": None, "pid": 2**22 + 1, "started": 0, "heartbeat": 4e9},
+        {"host": None, "pid": os.getpid(), "started": 0, "heartbeat": 4e9},
+        {"host": "elsewhere", "heartbeat": "soon"},
         {"host": None, "pid": 1, "started": 0, "heartbeat": 4e9},
     ],
-    ids=["silent for long", "its process is gone", "its process is another now"],
+    ids=[
+        "silent for long",
+        "its process is gone",
+        "it is of this process, and over",
+        "it is no lease",
+        "its process is another now",
+    ],
 )
 def test_a_lease_of_a_dead_driver_is_ignored(client, tmp_path, lease):
     md.run(UNIT, tmp_path / "a.zarr", client=client)

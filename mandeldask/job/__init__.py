@@ -23,7 +23,7 @@ from mandeldask.job.events import (
     TileFailed,
     ignore,
 )
-from mandeldask.job.ledger import Ledger, name_of
+from mandeldask.job.ledger import Ledger, cannot_write, name_of
 from mandeldask.job.plan import make_plan, of_store
 from mandeldask.kernels import AUTO, KERNELS, choose
 from mandeldask.store import Tile
@@ -67,7 +67,7 @@ def run(
     overrides : sequence of "KEY=VALUE"
         Changes to the description, as the command line's --set.
     overwrite : bool
-        Replace a store of ours that holds another field.
+        Replace the store that is there, if it is one of mandeldask's.
     client : distributed.Client, optional
         A cluster that is already there; by default the one described is started and ended.
     tell : callable, optional
@@ -85,7 +85,7 @@ def run(
     """
     if client is None:
         clusters.leave_if_being_spawned()
-    config = config if isinstance(config, configs.Config) else _load(config, overrides)
+    config = _load(config, overrides)
     if out is not None:
         config = config.model_copy(update={"store": os.fspath(out)})
     size = clusters.size_of_client(client) if client else clusters.size_of(config.cluster)
@@ -105,7 +105,10 @@ def run(
                 driver.run(~plan.store.done())
                 failed = driver.failed
         summary = _summarise(plan, ledger, failed)
-    plan.store.finish()
+    try:
+        plan.store.finish()
+    except OSError as error:
+        raise cannot_write(plan.store, error) from None
     tell(summary)
     return summary
 
@@ -123,9 +126,11 @@ def resume(
     return run(config, client=client, tell=tell)
 
 
-def _load(config: Mapping[str, Any] | str | os.PathLike[str], overrides: Sequence[str]) -> configs.Config:
+def _load(config: AnyConfig, overrides: Sequence[str]) -> configs.Config:
+    if isinstance(config, configs.Config):
+        return configs.parse(config.model_dump(), overrides=overrides) if overrides else config
     if isinstance(config, Mapping):
-        return configs.parse(config)
+        return configs.parse(config, overrides=overrides)
     return configs.load(config, overrides)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import ClusterError, StoreError
 from mandeldask.job.events import Observer, TileDone, TileFailed
-from mandeldask.job.ledger import Ledger, name_of
+from mandeldask.job.ledger import Ledger, cannot_write, name_of
 from mandeldask.job.order import Window, order
 from mandeldask.job.window import window_records
 from mandeldask.kernels import BlockFunction
@@ -63,7 +63,7 @@ class Driver:
             The cluster was lost, or no tile can be computed on it.
         """
         windows = order(pending)
-        completed = as_completed()
+        completed = as_completed(loop=self.client.loop)
         self._refill(windows, completed)
         try:
             while self.in_flight:
@@ -119,6 +119,8 @@ class Driver:
 
     def _failed(self, tile: Tile, error: Exception) -> None:
         _raise_if_disk(self.store, error)
+        if "deserializ" in str(error):
+            raise ClusterError("the scheduler or a worker cannot read the tasks: both need mandeldask, in this version")
         attempt = self.attempts[tile] = self.attempts.get(tile, 0) + 1
         # the scheduler has tried a tile that kills its workers several times already
         final = attempt >= MAX_ATTEMPTS or isinstance(error, KilledWorker)
@@ -138,14 +140,12 @@ class Driver:
 def _describe(error: BaseException) -> str:
     if isinstance(error, KilledWorker):
         return "its worker died each time it was tried (out of memory, or a crash in the kernel)"
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    text = str(error).splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}"
 
 
 def _raise_if_disk(store: Store, error: BaseException) -> None:
     if isinstance(error, StoreError):
         raise error
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        raise StoreError(
-            f"cannot write {store.path}: {error.strerror}. What is finished stays; make room or mend it, then "
-            f"`mandeldask resume {store.path}`"
-        )
+        raise cannot_write(store, error)

@@ -7,8 +7,9 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from mandeldask.tile import Record, statistics
 FLUSH_SECONDS = 2.0
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0  # a driver elsewhere that has been silent so long is gone
+_HELD: set[str] = set()  # leases of this process
 MAX_ERRORS = 100  # kept in the store; each cut to MAX_ERROR_LENGTH characters
 MAX_ERROR_LENGTH = 500
 
@@ -108,13 +110,22 @@ class Ledger:
             Another driver that lives holds the lease.
         """
         refuse_second_driver(self.store)
-        lease = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+        mine: dict[str, Any] = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": psutil.Process().create_time(),
+            "id": uuid.uuid4().hex,
+        }
         stop = threading.Event()
 
         def beat() -> None:
-            self.store.write_notes(lease={**lease, "heartbeat": time.time()})
+            self.store.write_notes(lease={**mine, "heartbeat": time.time()})
 
-        beat()
+        try:
+            beat()
+        except OSError as error:
+            raise cannot_write(self.store, error) from None
+        _HELD.add(mine["id"])
         keeper = threading.Thread(target=_keep, args=(stop, beat, self.flush), name="ledger", daemon=True)
         keeper.start()
         try:
@@ -122,11 +133,19 @@ class Ledger:
         finally:
             stop.set()
             keeper.join()
-            try:
+            _HELD.discard(mine["id"])
+            with suppress(OSError, StoreError):  # full, or replaced: the lease of a driver that is gone binds nobody
                 self.flush()
-                self.store.write_notes(lease=None)
-            except OSError:  # a full disk: whoever opens the store next sees that this driver is gone
-                pass
+                if (self.store.read_notes().get("lease") or {}).get("id") == mine["id"]:
+                    self.store.write_notes(lease=None)
+
+
+def cannot_write(store: Store, error: OSError) -> StoreError:
+    """What to say of a disk that refuses."""
+    return StoreError(
+        f"cannot write {store.path}: {error.strerror or error}. What is finished stays; make room or mend it, then "
+        f"`mandeldask resume {store.path}`"
+    )
 
 
 def name_of(tile: Tile) -> str:
@@ -142,7 +161,7 @@ def _keep(stop: threading.Event, beat: Callable[[], None], flush: Callable[[], N
             if time.monotonic() >= next_beat:
                 beat()
                 next_beat = time.monotonic() + HEARTBEAT_SECONDS
-        except OSError:  # the tiles' own writes tell of a broken disk, with the remedy
+        except (OSError, StoreError):  # the tiles' own writes tell of a broken disk, with the remedy
             pass
 
 
@@ -152,17 +171,17 @@ def refuse_second_driver(store: Store) -> None:
     if isinstance(lease, dict) and _alive(lease):
         raise StoreError(
             f"another run is writing {store.path}: process {lease.get('pid')} on {lease.get('host')}. "
-            f"Wait for it or end it; a run that died is forgotten after {STALE_SECONDS:.0f} s"
+            f"Wait for it or end it; a run that died on another host is forgotten after {STALE_SECONDS:.0f} s"
         )
 
 
 def _alive(lease: dict[str, Any]) -> bool:
-    if time.time() - float(lease.get("heartbeat", 0)) > STALE_SECONDS:
-        return False
-    if lease.get("host") != socket.gethostname():
-        return True
     try:
+        if lease["host"] != socket.gethostname():
+            return time.time() - float(lease["heartbeat"]) <= STALE_SECONDS
+        if lease["pid"] == os.getpid():
+            return lease.get("id") in _HELD
         age = psutil.Process(int(lease["pid"])).create_time() - float(lease["started"])
         return abs(age) < 1
-    except (psutil.Error, KeyError, ValueError):
+    except (psutil.Error, KeyError, TypeError, ValueError):
         return False

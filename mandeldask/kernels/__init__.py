@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -119,6 +120,8 @@ def _numba_problem() -> str:
         importlib.import_module("numba")
     except ImportError as error:  # not there, or too old for this NumPy or this Python
         return f"which cannot be imported here ({error})"
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return "which NUMBA_DISABLE_JIT switches off"
     return ""
 
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -61,14 +61,17 @@ def _source_digest() -> str:
 def _compile(make: Callable[[str], Callable[..., None]], *arguments: types.Type) -> Callable[..., None]:
     function = make(_source_digest())
     dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
-    with suppress(RuntimeError):  # neither the package's folder nor the user's cache can be written
+    try:
         dispatcher.enable_caching()
-    dispatcher.compile(types.void(*arguments))
+        turn: AbstractContextManager[None] = _one_at_a_time()
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written: nothing to wait for
+        turn = nullcontext()
+    with turn:
+        dispatcher.compile(types.void(*arguments))
     dispatcher.disable_compile()
     return dispatcher  # type: ignore[no-any-return]
 
 
-with _one_at_a_time():
-    _group = types.complex128[::1], _counts
-    escape_time = _compile(phases.make_escape_time, _samples, types.int64, _counts, _rows, _rows, _numbers, *_group)
-    outside = _compile(phases.make_outside, _samples, types.int64, _counts, types.int64, _rows, types.int64[::1])
+_group = types.complex128[::1], _counts
+escape_time = _compile(phases.make_escape_time, _samples, types.int64, _counts, _rows, _rows, _numbers, *_group)
+outside = _compile(phases.make_outside, _samples, types.int64, _counts, types.int64, _rows, types.int64[::1])
