@@ -136,7 +136,7 @@ def test_processes_that_start_together_compile_once(tmp_path):
     )
     with ThreadPoolExecutor(5) as pool:
         misses = list(pool.map(lambda _: run(script, NUMBA_CACHE_DIR=str(tmp_path)), range(5)))
-    assert sorted(misses) == ["0 0"] * 4 + ["1 1"]
+    assert [sum(int(miss.split()[k]) for miss in misses) for k in range(2)] == [1, 1]  # each function once
 
 
 def test_it_compiles_where_nothing_can_be_cached():
