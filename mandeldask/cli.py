@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -32,9 +33,9 @@ Exit codes
   0    done
   2    a wrong command line, run description or argument
   3    a store that cannot be used: another field, another program's, unwritable, disk full, busy
-  4    done, but some tiles failed; `mandeldask resume STORE` tries them again
+  4    done, but some tiles failed or are missing; `mandeldask resume STORE` tries them again
   5    a cluster that cannot be started, was lost, or has too little memory for a tile
-  130  interrupted (143 by SIGTERM); what is finished is in the store
+  130  interrupted (143 by SIGTERM, 129 by a closed terminal); what is finished is in the store
   1    a bug: please report it with the traceback
 """
 
@@ -161,34 +162,46 @@ def resume(
     "--colormap",
     default="classic",
     show_default=True,
-    help="classic, or a map of Bokeh's: magma, viridis, ...",
+    help="classic, cividis, greys, inferno, magma, plasma, turbo or viridis.",
 )
 @click.option("--scale", default="mix", show_default=True, help="mix, log, equalised or linear.")
-@click.option("--interior", default="#000000", show_default=True, help="Colour of the samples that do not escape.")
+@click.option(
+    "--interior", default="#000000", show_default=True, help="Colour of the samples that do not escape, #rrggbb."
+)
 @click.option("--size", type=int, help="Pixels of the longer side, about; by default one a sample.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 def image(store: str, out: str, *, quiet: bool, **look: Any) -> None:
     """Make a picture, OUT.png, of STORE. It is streamed, so it may be larger than memory."""
     from mandeldask.store import open_store
 
-    rows, columns = _draw(open_store(store), out, not quiet and sys.stderr.isatty(), **look)
+    opened = open_store(store)
+    rows, columns = _draw(opened, out, not quiet and sys.stderr.isatty(), **look)
     if not quiet:
         click.echo(f"{out}: {columns} x {rows} pixels", err=True)
+        _missing(opened, "are grey")
 
 
 @cli.command()
 @click.argument("store", type=click.Path())
-def checksum(store: str) -> None:
+@click.pass_context
+def checksum(ctx: click.Context, /, store: str) -> None:
     """Print the SHA-256 of STORE's escape times, little-endian int32 in row order: the same for any tiling."""
     from mandeldask.store import open_store
 
     opened = open_store(store)
-    missing = int((~opened.done()).sum())
     if opened.description.view.size > LARGE:
         click.echo(f"mandeldask: reading {opened.description.view.size / 1e9:.3g} G samples", err=True)
     click.echo(f"{opened.checksum()}  {store}")
+    if _missing(opened, "count as zeros"):
+        ctx.exit(EXIT_FAILED_TILES)
+
+
+def _missing(store: Store, what: str) -> int:
+    """Tell how many tiles are not computed yet."""
+    missing = int((~store.done()).sum())
     if missing:
-        click.echo(f"mandeldask: {missing} tiles are not computed yet, and count as zeros", err=True)
+        click.echo(f"mandeldask: {missing} tiles are not computed yet, and {what}", err=True)
+    return missing
 
 
 @cli.command()
@@ -224,7 +237,7 @@ def _compute(
     def tell(event: Event) -> None:
         nonlocal picture
         if isinstance(event, Plan):
-            ctx.obj["store"] = shown(event.store.path)
+            ctx.obj["store"] = shlex.quote(shown(event.store.path))
             picture = None if no_image else _picture_path(event.store.path, image)
         if screen:
             screen(event)
@@ -236,9 +249,9 @@ def _compute(
     if as_json:
         click.echo(json.dumps({**asdict(summary), "efficiency": summary.efficiency, "picture": picture}))
     if screen:
-        store = shown(summary.store)
+        store = shlex.quote(shown(summary.store))
         screen.line("next", f"mandeldask image {store} large.png    the picture, one pixel a sample")
-        screen.line("", f'xarray.open_zarr("{store}", group="0")    the numbers')
+        screen.line("", f'xarray.open_zarr("{shown(summary.store)}", group="0")    the numbers')
     if summary.failed:
         ctx.exit(EXIT_FAILED_TILES)
 
@@ -299,6 +312,7 @@ def _signals() -> Iterator[None]:
     def interrupt(number: int, frame: object) -> None:  # noqa: ARG001 (the signature of a handler)
         nonlocal interrupted
         if interrupted:
+            click.echo("\x1b[?25h" if sys.stderr.isatty() else "", err=True)  # the bar had hidden the cursor
             os._exit(128 + number)  # the workers follow within seconds: their scheduler is gone
         interrupted = True
         click.echo("\nmandeldask: stopping the workers (again to leave at once)", err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import threading
 import time
 from types import TracebackType
@@ -101,7 +102,9 @@ class Screen:
         self.line("kernel", self.kernel)
         done = f", {plan.done} done already: resuming" if plan.resumed else ""
         self.line("tiles", f"{plan.tiles} of {d.tile[0]} x {d.tile[1]}{done}; {plan.pending} to compute")
-        self.line("store", f"{shown(plan.store.path)}, at most {format_bytes(plan.bytes)}")
+        free = shutil.disk_usage(plan.store.path).free
+        room = f", and only {format_bytes(free)} are free" if plan.pending and plan.bytes > free else ""
+        self.line("store", f"{shown(plan.store.path)}, at most {format_bytes(plan.bytes)} before compression{room}")
         self.line(
             "cluster",
             f"{plural(size.workers, 'worker')} of {plural(size.threads_per_worker, 'thread')} and "
@@ -135,7 +138,7 @@ class Screen:
     def _state(self) -> str:
         assert self.plan is not None
         if not self.done:
-            return f"0/{self.plan.pending} tiles after {duration(time.time() - self.begun)}"
+            return f"no tile finished yet, {duration(time.time() - self.begun)} since the workers were started"
         left = (time.time() - self.first) / self.done * (self.plan.pending - self.done)
         return f"{self.done}/{self.plan.pending} tiles, {self._rate()}, {duration(left)} left"
 

@@ -55,6 +55,7 @@ ATTRIBUTES = {
 }
 # A viewer reads chunks. 512 a side rather than 256 writes a 2048 shard in 17 ms instead of 34 (zstd 1, zarr 3.1.6).
 CHUNK_SIDE = (256, 512)
+OURS = {"zarr.json", "0", "tiles"}
 _LEFTOVER = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
 _SHARD = re.compile(r"([0-9]+)/([0-9]+)")
 
@@ -327,7 +328,15 @@ def open_for_writing(
                 except (KeyError, TypeError, ValueError) as error:
                     raise StoreError(f"{path} is damaged: {error}; choose another --out, or --overwrite") from None
                 return store
+            foreign = sorted(e.name for e in Path(path).iterdir() if e.name not in OURS and ".partial" not in e.name)
+            if foreign:
+                raise StoreError(
+                    f"{path} also holds {', '.join(foreign[:3])}: move that away before you --overwrite it"
+                )
             _remove(os.path.realpath(path))  # a symbolic link stays, and leads to the new store
+        inside = next((p for p in Path(path).absolute().parents if _manifest(str(p))), None)
+        if inside:
+            raise StoreError(f"{path} lies inside {inside}, a store itself: choose another --out")
         return _create(path, description, given or {})
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}; choose another --out") from None
@@ -341,7 +350,7 @@ def local_path(path: str | os.PathLike[str]) -> str:
     StoreError
         A URL: this version writes to file systems.
     """
-    text = os.fspath(path)
+    text = os.path.expanduser(os.fspath(path))
     if re.match("[a-zA-Z][a-zA-Z0-9+.-]+:/", text):  # Path("s3://bucket") has lost a slash
         raise StoreError(f"a store is a path on a file system; got {text}")
     if not text or "\0" in text or any(len(os.fsencode(part)) > 255 for part in Path(text).parts):

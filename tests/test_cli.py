@@ -56,7 +56,7 @@ def test_run_shows_plan_link_and_summary_and_leaves_store_and_picture(finished):
         "100 x 120 = 12 k samples, max_iter 100",
         "kernel     numpy\n",
         "6 of 50 x 50; 6 to compute",
-        "lesson.zarr, at most 46.88 kiB",
+        "lesson.zarr, at most 46.88 kiB before compression",
         "2 workers of 1 thread",
         "http://127.0.0.1:",
         "done       6 tiles in",
@@ -192,6 +192,27 @@ def test_a_picture_from_elsewhere_is_left_alone_and_the_run_is_done_all_the_same
         assert (code, json.loads(out)["picture"], json.loads(out)["computed"]) == (0, None, 6)
         assert "no picture will be made" in err
     assert (tmp_path / "photo.png").read_bytes() == b"mine"
+
+
+def test_overwrite_leaves_alone_what_lies_in_or_around_a_store(finished):
+    cwd, _ = finished
+    (cwd / "lesson.zarr/notes.txt").write_text("precious")
+    code, _, err = call("run", LESSON, *SMALL, "--overwrite", cwd=cwd)
+    assert (code, "also holds notes.txt" in err) == (3, True)
+    (cwd / "lesson.zarr/notes.txt").unlink()
+    code, _, err = call("run", LESSON, *SMALL, "--out", "lesson.zarr/sub.zarr", cwd=cwd)
+    assert (code, "lies inside" in err) == (3, True)
+
+
+def test_an_unfinished_store_is_said_to_be_so(finished, tmp_path):
+    import shutil
+
+    shutil.copytree(finished[0] / "lesson.zarr", tmp_path / "a.zarr")
+    (tmp_path / "a.zarr/0/escape_time/c/0/0").unlink()
+    code, _, err = call("checksum", "a.zarr", cwd=tmp_path)
+    assert (code, "1 tiles are not computed yet" in err) == (4, True)
+    code, _, err = call("image", "a.zarr", "a.png", cwd=tmp_path)
+    assert (code, "are grey" in err) == (0, True)
 
 
 def test_files_that_look_like_leftovers_are_not(tmp_path):
