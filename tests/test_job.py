@@ -89,9 +89,12 @@ def test_other_fields_are_stored_beside_an_unchanged_count(client, tmp_path, exp
         md.run(UNIT, tmp_path / "a.zarr", client=client)
 
 
+@pytest.mark.parametrize("cpu", [None, "generic"])
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("tile", [[100, 120], [15, 24]], ids=["1 x 1 tiles", "7 x 5 tiles"])
-def test_any_workers_and_tiles_give_the_same_checksum(tmp_path, expected, workers, tile):
+def test_any_workers_tiles_and_cpu_give_the_same_checksum(tmp_path, expected, monkeypatch, cpu, workers, tile):
+    if cpu:
+        monkeypatch.setenv("NUMBA_CPU_NAME", cpu)  # the workers compile for it
     config = UNIT | {"tile": tile, "kernel": "numba", "cluster": {"kind": "local", "workers": workers}}
     md.run(config, tmp_path / "a.zarr")
     digest = hashlib.sha256(expected.astype("<i4").tobytes()).hexdigest()
