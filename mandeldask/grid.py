@@ -22,7 +22,8 @@ def complex_grid(view: View, chunks: Any = "auto", window: tuple[Range, Range] |
     chunks : anything that Dask takes as chunks
         Block shapes; a block of r x c samples takes 16 r c bytes on the worker that makes it.
     window : ((first row, end), (first column, end)), optional
-        Only these global indices: the samples have the bits that they have in the whole grid.
+        Only these global indices, for a part of a view too large to hold: the samples have the bits that they have in
+        the whole grid.
     """
     ranges = window or ((0, view.shape[0]), (0, view.shape[1]))
     shape = tuple(end - first for first, end in ranges)

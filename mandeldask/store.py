@@ -1,4 +1,4 @@
-"""The field on disk: a Zarr v3 hierarchy in which one tile is one shard, and a tile is done when its shard exists.
+"""The field on disk: a Zarr v3 hierarchy in which one tile is one shard, and a tile is done when its shards exist.
 
     STORE/                root attributes: the field description, under "mandeldask"
       0/escape_time       int32 (y, x); fill value 0 says *not computed*, for no finished sample is 0
@@ -6,7 +6,7 @@
       0/y, 0/x            float64 coordinates
       tiles/seconds, ...  one value a tile, what its driver learned; losing the last seconds of it costs nothing
 
-Storage in three verbs: `create` or `open_for_writing` (metadata, once), `Store.done` (what is there), `Store.write`
+Storage in three verbs: `open_for_writing` (metadata, once), `Store.done` (what is there), `Store.write`
 (one whole shard). This room knows no cluster: a `Store` is a small value that travels to the workers.
 """
 
