@@ -10,11 +10,10 @@ import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -27,24 +26,43 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, ErrorDetails, PydanticKnownError, core_schema
 
+from mandeldask.config.clusters import (
+    KINDS,
+    QUEUES,
+    Cluster,
+    ClusterClass,
+    LocalCluster,
+    Queue,
+    SchedulerAddress,
+    SchedulerFile,
+)
+from mandeldask.config.parts import Path, Section, integer
 from mandeldask.config.strict_yaml import MAX_BYTES, NUMBER, read_yaml
 from mandeldask.config.words import bare, line, show
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import AUTO, KERNELS, MAX_ITER_LIMIT
 from mandeldask.view import MAX_SIDE, Number, Registration, View
 
+__all__ = [
+    "Cluster",
+    "ClusterClass",
+    "Config",
+    "LocalCluster",
+    "Queue",
+    "SchedulerAddress",
+    "SchedulerFile",
+    "ViewDescription",
+    "json_schema",
+    "load",
+    "load_cluster",
+    "parse",
+]
+
 FieldName = Literal["escape_time", "smooth", "distance"]
 MAX_ERRORS = 5
 
+Model = TypeVar("Model", bound=Section)
 Keys = tuple[str | int, ...]  # ("view", "shape", 0) is view.shape[0]
-
-_BYTES = r"[0-9]{1,15}(\.[0-9]{1,15})? ?([kmgtpKMGTP]i?)?[bB]?"  # a part of what dask.utils.parse_bytes reads
-
-
-def _integer(value: Any) -> Any:
-    if isinstance(value, float | Decimal) and float(value).is_integer() and value == int(value):
-        return int(value)  # 1e5
-    return operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
 
 
 def _coordinate(value: Any) -> Any:
@@ -66,40 +84,15 @@ def _fields(value: tuple[FieldName, ...]) -> tuple[FieldName, ...]:
     return value
 
 
-def _byte_size(value: Any) -> str | int:
-    size = _integer(value)
-    if isinstance(size, str) and re.fullmatch(_BYTES, size) and re.search("[1-9]", size):
-        return size
-    if isinstance(size, int) and not isinstance(size, bool) and 0 < size < 10**18:
-        return size
-    raise ValueError("must be a size above zero, a number and a unit")
-
-
-def _path(value: str) -> str:
-    if not value.strip() or not value.isprintable():
-        raise ValueError("must be a path of printable characters")
-    return value
-
-
-Count = Annotated[int, Strict(), Field(ge=1), BeforeValidator(_integer)]
-Side = Annotated[int, Strict(), Field(ge=1, le=MAX_SIDE), BeforeValidator(_integer)]
+Side = Annotated[int, Strict(), Field(ge=1, le=MAX_SIDE), BeforeValidator(integer)]
 Coordinate = Annotated[
     Number,
     PlainValidator(_coordinate),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": f"^{NUMBER}$"}]}),
 ]
-ByteSize = Annotated[
-    str | int,
-    PlainValidator(_byte_size),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^{_BYTES}$"}]}),
-]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ViewDescription(_Section):
+class ViewDescription(Section):
     """Which samples of the complex plane: x and y, or centre and span."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["x", "y"]}, {"required": ["centre", "span"]}]})
@@ -160,27 +153,14 @@ class _Built:
         )
 
 
-class LocalCluster(_Section):
-    """Worker processes on this machine, bound to loopback."""
-
-    kind: Literal["local"] = Field("local", description="Where the workers run.", examples=["local"])
-    workers: Count | None = Field(
-        None, description="Worker processes; one for each usable core when left out.", examples=[4]
-    )
-    threads_per_worker: Count = Field(1, description="Threads of each worker.", examples=[1])
-    memory_limit: ByteSize | None = Field(
-        None, description="Memory of each worker; a fair share when left out.", examples=["4GiB"]
-    )
-
-
-class Config(_Section):
+class Config(Section):
     """A mandeldask run: what to compute, with what, and where to put it."""
 
     view: Annotated[View, _Built()] = Field(
         description="Which samples of the complex plane: x and y, or centre and span; shape; registration.",
         examples=[{"x": [-2, 1], "y": [-1.5, 1.5], "shape": [1000, 1000]}],
     )
-    max_iter: Annotated[int, Strict(), Field(ge=1, le=MAX_ITER_LIMIT), BeforeValidator(_integer)] = Field(
+    max_iter: Annotated[int, Strict(), Field(ge=1, le=MAX_ITER_LIMIT), BeforeValidator(integer)] = Field(
         description="Iterations after which a sample counts as not escaped.", examples=[1000]
     )
     kernel: Annotated[str, Strict(), AfterValidator(_kernel)] = Field(
@@ -201,19 +181,30 @@ class Config(_Section):
         "Chosen for the view and the workers' memory when left out.",
         examples=[[1024, 1024]],
     )
-    cluster: LocalCluster = Field(
-        default_factory=lambda: LocalCluster.model_validate({}),
-        description="Who computes.",
+    cluster: Cluster | None = Field(
+        None,
+        description="Who computes: a local cluster, a scheduler that runs already, a batch system, or any Dask cluster "
+        "class. When left out, the scheduler that Dask's settings name, else a local cluster.",
         examples=[{"kind": "local", "workers": 4}],
     )
-    store: Annotated[str, Strict(), AfterValidator(_path)] | None = Field(
+    store: Path | None = Field(
         None,
         description="Path of the Zarr store to write, from where the command runs; --out overrides it.",
         examples=["run.zarr"],
     )
 
 
-_SECTIONS: dict[Keys, type[_Section]] = {(): Config, ("view",): ViewDescription, ("cluster",): LocalCluster}
+class _ClusterAlone(Section):
+    """A cluster description in a file of its own, read as if it stood in a run description."""
+
+    cluster: Cluster
+
+
+_SECTIONS: dict[Keys, type[Section]] = {
+    (): Config,
+    ("view",): ViewDescription,
+    **{("cluster", kind): model for kind, model in KINDS.items()},
+}
 _KEYS = {section: list(model.model_fields) for section, model in _SECTIONS.items()}
 
 
@@ -235,19 +226,62 @@ def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
         Anything wrong with the file, the overrides or a value: a line for each fault.
     """
     name = os.fspath(path)
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(line(f"{name}: cannot read the run description: {reason}")) from None
-    mapping = read_yaml(data, name)
+    mapping = _read(name, "run description")
     if mapping is None:
         raise ConfigError(line(f"{name}: is empty; a run description needs at least view and max_iter"))
     changes = dict(_split(override) for override in overrides)
     if isinstance(mapping, dict):
         _apply(mapping, changes)
-    return _check(mapping, name, changes)
+    return _check(Config, mapping, name, changes)
+
+
+def _read(path: str, what: str) -> Any:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(line(f"{path}: cannot read the {what}: {reason}")) from None
+    return read_yaml(data, path)
+
+
+def load_cluster(cluster: str | os.PathLike[str] | Mapping[str, Any] | Cluster) -> Cluster:
+    """Read and check a cluster description: a scheduler's address, the path of a YAML file, or a mapping.
+
+    The file holds what `cluster:` holds in a run description; a run description does too, for its `cluster:`. A file
+    that ends in .json is what `dask scheduler --scheduler-file` writes.
+
+    Raises
+    ------
+    ConfigError
+        Anything wrong with the text, the file or a value: a line for each fault.
+    """
+    if isinstance(cluster, Section):
+        return cluster
+    if isinstance(cluster, Mapping):
+        return _check(_ClusterAlone, {"cluster": dict(cluster)}, "cluster description", ()).cluster
+    mapping: Any
+    text = os.fspath(cluster)
+    if "://" in text:
+        mapping, source = {"kind": "address", "address": text}, "--cluster"
+    elif text == "local":
+        mapping, source = {"kind": "local"}, "--cluster"
+    elif text.endswith(".json"):
+        mapping, source = {"kind": "scheduler-file", "path": text}, "--cluster"
+    else:
+        if not os.path.exists(text):
+            raise ConfigError(
+                line(
+                    f"--cluster takes the address of a scheduler (tcp://HOST:PORT), a YAML file, a scheduler file "
+                    f"(.json) or the word local; there is no file {show(text)}"
+                )
+            )
+        mapping, source = _read(text, "cluster description"), text
+        if isinstance(mapping, dict) and "cluster" in mapping:
+            mapping = mapping["cluster"]
+        if not isinstance(mapping, dict):
+            raise ConfigError(line(f"{text}: a cluster description is a mapping, KEY: VALUE; got {show(mapping)}"))
+    return _check(_ClusterAlone, {"cluster": mapping}, source, ()).cluster
 
 
 def parse(mapping: Mapping[str, Any], source: str = "run description", overrides: Iterable[str] = ()) -> Config:
@@ -264,7 +298,7 @@ def parse(mapping: Mapping[str, Any], source: str = "run description", overrides
     changed = copy.deepcopy(dict(mapping)) if changes else mapping
     if isinstance(changed, dict):
         _apply(changed, changes)
-    return _check(changed, source, changes)
+    return _check(Config, changed, source, changes)
 
 
 def json_schema() -> dict[str, Any]:
@@ -297,14 +331,15 @@ def _apply(mapping: dict[Any, Any], changes: Mapping[tuple[str, ...], Any]) -> N
         section[keys[-1]] = value
 
 
-def _check(mapping: Any, source: str, changes: Collection[tuple[str, ...]]) -> Config:
+def _check(model: type[Model], mapping: Any, source: str, changes: Collection[tuple[str, ...]]) -> Model:
     try:
-        return Config.model_validate(dict(mapping) if isinstance(mapping, Mapping) else mapping)
+        return model.model_validate(dict(mapping) if isinstance(mapping, Mapping) else mapping)
     except ValidationError as error:
         faults = error.errors(include_url=False)
     lines = []
     for fault in faults[:MAX_ERRORS]:
-        set_here = fault["loc"] and any(all(map(operator.eq, keys, fault["loc"])) for keys in changes)
+        keys, _ = _place(fault["loc"])
+        set_here = keys and any(all(map(operator.eq, changed, keys)) for changed in changes)
         lines.append(line(f"{source}{' with --set' if set_here else ''}: {_explain(fault)}"))
     if len(faults) > MAX_ERRORS:
         lines.append(line(f"{source}: and {len(faults) - MAX_ERRORS} more"))
@@ -323,33 +358,45 @@ _RULES = {
     "string_type": "must be text (in quotes if it looks like a number)",
     "too_long": "must have {max_length} values",
     "tuple_type": "must be a list",
+    "union_tag_invalid": "must be a mapping, KEY: VALUE",
     "value_error": "{error}",
 }
 
 
+def _place(location: Keys) -> tuple[Keys, Keys]:
+    """The keys of a fault as the file has them, and the section of its last name; a cluster's kind is no key."""
+    if location[:1] == ("cluster",) and location[1:2] and location[1] in KINDS:
+        return ("cluster", *location[2:]), location[:2]
+    names = tuple(key for key in location if isinstance(key, str))
+    return location, names[:-1]
+
+
 def _explain(fault: ErrorDetails) -> str:
     """Key, rule, value and remedy of one fault."""
-    keys: Keys = fault["loc"]
+    keys, section = _place(fault["loc"])
     context = fault.get("ctx", {})
     rule = _RULES[fault["type"]].format_map(context) if fault["type"] in _RULES else fault["msg"]
     key = "".join(f"[{k}]" if isinstance(k, int) else f".{bare(k)}" for k in keys).lstrip(".")
     if isinstance(context.get("error"), ConfigError):  # by View, which names the key and the value
         return f"{key}.{rule}" if re.split(r"\W", rule)[0] in _KEYS[keys] else f"{key}: {rule}"
     if fault["type"] == "extra_forbidden":
-        return f"{key} {rule}{_did_you_mean(keys[-1], keys[:-1])}. Permitted: {', '.join(_KEYS[keys[:-1]])}"
+        return f"{key} {rule}{_did_you_mean(keys[-1], section)}. Permitted: {', '.join(_KEYS[section])}"
+    if fault["type"] == "union_tag_invalid" and isinstance(fault["input"], dict):
+        kinds = ", ".join(kind for name in KINDS for kind in (QUEUES if name == "queue" else (name,)))
+        return f"{key}.kind must be one of {kinds}; got {show(fault['input'].get('kind'))}"
     got = "" if fault["type"] == "missing" else f"; got {show(fault['input'])}"
-    return f"{key} {rule}{got}{_example(keys, fault['type'])}".lstrip()
+    return f"{key} {rule}{got}{_example(keys, section, fault['type'])}".lstrip()
 
 
 def _did_you_mean(word: object, section: Keys) -> str:
     close = difflib.get_close_matches(str(word)[:50].lower(), _KEYS[section], n=1)
-    close += [".".join(map(str, (*other, word))) for other, names in _KEYS.items() if word in names]
+    close += [".".join(map(str, (*other[:1], word))) for other, names in _KEYS.items() if word in names]
     return f"; did you mean {close[0]}" if close else ""
 
 
-def _example(keys: Keys, fault: str) -> str:
-    names = tuple(key for key in keys if isinstance(key, str))
-    field = _SECTIONS[names[:-1]].model_fields.get(names[-1]) if names and names[:-1] in _SECTIONS else None
+def _example(keys: Keys, section: Keys, fault: str) -> str:
+    names = [key for key in keys if isinstance(key, str)]
+    field = _SECTIONS[section].model_fields.get(names[-1]) if names and section in _SECTIONS else None
     if not field or not field.examples or fault == "literal_error":
         return ""
     return f"; for example {names[-1]}: {json.dumps(field.examples[0])}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 from distributed import Client
@@ -44,6 +44,7 @@ __all__ = [
     "run",
 ]
 
+AnyCluster = configs.Cluster | Mapping[str, Any] | str | os.PathLike[str]
 AnyConfig = configs.Config | Mapping[str, Any] | str | os.PathLike[str]
 
 
@@ -53,6 +54,7 @@ def run(
     *,
     overrides: Sequence[str] = (),
     overwrite: bool = False,
+    cluster: AnyCluster | None = None,
     client: Client | None = None,
     tell: Observer = ignore,
 ) -> Summary:
@@ -68,6 +70,8 @@ def run(
         Changes to the description, as the command line's --set.
     overwrite : bool
         Replace the store that is there, if it is one of mandeldask's.
+    cluster : path of a YAML file, address of a scheduler, or mapping, optional
+        Who computes; takes precedence over the description's.
     client : distributed.Client, optional
         A cluster that is already there; by default the one described is started and ended.
     tell : callable, optional
@@ -88,22 +92,28 @@ def run(
     config = _load(config, overrides)
     if out is not None:
         config = config.model_copy(update={"store": os.fspath(out)})
-    size = clusters.size_of_client(client) if client else clusters.size_of(config.cluster)
+    described = clusters.resolve(configs.load_cluster(cluster) if cluster else config.cluster)
     kernel, reason = choose(config.kernel, config.view)
     tell(Preparing(kernel, reason))
     block_function = KERNELS[kernel](config.max_iter, config.fields, config.view)
-    plan = make_plan(config, kernel, size, overwrite)
-    tell(plan)
-    ledger = Ledger(plan.store)
-    with ledger.kept():
+    with ExitStack() as stack:
+        size = None if client else clusters.size_of(described)
+        if size is None:  # only the scheduler knows
+            client = client or stack.enter_context(clusters.connect(described))
+            clusters.wait_for_worker(client)
+            size = clusters.size_of_client(client)
+        plan = make_plan(config, kernel, size, overwrite)
+        tell(plan)
+        ledger = Ledger(plan.store)
+        stack.enter_context(ledger.kept())
         failed: list[Tile] = []
         if plan.pending:
-            with nullcontext(client) if client else clusters.connect(config.cluster) as connected:
-                tell(Started(connected.dashboard_link))
-                clusters.wait_for_worker(connected)
-                driver = Driver(connected, plan.store, block_function, size.threads, ledger, tell)
-                driver.run(~plan.store.done())
-                failed = driver.failed
+            client = client or stack.enter_context(clusters.connect(described))
+            tell(Started(client.dashboard_link))
+            clusters.wait_for_worker(client)
+            driver = Driver(client, plan.store, block_function, size.threads, ledger, tell)
+            driver.run(~plan.store.done())
+            failed = driver.failed
         summary = _summarise(plan, ledger, failed)
     try:
         plan.store.finish()
@@ -117,13 +127,13 @@ def resume(
     store: str | os.PathLike[str],
     *,
     kernel: str = AUTO,
-    cluster: Mapping[str, Any] | None = None,
+    cluster: AnyCluster | None = None,
     client: Client | None = None,
     tell: Observer = ignore,
 ) -> Summary:
     """Compute what is missing of a store, with any kernel on any cluster: the bits are the same. See `run`."""
-    config = configs.parse(of_store(store, kernel, cluster), source=f"resume {os.fspath(store)}")
-    return run(config, client=client, tell=tell)
+    config = configs.parse(of_store(store, kernel), source=f"resume {os.fspath(store)}")
+    return run(config, cluster=cluster, client=client, tell=tell)
 
 
 def _load(config: AnyConfig, overrides: Sequence[str]) -> configs.Config:

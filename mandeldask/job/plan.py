@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 import numpy as np
 from dask.utils import format_bytes
@@ -94,7 +93,7 @@ def _store_at(path: str) -> Store | None:
         return None
 
 
-def of_store(path: str | os.PathLike[str], kernel: str, cluster: Mapping[str, object] | None) -> dict[str, object]:
+def of_store(path: str | os.PathLike[str], kernel: str) -> dict[str, object]:
     """The run description, as a mapping, that goes on with a store."""
     store = open_store(path)
     d = store.description
@@ -106,5 +105,4 @@ def of_store(path: str | os.PathLike[str], kernel: str, cluster: Mapping[str, ob
         "tile": list(d.tile),
         "store": store.path,
         "kernel": kernel,
-        "cluster": dict(cluster or {"kind": "local"}),
     }

@@ -1,63 +1,37 @@
-"""cluster description -> a connected Client, on loopback only."""
+"""Worker processes on this machine, bound to loopback."""
 
 from __future__ import annotations
 
 import logging
 import signal
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import current_process, resource_tracker
 
 import dask
+import distributed
 from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
-from distributed import Client, LocalCluster, Status
+from distributed import Client
 from distributed.system import MEMORY_LIMIT
 
-from mandeldask.config import LocalCluster as LocalDescription
+from mandeldask.cluster.size import Size
+from mandeldask.config import LocalCluster
 from mandeldask.errors import ClusterError
 
 LOOPBACK = "127.0.0.1"
-WORKER_START_SECONDS = 60
 
 
-@dataclass(frozen=True)
-class Size:
-    """How much of a machine a cluster gives."""
-
-    workers: int
-    threads_per_worker: int
-    memory_limit: int  # bytes a worker
-
-    @property
-    def threads(self) -> int:
-        return self.workers * self.threads_per_worker
-
-
-def size_of(cluster: LocalDescription) -> Size:
+def size_of(cluster: LocalCluster) -> Size:
     """The size a local cluster will have: left-out values come from this machine's usable cores and memory."""
     workers = cluster.workers or max(1, CPU_COUNT // cluster.threads_per_worker)
     limit = parse_bytes(cluster.memory_limit) if cluster.memory_limit else MEMORY_LIMIT // workers
     return Size(workers, cluster.threads_per_worker, limit)
 
 
-def size_of_client(client: Client) -> Size:
-    """The size of the cluster a client is connected to; the smallest worker speaks for all."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    if not workers:
-        raise ClusterError("the cluster has no workers; start some, or wait for them with client.wait_for_workers(1)")
-    return Size(
-        len(workers),
-        max(1, round(sum(w["nthreads"] for w in workers) / len(workers))),
-        min(w["memory_limit"] or MEMORY_LIMIT for w in workers),
-    )
-
-
 @contextmanager
-def connect(cluster: LocalDescription) -> Iterator[Client]:
+def started(cluster: LocalCluster) -> Iterator[Client]:
     """A client of a new local cluster that ends with the context; all of it listens on loopback alone.
 
     The workers come up while the caller goes on: `wait_for_worker` waits for the first.
@@ -71,7 +45,7 @@ def connect(cluster: LocalDescription) -> Iterator[Client]:
         warnings.filterwarnings("ignore", message="Port .* is already in use")
         try:
             with _signals_kept_from_children():
-                local = LocalCluster(
+                local = distributed.LocalCluster(
                     n_workers=0,
                     threads_per_worker=size.threads_per_worker,
                     memory_limit=size.memory_limit,
@@ -84,30 +58,6 @@ def connect(cluster: LocalDescription) -> Iterator[Client]:
         with local, Client(local) as client:
             local.scale(size.workers)
             yield client
-
-
-def wait_for_worker(client: Client, timeout: float = WORKER_START_SECONDS) -> None:
-    """Wait until one worker is there.
-
-    Raises
-    ------
-    ClusterError
-        None came in time, or all of a local cluster's ended while they started.
-    """
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        try:
-            client.wait_for_workers(1, timeout=0.5)
-        except TimeoutError:
-            nannies = getattr(client.cluster, "workers", {}).values()
-            if nannies and all(nanny.status is Status.failed for nanny in nannies):
-                raise ClusterError(
-                    "no worker could be started: each ended while it imported the calling script. "
-                    'A script that runs mandeldask needs `if __name__ == "__main__":` around what it does'
-                ) from None
-        else:
-            return
-    raise ClusterError(f"no worker came up within {timeout:.0f} s") from None
 
 
 def leave_if_being_spawned() -> None:

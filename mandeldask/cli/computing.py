@@ -1,0 +1,175 @@
+"""The commands that compute: run and resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mandeldask.cli.ends import EXIT_FAILED_TILES, signals_end_in_order
+from mandeldask.cli.looking import draw
+from mandeldask.cli.options import cluster_option
+from mandeldask.errors import ConfigError, MandeldaskError
+
+if TYPE_CHECKING:
+    from mandeldask.job import Observer, Summary
+    from mandeldask.progress import Screen
+
+PICTURE_SIDE = 2048  # of the picture that a run makes; `mandeldask image` makes larger ones
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--quiet, --json and the picture: the same for every command that computes."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object, and nothing else."),
+        click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors."),
+        click.option("--no-image", is_flag=True, help="Make no picture."),
+        click.option("--image", type=click.Path(), help="The picture; by default it stands beside the store."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("config", type=click.Path())
+@click.option("--out", "-o", type=click.Path(), help="The store; takes precedence over the description's.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key of the description, e.g. --set view.shape=[4096,4096]; may be repeated.",
+)
+@cluster_option
+@click.option("--overwrite", is_flag=True, help="Replace the store that is there, if it is one of mandeldask's.")
+@output_options
+@click.pass_context
+def run(
+    ctx: click.Context,
+    /,
+    config: str,
+    out: str | None,
+    overrides: tuple[str, ...],
+    cluster: str | None,
+    overwrite: bool,
+    **output: Any,
+) -> None:
+    """Compute the field that CONFIG (a YAML file) describes; on a store of the same field, what is missing."""
+    from mandeldask import job
+
+    def compute(tell: Observer) -> Summary:
+        return job.run(config, out, overrides=overrides, overwrite=overwrite, cluster=cluster, tell=tell)
+
+    _compute(ctx, compute, **output)
+
+
+@click.command()
+@click.argument("store", type=click.Path())
+@click.option("--kernel", default="auto", show_default=True, help="Any kernel: all give the same bits.")
+@cluster_option
+@click.option("--workers", type=int, help="Worker processes on this machine; by default one a usable core.")
+@output_options
+@click.pass_context
+def resume(
+    ctx: click.Context,
+    /,
+    store: str,
+    kernel: str,
+    cluster: str | None,
+    workers: int | None,
+    **output: Any,
+) -> None:
+    """Compute what is missing of STORE, and only that."""
+    from mandeldask import job
+
+    if cluster and workers:
+        raise ConfigError("--cluster and --workers exclude each other; give one")
+    described = {"kind": "local", "workers": workers} if workers is not None else cluster
+
+    def compute(tell: Observer) -> Summary:
+        return job.resume(store, kernel=kernel, cluster=described, tell=tell)
+
+    _compute(ctx, compute, **output)
+
+
+def _compute(
+    ctx: click.Context,
+    compute: Callable[[Observer], Summary],
+    *,
+    as_json: bool,
+    quiet: bool,
+    no_image: bool,
+    image: str | None,
+) -> None:
+    """Run a computation under a screen, then make the picture; ends with the exit code."""
+    from mandeldask.image import check_path
+    from mandeldask.job import Event, Plan
+    from mandeldask.progress import Screen, shown
+
+    ctx.obj["json"] = as_json
+    if no_image and image:
+        raise ConfigError("--image and --no-image exclude each other; give one")
+    if image:
+        check_path(image)
+    screen: Screen | None = None if quiet or as_json else Screen()
+    picture: str | None = None
+
+    def tell(event: Event) -> None:
+        nonlocal picture
+        if isinstance(event, Plan):
+            ctx.obj["store"] = shlex.quote(shown(event.store.path))
+            picture = None if no_image else _picture_path(event.store.path, image)
+        if screen:
+            screen(event)
+
+    with signals_end_in_order(), screen or nullcontext():
+        summary = compute(tell)
+        if picture:
+            picture = _picture(summary, picture, screen)
+    if as_json:
+        click.echo(json.dumps({**asdict(summary), "efficiency": summary.efficiency, "picture": picture}))
+    if screen:
+        store = shlex.quote(shown(summary.store))
+        screen.line("next", f"mandeldask image {store} large.png    the picture, one pixel a sample")
+        screen.line("", f'xarray.open_zarr("{shown(summary.store)}", group="0")    the numbers')
+    if summary.failed:
+        ctx.exit(EXIT_FAILED_TILES)
+
+
+def _picture_path(store: str, asked: str | None) -> str | None:
+    """Where a run's picture goes: as asked, else beside the store, unless something not ours is there already."""
+    from mandeldask.image import check_path, is_ours
+
+    if asked:
+        return asked
+    path = f"{store.rstrip('/').removesuffix('.zarr')}.png"
+    try:
+        check_path(path)
+        problem = "" if not os.path.lexists(path) or is_ours(path) else f"{path} is there already, from elsewhere"
+    except (MandeldaskError, OSError) as error:
+        problem = str(error)
+    if problem:
+        click.echo(f"mandeldask: no picture will be made: {problem}; name one with --image", err=True)
+    return None if problem else path
+
+
+def _picture(summary: Summary, path: str, screen: Screen | None) -> str | None:
+    """Draw the picture of a finished run; what goes wrong is told, and takes nothing from the run."""
+    from mandeldask.progress import shown
+    from mandeldask.store import open_store
+
+    try:
+        draw(open_store(summary.store), path, screen is not None and sys.stderr.isatty(), size=PICTURE_SIDE)
+    except MandeldaskError as error:
+        click.echo(f"mandeldask: no picture: {error}", err=True)
+        return None
+    if screen:
+        screen.line("picture", shown(path))
+    return path

@@ -1,0 +1,62 @@
+"""cluster description -> a connected Client. What we start listens on loopback unless the description names more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dask
+from distributed import Client
+
+from mandeldask.cluster import local, running
+from mandeldask.cluster.local import leave_if_being_spawned
+from mandeldask.cluster.size import Size, size_of_client
+from mandeldask.cluster.wait import wait_for_worker
+from mandeldask.config import Cluster, LocalCluster, SchedulerAddress, SchedulerFile
+from mandeldask.errors import ClusterError
+
+__all__ = [
+    "Size",
+    "connect",
+    "leave_if_being_spawned",
+    "resolve",
+    "size_of",
+    "size_of_client",
+    "wait_for_worker",
+]
+
+
+def resolve(cluster: Cluster | None) -> Cluster:
+    """The cluster described; where none is, the scheduler that Dask's settings name, else a local cluster."""
+    if cluster is not None:
+        return cluster
+    address = dask.config.get("scheduler-address", None)
+    if address:
+        return SchedulerAddress.model_validate({"kind": "address", "address": address})
+    return LocalCluster.model_validate({})
+
+
+def size_of(cluster: Cluster) -> Size | None:
+    """The size a cluster will have, as far as its description tells: None where only the scheduler knows."""
+    return local.size_of(cluster) if isinstance(cluster, LocalCluster) else None
+
+
+@contextmanager
+def connect(cluster: Cluster) -> Iterator[Client]:
+    """A client of the cluster described. What was started for it ends with the context; what ran already stays.
+
+    The workers may still come up while the caller goes on: `wait_for_worker` waits for the first.
+
+    Raises
+    ------
+    ClusterError
+        It cannot be started or reached: why, and what to do.
+    """
+    if isinstance(cluster, LocalCluster):
+        connected = local.started(cluster)
+    elif isinstance(cluster, SchedulerAddress | SchedulerFile):
+        connected = running.connected(cluster)
+    else:
+        raise ClusterError(f"no clusters of kind {cluster.kind} yet")
+    with connected as client:
+        yield client

@@ -1,0 +1,35 @@
+"""How much of a machine a cluster gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from distributed import Client
+from distributed.system import MEMORY_LIMIT
+
+from mandeldask.errors import ClusterError
+
+
+@dataclass(frozen=True)
+class Size:
+    """Workers, the threads of each, and the memory of each."""
+
+    workers: int
+    threads_per_worker: int
+    memory_limit: int  # bytes a worker
+
+    @property
+    def threads(self) -> int:
+        return self.workers * self.threads_per_worker
+
+
+def size_of_client(client: Client) -> Size:
+    """The size of the cluster a client is connected to; the smallest worker speaks for all."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if not workers:
+        raise ClusterError("the cluster has no workers; start some, or wait for them with client.wait_for_workers(1)")
+    return Size(
+        len(workers),
+        max(1, round(sum(w["nthreads"] for w in workers) / len(workers))),
+        min(w["memory_limit"] or MEMORY_LIMIT for w in workers),
+    )
