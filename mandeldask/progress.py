@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import threading
 import time
@@ -21,6 +20,7 @@ from rich.progress import (
 )
 
 from mandeldask.job import Event, Plan, Preparing, Started, Summary, TileDone, TileFailed
+from mandeldask.words import count, duration, plural, shown
 
 COMPILE_SECONDS = 1.5  # a kernel that takes longer to make ready is being compiled
 PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
@@ -75,7 +75,7 @@ class Screen:
                 if self.compiling:
                     self.compiling.cancel()
                 self._plan(event)
-            case Started(dashboard):
+            case Started(dashboard=dashboard):
                 self._started(dashboard)
             case TileDone(record):
                 self.done += 1
@@ -170,31 +170,3 @@ class Screen:
             share = s.not_escaped / s.samples
             self.line("set", f"{share:.4%} of the samples did not escape within {max_iter} iterations{area}")
         self.line("store", shown(s.store))
-
-
-def shown(path: str) -> str:
-    """A path as a user would type it from here."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith(os.pardir) else relative
-
-
-def plural(n: int, noun: str) -> str:
-    """1 tile, 2 tiles."""
-    return f"{n} {noun}{'' if n == 1 else 's'}"
-
-
-def count(value: float) -> str:
-    """A large number in three digits, with the SI prefix as a word would have it: 1.05 G."""
-    for factor, prefix in ((1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= factor:
-            return f"{value / factor:.3g}{prefix}"
-    return f"{value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

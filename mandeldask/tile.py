@@ -12,6 +12,7 @@ from distributed import get_worker
 from numpy.typing import NDArray
 
 from mandeldask.kernels import BlockFunction
+from mandeldask.messages import Grid, thumbnail
 from mandeldask.store import Store, Tile
 from mandeldask.view import Range, View
 
@@ -32,6 +33,7 @@ class Record:
     worker: str
     started: float  # Unix time on the worker
     finished: float
+    thumbnail: bytes = b""  # every k-th sample: `messages.thumbnail`
 
 
 RECORD = np.dtype(
@@ -45,6 +47,7 @@ RECORD = np.dtype(
         ("worker", "U64"),
         ("started", "float64"),
         ("finished", "float64"),
+        ("thumbnail", "O"),
     ]
 )
 
@@ -57,7 +60,8 @@ def compute_tile(block_function: BlockFunction, store: Store, tile: Tile) -> NDA
     store.write(tile, block)
     escape_time = block["escape_time"] if block.dtype.names else block
     result = statistics(escape_time, d.max_iter)
-    return np.array([[(tile, seconds, *result, get_worker().address, started, time.time())]], RECORD)
+    preview = thumbnail(escape_time, Grid(d.shape, d.tile), tile, d.max_iter)
+    return np.array([[(tile, seconds, *result, get_worker().address, started, time.time(), preview)]], RECORD)
 
 
 def compute(view: View, rows: Range, columns: Range, block_function: BlockFunction) -> tuple[NDArray[Any], float]:

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +19,7 @@ from mandeldask.cli.options import cluster_option
 from mandeldask.errors import ConfigError, MandeldaskError
 
 if TYPE_CHECKING:
-    from mandeldask.job import Observer, Summary
+    from mandeldask.job import Observer, Started, Summary
     from mandeldask.progress import Screen
 
 PICTURE_SIDE = 2048  # of the picture that a run makes; `mandeldask image` makes larger ones
@@ -110,8 +110,9 @@ def _compute(
 ) -> None:
     """Run a computation under a screen, then make the picture; ends with the exit code."""
     from mandeldask.image import check_path
-    from mandeldask.job import Event, Plan
-    from mandeldask.progress import Screen, shown
+    from mandeldask.job import Event, Plan, Started
+    from mandeldask.progress import Screen
+    from mandeldask.words import shown
 
     ctx.obj["json"] = as_json
     if no_image and image:
@@ -126,6 +127,8 @@ def _compute(
         if isinstance(event, Plan):
             ctx.obj["store"] = shlex.quote(shown(event.store.path))
             picture = None if no_image else _picture_path(event.store.path, image)
+        if isinstance(event, Started):
+            event = _with_page(event)
         if screen:
             screen(event)
 
@@ -141,6 +144,17 @@ def _compute(
         screen.line("", f'xarray.open_zarr("{shown(summary.store)}", group="0")    the numbers')
     if summary.failed:
         ctx.exit(EXIT_FAILED_TILES)
+
+
+def _with_page(event: Started) -> Started:
+    """Put our page into the dashboard; the event with the link to look at."""
+    from mandeldask import dashboard
+
+    problem = dashboard.install(event.client)
+    if problem:
+        click.echo(f"mandeldask: no picture in the dashboard: {problem}", err=True)
+        return event
+    return replace(event, dashboard=dashboard.link(event.client))
 
 
 def _picture_path(store: str, asked: str | None) -> str | None:
@@ -162,8 +176,8 @@ def _picture_path(store: str, asked: str | None) -> str | None:
 
 def _picture(summary: Summary, path: str, screen: Screen | None) -> str | None:
     """Draw the picture of a finished run; what goes wrong is told, and takes nothing from the run."""
-    from mandeldask.progress import shown
     from mandeldask.store import open_store
+    from mandeldask.words import shown
 
     try:
         draw(open_store(summary.store), path, screen is not None and sys.stderr.isatty(), size=PICTURE_SIDE)

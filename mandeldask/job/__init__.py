@@ -11,19 +11,23 @@ from distributed import Client
 
 from mandeldask import cluster as clusters
 from mandeldask import config as configs
+from mandeldask.job.broadcast import Broadcast
 from mandeldask.job.driver import Driver
 from mandeldask.job.events import (
     Event,
     Observer,
     Plan,
     Preparing,
+    Progress,
     Started,
     Summary,
     TileDone,
     TileFailed,
+    both,
     ignore,
 )
 from mandeldask.job.ledger import Ledger, cannot_write, name_of
+from mandeldask.job.pace import Pace
 from mandeldask.job.plan import make_plan, of_store
 from mandeldask.kernels import AUTO, KERNELS, choose
 from mandeldask.store import Tile
@@ -34,6 +38,7 @@ __all__ = [
     "Observer",
     "Plan",
     "Preparing",
+    "Progress",
     "Record",
     "Started",
     "Summary",
@@ -75,7 +80,8 @@ def run(
     client : distributed.Client, optional
         A cluster that is already there; by default the one described is started and ended.
     tell : callable, optional
-        Is given each event as it happens: `Preparing`, `Plan`, `Started`, `TileDone`, `TileFailed`, `Summary`.
+        Is given each event as it happens: `Preparing`, `Plan`, `Started`, `TileDone`, `TileFailed`, `Progress`,
+        `Summary`.
 
     Returns
     -------
@@ -109,10 +115,12 @@ def run(
         failed: list[Tile] = []
         if plan.pending:
             client = client or stack.enter_context(clusters.connect(described))
-            tell(Started(client.dashboard_link))
+            tell(Started(client.dashboard_link, client))
+            done = plan.store.done()
+            broadcast = stack.enter_context(Broadcast(client, plan, ledger.columns, done))
             clusters.wait_for_worker(client)
-            driver = Driver(client, plan.store, block_function, size.threads, ledger, tell)
-            driver.run(~plan.store.done())
+            driver = Driver(client, plan.store, block_function, size.threads, ledger, Pace(plan, both(tell, broadcast)))
+            driver.run(~done)
             failed = driver.failed
         summary = _summarise(plan, ledger, failed)
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from distributed import Client
+
 from mandeldask.cluster import Size
 from mandeldask.store import Store, Tile
 from mandeldask.tile import Record
@@ -46,9 +48,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Started:
-    """The scheduler is up; its workers may still be coming."""
+    """The scheduler is up; its workers may still be coming. `client` is for observers that live on the scheduler."""
 
     dashboard: str
+    client: Client
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,19 @@ class TileFailed:
     attempt: int
     error: str
     final: bool
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far this run is and how fast it goes; told about once a second."""
+
+    done: int  # tiles, in this run
+    pending: int
+    failed: int
+    samples_per_second: float
+    iterations_per_second: float
+    seconds_left: float | None  # None until a tile is done
+    workers: int
 
 
 @dataclass(frozen=True)
@@ -91,9 +107,19 @@ class Summary:
         return self.kernel_seconds / (self.threads * self.seconds) if self.seconds else 0.0
 
 
-Event = Preparing | Plan | Started | TileDone | TileFailed | Summary
+Event = Preparing | Plan | Started | TileDone | TileFailed | Progress | Summary
 Observer = Callable[[Event], None]
 
 
 def ignore(event: Event, /) -> None:
     """The observer of a run that nobody watches."""
+
+
+def both(first: Observer, second: Observer) -> Observer:
+    """One observer of two, the first told first."""
+
+    def tell(event: Event) -> None:
+        first(event)
+        second(event)
+
+    return tell

@@ -9,6 +9,7 @@ import numpy as np
 
 from mandeldask.job.order import Window
 from mandeldask.kernels import BlockFunction
+from mandeldask.messages import job_id, key_name
 from mandeldask.store import Store
 from mandeldask.tile import RECORD, compute_tile
 
@@ -19,7 +20,8 @@ def window_records(store: Store, window: Window, block_function: BlockFunction) 
     The graph is written out: what `map_blocks` adds to a function that wants to know its block makes each worker import
     dask.array before its first task, a second that a short run notices.
     """
-    name = f"escape-time-tile-{uuid.uuid4().hex}"  # never a result that another run left on the cluster
+    # never a result that another run left on the cluster
+    name = key_name(job_id(store.identity, store.path), window.first, uuid.uuid4().hex)
     rows, columns = (range(first, end) for first, end in zip(window.first, window.end, strict=True))
     graph = {
         (name, i, j): (compute_tile, block_function, store, (row, column))

@@ -1,0 +1,33 @@
+"""Numbers, spans of time and paths as a person says them."""
+
+from __future__ import annotations
+
+import os
+
+
+def shown(path: str) -> str:
+    """A path as a user would type it from here."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith(os.pardir) else relative
+
+
+def plural(n: int, noun: str) -> str:
+    """1 tile, 2 tiles."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def count(value: float) -> str:
+    """A large number in three digits, with the SI prefix as a word would have it: 1.05 G."""
+    for factor, prefix in ((1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= factor:
+            return f"{value / factor:.3g}{prefix}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
