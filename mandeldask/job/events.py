@@ -52,6 +52,15 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Expected:
+    """What the tiles are expected to cost, from a coarse look at the view; of small jobs nothing is known before."""
+
+    seconds: float  # until the last tile is done, dear ones first
+    seconds_by_row: float  # the same, row by row
+    spread: float  # the dearest tile over the median one
+
+
+@dataclass(frozen=True)
 class TileDone:
     record: Record
 
@@ -64,6 +73,19 @@ class TileFailed:
     attempt: int
     error: str
     final: bool
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is; told about once a second."""
+
+    done: int  # tiles, in this run
+    pending: int
+    failed: int  # given up
+    samples_per_second: float
+    iterations_per_second: float
+    seconds_left: float | None  # None until a tile is done
+    workers: int
 
 
 @dataclass(frozen=True)
@@ -91,7 +113,7 @@ class Summary:
         return self.kernel_seconds / (self.threads * self.seconds) if self.seconds else 0.0
 
 
-Event = Preparing | Plan | Started | TileDone | TileFailed | Summary
+Event = Preparing | Plan | Started | Expected | TileDone | TileFailed | Progress | Summary
 Observer = Callable[[Event], None]
 
 
