@@ -23,3 +23,9 @@ class ClusterError(MandeldaskError):
     """A cluster that cannot be started, was lost, or is too small for the tiles."""
 
     exit_code = 5
+
+
+class JobCancelledError(MandeldaskError):
+    """A submitted job that was cancelled before its end."""
+
+    exit_code = 130

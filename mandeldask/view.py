@@ -112,23 +112,23 @@ class View:
         rows, columns = (n - 1 if self.registration == "gridline" else n for n in self.shape)
         return (self.x[1] - self.x[0]) / columns * (self.y[1] - self.y[0]) / rows if rows and columns else 0.0
 
-    def axis(self, name: Literal["y", "x"], window: Range | None = None) -> NDArray[np.float64]:
-        """Coordinates of the samples `window` = [first, last) along one axis (all by default), shape (last - first,).
+    def axis(self, name: Literal["y", "x"], window: Range | None = None, stride: int = 1) -> NDArray[np.float64]:
+        """Coordinates of the samples `window` = [first, last) along one axis (all by default), each or every `stride`.
 
         Gridline: start + i * step, the last sample on the bound: the operations, and so the bits, of `numpy.linspace`.
         Pixel: start + (i + 1/2) * step.
         """
         (start, stop), n = (self.y, self.shape[0]) if name == "y" else (self.x, self.shape[1])
         first, last = window or (0, n)
-        i = np.arange(first, last, dtype=np.float64)
+        i = np.arange(first, last, stride, dtype=np.float64)
         if self.registration == "pixel":
             return (i + 0.5) * ((stop - start) / n) + start
         cells = max(n - 1, 1)
         step = (stop - start) / cells
         # linspace divides last where the step would underflow
         coordinates = (i * step if step else i / cells * (stop - start)) + start
-        if n > 1 and first < n <= last:
-            coordinates[n - 1 - first] = stop
+        if n > 1 and first < n <= last and (n - 1 - first) % stride == 0:
+            coordinates[(n - 1 - first) // stride] = stop
         return coordinates
 
     def block(

@@ -18,7 +18,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 import mandeldask as md
 from mandeldask import cluster as clusters
 from mandeldask.config import parse
-from mandeldask.job import TileDone, TileFailed
+from mandeldask.job import Progress, TileDone, TileFailed
 from mandeldask.job.driver import MAX_ATTEMPTS
 from mandeldask.job.ledger import Ledger
 from mandeldask.job.plan import make_plan
@@ -57,7 +57,16 @@ def test_a_run_stores_the_field_and_sums_it_up(client, tmp_path, expected):
     assert summary.not_escaped == np.count_nonzero(expected == 50)
     assert summary.area == pytest.approx(summary.not_escaped / (99 * 119))
     assert 0 < summary.efficiency <= 1
-    assert [type(e).__name__ for e in events] == ["Preparing", "Plan", "Started", *["TileDone"] * TILES, "Summary"]
+    names = [type(e).__name__ for e in events]
+    progress = [e for e in events if isinstance(e, Progress)]
+    assert (progress[-1].done, progress[-1].pending, progress[-1].workers) == (TILES, TILES, 2)
+    assert [name for name in names if name != "Progress"] == [
+        "Preparing",
+        "Plan",
+        "Started",
+        *["TileDone"] * TILES,
+        "Summary",
+    ]
     records = [e.record for e in events if isinstance(e, TileDone)]
     assert sorted(r.tile for r in records) == [(i, j) for i in range(4) for j in range(3)]
     for r in records:

@@ -15,7 +15,7 @@ import click
 
 from mandeldask.cli.ends import EXIT_FAILED_TILES, signals_end_in_order
 from mandeldask.cli.looking import draw
-from mandeldask.cli.options import cluster_option
+from mandeldask.cli.options import cluster_option, description_options
 from mandeldask.errors import ConfigError, MandeldaskError
 
 if TYPE_CHECKING:
@@ -38,17 +38,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@click.argument("config", type=click.Path())
-@click.option("--out", "-o", type=click.Path(), help="The store; takes precedence over the description's.")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a key of the description, e.g. --set view.shape=[4096,4096]; may be repeated.",
-)
-@cluster_option
-@click.option("--overwrite", is_flag=True, help="Replace the store that is there, if it is one of mandeldask's.")
+@description_options
 @output_options
 @click.pass_context
 def run(
@@ -56,6 +46,7 @@ def run(
     /,
     config: str,
     out: str | None,
+    *,
     overrides: tuple[str, ...],
     cluster: str | None,
     overwrite: bool,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import click
 
 cluster_option = click.option(
@@ -10,3 +13,22 @@ cluster_option = click.option(
     help="Who computes: a cluster description (configs/clusters), the address of a scheduler, its scheduler file, or "
     "the word local. By default what the run description names, else DASK_SCHEDULER_ADDRESS, else this machine.",
 )
+
+
+def description_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """CONFIG and what changes it: the same for run and submit."""
+    for option in (
+        click.option("--overwrite", is_flag=True, help="Replace the store that is there, if it is mandeldask's."),
+        cluster_option,
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Change a key of the description, e.g. --set view.shape=[4096,4096]; may be repeated.",
+        ),
+        click.option("--out", "-o", type=click.Path(), help="The store; takes precedence over the description's."),
+        click.argument("config", type=click.Path()),
+    ):
+        command = option(command)
+    return command

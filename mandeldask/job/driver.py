@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -12,10 +13,13 @@ from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 from numpy.typing import NDArray
 
-from mandeldask.errors import ClusterError, StoreError
+from mandeldask.errors import ClusterError, JobCancelledError, StoreError
+from mandeldask.job.cost import Costs
+from mandeldask.job.estimate import Estimate
 from mandeldask.job.events import Observer, TileDone, TileFailed
 from mandeldask.job.ledger import Ledger, cannot_write, name_of
 from mandeldask.job.order import Window, order
+from mandeldask.job.pulse import every
 from mandeldask.job.window import window_records
 from mandeldask.kernels import BlockFunction
 from mandeldask.store import Store, Tile
@@ -26,34 +30,43 @@ MAX_ATTEMPTS = 3
 # of 64 on top it also bounds what the scheduler holds.
 MIN_IN_FLIGHT = 64
 TILES_A_THREAD = 4
+TELL_SECONDS = 1.0
+COUNT_SECONDS = 10.0
 LOST = "the cluster was lost: its scheduler is gone or cancelled the work"
 HOPELESS = 8  # tiles failed for good before any succeeded
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 class Driver:
-    """One pass over the pending tiles of a store. After `run`, `failed` holds the tiles that were given up."""
+    """One pass over the pending tiles of a store. After `run`, `failed` holds the tiles that were given up.
+
+    It needs a client and a store, and nothing else: it works in the process of `mandeldask run` as in a task of a
+    cluster. In one, `home` is the address of the worker it lives on.
+    """
 
     def __init__(
         self,
         client: Client,
         store: Store,
         block_function: BlockFunction,
-        threads: int,
         ledger: Ledger,
         tell: Observer,
+        home: str | None = None,
     ) -> None:
         self.client, self.store, self.block_function = client, store, block_function
-        self.ledger, self.tell = ledger, tell
-        self.low = max(MIN_IN_FLIGHT, TILES_A_THREAD * threads)
+        self.ledger, self.tell, self.home = ledger, tell, home
+        self.workers = self.threads = 0
         self.in_flight: dict[Future, Tile] = {}
         self.again: deque[Tile] = deque()
+        self.suspects: deque[Tile] = deque()  # were computed when their worker died, perhaps by a neighbour's fault
         self.attempts: dict[Tile, int] = {}
+        self.accused: set[Tile] = set()
         self.failed: list[Tile] = []
         self.computed = 0
+        self.cancelled = False
 
-    def run(self, pending: NDArray[np.bool_]) -> None:
-        """Compute the pending tiles.
+    def run(self, pending: NDArray[np.bool_], costs: Costs | None = None) -> None:
+        """Compute the pending tiles, dear ones first where costs are known.
 
         Raises
         ------
@@ -61,37 +74,70 @@ class Driver:
             The disk is full, read-only or failing: nothing else could be written either.
         ClusterError
             The cluster was lost, or no tile can be computed on it.
+        JobCancelledError
+            By `cancel`.
         """
-        windows = order(pending)
+        tile = self.store.description.tile
+        self.estimate = Estimate(pending, costs, tile[0] * tile[1])
+        windows = order(pending, costs)
         completed = as_completed(loop=self.client.loop)
-        self._refill(windows, completed)
+        self._count_threads()
         try:
-            while self.in_flight:
-                self._take_in(completed.next_batch())
+            with every(COUNT_SECONDS, self._count_threads, "threads"), every(TELL_SECONDS, self._progress, "progress"):
                 self._refill(windows, completed)
+                while self.in_flight:
+                    self._take_in(completed.next_batch())
+                    self._refill(windows, completed)
+            self._progress()
         finally:
             self.client.cancel(list(self.in_flight), force=True)
 
+    def cancel(self) -> None:
+        """End `run` soon, from another thread."""
+        self.cancelled = True
+        self.client.cancel(list(self.in_flight), force=True)
+
+    def _count_threads(self) -> None:
+        """A cluster grows and shrinks."""
+        threads = self.client.nthreads()
+        self.workers, self.threads = len(threads), sum(threads.values())
+
+    def _progress(self) -> None:
+        self.tell(self.estimate.progress(time.time(), self.workers, max(1, self.threads)))
+
     def _refill(self, windows: Iterator[Window], completed: as_completed) -> None:
-        while len(self.in_flight) < self.low:
+        low = max(MIN_IN_FLIGHT, TILES_A_THREAD * self.threads)
+        while len(self.in_flight) < low and not self.cancelled:
             window = next(windows, None) or self._retry()
             if window is None:
                 return
             records = window_records(self.store, window, self.block_function).to_delayed()
             wanted = [records[i - window.first[0], j - window.first[1]] for i, j in window.tiles]
-            futures = self.client.compute(wanted, optimize_graph=False)
+            futures = self.client.compute(wanted, optimize_graph=False, **self._places(window))
             self.in_flight.update(zip(futures, window.tiles, strict=True))
             completed.update(futures)
 
     def _retry(self) -> Window | None:
-        """A window of one tile that failed before; these come last."""
-        if not self.again:
+        """A window of one tile that failed before; these come last, and suspects each alone: then it is their fault."""
+        if self.again:
+            tile = self.again.popleft()
+        elif self.suspects and not self.in_flight:
+            tile = self.suspects.popleft()
+        else:
             return None
-        tile = self.again.popleft()
         return Window(tile, (tile[0] + 1, tile[1] + 1), (tile,))
+
+    def _places(self, window: Window) -> dict[str, object]:
+        """Where a window may be computed: a suspect rather not on the worker that this driver lives on."""
+        if self.home is None or window.tiles[0] not in self.accused:
+            return {}
+        others = [worker for worker in self.client.nthreads() if worker != self.home]
+        return {"workers": others, "allow_other_workers": True} if others else {}
 
     def _take_in(self, futures: list[Future]) -> None:
         """Records and errors of what has ended; each future is let go, so that a lost worker undoes nothing."""
+        if self.cancelled:
+            raise JobCancelledError("cancelled; what is finished is in the store")
         if any(future.status == "cancelled" for future in futures):
             raise ClusterError(LOST)
         finished = [future for future in futures if future.status == "finished"]
@@ -115,6 +161,7 @@ class Driver:
         record = to_record(result)
         self.computed += 1
         self.ledger.add(record)
+        self.estimate.add(record)
         self.tell(TileDone(record))
 
     def _failed(self, tile: Tile, error: Exception) -> None:
@@ -123,14 +170,22 @@ class Driver:
             raise ClusterError("the scheduler or a worker cannot read the tasks: both need mandeldask, in this version")
         attempt = self.attempts[tile] = self.attempts.get(tile, 0) + 1
         # the scheduler has tried a tile that kills its workers several times already
-        final = attempt >= MAX_ATTEMPTS or isinstance(error, KilledWorker)
+        killed = isinstance(error, KilledWorker)
+        final = tile in self.accused if killed else attempt >= MAX_ATTEMPTS
         text = _describe(error)
         self.ledger.fail(tile, text)
         self.tell(TileFailed(tile, attempt, text, final))
-        if not final:
+        if killed and not final:
+            self.accused.add(tile)
+            self.suspects.append(tile)
+        elif not final:
             self.again.append(tile)
-            return
+        else:
+            self._give_up(tile, text)
+
+    def _give_up(self, tile: Tile, text: str) -> None:
         self.failed.append(tile)
+        self.estimate.give_up(tile)
         if not self.computed and len(self.failed) >= HOPELESS:
             raise ClusterError(
                 f"no tile can be computed: the first {HOPELESS} failed, tile {name_of(tile)} with {text}"

@@ -55,6 +55,15 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Expected:
+    """What the tiles are expected to cost, from a coarse look at the view; of small jobs nothing is known before."""
+
+    seconds: float  # until the last tile is done, dear ones first
+    seconds_by_row: float  # the same, row by row
+    spread: float  # the dearest tile over the median one
+
+
+@dataclass(frozen=True)
 class TileDone:
     record: Record
 
@@ -71,11 +80,11 @@ class TileFailed:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far this run is and how fast it goes; told about once a second."""
+    """How far a run is; told about once a second."""
 
     done: int  # tiles, in this run
     pending: int
-    failed: int
+    failed: int  # given up
     samples_per_second: float
     iterations_per_second: float
     seconds_left: float | None  # None until a tile is done
@@ -107,19 +116,9 @@ class Summary:
         return self.kernel_seconds / (self.threads * self.seconds) if self.seconds else 0.0
 
 
-Event = Preparing | Plan | Started | TileDone | TileFailed | Progress | Summary
+Event = Preparing | Plan | Started | Expected | TileDone | TileFailed | Progress | Summary
 Observer = Callable[[Event], None]
 
 
 def ignore(event: Event, /) -> None:
     """The observer of a run that nobody watches."""
-
-
-def both(first: Observer, second: Observer) -> Observer:
-    """One observer of two, the first told first."""
-
-    def tell(event: Event) -> None:
-        first(event)
-        second(event)
-
-    return tell

@@ -8,9 +8,10 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import psutil
 from numpy.typing import NDArray
 
 from mandeldask.errors import StoreError
+from mandeldask.job.pulse import every
 from mandeldask.store import Store, Tile
 from mandeldask.tile import Record, statistics
 
@@ -48,6 +50,7 @@ class Ledger:
         self.columns = store.read_tiles()
         self.errors: dict[str, str] = dict(store.read_notes().get("errors") or {})
         self.this_run = Totals()
+        self.progress: dict[str, Any] | None = None  # what `mandeldask status STORE` tells of a run
         self._changed: set[Tile] = set()
         self._errors_changed = False
         self._lock = threading.Lock()
@@ -97,47 +100,59 @@ class Ledger:
                 columns = {name: column.copy() for name, column in self.columns.items()} if changed else {}
             if changed:
                 self.store.write_tiles(columns, changed)
-            if errors is not None:
-                self.store.write_notes(errors=errors or None)
+            notes: dict[str, Any] = {} if errors is None else {"errors": errors or None}
+            progress, self.progress = self.progress, None
+            if progress is not None:
+                notes["progress"] = progress
+            if notes:
+                self.store.write_notes(**notes)
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def kept(self, job: str | None = None) -> Iterator[None]:
         """Hold the store's lease and flush every few seconds, until the context ends.
+
+        `job` is the name of a submitted job: its driver may be started again elsewhere, and takes its own lease over.
 
         Raises
         ------
         StoreError
             Another driver that lives holds the lease.
         """
-        refuse_second_driver(self.store)
+        refuse_second_driver(self.store, job)
         mine: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started": psutil.Process().create_time(),
             "id": uuid.uuid4().hex,
         }
-        stop = threading.Event()
-
-        def beat() -> None:
-            self.store.write_notes(lease={**mine, "heartbeat": time.time()})
-
+        if job:
+            mine["job"] = job
         try:
-            beat()
+            hold(self.store, mine)
         except OSError as error:
             raise cannot_write(self.store, error) from None
         _HELD.add(mine["id"])
-        keeper = threading.Thread(target=_keep, args=(stop, beat, self.flush), name="ledger", daemon=True)
-        keeper.start()
         try:
-            yield
+            with (
+                every(HEARTBEAT_SECONDS, partial(self._beat, mine), "lease"),
+                every(FLUSH_SECONDS, self.flush, "ledger"),
+            ):
+                yield
         finally:
-            stop.set()
-            keeper.join()
             _HELD.discard(mine["id"])
             with suppress(OSError, StoreError):  # full, or replaced: the lease of a driver that is gone binds nobody
                 self.flush()
                 if (self.store.read_notes().get("lease") or {}).get("id") == mine["id"]:
                     self.store.write_notes(lease=None)
+
+    def _beat(self, mine: dict[str, Any]) -> None:
+        with self._writing:
+            hold(self.store, mine)
+
+
+def hold(store: Store, lease: Mapping[str, Any]) -> None:
+    """Write the lease, with a heartbeat."""
+    store.write_notes(lease={**lease, "heartbeat": time.time()})
 
 
 def cannot_write(store: Store, error: OSError) -> StoreError:
@@ -153,31 +168,26 @@ def name_of(tile: Tile) -> str:
     return f"{tile[0]},{tile[1]}"
 
 
-def _keep(stop: threading.Event, beat: Callable[[], None], flush: Callable[[], None]) -> None:
-    next_beat = time.monotonic() + HEARTBEAT_SECONDS
-    while not stop.wait(FLUSH_SECONDS):
-        try:
-            flush()
-            if time.monotonic() >= next_beat:
-                beat()
-                next_beat = time.monotonic() + HEARTBEAT_SECONDS
-        except (OSError, StoreError):  # the tiles' own writes tell of a broken disk, with the remedy
-            pass
-
-
-def refuse_second_driver(store: Store) -> None:
-    """Raise StoreError when a driver that lives holds the store's lease."""
+def refuse_second_driver(store: Store, job: str | None = None) -> None:
+    """Raise StoreError when a driver that lives, of another job, holds the store's lease."""
     lease = store.read_notes().get("lease")
-    if isinstance(lease, dict) and _alive(lease):
+    if not isinstance(lease, dict) or not is_alive(lease) or (job and lease.get("job") == job):
+        return
+    if lease.get("job"):
         raise StoreError(
-            f"another run is writing {store.path}: process {lease.get('pid')} on {lease.get('host')}. "
-            f"Wait for it or end it; a run that died on another host is forgotten after {STALE_SECONDS:.0f} s"
+            f"job {lease['job']} is writing {store.path}: `mandeldask wait {store.path}`, or cancel it; "
+            f"a driver that died with its cluster is forgotten after {STALE_SECONDS:.0f} s"
         )
+    raise StoreError(
+        f"another run is writing {store.path}: process {lease.get('pid')} on {lease.get('host')}. "
+        f"Wait for it or end it; a run that died on another host is forgotten after {STALE_SECONDS:.0f} s"
+    )
 
 
-def _alive(lease: dict[str, Any]) -> bool:
+def is_alive(lease: dict[str, Any]) -> bool:
+    """Whether the driver that wrote the lease still works, as far as can be told from here."""
     try:
-        if lease["host"] != socket.gethostname():
+        if lease.get("job") or lease["host"] != socket.gethostname():
             return time.time() - float(lease["heartbeat"]) <= STALE_SECONDS
         if lease["pid"] == os.getpid():
             return lease.get("id") in _HELD

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,25 +23,36 @@ class Window:
     tiles: tuple[Tile, ...]
 
 
-def order(pending: NDArray[np.bool_]) -> Iterator[Window]:
-    """Windows of at most 8 x 8 tiles that cover the pending tiles, along a Morton curve, as their tiles are.
+def order(pending: NDArray[np.bool_], costs: NDArray[np.float64] | None = None) -> Iterator[Window]:
+    """Windows of at most 8 x 8 tiles that cover the pending tiles, dear ones first.
+
+    A few dear tiles at the end would leave most workers idle. Windows of like cost, within a factor of sqrt(2), and all
+    where no costs are known, go along a Morton curve, as their tiles do.
 
     Parameters
     ----------
     pending : bool array, shape (rows, columns) of tiles
+    costs : float array of the same shape, optional
+        What each tile is expected to cost, in any unit.
     """
     rows, columns = np.nonzero(pending)
     code = _spread(rows) << 1 | _spread(columns)
     by_code = np.argsort(code, kind="stable")
     window_of = code[by_code] >> 2 * WINDOW_BITS
-    for part in np.split(by_code, np.flatnonzero(np.diff(window_of)) + 1):
-        if part.size:
-            i, j = rows[part], columns[part]
-            yield Window(
-                (int(i.min()), int(j.min())),
-                (int(i.max()) + 1, int(j.max()) + 1),
-                tuple(zip(i.tolist(), j.tolist(), strict=True)),
-            )
+    parts = [part for part in np.split(by_code, np.flatnonzero(np.diff(window_of)) + 1) if part.size]
+    if costs is not None:
+        parts.sort(key=lambda part: -_half_octave(float(costs[rows[part], columns[part]].sum())))
+    for part in parts:
+        i, j = rows[part], columns[part]
+        yield Window(
+            (int(i.min()), int(j.min())),
+            (int(i.max()) + 1, int(j.max()) + 1),
+            tuple(zip(i.tolist(), j.tolist(), strict=True)),
+        )
+
+
+def _half_octave(cost: float) -> int:
+    return round(2 * math.log2(cost)) if cost > 0 else -(2**31)
 
 
 def _spread(n: NDArray[np.intp]) -> NDArray[np.uint64]:

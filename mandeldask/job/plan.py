@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 from dask.utils import format_bytes
 
@@ -23,7 +21,7 @@ IDLE_WORKER_BYTES = 240 * 2**20  # an interpreter with distributed, zarr and num
 USABLE = 0.8  # of a worker's memory limit: Dask pauses it there
 
 
-def make_plan(config: Config, kernel: str, size: Size, overwrite: bool = False) -> Plan:
+def make_plan(config: Config, kernel: str, size: Size, overwrite: bool = False, job: str | None = None) -> Plan:
     """Check the run against the cluster's memory, open or create its store, and see what is left to do.
 
     Raises
@@ -39,7 +37,7 @@ def make_plan(config: Config, kernel: str, size: Size, overwrite: bool = False) 
         raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
     there = _store_at(config.store)
     if there and overwrite:
-        refuse_second_driver(there)
+        refuse_second_driver(there, job)
     tile = (
         config.tile
         or (there and not overwrite and there.description.tile)
@@ -91,18 +89,3 @@ def _store_at(path: str) -> Store | None:
         return open_store(path)
     except StoreError:  # told with its remedy when the store is opened for writing
         return None
-
-
-def of_store(path: str | os.PathLike[str], kernel: str) -> dict[str, object]:
-    """The run description, as a mapping, that goes on with a store."""
-    store = open_store(path)
-    d = store.description
-    view = {"x": list(d.x), "y": list(d.y), "shape": list(d.shape), "registration": d.registration}
-    return {
-        "view": view,
-        "max_iter": d.max_iter,
-        "fields": list(d.fields),
-        "tile": list(d.tile),
-        "store": store.path,
-        "kernel": kernel,
-    }

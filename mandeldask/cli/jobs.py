@@ -1,0 +1,250 @@
+"""The commands for submitted jobs: submit, jobs, status, wait, cancel, logs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mandeldask.cli.options import cluster_option, description_options
+from mandeldask.errors import ConfigError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from mandeldask.job import Status
+
+WATCH_SECONDS = 5.0  # between two lines of `wait` where there is no terminal
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+
+
+@click.command()
+@description_options
+@click.option("--name", help="Of the job; by default the store's name and a few digits.")
+@json_option
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but the job's name.")
+@click.pass_context
+def submit(
+    ctx: click.Context, /, config: str, out: str | None, *, name: str | None, as_json: bool, quiet: bool, **how: Any
+) -> None:
+    """Hand the field that CONFIG describes to a cluster, and return; its driver lives there as a task."""
+    from mandeldask import job
+    from mandeldask.progress import Screen
+    from mandeldask.words import shown
+
+    ctx.obj["json"] = as_json
+    with Screen() as screen:
+        submitted = job.submit(config, out, name=name, tell=job.ignore if quiet or as_json else screen, **how)
+        if as_json:
+            click.echo(json.dumps(asdict(submitted)))
+        elif quiet:
+            click.echo(submitted.name)
+        else:
+            screen.line("dashboard", submitted.dashboard or "switched off")
+            screen.line("job", f"{submitted.name}, on {submitted.scheduler}")
+            ask = f"mandeldask status {submitted.name} --cluster {submitted.scheduler}"
+            screen.line("next", f"{ask}    how far it is; wait, cancel and logs likewise")
+            if os.path.isdir(submitted.store):
+                screen.line("", f"mandeldask status {shown(submitted.store)}    the same from the store alone")
+            else:
+                screen.line("", f"{submitted.store} is on the workers' side, and cannot be seen from here")
+
+
+@click.command()
+@cluster_option
+@json_option
+@click.pass_context
+def jobs(ctx: click.Context, /, cluster: str | None, as_json: bool) -> None:
+    """List the jobs that a scheduler has had since it started."""
+    from mandeldask import job
+
+    ctx.obj["json"] = as_json
+    with _client(cluster) as client:
+        found = job.status_of_jobs(client)
+    if as_json:
+        click.echo(json.dumps([asdict(status) for status in found]))
+    elif not found:
+        click.echo("no jobs", err=True)
+    else:
+        rows = [("JOB", "STATE", "TILES", "LEFT", "STORE")]
+        rows += [(s.job or "", s.state, _tiles(s), _left(s), s.store) for s in found]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            click.echo("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+@click.command()
+@click.argument("target", metavar="STORE|JOB")
+@cluster_option
+@json_option
+@click.pass_context
+def status(ctx: click.Context, /, target: str, cluster: str | None, as_json: bool) -> None:
+    """Tell how far a store or a job is; for a store no scheduler is needed."""
+    ctx.obj["json"] = as_json
+    with _looking(target, cluster) as look:
+        _show(look(), as_json)
+
+
+@click.command()
+@click.argument("target", metavar="STORE|JOB")
+@cluster_option
+@click.option("--timeout", type=float, help="Seconds after which to stop waiting, with exit code 5.")
+@json_option
+@click.pass_context
+def wait(ctx: click.Context, /, target: str, cluster: str | None, timeout: float | None, as_json: bool) -> None:
+    """Wait for a job's end, or a store's; the exit code is the job's."""
+    from mandeldask import job
+
+    ctx.obj["json"] = as_json
+    last = 0.0
+
+    def tell(now: Status) -> None:
+        nonlocal last
+        if as_json or now.ended:
+            return
+        if sys.stderr.isatty():
+            click.echo(f"\r\x1b[K  {_line(now)}", nl=False, err=True)
+        elif time.monotonic() - last >= WATCH_SECONDS:
+            click.echo(f"  {_line(now)}", err=True)
+            last = time.monotonic()
+
+    with _looking(target, cluster) as look:
+        end = job.wait(look, timeout, tell)
+    if sys.stderr.isatty() and not as_json:
+        click.echo("\r\x1b[K", nl=False, err=True)
+    _show(end, as_json)
+    ctx.exit(end.exit_code or 0)
+
+
+@click.command()
+@click.argument("target", metavar="STORE|JOB")
+@cluster_option
+@json_option
+@click.pass_context
+def cancel(ctx: click.Context, /, target: str, cluster: str | None, as_json: bool) -> None:
+    """End a job; what is finished stays in its store."""
+    from mandeldask import job
+
+    ctx.obj["json"] = as_json
+    name = _job_of(target)
+    with _client(cluster) as client:
+        _show(job.cancel(client, name), as_json)
+
+
+@click.command()
+@click.argument("target", metavar="STORE|JOB")
+@cluster_option
+@json_option
+@click.pass_context
+def logs(ctx: click.Context, /, target: str, cluster: str | None, as_json: bool) -> None:
+    """Print what a job's driver had to say: where it ran, tiles that failed, how it ended."""
+    from mandeldask import job
+
+    ctx.obj["json"] = as_json
+    name = _job_of(target)
+    with _client(cluster) as client:
+        lines = job.logs(client, name)
+    if as_json:
+        click.echo(json.dumps([{"time": at, "text": text} for at, text in lines]))
+    else:
+        for at, text in lines:
+            click.echo(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(at))}  {_plain(text)}")
+
+
+def _is_store(target: str) -> bool:
+    return os.path.isdir(target) or os.sep in target or target.endswith(".zarr")
+
+
+def _job_of(target: str) -> str:
+    """The job itself, or the one that works on a store."""
+    if not _is_store(target):
+        return target
+    from mandeldask import job
+
+    status = job.status_of_store(target)
+    if not status.job:
+        raise ConfigError(f"no submitted job works on {target}; a run ends with Ctrl-C where it was started")
+    return status.job
+
+
+@contextmanager
+def _client(cluster: str | None) -> Iterator[Client]:
+    """A client of the scheduler named: this command starts none."""
+    from mandeldask import cluster as clusters
+    from mandeldask import config as configs
+
+    described = clusters.resolve(configs.load_cluster(cluster) if cluster else None)
+    if not isinstance(described, configs.SchedulerAddress | configs.SchedulerFile):
+        raise ConfigError(
+            "which scheduler? Name one that is up: --cluster tcp://HOST:PORT (as `submit` printed it), or set "
+            "DASK_SCHEDULER_ADDRESS; the status of a store needs none: mandeldask status STORE"
+        )
+    with clusters.connect(described) as client:
+        yield client
+
+
+@contextmanager
+def _looking(target: str, cluster: str | None) -> Iterator[Any]:
+    """A function that gives the status of a store or a job."""
+    from mandeldask import job
+
+    if _is_store(target):
+        yield lambda: job.status_of_store(target)
+        return
+    with _client(cluster) as client:
+        yield lambda: job.status_of_job(client, target)
+
+
+def _show(s: Status, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(asdict(s)))
+        return
+    from mandeldask.words import shown
+
+    click.echo(f"  store      {_plain(shown(s.store))}")
+    if s.job:
+        click.echo(f"  job        {_plain(s.job)}")
+    click.echo(f"  state      {_line(s)}")
+    if s.message:
+        click.echo(f"  why        {_plain(s.message)}")
+    if s.updated and not s.ended:
+        click.echo(f"  last word  {max(0.0, time.time() - s.updated):.0f} s ago")
+    for tile, error in list(s.errors.items())[:5]:
+        click.echo(f"  failed     tile {_plain(tile)}: {_plain(error)}")
+    if len(s.errors) > 5:
+        click.echo(f"  failed     and {len(s.errors) - 5} more: --json has them all")
+    if s.state == "stopped" or (s.ended and s.done < s.tiles):
+        click.echo(f"  next       mandeldask resume {shown(s.store)}, or submit it again")
+
+
+def _line(s: Status) -> str:
+    from mandeldask.words import count
+
+    rate = f", {count(s.samples_per_second)} samples/s" if s.samples_per_second else ""
+    workers = f", {s.workers} workers" if s.workers is not None else ""
+    failed = f", {s.failed} failed" if s.failed else ""
+    left = f", {_left(s)} left" if s.seconds_left is not None else ""
+    return f"{s.state}: {_tiles(s)} tiles{failed}{rate}{workers}{left}"
+
+
+def _tiles(s: Status) -> str:
+    return f"{s.done}/{s.tiles}"
+
+
+def _left(s: Status) -> str:
+    from mandeldask.words import duration
+
+    return duration(s.seconds_left) if s.seconds_left is not None else ""
+
+
+def _plain(text: str) -> str:
+    """Text from a store or a cluster, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in text)

@@ -1,0 +1,209 @@
+"""What is known of jobs: from a scheduler, and from a store, which needs none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import Client
+
+from mandeldask.errors import ClusterError, ConfigError
+from mandeldask.job.drive import SPACE, data_of, key_of, topic_of
+from mandeldask.job.ledger import is_alive
+from mandeldask.store import open_store
+
+POLL_SECONDS = 0.5
+CANCEL_SECONDS = 20.0
+ENDED = ("finished", "failed", "cancelled", "complete", "stopped")
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a job or a store is.
+
+    `state`: of a job waiting (for a worker), running, finished, failed, cancelled; of a store running, complete,
+    stopped (no driver works on it).
+    """
+
+    state: str
+    store: str
+    job: str | None
+    tiles: int
+    done: int  # tiles in the store
+    failed: int  # tiles given up
+    errors: dict[str, str]  # "row,column" of a failed tile -> what happened
+    samples_per_second: float | None
+    iterations_per_second: float | None
+    seconds_left: float | None
+    workers: int | None
+    updated: float | None  # Unix time of the last word from the driver
+    message: str | None  # why it failed
+    exit_code: int | None  # of a job that has ended
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+
+def status_of_store(path: str) -> Status:
+    """The status of a store, from what is in it.
+
+    Raises
+    ------
+    StoreError
+        No store of mandeldask there.
+    """
+    store = open_store(path)
+    notes = store.read_notes()
+    lease, progress = notes.get("lease") or {}, notes.get("progress") or {}
+    alive = bool(lease) and is_alive(lease)
+    done = int(store.done().sum())
+    rows, columns = store.description.tiles
+    tiles = rows * columns
+    state = "running" if alive else "complete" if done == tiles else "stopped"
+    now = progress if alive else {}
+    return Status(
+        state=state,
+        store=store.path,
+        job=lease.get("job") or notes.get("job"),
+        tiles=tiles,
+        done=done,
+        failed=len(notes.get("errors") or {}),
+        errors=dict(notes.get("errors") or {}),
+        samples_per_second=now.get("samples_per_second"),
+        iterations_per_second=now.get("iterations_per_second"),
+        seconds_left=now.get("seconds_left"),
+        workers=now.get("workers"),
+        updated=lease.get("heartbeat"),
+        message=None,
+        exit_code=None if alive else 0 if done == tiles else 4,
+    )
+
+
+def status_of_jobs(client: Client) -> list[Status]:
+    """The status of each job that a scheduler has had since it started, the oldest first."""
+    jobs: list[dict[str, Any]] = client.run_on_scheduler(_jobs)
+    return [_of_job(job) for job in sorted(jobs, key=lambda job: float(job["submitted"]))]
+
+
+def status_of_job(client: Client, name: str) -> Status:
+    """The status of one job.
+
+    Raises
+    ------
+    ConfigError
+        The scheduler knows no such job; names those it knows.
+    """
+    known = {status.job: status for status in status_of_jobs(client)}
+    if name not in known:
+        names = ", ".join(map(str, known)) or "none"
+        raise ConfigError(f"the scheduler at {client.scheduler.address} knows no job {name!r}; it has {names}")
+    return known[name]
+
+
+def wait(
+    look: Callable[[], Status], timeout: float | None = None, tell: Callable[[Status], None] = lambda _: None
+) -> Status:
+    """Ask again and again until the job has ended.
+
+    Raises
+    ------
+    ClusterError
+        It has not after `timeout` seconds.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        status = look()
+        tell(status)
+        if status.ended:
+            return status
+        if deadline is not None and time.monotonic() >= deadline:
+            raise ClusterError(
+                f"not done after {timeout:g} s: {status.done} of {status.tiles} tiles; wait again, or longer"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def cancel(client: Client, name: str) -> Status:
+    """End a job; what is finished stays in its store. Gives its status after that.
+
+    Raises
+    ------
+    ConfigError
+        No such job, or one that has ended.
+    ClusterError
+        Its driver does not answer.
+    """
+    status = status_of_job(client, name)
+    if status.ended:
+        raise ConfigError(f"job {name} has ended already: {status.state}")
+    client.set_metadata([SPACE, name, "cancel"], time.time())
+    if status.state == "waiting":
+        # a driver that no worker has taken yet; one that begins just now sees that it is cancelled
+        client.cancel([client.get_dataset(data_of(name))], force=True)
+    deadline = time.monotonic() + CANCEL_SECONDS
+    while time.monotonic() < deadline:
+        status = status_of_job(client, name)
+        if status.ended:
+            return status
+        time.sleep(POLL_SECONDS)
+    raise ClusterError(
+        f"the driver of job {name} has not answered for {CANCEL_SECONDS:.0f} s; it may yet: ask for its status"
+    )
+
+
+def logs(client: Client, name: str) -> list[tuple[float, str]]:
+    """What a job's drivers had to say: Unix time and text, the oldest first, at most the last thousand."""
+    status_of_job(client, name)
+    return [(float(event["time"]), str(event["text"])) for _, event in client.get_events(topic_of(name)) or ()]
+
+
+def _of_job(job: dict[str, Any]) -> Status:
+    outcome, progress, driver = job.get("outcome") or {}, job.get("progress") or {}, job["driver"]
+    state, message, code = outcome.get("state"), outcome.get("message"), outcome.get("exit_code")
+    if state is None:
+        if driver["state"] == "erred":
+            state, message, code = "failed", driver["error"], 1
+        elif driver["state"] is None:
+            cancelled = bool(job.get("cancel"))
+            state, code = ("cancelled", 130) if cancelled else ("failed", 5)
+            message = None if cancelled else "the scheduler has lost its driver; submit it again"
+        else:
+            state = "running" if driver["state"] == "processing" and progress else "waiting"
+    now = progress if state == "running" else {}
+    summary = outcome.get("summary") or {}
+    return Status(
+        state=state,
+        store=job["store"],
+        job=job["name"],
+        tiles=job["tiles"],
+        done=summary["tiles"] - summary["failed"]
+        if summary
+        else progress.get("done_before", job["done_before"]) + progress.get("done", 0),
+        failed=progress.get("failed", 0),
+        errors=summary.get("errors", {}),
+        samples_per_second=now.get("samples_per_second"),
+        iterations_per_second=now.get("iterations_per_second"),
+        seconds_left=now.get("seconds_left"),
+        workers=now.get("workers"),
+        updated=outcome.get("ended") or progress.get("time"),
+        message=message,
+        exit_code=code,
+    )
+
+
+def _done(job: Mapping[str, Any], progress: Mapping[str, Any]) -> int:
+    """Tiles in the store, as the last driver found it and went on."""
+    return int(progress.get("done_before", job["done_before"])) + int(progress.get("done", 0))
+
+
+def _jobs(dask_scheduler: Any = None) -> list[dict[str, Any]]:
+    """On the scheduler: the metadata of each job, and what became of its driver's task."""
+    jobs = []
+    for name, job in dask_scheduler.task_metadata.get(SPACE, {}).items():
+        task = dask_scheduler.tasks.get(key_of(name))
+        driver = {"state": task and task.state, "error": task and task.exception_text}
+        jobs.append({**job, "driver": driver})
+    return jobs

@@ -1,0 +1,180 @@
+"""A submitted job: the driver as a task of the cluster, and what it tells those who ask for it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from distributed import Client, Future, get_client, get_worker, secede
+
+from mandeldask import cluster as clusters
+from mandeldask import config as configs
+from mandeldask.errors import ConfigError, MandeldaskError, StoreError
+from mandeldask.job.compute import compute, finish
+from mandeldask.job.driver import Driver
+from mandeldask.job.events import Event, Expected, Plan, Progress, Summary, TileFailed
+from mandeldask.job.ledger import Ledger, hold, refuse_second_driver
+from mandeldask.job.plan import make_plan
+from mandeldask.job.pulse import every
+from mandeldask.kernels import KERNELS
+
+SPACE = "mandeldask"  # of the scheduler's metadata, published data and event topics
+ASK_SECONDS = 1.0
+PRIORITY = 100  # a driver does not wait for other people's tasks: it takes no thread for longer than a moment
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is sent to the cluster."""
+
+    name: str
+    config: Mapping[str, Any]
+    kernel: str
+
+
+def check_name(name: str) -> str:
+    """A job's name as given; ConfigError where it could not be typed again or shown."""
+    if not re.fullmatch(NAME, name):
+        raise ConfigError(f"a job's name is letters, digits, dots, dashes and underscores, at most 64; got {name!r}")
+    return name
+
+
+def key_of(name: str) -> tuple[str, str]:
+    """The key of a job's driver on the scheduler; the first part is what Dask's own pages call it."""
+    return (f"{SPACE}-driver", name)
+
+
+def data_of(name: str) -> str:
+    """The name under which a job's future is published, so that it outlives its client."""
+    return f"{SPACE}-{name}"
+
+
+def topic_of(name: str) -> str:
+    """The topic of a job's log lines."""
+    return f"{SPACE}-{name}"
+
+
+def prepare(job: Job, size: clusters.Size, overwrite: bool) -> Plan:
+    """Create or open the store as the workers see it, and hold it for the job, whose driver is not there yet.
+
+    Raises
+    ------
+    ConfigError, StoreError, ClusterError
+        As `make_plan`; StoreError also where the directory that the store is to stand in is missing.
+    """
+    config = configs.parse(job.config)
+    folder = os.path.dirname(config.store or "")
+    if not os.path.isdir(folder):
+        raise StoreError(
+            f"there is no directory {folder} on {socket.gethostname()}, where the workers run: "
+            "name a store where they can see it, or make the directory there"
+        )
+    plan = make_plan(config, job.kernel, size, overwrite, job.name)
+    refuse_second_driver(plan.store, job.name)
+    hold(plan.store, {"job": job.name, "host": socket.gethostname()})
+    return plan
+
+
+def send(client: Client, job: Job, plan: Plan) -> Future:
+    """Start the driver on the cluster, where it outlives this client."""
+    client.set_metadata(
+        [SPACE, job.name],
+        {
+            "name": job.name,
+            "store": plan.store.path,
+            "field": plan.store.description.to_json(),
+            "kernel": job.kernel,
+            "submitted": time.time(),
+            "submitted_by": f"{getpass.getuser()}@{socket.gethostname()}",
+            "tiles": plan.tiles,
+            "done_before": plan.done,
+        },
+    )
+    future = client.submit(drive, job, key=key_of(job.name), priority=PRIORITY, pure=False)
+    client.publish_dataset(future, name=data_of(job.name), override=True)
+    return future
+
+
+def drive(job: Job) -> dict[str, Any]:
+    """The task: compute what is missing. How it ended is in the scheduler's metadata, and returned."""
+    client, home = get_client(), get_worker().address
+    secede()
+    client.run_on_scheduler(_forgive, key_of(job.name))
+    teller = _Teller(client, job)
+    teller.log(f"the driver runs on {home}")
+    started = time.time()
+    try:
+        summary = _drive(job, client, home, teller)
+        outcome = {"state": "finished", "summary": asdict(summary), "exit_code": 4 if summary.failed else 0}
+        teller.log(f"finished: {summary.computed} tiles computed, {summary.failed} failed")
+    except MandeldaskError as error:
+        state = "cancelled" if error.exit_code == 130 else "failed"
+        outcome = {"state": state, "message": str(error), "exit_code": error.exit_code}
+        teller.log(f"{state}: {error}")
+    client.set_metadata([SPACE, job.name, "outcome"], outcome | {"started": started, "ended": time.time()})
+    return outcome
+
+
+def _drive(job: Job, client: Client, home: str, teller: _Teller) -> Summary:
+    config = configs.parse(job.config)
+    block_function = KERNELS[job.kernel](config.max_iter, config.fields, config.view)
+    plan = make_plan(config, job.kernel, clusters.size_of_client(client), job=job.name)
+    teller(plan)
+    ledger = Ledger(plan.store)
+    with ledger.kept(job.name):
+        failed = compute(plan, ledger, block_function, client, teller, name=job.name, home=home, watch=teller.watch)
+        return finish(plan, ledger, failed)
+
+
+def _forgive(key: tuple[str, str], dask_scheduler: Any = None) -> None:
+    """On the scheduler: a driver whose worker died is not to blame, however often; each start clears its record.
+
+    One that cannot even start is given up by the scheduler after `distributed.scheduler.allowed-failures` tries.
+    """
+    task = dask_scheduler.tasks.get(key)
+    if task is not None:
+        task.suspicious = 0
+
+
+class _Teller:
+    """An observer on the cluster: progress to the scheduler's metadata, what happens to the job's topic."""
+
+    def __init__(self, client: Client, job: Job) -> None:
+        self.client, self.job = client, job
+        self.done_before = 0
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Plan():
+                self.done_before = event.done
+                self.log(f"{event.pending} of {event.tiles} tiles to compute")
+            case Expected():
+                self.log(f"{event.seconds:.3g} s of kernel expected, {event.seconds_by_row:.3g} s row by row")
+            case TileFailed():
+                then = "given up" if event.final else "to be tried again"
+                self.log(f"tile {event.tile[0]},{event.tile[1]}, attempt {event.attempt}, {then}: {event.error}")
+            case Progress():
+                now = {**asdict(event), "done_before": self.done_before, "time": time.time()}
+                self.client.set_metadata([SPACE, self.job.name, "progress"], now)
+
+    def log(self, text: str) -> None:
+        self.client.log_event(topic_of(self.job.name), {"time": time.time(), "text": text})
+
+    @contextmanager
+    def watch(self, driver: Driver) -> Iterator[None]:
+        """Cancel the driver when somebody asks for it."""
+
+        def ask() -> None:
+            if self.client.get_metadata([SPACE, self.job.name, "cancel"], default=None):
+                driver.cancel()
+
+        with every(ASK_SECONDS, ask, "cancel"):
+            yield

@@ -1,0 +1,97 @@
+"""Run and resume: the driver in this process, until the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from distributed import Client
+
+from mandeldask import cluster as clusters
+from mandeldask import config as configs
+from mandeldask.job.compute import compute, finish
+from mandeldask.job.description import AnyCluster, AnyConfig, of_store, read
+from mandeldask.job.events import Observer, Preparing, Summary, ignore
+from mandeldask.job.ledger import Ledger
+from mandeldask.job.plan import make_plan
+from mandeldask.kernels import AUTO, KERNELS, choose
+from mandeldask.store import Tile
+
+
+def run(
+    config: AnyConfig,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    overwrite: bool = False,
+    cluster: AnyCluster | None = None,
+    client: Client | None = None,
+    tell: Observer = ignore,
+) -> Summary:
+    """Compute a field into a store; on a store of the same field, compute what is missing.
+
+    Parameters
+    ----------
+    config : path of a YAML file, mapping, or Config
+        The run description.
+    out : path, optional
+        The store; takes precedence over the description's.
+    overrides : sequence of "KEY=VALUE"
+        Changes to the description, as the command line's --set.
+    overwrite : bool
+        Replace the store that is there, if it is one of mandeldask's.
+    cluster : path of a YAML file, address of a scheduler, or mapping, optional
+        Who computes; takes precedence over the description's.
+    client : distributed.Client, optional
+        A cluster that is already there; by default the one described is started and ended.
+    tell : callable, optional
+        Is given each event as it happens: `Preparing`, `Plan`, `Started`, `TileDone`, `TileFailed`, `Summary`.
+
+    Returns
+    -------
+    Summary
+        Its `failed` is not 0 when tiles were given up; `resume` tries them again.
+
+    Raises
+    ------
+    ConfigError, StoreError, ClusterError
+        One or two lines that say what is wrong and what to do. What was finished stays in the store.
+    """
+    if client is None:
+        clusters.leave_if_being_spawned()
+    config = read(config, overrides, out)
+    described = clusters.resolve(configs.load_cluster(cluster) if cluster else config.cluster)
+    kernel, reason = choose(config.kernel, config.view)
+    tell(Preparing(kernel, reason))
+    block_function = KERNELS[kernel](config.max_iter, config.fields, config.view)
+    with ExitStack() as stack:
+        size = None if client else clusters.size_of(described)
+        if size is None:  # only the scheduler knows
+            client = client or stack.enter_context(clusters.connect(described))
+            clusters.wait_for_worker(client)
+            size = clusters.size_of_client(client)
+        plan = make_plan(config, kernel, size, overwrite)
+        tell(plan)
+        ledger = Ledger(plan.store)
+        stack.enter_context(ledger.kept())
+        failed: list[Tile] = []
+        if plan.pending:
+            client = client or stack.enter_context(clusters.connect(described))
+            failed = compute(plan, ledger, block_function, client, tell)
+        summary = finish(plan, ledger, failed)
+    tell(summary)
+    return summary
+
+
+def resume(
+    store: str | os.PathLike[str],
+    *,
+    kernel: str = AUTO,
+    cluster: AnyCluster | None = None,
+    client: Client | None = None,
+    tell: Observer = ignore,
+) -> Summary:
+    """Compute what is missing of a store, with any kernel on any cluster: the bits are the same. See `run`."""
+    config = configs.parse(of_store(store, kernel), source=f"resume {os.fspath(store)}")
+    return run(config, cluster=cluster, client=client, tell=tell)

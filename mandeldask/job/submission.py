@@ -1,0 +1,109 @@
+"""Submit: hand a job over to a cluster, where its driver lives as a task, so that the client may go."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from distributed import Client
+
+from mandeldask import cluster as clusters
+from mandeldask import config as configs
+from mandeldask.errors import ConfigError
+from mandeldask.job import keeper
+from mandeldask.job.description import AnyCluster, AnyConfig, read
+from mandeldask.job.drive import Job, check_name, prepare, send
+from mandeldask.job.events import Observer, Plan, Preparing, Started, ignore
+from mandeldask.kernels import choose
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that was handed over."""
+
+    name: str
+    store: str
+    scheduler: str
+    dashboard: str
+    tiles: int
+    pending: int
+
+
+def submit(
+    config: AnyConfig,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    overwrite: bool = False,
+    name: str | None = None,
+    cluster: AnyCluster | None = None,
+    client: Client | None = None,
+    tell: Observer = ignore,
+) -> Submitted:
+    """Compute a field into a store on a cluster, without waiting for it.
+
+    The driver is a task of the cluster: it is started again elsewhere when its worker dies, and needs no client. A
+    cluster of a kind that has to be started (local, a batch system) is kept by a process of its own in the background,
+    and ends a while after its last job.
+
+    Parameters
+    ----------
+    config, out, overrides, overwrite, cluster, tell
+        As for `run`. The path of the store is one that the workers see.
+    name : str, optional
+        Of the job; by default the store's name and a few random digits.
+    client : distributed.Client, optional
+        A cluster that is already there.
+
+    Returns
+    -------
+    Submitted
+        For `status`, `wait`, `cancel` and `logs`, from any process that sees the scheduler, or the store.
+
+    Raises
+    ------
+    ConfigError, StoreError, ClusterError
+        One or two lines that say what is wrong and what to do; then nothing was submitted.
+    """
+    config = read(config, overrides, out)
+    if not config.store:
+        raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
+    store = os.path.abspath(os.path.expanduser(config.store))
+    kernel, reason = choose(config.kernel, config.view)
+    tell(Preparing(kernel, reason))
+    described = clusters.resolve(configs.load_cluster(cluster) if cluster else config.cluster)
+    config = config.model_copy(update={"store": store, "cluster": None})
+    job = Job(check_name(name or _a_name(store)), config.model_dump(), kernel)
+    with ExitStack() as stack:
+        size = None
+        if client is None:
+            size = clusters.size_of(described)
+            client = stack.enter_context(clusters.connect(keeper.kept(described)))
+        plan = prepare(job, size, overwrite) if size else _prepare_on_a_worker(client, job, overwrite)
+        tell(plan)
+        tell(Started(client.dashboard_link, client))
+        send(client, job, plan)
+        return Submitted(
+            job.name, plan.store.path, client.scheduler.address, client.dashboard_link, plan.tiles, plan.pending
+        )
+
+
+def _prepare_on_a_worker(client: Client, job: Job, overwrite: bool) -> Plan:
+    """The store is made where the workers see it: this machine may not."""
+    if not client.nthreads():
+        call = client.submit(os.getpid, pure=False)  # a cluster that follows the work starts a worker for it
+        clusters.wait_for_worker(client)
+        call.release()
+    size = clusters.size_of_client(client)
+    worker = min(client.nthreads())
+    plan: Plan = client.run(prepare, job, size, overwrite, workers=[worker])[worker]
+    return plan
+
+
+def _a_name(store: str) -> str:
+    stem = re.sub(r"[^A-Za-z0-9._-]", "-", os.path.basename(store).removesuffix(".zarr")).lstrip("._-") or "job"
+    return f"{stem[:50]}-{secrets.token_hex(3)}"
