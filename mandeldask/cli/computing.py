@@ -7,19 +7,21 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import asdict, replace
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mandeldask.cli import dashboard as dashboards
 from mandeldask.cli.ends import EXIT_FAILED_TILES, signals_end_in_order
 from mandeldask.cli.looking import draw
 from mandeldask.cli.options import cluster_option, description_options
 from mandeldask.errors import ConfigError, MandeldaskError
+from mandeldask.words import shown
 
 if TYPE_CHECKING:
-    from mandeldask.job import Observer, Started, Summary
+    from mandeldask.job import Observer, Summary
     from mandeldask.progress import Screen
 
 PICTURE_SIDE = 2048  # of the picture that a run makes; `mandeldask image` makes larger ones
@@ -32,6 +34,8 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors."),
         click.option("--no-image", is_flag=True, help="Make no picture."),
         click.option("--image", type=click.Path(), help="The picture; by default it stands beside the store."),
+        click.option("--report", type=click.Path(), help="Save Dask's performance report, REPORT.html."),
+        click.option("--keep-dashboard", is_flag=True, help="Keep the dashboard up at the end, until Enter."),
     ):
         command = option(command)
     return command
@@ -98,54 +102,63 @@ def _compute(
     quiet: bool,
     no_image: bool,
     image: str | None,
+    report: str | None,
+    keep_dashboard: bool,
 ) -> None:
     """Run a computation under a screen, then make the picture; ends with the exit code."""
+    from mandeldask.dashboard.found import announced
     from mandeldask.image import check_path
-    from mandeldask.job import Event, Plan, Started
+    from mandeldask.job import Event, Plan, Started, Summary
     from mandeldask.progress import Screen
-    from mandeldask.words import shown
 
     ctx.obj["json"] = as_json
     if no_image and image:
         raise ConfigError("--image and --no-image exclude each other; give one")
     if image:
         check_path(image)
+    dashboards.check_report(report)
     screen: Screen | None = None if quiet or as_json else Screen()
     picture: str | None = None
+    store = link = ""
 
-    def tell(event: Event) -> None:
-        nonlocal picture
-        if isinstance(event, Plan):
-            ctx.obj["store"] = shlex.quote(shown(event.store.path))
-            picture = None if no_image else _picture_path(event.store.path, image)
-        if isinstance(event, Started):
-            event = _with_page(event)
-        if screen:
-            screen(event)
+    with signals_end_in_order(), screen or nullcontext(), ExitStack() as looking:
 
-    with signals_end_in_order(), screen or nullcontext():
+        def tell(event: Event) -> None:
+            nonlocal picture, store, link
+            if isinstance(event, Plan):
+                store = event.store.path
+                ctx.obj["store"] = shlex.quote(shown(event.store.path))
+                picture = None if no_image else _picture_path(event.store.path, image)
+            if isinstance(event, Started):
+                event = dashboards.with_page(event)
+                link = event.dashboard
+                if link:
+                    looking.enter_context(announced(link, store))
+                if report:
+                    looking.enter_context(dashboards.report(report))
+            if screen:
+                screen(event)
+            if isinstance(event, Summary):
+                _end(event, picture, screen, as_json)
+                if keep_dashboard and link:
+                    dashboards.keep(link)
+                looking.close()
+
         summary = compute(tell)
-        if picture:
-            picture = _picture(summary, picture, screen)
+    if summary.failed:
+        ctx.exit(EXIT_FAILED_TILES)
+
+
+def _end(summary: Summary, picture: str | None, screen: Screen | None, as_json: bool) -> None:
+    """The picture, and what there is to say at the end."""
+    if picture:
+        picture = _picture(summary, picture, screen)
     if as_json:
         click.echo(json.dumps({**asdict(summary), "efficiency": summary.efficiency, "picture": picture}))
     if screen:
         store = shlex.quote(shown(summary.store))
         screen.line("next", f"mandeldask image {store} large.png    the picture, one pixel a sample")
         screen.line("", f'xarray.open_zarr("{shown(summary.store)}", group="0")    the numbers')
-    if summary.failed:
-        ctx.exit(EXIT_FAILED_TILES)
-
-
-def _with_page(event: Started) -> Started:
-    """Put our page into the dashboard; the event with the link to look at."""
-    from mandeldask import dashboard
-
-    problem = dashboard.install(event.client)
-    if problem:
-        click.echo(f"mandeldask: no picture in the dashboard: {problem}", err=True)
-        return event
-    return replace(event, dashboard=dashboard.link(event.client))
 
 
 def _picture_path(store: str, asked: str | None) -> str | None:
@@ -168,7 +181,6 @@ def _picture_path(store: str, asked: str | None) -> str | None:
 def _picture(summary: Summary, path: str, screen: Screen | None) -> str | None:
     """Draw the picture of a finished run; what goes wrong is told, and takes nothing from the run."""
     from mandeldask.store import open_store
-    from mandeldask.words import shown
 
     try:
         draw(open_store(summary.store), path, screen is not None and sys.stderr.isatty(), size=PICTURE_SIDE)

@@ -8,11 +8,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mandeldask.cli.dashboard import with_page
 from mandeldask.cli.options import cluster_option, description_options
 from mandeldask.errors import ConfigError
 
@@ -42,7 +43,16 @@ def submit(
 
     ctx.obj["json"] = as_json
     with Screen() as screen:
-        submitted = job.submit(config, out, name=name, tell=job.ignore if quiet or as_json else screen, **how)
+        link = ""
+
+        def tell(event: job.Event) -> None:
+            nonlocal link
+            if isinstance(event, job.Started):
+                link = with_page(event).dashboard
+            elif not (quiet or as_json):
+                screen(event)
+
+        submitted = replace(job.submit(config, out, name=name, tell=tell, **how), dashboard=link)
         if as_json:
             click.echo(json.dumps(asdict(submitted)))
         elif quiet:

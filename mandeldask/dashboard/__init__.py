@@ -12,10 +12,11 @@ from distributed import Client, Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from mandeldask.dashboard import hooks
+from mandeldask.dashboard.hooks import SWITCHED_OFF
 from mandeldask.dashboard.state import Board
 from mandeldask.messages import TOPIC, read
 
-__all__ = ["PAGE", "Plugin", "install"]
+__all__ = ["PAGE", "SWITCHED_OFF", "Plugin", "install", "link"]
 
 PAGE = "mandeldask"
 logger = logging.getLogger(__name__)

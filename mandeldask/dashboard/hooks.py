@@ -10,6 +10,8 @@ from typing import Any
 from distributed import Scheduler
 from tornado.ioloop import IOLoop
 
+SWITCHED_OFF = "the dashboard of the scheduler is switched off"
+
 
 def mount(scheduler: Scheduler, page: str) -> str:
     """Serve `/page` and link it in the navigation bar; gives why that cannot be, or "". A second time does nothing."""
@@ -25,7 +27,7 @@ def mount(scheduler: Scheduler, page: str) -> str:
         applications = scheduler.http_application.applications
         main = next((a for a in applications if isinstance(a, BokehTornado)), None)
         if main is None:
-            return "the dashboard of the scheduler is switched off"
+            return SWITCHED_OFF
         if any(
             isinstance(a, BokehTornado) and any(path.endswith(f"/{page}") for path in a.app_paths) for a in applications
         ):

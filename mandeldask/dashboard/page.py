@@ -364,7 +364,7 @@ class Page:
 
 def _set(div: Div, text: str) -> None:
     if div.text != text:
-        div.text = text
+        div.text, div.visible = text, bool(text)
 
 
 def _label(job: JobState) -> str:

@@ -74,13 +74,13 @@ def run(
         plan = make_plan(config, kernel, size, overwrite)
         tell(plan)
         ledger = Ledger(plan.store)
-        stack.enter_context(ledger.kept())
         failed: list[Tile] = []
-        if plan.pending:
-            client = client or stack.enter_context(clusters.connect(described))
-            failed = compute(plan, ledger, block_function, client, tell)
-        summary = finish(plan, ledger, failed)
-    tell(summary)
+        with ledger.kept():
+            if plan.pending:
+                client = client or stack.enter_context(clusters.connect(described))
+                failed = compute(plan, ledger, block_function, client, tell)
+            summary = finish(plan, ledger, failed)
+        tell(summary)  # while the cluster is there, for who wants to look at it
     return summary
 
 
