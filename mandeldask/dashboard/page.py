@@ -218,6 +218,7 @@ class Page:
             min_border_left=4,
             x_axis_label="seconds since the start",
             y_axis_label="iterations/s",
+            x_range=DataRange1d(start=0),
             y_range=DataRange1d(start=0),
         )
         rate.line("seconds", "rate", source=self.points, line_width=2, line_color="#dd7a2b")
