@@ -30,8 +30,8 @@ REFRESH_RATE = 4  # a second
 MAX_FAILURES = 5  # shown one by one; the store keeps more
 MAX_WORKERS = 10  # shown one by one
 BAR_WIDTH = 34
-MOSAIC_WIDTH, MOSAIC_HEIGHT = 44, 14  # characters, at most
-LINES_BESIDE = 14  # of plan and summary: a mosaic is not to push them away
+MOSAIC_WIDTH, MOSAIC_HEIGHT = 48, 18  # characters, at most
+LINES_BESIDE = 15  # of plan and summary: a mosaic is not to push them away
 LEAST_WIDTH, LEAST_HEIGHT = 76, 24  # of a terminal with a mosaic
 
 
