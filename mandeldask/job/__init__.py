@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mandeldask.job.ask import Status, cancel, logs, status_of_job, status_of_jobs, status_of_store, wait
+from mandeldask.job.ask import Status, cancel, logs, status, status_of_job, status_of_jobs, status_of_store, wait
 from mandeldask.job.events import (
     Event,
     Expected,
@@ -39,6 +39,7 @@ __all__ = [
     "logs",
     "resume",
     "run",
+    "status",
     "status_of_job",
     "status_of_jobs",
     "status_of_store",

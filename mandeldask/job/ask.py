@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,19 @@ class Status:
     @property
     def ended(self) -> bool:
         return self.state in ENDED
+
+
+def status(target: str | os.PathLike[str], client: Client | None = None) -> Status:
+    """How far a store is, which needs no scheduler; or, given a client of its scheduler, a job by its name.
+
+    Raises
+    ------
+    StoreError
+        No store of mandeldask there.
+    ConfigError
+        The scheduler knows no such job.
+    """
+    return status_of_job(client, os.fspath(target)) if client else status_of_store(os.fspath(target))
 
 
 def status_of_store(path: str) -> Status:

@@ -30,11 +30,12 @@ def compute(
     *,
     name: str | None = None,
     home: str | None = None,
+    run: str | None = None,
     watch: Callable[[Driver], AbstractContextManager[None]] | None = None,
 ) -> list[Tile]:
     """Compute what is pending; gives the tiles that failed for good.
 
-    `name` is the job's, where it has one; `watch` is held around the driver's work.
+    `name` is the job's, where it has one; `home` and `run` are as for `Driver`; `watch` is held around its work.
     """
 
     def tell_all(event: Event) -> None:
@@ -52,7 +53,7 @@ def compute(
         tell(_expected(pending, costs, threads))
     broadcast = Broadcast(client, plan, ledger.columns, ~pending, name)
     clusters.wait_for_worker(client)
-    driver = Driver(client, plan.store, block_function, ledger, tell_all, home)
+    driver = Driver(client, plan.store, block_function, ledger, tell_all, home, run)
     with broadcast, watch(driver) if watch else nullcontext():
         driver.run(pending, costs)
     return driver.failed

@@ -26,7 +26,7 @@ from mandeldask.job.pulse import every
 from mandeldask.kernels import KERNELS
 
 SPACE = "mandeldask"  # of the scheduler's metadata, published data and event topics
-ASK_SECONDS = 1.0
+ASK_SECONDS = 0.5
 PRIORITY = 100  # a driver does not wait for other people's tasks: it takes no thread for longer than a moment
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
@@ -38,6 +38,7 @@ class Job:
     name: str
     config: Mapping[str, Any]
     kernel: str
+    run: str  # this submission: a name may be used again
 
 
 def check_name(name: str) -> str:
@@ -130,7 +131,9 @@ def _drive(job: Job, client: Client, home: str, teller: _Teller) -> Summary:
     teller(plan)
     ledger = Ledger(plan.store)
     with ledger.kept(job.name):
-        failed = compute(plan, ledger, block_function, client, teller, name=job.name, home=home, watch=teller.watch)
+        failed = compute(
+            plan, ledger, block_function, client, teller, name=job.name, home=home, run=job.run, watch=teller.watch
+        )
         return finish(plan, ledger, failed)
 
 

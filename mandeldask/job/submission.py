@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def submit(
     tell(Preparing(kernel, reason))
     described = clusters.resolve(configs.load_cluster(cluster) if cluster else config.cluster)
     config = config.model_copy(update={"store": store, "cluster": None})
-    job = Job(check_name(name or _a_name(store)), config.model_dump(), kernel)
+    job = Job(check_name(name or _a_name(store)), config.model_dump(), kernel, uuid.uuid4().hex)
     with ExitStack() as stack:
         size = None
         if client is None:
