@@ -8,12 +8,11 @@ from contextlib import contextmanager
 import dask
 from distributed import Client
 
-from mandeldask.cluster import local, running
+from mandeldask.cluster import local, managers, queues, running
 from mandeldask.cluster.local import leave_if_being_spawned
 from mandeldask.cluster.size import Size, size_of_client
 from mandeldask.cluster.wait import wait_for_worker
-from mandeldask.config import Cluster, LocalCluster, SchedulerAddress, SchedulerFile
-from mandeldask.errors import ClusterError
+from mandeldask.config import Cluster, ClusterClass, LocalCluster, Queue, SchedulerAddress
 
 __all__ = [
     "Size",
@@ -38,7 +37,9 @@ def resolve(cluster: Cluster | None) -> Cluster:
 
 def size_of(cluster: Cluster) -> Size | None:
     """The size a cluster will have, as far as its description tells: None where only the scheduler knows."""
-    return local.size_of(cluster) if isinstance(cluster, LocalCluster) else None
+    if isinstance(cluster, LocalCluster):
+        return local.size_of(cluster)
+    return queues.size_of(cluster) if isinstance(cluster, Queue) else None
 
 
 @contextmanager
@@ -54,9 +55,11 @@ def connect(cluster: Cluster) -> Iterator[Client]:
     """
     if isinstance(cluster, LocalCluster):
         connected = local.started(cluster)
-    elif isinstance(cluster, SchedulerAddress | SchedulerFile):
-        connected = running.connected(cluster)
+    elif isinstance(cluster, Queue):
+        connected = queues.started(cluster)
+    elif isinstance(cluster, ClusterClass):
+        connected = managers.started(cluster)
     else:
-        raise ClusterError(f"no clusters of kind {cluster.kind} yet")
+        connected = running.connected(cluster)
     with connected as client:
         yield client
