@@ -15,7 +15,7 @@ import click
 
 from mandeldask.cli.ends import EXIT_FAILED_TILES, signals_end_in_order
 from mandeldask.cli.looking import draw
-from mandeldask.cli.options import cluster_option
+from mandeldask.cli.options import cluster_option, upload_option
 from mandeldask.errors import ConfigError, MandeldaskError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Change a key of the description, e.g. --set view.shape=[4096,4096]; may be repeated.",
 )
 @cluster_option
+@upload_option
 @click.option("--overwrite", is_flag=True, help="Replace the store that is there, if it is one of mandeldask's.")
 @output_options
 @click.pass_context
@@ -58,6 +59,7 @@ def run(
     out: str | None,
     overrides: tuple[str, ...],
     cluster: str | None,
+    upload: bool,
     overwrite: bool,
     **output: Any,
 ) -> None:
@@ -65,7 +67,7 @@ def run(
     from mandeldask import job
 
     def compute(tell: Observer) -> Summary:
-        return job.run(config, out, overrides=overrides, overwrite=overwrite, cluster=cluster, tell=tell)
+        return job.run(config, out, overrides=overrides, overwrite=overwrite, cluster=cluster, upload=upload, tell=tell)
 
     _compute(ctx, compute, **output)
 
@@ -74,6 +76,7 @@ def run(
 @click.argument("store", type=click.Path())
 @click.option("--kernel", default="auto", show_default=True, help="Any kernel: all give the same bits.")
 @cluster_option
+@upload_option
 @click.option("--workers", type=int, help="Worker processes on this machine; by default one a usable core.")
 @output_options
 @click.pass_context
@@ -83,6 +86,7 @@ def resume(
     store: str,
     kernel: str,
     cluster: str | None,
+    upload: bool,
     workers: int | None,
     **output: Any,
 ) -> None:
@@ -94,7 +98,7 @@ def resume(
     described = {"kind": "local", "workers": workers} if workers is not None else cluster
 
     def compute(tell: Observer) -> Summary:
-        return job.resume(store, kernel=kernel, cluster=described, tell=tell)
+        return job.resume(store, kernel=kernel, cluster=described, upload=upload, tell=tell)
 
     _compute(ctx, compute, **output)
 

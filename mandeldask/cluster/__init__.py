@@ -10,17 +10,25 @@ from distributed import Client
 
 from mandeldask.cluster import local, managers, queues, running
 from mandeldask.cluster.local import leave_if_being_spawned
+from mandeldask.cluster.preflight import check, check_store, table, versions
+from mandeldask.cluster.queues import job_script
 from mandeldask.cluster.size import Size, size_of_client
 from mandeldask.cluster.wait import wait_for_worker
-from mandeldask.config import Cluster, ClusterClass, LocalCluster, Queue, SchedulerAddress
+from mandeldask.config import Cluster, ClusterClass, LocalCluster, Queue, SchedulerAddress, SchedulerFile
 
 __all__ = [
     "Size",
+    "check",
+    "check_store",
     "connect",
+    "introduce",
+    "job_script",
     "leave_if_being_spawned",
     "resolve",
     "size_of",
     "size_of_client",
+    "table",
+    "versions",
     "wait_for_worker",
 ]
 
@@ -40,6 +48,21 @@ def size_of(cluster: Cluster) -> Size | None:
     if isinstance(cluster, LocalCluster):
         return local.size_of(cluster)
     return queues.size_of(cluster) if isinstance(cluster, Queue) else None
+
+
+def introduce(cluster: Cluster) -> str:
+    """Which cluster it is, in a few words; "" for workers on this machine, whose size says it all."""
+    match cluster:
+        case SchedulerAddress():
+            return f"the scheduler at {cluster.address}"
+        case SchedulerFile():
+            return f"the scheduler of {cluster.path}"
+        case Queue():
+            jobs = f"{cluster.jobs} {cluster.kind} job{'' if cluster.jobs == 1 else 's'}"
+            return f"{jobs} of {cluster.cores} cores and {cluster.memory}, for {cluster.walltime} each"
+        case ClusterClass():
+            return cluster.type
+    return ""
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import logging
 import re
 import socket
 import ssl
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from distributed import Client, rpc
 from distributed.comm.addressing import parse_address, parse_host_port
 from distributed.security import Security
 from distributed.utils import silence_logging_cmgr
+from distributed.versions import VersionMismatchWarning
 
 from mandeldask.config import SchedulerAddress, SchedulerFile
 from mandeldask.config.clusters import ADDRESS
@@ -55,7 +57,9 @@ def connected(cluster: SchedulerAddress | SchedulerFile) -> Iterator[Client]:
                 ) from None
             raise
         try:
-            client = Client(address, security=security, timeout=CONNECT_SECONDS)
+            with warnings.catch_warnings():  # `preflight.check` tells of versions, and what of them matters
+                warnings.simplefilter("ignore", VersionMismatchWarning)
+                client = Client(address, security=security, timeout=CONNECT_SECONDS)
         except (OSError, ValueError, TypeError, ImportError) as error:
             raise ClusterError(f"cannot connect to the scheduler at {address}: {_reason(error)}") from None
         with client:

@@ -14,6 +14,7 @@ from mandeldask import config as configs
 from mandeldask.job.driver import Driver
 from mandeldask.job.events import (
     Event,
+    Notice,
     Observer,
     Plan,
     Preparing,
@@ -31,6 +32,7 @@ from mandeldask.tile import Record
 
 __all__ = [
     "Event",
+    "Notice",
     "Observer",
     "Plan",
     "Preparing",
@@ -56,6 +58,7 @@ def run(
     overwrite: bool = False,
     cluster: AnyCluster | None = None,
     client: Client | None = None,
+    upload: bool = False,
     tell: Observer = ignore,
 ) -> Summary:
     """Compute a field into a store; on a store of the same field, compute what is missing.
@@ -74,8 +77,11 @@ def run(
         Who computes; takes precedence over the description's.
     client : distributed.Client, optional
         A cluster that is already there; by default the one described is started and ended.
+    upload : bool
+        Send this mandeldask to the scheduler and the workers first; by default they must have it.
     tell : callable, optional
-        Is given each event as it happens: `Preparing`, `Plan`, `Started`, `TileDone`, `TileFailed`, `Summary`.
+        Is given each event as it happens: `Preparing`, `Notice`, `Plan`, `Started`, `TileDone`, `TileFailed`,
+        `Summary`.
 
     Returns
     -------
@@ -96,11 +102,24 @@ def run(
     kernel, reason = choose(config.kernel, config.view)
     tell(Preparing(kernel, reason))
     block_function = KERNELS[kernel](config.max_iter, config.fields, config.view)
+    given = client is not None
+    ours = not given and isinstance(described, configs.LocalCluster)  # nothing there that is not here
+
+    def say(text: str) -> None:
+        tell(Notice(text))
+
+    def ready(client: Client) -> Client:
+        clusters.wait_for_worker(client, None if given else described, say)
+        if not ours:
+            clusters.check(client, kernel, upload=upload, say=say)
+        return client
+
     with ExitStack() as stack:
+        if client is None and (introduction := clusters.introduce(described)):
+            say(introduction)
         size = None if client else clusters.size_of(described)
         if size is None:  # only the scheduler knows
-            client = client or stack.enter_context(clusters.connect(described))
-            clusters.wait_for_worker(client)
+            client = ready(client or stack.enter_context(clusters.connect(described)))
             size = clusters.size_of_client(client)
         plan = make_plan(config, kernel, size, overwrite)
         tell(plan)
@@ -108,9 +127,13 @@ def run(
         stack.enter_context(ledger.kept())
         failed: list[Tile] = []
         if plan.pending:
+            known = client is not None
             client = client or stack.enter_context(clusters.connect(described))
             tell(Started(client.dashboard_link))
-            clusters.wait_for_worker(client)
+            if not known:
+                ready(client)
+            if not ours:
+                clusters.check_store(client, plan.store)
             driver = Driver(client, plan.store, block_function, size.threads, ledger, tell)
             driver.run(~plan.store.done())
             failed = driver.failed
@@ -129,11 +152,12 @@ def resume(
     kernel: str = AUTO,
     cluster: AnyCluster | None = None,
     client: Client | None = None,
+    upload: bool = False,
     tell: Observer = ignore,
 ) -> Summary:
     """Compute what is missing of a store, with any kernel on any cluster: the bits are the same. See `run`."""
     config = configs.parse(of_store(store, kernel), source=f"resume {os.fspath(store)}")
-    return run(config, cluster=cluster, client=client, tell=tell)
+    return run(config, cluster=cluster, client=client, upload=upload, tell=tell)
 
 
 def _load(config: AnyConfig, overrides: Sequence[str]) -> configs.Config:

@@ -19,6 +19,13 @@ class Preparing:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """A line about the cluster for a person who waits: which it is, that its jobs are queued, what differs there."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run is going to do; known before anything is computed."""
 
@@ -91,7 +98,7 @@ class Summary:
         return self.kernel_seconds / (self.threads * self.seconds) if self.seconds else 0.0
 
 
-Event = Preparing | Plan | Started | TileDone | TileFailed | Summary
+Event = Preparing | Notice | Plan | Started | TileDone | TileFailed | Summary
 Observer = Callable[[Event], None]
 
 
