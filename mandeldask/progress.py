@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from mandeldask.job import Event, Plan, Preparing, Started, Summary, TileDone, TileFailed
+from mandeldask.job import Event, Notice, Plan, Preparing, Started, Summary, TileDone, TileFailed
 from mandeldask.words import count, duration, plural, shown
 
 COMPILE_SECONDS = 1.5  # a kernel that takes longer to make ready is being compiled
@@ -71,6 +71,8 @@ class Screen:
                     self.compiling = threading.Timer(COMPILE_SECONDS, self.line, ("kernel", "compiling numba, once"))
                     self.compiling.daemon = True
                     self.compiling.start()
+            case Notice(text):
+                self.line("cluster", text)
             case Plan():
                 if self.compiling:
                     self.compiling.cancel()

@@ -15,7 +15,7 @@ from services import ENV, Processes, poll
 
 import mandeldask as md
 from mandeldask import job
-from mandeldask.job.drive import key_of
+from mandeldask.job.drive import SPACE, key_of
 from mandeldask.store import open_store
 
 UNIT = {
@@ -72,8 +72,10 @@ def scheduler(dask):
 def driver_worker(client, name):
     """Address and process of the worker that a job's driver lives on, or None."""
 
+    run = client.get_metadata([SPACE, name, "run"])
+
     def look(dask_scheduler=None):
-        task = dask_scheduler.tasks.get(key_of(name))
+        task = dask_scheduler.tasks.get(key_of(name, run))
         return task.processing_on.address if task is not None and task.processing_on else None
 
     address = client.run_on_scheduler(look)
@@ -215,6 +217,17 @@ def test_a_client_killed_right_after_it_submitted_leaves_its_job_running(dask, s
     end = job.wait(lambda: job.status_of_job(scheduler, "orphan"), 60)
     assert (end.state, end.done) == ("finished", TILES)
     assert open_store(tmp_path / "unit.zarr").checksum() == expected
+
+
+def test_a_name_is_free_again_when_its_job_has_ended(scheduler, tmp_path):
+    job.submit(UNIT, tmp_path / "a.zarr", name="twice", client=scheduler)
+    with pytest.raises(md.ConfigError, match="has a job twice that has not ended"):
+        job.submit(UNIT, tmp_path / "b.zarr", name="twice", client=scheduler)
+    assert not (tmp_path / "b.zarr").exists()
+    job.wait(lambda: job.status_of_job(scheduler, "twice"), 60)
+    job.submit(UNIT, tmp_path / "b.zarr", name="twice", client=scheduler)
+    end = job.wait(lambda: job.status_of_job(scheduler, "twice"), 60)
+    assert (end.state, end.done, end.store) == ("finished", TILES, str(tmp_path / "b.zarr"))
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../up", "-x", "x" * 65])

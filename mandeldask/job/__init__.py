@@ -6,6 +6,7 @@ from mandeldask.job.ask import Status, cancel, logs, status, status_of_job, stat
 from mandeldask.job.events import (
     Event,
     Expected,
+    Notice,
     Observer,
     Plan,
     Preparing,
@@ -23,6 +24,7 @@ from mandeldask.tile import Record
 __all__ = [
     "Event",
     "Expected",
+    "Notice",
     "Observer",
     "Plan",
     "Preparing",

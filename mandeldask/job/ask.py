@@ -117,6 +117,12 @@ def status_of_job(client: Client, name: str) -> Status:
     return known[name]
 
 
+def refuse_second_job(client: Client, name: str) -> None:
+    """ConfigError where the scheduler has a job of this name that has not ended."""
+    if any(status.job == name and not status.ended for status in status_of_jobs(client)):
+        raise ConfigError(f"the scheduler has a job {name} that has not ended: choose another --name, or cancel it")
+
+
 def wait(
     look: Callable[[], Status], timeout: float | None = None, tell: Callable[[Status], None] = lambda _: None
 ) -> Status:
@@ -217,7 +223,7 @@ def _jobs(dask_scheduler: Any = None) -> list[dict[str, Any]]:
     """On the scheduler: the metadata of each job, and what became of its driver's task."""
     jobs = []
     for name, job in dask_scheduler.task_metadata.get(SPACE, {}).items():
-        task = dask_scheduler.tasks.get(key_of(name))
+        task = dask_scheduler.tasks.get(key_of(name, job["run"]))
         driver = {"state": task and task.state, "error": task and task.exception_text}
         jobs.append({**job, "driver": driver})
     return jobs
