@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
     from mandeldask.field import escape_time
     from mandeldask.grid import complex_grid
-    from mandeldask.job import Plan, Summary, resume, run
+    from mandeldask.job import Plan, Status, Submitted, Summary, resume, run, status, submit
     from mandeldask.store import open_field as open
     from mandeldask.view import View
 
@@ -27,7 +27,9 @@ __all__ = [
     "ConfigError",
     "MandeldaskError",
     "Plan",
+    "Status",
     "StoreError",
+    "Submitted",
     "Summary",
     "View",
     "complex_grid",
@@ -35,12 +37,14 @@ __all__ = [
     "open",
     "resume",
     "run",
+    "status",
+    "submit",
 ]
 _MODULES = {
     "mandeldask.errors": ("ClusterError", "ConfigError", "MandeldaskError", "StoreError"),
     "mandeldask.field": ("escape_time",),
     "mandeldask.grid": ("complex_grid",),
-    "mandeldask.job": ("Plan", "Summary", "resume", "run"),
+    "mandeldask.job": ("Plan", "Status", "Submitted", "Summary", "resume", "run", "status", "submit"),
     "mandeldask.store": ("open",),
     "mandeldask.view": ("View",),
 }

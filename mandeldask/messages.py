@@ -7,6 +7,7 @@ It needs no package but NumPy and pydantic: the scheduler reads it.
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,18 +51,18 @@ def job_id(identity: str, path: str) -> str:
     return hashlib.blake2s(f"{identity} {path}".encode(), digest_size=12).hexdigest()
 
 
-def key_name(job: str, first: tuple[int, int], unique: str) -> str:
-    """The name of the Dask array whose element (i, j) is the tile `first` + (i, j)."""
-    return f"{KEY_PREFIX}-{job}-{first[0]}-{first[1]}-{unique}"
+def key_name(job: str, first: tuple[int, int], run: str) -> str:
+    """The name of the Dask array whose element (i, j) is the tile `first` + (i, j), of a run; never the same again."""
+    return f"{KEY_PREFIX}-{job}-{first[0]}-{first[1]}-{run}-{uuid.uuid4().hex}"
 
 
-def tile_of_key(key: object, job: str) -> tuple[int, int] | None:
-    """The tile that a task's key stands for; None where it is not one of this job."""
+def tile_of_key(key: object, job: str, run: str | None = None) -> tuple[int, int] | None:
+    """The tile that a task's key stands for; None where it is not one of this job, or not of this run of it."""
     if not isinstance(key, tuple) or len(key) != 3 or not str(key[0]).startswith(f"{KEY_PREFIX}-{job}-"):
         return None
     try:
-        row, column = key[0].split("-")[4:6]
-        return int(row) + int(key[1]), int(column) + int(key[2])
+        row, column, of_run = key[0].split("-")[4:7]
+        return (int(row) + int(key[1]), int(column) + int(key[2])) if run in {None, of_run} else None
     except (TypeError, ValueError):
         return None
 

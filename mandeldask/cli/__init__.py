@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mandeldask import __version__
-from mandeldask.cli import computing, dashboard, jobs, looking
+from mandeldask.cli import clusters, computing, dashboard, jobs, looking
 from mandeldask.cli.ends import EXIT_INTERRUPTED, Interrupted
 from mandeldask.errors import MandeldaskError
 
@@ -64,6 +64,7 @@ for command in (
     jobs.jobs,
     jobs.cancel,
     jobs.logs,
+    clusters.cluster,
     dashboard.dashboard,
     looking.image,
     looking.checksum,

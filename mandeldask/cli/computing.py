@@ -16,7 +16,7 @@ import click
 from mandeldask.cli import dashboard as dashboards
 from mandeldask.cli.ends import EXIT_FAILED_TILES, signals_end_in_order
 from mandeldask.cli.looking import draw
-from mandeldask.cli.options import cluster_option, description_options
+from mandeldask.cli.options import cluster_option, description_options, upload_option
 from mandeldask.errors import ConfigError, MandeldaskError
 from mandeldask.words import shown
 
@@ -53,6 +53,7 @@ def run(
     *,
     overrides: tuple[str, ...],
     cluster: str | None,
+    upload: bool,
     overwrite: bool,
     **output: Any,
 ) -> None:
@@ -60,7 +61,7 @@ def run(
     from mandeldask import job
 
     def compute(tell: Observer) -> Summary:
-        return job.run(config, out, overrides=overrides, overwrite=overwrite, cluster=cluster, tell=tell)
+        return job.run(config, out, overrides=overrides, overwrite=overwrite, cluster=cluster, upload=upload, tell=tell)
 
     _compute(ctx, compute, **output)
 
@@ -69,6 +70,7 @@ def run(
 @click.argument("store", type=click.Path())
 @click.option("--kernel", default="auto", show_default=True, help="Any kernel: all give the same bits.")
 @cluster_option
+@upload_option
 @click.option("--workers", type=int, help="Worker processes on this machine; by default one a usable core.")
 @output_options
 @click.pass_context
@@ -78,6 +80,7 @@ def resume(
     store: str,
     kernel: str,
     cluster: str | None,
+    upload: bool,
     workers: int | None,
     **output: Any,
 ) -> None:
@@ -89,7 +92,7 @@ def resume(
     described = {"kind": "local", "workers": workers} if workers is not None else cluster
 
     def compute(tell: Observer) -> Summary:
-        return job.resume(store, kernel=kernel, cluster=described, tell=tell)
+        return job.resume(store, kernel=kernel, cluster=described, upload=upload, tell=tell)
 
     _compute(ctx, compute, **output)
 

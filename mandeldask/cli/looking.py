@@ -67,11 +67,12 @@ def _missing(store: Store, what: str) -> int:
 
 
 @click.command()
-def schema() -> None:
-    """Print the JSON schema of a run description, for editors."""
-    from mandeldask.config import json_schema
+@click.argument("what", type=click.Choice(["run", "cluster"]), default="run")
+def schema(what: str) -> None:
+    """Print the JSON schema of a run description, or of a cluster description, for editors."""
+    from mandeldask.config import cluster_schema, json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    click.echo(json.dumps(cluster_schema() if what == "cluster" else json_schema(), indent=2))
 
 
 def draw(store: Store, path: str, bar: bool, **look: Any) -> tuple[int, int]:

@@ -14,11 +14,18 @@ cluster_option = click.option(
     "the word local. By default what the run description names, else DASK_SCHEDULER_ADDRESS, else this machine.",
 )
 
+upload_option = click.option(
+    "--upload",
+    is_flag=True,
+    help="Send this mandeldask to the scheduler and the workers first, where it is missing or another version.",
+)
+
 
 def description_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """CONFIG and what changes it: the same for run and submit."""
     for option in (
         click.option("--overwrite", is_flag=True, help="Replace the store that is there, if it is mandeldask's."),
+        upload_option,
         cluster_option,
         click.option(
             "--set",

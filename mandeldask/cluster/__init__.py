@@ -8,20 +8,27 @@ from contextlib import contextmanager
 import dask
 from distributed import Client
 
-from mandeldask.cluster import local, running
+from mandeldask.cluster import local, managers, queues, running
 from mandeldask.cluster.local import leave_if_being_spawned
+from mandeldask.cluster.preflight import check, check_store, table, versions
+from mandeldask.cluster.queues import job_script
 from mandeldask.cluster.size import Size, size_of_client
 from mandeldask.cluster.wait import wait_for_worker
-from mandeldask.config import Cluster, LocalCluster, SchedulerAddress, SchedulerFile
-from mandeldask.errors import ClusterError
+from mandeldask.config import Cluster, ClusterClass, LocalCluster, Queue, SchedulerAddress, SchedulerFile
 
 __all__ = [
     "Size",
+    "check",
+    "check_store",
     "connect",
+    "introduce",
+    "job_script",
     "leave_if_being_spawned",
     "resolve",
     "size_of",
     "size_of_client",
+    "table",
+    "versions",
     "wait_for_worker",
 ]
 
@@ -38,7 +45,24 @@ def resolve(cluster: Cluster | None) -> Cluster:
 
 def size_of(cluster: Cluster) -> Size | None:
     """The size a cluster will have, as far as its description tells: None where only the scheduler knows."""
-    return local.size_of(cluster) if isinstance(cluster, LocalCluster) else None
+    if isinstance(cluster, LocalCluster):
+        return local.size_of(cluster)
+    return queues.size_of(cluster) if isinstance(cluster, Queue) else None
+
+
+def introduce(cluster: Cluster) -> str:
+    """Which cluster it is, in a few words; "" for workers on this machine, whose size says it all."""
+    match cluster:
+        case SchedulerAddress():
+            return f"the scheduler at {cluster.address}"
+        case SchedulerFile():
+            return f"the scheduler of {cluster.path}"
+        case Queue():
+            jobs = f"{cluster.jobs} {cluster.kind} job{'' if cluster.jobs == 1 else 's'}"
+            return f"{jobs} of {cluster.cores} cores and {cluster.memory}, for {cluster.walltime} each"
+        case ClusterClass():
+            return cluster.type
+    return ""
 
 
 @contextmanager
@@ -54,9 +78,11 @@ def connect(cluster: Cluster) -> Iterator[Client]:
     """
     if isinstance(cluster, LocalCluster):
         connected = local.started(cluster)
-    elif isinstance(cluster, SchedulerAddress | SchedulerFile):
-        connected = running.connected(cluster)
+    elif isinstance(cluster, Queue):
+        connected = queues.started(cluster)
+    elif isinstance(cluster, ClusterClass):
+        connected = managers.started(cluster)
     else:
-        raise ClusterError(f"no clusters of kind {cluster.kind} yet")
+        connected = running.connected(cluster)
     with connected as client:
         yield client

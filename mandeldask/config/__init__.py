@@ -20,6 +20,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     PlainValidator,
     Strict,
+    TypeAdapter,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
@@ -52,6 +53,7 @@ __all__ = [
     "SchedulerAddress",
     "SchedulerFile",
     "ViewDescription",
+    "cluster_schema",
     "json_schema",
     "load",
     "load_cluster",
@@ -304,6 +306,11 @@ def parse(mapping: Mapping[str, Any], source: str = "run description", overrides
 def json_schema() -> dict[str, Any]:
     """The JSON schema of the YAML file, for editors; `configs/schema.json` is a copy."""
     return {"title": "mandeldask run description"} | Config.model_json_schema()
+
+
+def cluster_schema() -> dict[str, Any]:
+    """The JSON schema of a cluster description in a file of its own; `configs/clusters/schema.json` is a copy."""
+    return {"title": "mandeldask cluster description"} | TypeAdapter(Cluster).json_schema()
 
 
 def _split(override: str) -> tuple[tuple[str, ...], Any]:

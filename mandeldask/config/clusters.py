@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Strict, Tag
+from pydantic import AfterValidator, Discriminator, Field, Strict, Tag, model_validator
 
 from mandeldask.config.parts import ByteSize, Count, Path, Section, Text
 
@@ -26,6 +26,10 @@ def _import_path(value: str) -> str:
     return value
 
 
+def _start_timeout(default: str) -> Any:
+    return Field(None, description=f"Seconds to wait for the first worker; {default} when left out.", examples=[600])
+
+
 class LocalCluster(Section):
     """Worker processes on this machine, bound to loopback."""
 
@@ -37,6 +41,7 @@ class LocalCluster(Section):
     memory_limit: ByteSize | None = Field(
         None, description="Memory of each worker; a fair share when left out.", examples=["4GiB"]
     )
+    start_timeout: Count | None = _start_timeout("60")
 
 
 class Certificates(Section):
@@ -56,6 +61,7 @@ class SchedulerAddress(Certificates):
     address: Annotated[str, Strict(), AfterValidator(_address)] = Field(
         description="tcp://HOST:PORT, or tls://HOST:PORT.", examples=["tcp://127.0.0.1:8786"]
     )
+    start_timeout: Count | None = _start_timeout("60")
 
 
 class SchedulerFile(Certificates):
@@ -65,6 +71,7 @@ class SchedulerFile(Certificates):
         description="A scheduler that runs already and wrote its address to a file.", examples=["scheduler-file"]
     )
     path: Path = Field(description="The file, as this machine sees it.", examples=["scheduler.json"])
+    start_timeout: Count | None = _start_timeout("60")
 
 
 class Queue(Section):
@@ -100,6 +107,15 @@ class Queue(Section):
         description="Further arguments of dask-jobqueue's cluster class, as they are.",
         examples=[{"job_extra_directives": ["--exclusive"]}],
     )
+    start_timeout: Count | None = _start_timeout("3600, an hour,")
+
+    @model_validator(mode="after")
+    def _numbers_agree(self) -> Queue:
+        if (self.processes or 1) > self.cores:
+            raise ValueError(f"processes must be at most cores; got {self.processes} and {self.cores}")
+        if (self.minimum_jobs or 1) > self.jobs:
+            raise ValueError(f"minimum_jobs must be at most jobs; got {self.minimum_jobs} and {self.jobs}")
+        return self
 
 
 class ClusterClass(Section):
@@ -115,6 +131,7 @@ class ClusterClass(Section):
     workers: Count | None = Field(
         None, description="Workers to ask for with its scale(); as its arguments say when left out.", examples=[10]
     )
+    start_timeout: Count | None = _start_timeout("600")
 
 
 KINDS: dict[str, type[Section]] = {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from mandeldask.job.ask import Status, cancel, logs, status_of_job, status_of_jobs, status_of_store, wait
+from mandeldask.job.ask import Status, cancel, logs, status, status_of_job, status_of_jobs, status_of_store, wait
 from mandeldask.job.events import (
     Event,
     Expected,
+    Notice,
     Observer,
     Plan,
     Preparing,
@@ -23,6 +24,7 @@ from mandeldask.tile import Record
 __all__ = [
     "Event",
     "Expected",
+    "Notice",
     "Observer",
     "Plan",
     "Preparing",
@@ -39,6 +41,7 @@ __all__ = [
     "logs",
     "resume",
     "run",
+    "status",
     "status_of_job",
     "status_of_jobs",
     "status_of_store",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,19 @@ class Status:
     @property
     def ended(self) -> bool:
         return self.state in ENDED
+
+
+def status(target: str | os.PathLike[str], client: Client | None = None) -> Status:
+    """How far a store is, which needs no scheduler; or, given a client of its scheduler, a job by its name.
+
+    Raises
+    ------
+    StoreError
+        No store of mandeldask there.
+    ConfigError
+        The scheduler knows no such job.
+    """
+    return status_of_job(client, os.fspath(target)) if client else status_of_store(os.fspath(target))
 
 
 def status_of_store(path: str) -> Status:
@@ -101,6 +115,12 @@ def status_of_job(client: Client, name: str) -> Status:
         names = ", ".join(map(str, known)) or "none"
         raise ConfigError(f"the scheduler at {client.scheduler.address} knows no job {name!r}; it has {names}")
     return known[name]
+
+
+def refuse_second_job(client: Client, name: str) -> None:
+    """ConfigError where the scheduler has a job of this name that has not ended."""
+    if any(status.job == name and not status.ended for status in status_of_jobs(client)):
+        raise ConfigError(f"the scheduler has a job {name} that has not ended: choose another --name, or cancel it")
 
 
 def wait(
@@ -203,7 +223,7 @@ def _jobs(dask_scheduler: Any = None) -> list[dict[str, Any]]:
     """On the scheduler: the metadata of each job, and what became of its driver's task."""
     jobs = []
     for name, job in dask_scheduler.task_metadata.get(SPACE, {}).items():
-        task = dask_scheduler.tasks.get(key_of(name))
+        task = dask_scheduler.tasks.get(key_of(name, job["run"]))
         driver = {"state": task and task.state, "error": task and task.exception_text}
         jobs.append({**job, "driver": driver})
     return jobs

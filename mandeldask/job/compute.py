@@ -10,7 +10,6 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
-from mandeldask import cluster as clusters
 from mandeldask.job.broadcast import Broadcast
 from mandeldask.job.cost import Costs, expect, makespan
 from mandeldask.job.driver import Driver
@@ -27,14 +26,17 @@ def compute(
     block_function: BlockFunction,
     client: Client,
     tell: Observer,
+    ready: Callable[[Client], None],
     *,
     name: str | None = None,
     home: str | None = None,
+    run: str | None = None,
     watch: Callable[[Driver], AbstractContextManager[None]] | None = None,
 ) -> list[Tile]:
     """Compute what is pending; gives the tiles that failed for good.
 
-    `name` is the job's, where it has one; `watch` is held around the driver's work.
+    `ready` waits for the first worker. Of a submitted job `name` is its name, `home` and `run` are as for `Driver`, and
+    `watch` is held around its work.
     """
 
     def tell_all(event: Event) -> None:
@@ -51,8 +53,8 @@ def compute(
     if costs is not None:
         tell(_expected(pending, costs, threads))
     broadcast = Broadcast(client, plan, ledger.columns, ~pending, name)
-    clusters.wait_for_worker(client)
-    driver = Driver(client, plan.store, block_function, ledger, tell_all, home)
+    ready(client)
+    driver = Driver(client, plan.store, block_function, ledger, tell_all, home, run)
     with broadcast, watch(driver) if watch else nullcontext():
         driver.run(pending, costs)
     return driver.failed

@@ -24,9 +24,10 @@ from mandeldask.job.ledger import Ledger, hold, refuse_second_driver
 from mandeldask.job.plan import make_plan
 from mandeldask.job.pulse import every
 from mandeldask.kernels import KERNELS
+from mandeldask.store import Store
 
 SPACE = "mandeldask"  # of the scheduler's metadata, published data and event topics
-ASK_SECONDS = 1.0
+ASK_SECONDS = 0.5
 PRIORITY = 100  # a driver does not wait for other people's tasks: it takes no thread for longer than a moment
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
@@ -38,6 +39,7 @@ class Job:
     name: str
     config: Mapping[str, Any]
     kernel: str
+    run: str  # this submission: a name may be used again
 
 
 def check_name(name: str) -> str:
@@ -47,9 +49,9 @@ def check_name(name: str) -> str:
     return name
 
 
-def key_of(name: str) -> tuple[str, str]:
+def key_of(name: str, run: str) -> tuple[str, str]:
     """The key of a job's driver on the scheduler; the first part is what Dask's own pages call it."""
-    return (f"{SPACE}-driver", name)
+    return (f"{SPACE}-driver", f"{name}-{run}")
 
 
 def data_of(name: str) -> str:
@@ -83,12 +85,19 @@ def prepare(job: Job, size: clusters.Size, overwrite: bool) -> Plan:
     return plan
 
 
+def let_go(store: Store, name: str) -> None:
+    """Take the hold back from a job that is not to be."""
+    if (store.read_notes().get("lease") or {}).get("job") == name:
+        store.write_notes(lease=None)
+
+
 def send(client: Client, job: Job, plan: Plan) -> Future:
     """Start the driver on the cluster, where it outlives this client."""
     client.set_metadata(
         [SPACE, job.name],
         {
             "name": job.name,
+            "run": job.run,
             "store": plan.store.path,
             "field": plan.store.description.to_json(),
             "kernel": job.kernel,
@@ -98,7 +107,7 @@ def send(client: Client, job: Job, plan: Plan) -> Future:
             "done_before": plan.done,
         },
     )
-    future = client.submit(drive, job, key=key_of(job.name), priority=PRIORITY, pure=False)
+    future = client.submit(drive, job, key=key_of(job.name, job.run), priority=PRIORITY, pure=False)
     client.publish_dataset(future, name=data_of(job.name), override=True)
     return future
 
@@ -107,7 +116,7 @@ def drive(job: Job) -> dict[str, Any]:
     """The task: compute what is missing. How it ended is in the scheduler's metadata, and returned."""
     client, home = get_client(), get_worker().address
     secede()
-    client.run_on_scheduler(_forgive, key_of(job.name))
+    client.run_on_scheduler(_forgive, key_of(job.name, job.run))
     teller = _Teller(client, job)
     teller.log(f"the driver runs on {home}")
     started = time.time()
@@ -130,7 +139,18 @@ def _drive(job: Job, client: Client, home: str, teller: _Teller) -> Summary:
     teller(plan)
     ledger = Ledger(plan.store)
     with ledger.kept(job.name):
-        failed = compute(plan, ledger, block_function, client, teller, name=job.name, home=home, watch=teller.watch)
+        failed = compute(
+            plan,
+            ledger,
+            block_function,
+            client,
+            teller,
+            clusters.wait_for_worker,
+            name=job.name,
+            home=home,
+            run=job.run,
+            watch=teller.watch,
+        )
         return finish(plan, ledger, failed)
 
 

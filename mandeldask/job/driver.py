@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
+import uuid
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import ClusterError, JobCancelledError, StoreError
 from mandeldask.job.cost import Costs
+from mandeldask.job.deaths import deaths
 from mandeldask.job.estimate import Estimate
 from mandeldask.job.events import Observer, TileDone, TileFailed
 from mandeldask.job.ledger import Ledger, cannot_write, name_of
@@ -33,6 +35,8 @@ TILES_A_THREAD = 4
 TELL_SECONDS = 1.0
 COUNT_SECONDS = 10.0
 LOST = "the cluster was lost: its scheduler is gone or cancelled the work"
+KILLED = "its worker died each time it was tried (out of memory, or a crash in the kernel)"
+MAX_DEATHS = 4  # of workers that had nothing but this tile to compute; as many as Dask's scheduler allows
 HOPELESS = 8  # tiles failed for good before any succeeded
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
@@ -41,7 +45,8 @@ class Driver:
     """One pass over the pending tiles of a store. After `run`, `failed` holds the tiles that were given up.
 
     It needs a client and a store, and nothing else: it works in the process of `mandeldask run` as in a task of a
-    cluster. In one, `home` is the address of the worker it lives on.
+    cluster. In one, `home` is the address of the worker it lives on, and `run` what it has in common with the drivers
+    of the same job that died before it.
     """
 
     def __init__(
@@ -52,8 +57,10 @@ class Driver:
         ledger: Ledger,
         tell: Observer,
         home: str | None = None,
+        run: str | None = None,
     ) -> None:
         self.client, self.store, self.block_function = client, store, block_function
+        self.run_id = run or uuid.uuid4().hex
         self.ledger, self.tell, self.home = ledger, tell, home
         self.workers = self.threads = 0
         self.in_flight: dict[Future, Tile] = {}
@@ -79,6 +86,8 @@ class Driver:
         """
         tile = self.store.description.tile
         self.estimate = Estimate(pending, costs, tile[0] * tile[1])
+        if self.home:
+            pending = self._recall(pending)
         windows = order(pending, costs)
         completed = as_completed(loop=self.client.loop)
         self._count_threads()
@@ -97,6 +106,19 @@ class Driver:
         self.cancelled = True
         self.client.cancel(list(self.in_flight), force=True)
 
+    def _recall(self, pending: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Take out the tiles with which a worker died, and with it perhaps the driver that would have known."""
+        pending = pending.copy()
+        for tile, alone in deaths(self.client, self.store, self.run_id).items():
+            if pending[tile]:
+                pending[tile] = False
+                self.accused.add(tile)
+                if alone >= MAX_DEATHS:
+                    self._fail(tile, KILLED, final=True)
+                else:
+                    self.suspects.append(tile)
+        return pending
+
     def _count_threads(self) -> None:
         """A cluster grows and shrinks."""
         threads = self.client.nthreads()
@@ -111,7 +133,7 @@ class Driver:
             window = next(windows, None) or self._retry()
             if window is None:
                 return
-            records = window_records(self.store, window, self.block_function).to_delayed()
+            records = window_records(self.store, window, self.block_function, self.run_id).to_delayed()
             wanted = [records[i - window.first[0], j - window.first[1]] for i, j in window.tiles]
             futures = self.client.compute(wanted, optimize_graph=False, **self._places(window))
             self.in_flight.update(zip(futures, window.tiles, strict=True))
@@ -168,19 +190,20 @@ class Driver:
         _raise_if_disk(self.store, error)
         if "deserializ" in str(error):
             raise ClusterError("the scheduler or a worker cannot read the tasks: both need mandeldask, in this version")
-        attempt = self.attempts[tile] = self.attempts.get(tile, 0) + 1
-        # the scheduler has tried a tile that kills its workers several times already
         killed = isinstance(error, KilledWorker)
-        final = tile in self.accused if killed else attempt >= MAX_ATTEMPTS
-        text = _describe(error)
-        self.ledger.fail(tile, text)
-        self.tell(TileFailed(tile, attempt, text, final))
+        final = tile in self.accused if killed else self.attempts.get(tile, 0) + 1 >= MAX_ATTEMPTS
+        self._fail(tile, KILLED if killed else _describe(error), final)
         if killed and not final:
             self.accused.add(tile)
             self.suspects.append(tile)
         elif not final:
             self.again.append(tile)
-        else:
+
+    def _fail(self, tile: Tile, text: str, final: bool) -> None:
+        attempt = self.attempts[tile] = self.attempts.get(tile, 0) + 1
+        self.ledger.fail(tile, text)
+        self.tell(TileFailed(tile, attempt, text, final))
+        if final:
             self._give_up(tile, text)
 
     def _give_up(self, tile: Tile, text: str) -> None:
@@ -193,8 +216,6 @@ class Driver:
 
 
 def _describe(error: BaseException) -> str:
-    if isinstance(error, KilledWorker):
-        return "its worker died each time it was tried (out of memory, or a crash in the kernel)"
     text = str(error).splitlines()
     return f"{type(error).__name__}: {text[0] if text else ''}"
 

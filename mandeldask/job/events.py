@@ -21,6 +21,13 @@ class Preparing:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """A line about the cluster for a person who waits: which it is, that its jobs are queued, what differs there."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run is going to do; known before anything is computed."""
 
@@ -116,7 +123,7 @@ class Summary:
         return self.kernel_seconds / (self.threads * self.seconds) if self.seconds else 0.0
 
 
-Event = Preparing | Plan | Started | Expected | TileDone | TileFailed | Progress | Summary
+Event = Preparing | Notice | Plan | Started | Expected | TileDone | TileFailed | Progress | Summary
 Observer = Callable[[Event], None]
 
 

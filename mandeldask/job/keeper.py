@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from distributed import Client
 
 from mandeldask import cluster as clusters
 from mandeldask import config as configs
@@ -25,6 +28,7 @@ START_SECONDS = 60
 LINGER_SECONDS = 60  # after the last job has ended, for those who wait for it
 UNUSED_SECONDS = 120  # without any job
 POLL_SECONDS = 1.0
+PROGRAM = "import sys; from mandeldask.job.keeper import main; main(sys.argv[1])"
 DESCRIPTION, SCHEDULER, FAILURE, LOG = "cluster.json", "scheduler.json", "failure.json", "log.txt"
 
 
@@ -42,7 +46,12 @@ def kept(cluster: Cluster) -> SchedulerAddress | SchedulerFile:
     (folder / DESCRIPTION).write_text(cluster.model_dump_json())
     with open(folder / LOG, "wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mandeldask.job.keeper", str(folder)],
+            [
+                sys.executable,
+                "-c",
+                "import sys; from mandeldask.job.keeper import main; main(sys.argv[1])",
+                str(folder),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -61,8 +70,9 @@ def kept(cluster: Cluster) -> SchedulerAddress | SchedulerFile:
     raise ClusterError(f"the cluster did not start within {START_SECONDS} s; what was said is in {folder / LOG}")
 
 
-def main(folder: Path) -> None:
-    """Keep the cluster that the folder describes while it has jobs."""
+def main(name: str) -> None:
+    """Keep the cluster that a folder describes while it has jobs; the folder goes when the cluster has."""
+    folder = Path(name)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         cluster = configs.load_cluster(json.loads((folder / DESCRIPTION).read_text()))
@@ -70,20 +80,20 @@ def main(folder: Path) -> None:
             part = folder / f"{SCHEDULER}.part"
             client.write_scheduler_file(str(part))
             os.rename(part, folder / SCHEDULER)
-            idle = time.monotonic()
-            while True:
-                time.sleep(POLL_SECONDS)
-                jobs = status_of_jobs(client)
-                if any(not job.ended for job in jobs):
-                    idle = time.monotonic()
-                elif time.monotonic() - idle > (LINGER_SECONDS if jobs else UNUSED_SECONDS):
-                    return
+            _stay(client)
     except MandeldaskError as error:
         (folder / FAILURE).write_text(json.dumps(str(error)))
         raise SystemExit(error.exit_code) from None
-    finally:
-        (folder / SCHEDULER).unlink(missing_ok=True)
+    shutil.rmtree(folder)
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+def _stay(client: Client) -> None:
+    """Until all jobs have ended, and a while more."""
+    idle = time.monotonic()
+    while True:
+        time.sleep(POLL_SECONDS)
+        jobs = status_of_jobs(client)
+        if any(not job.ended for job in jobs):
+            idle = time.monotonic()
+        elif time.monotonic() - idle > (LINGER_SECONDS if jobs else UNUSED_SECONDS):
+            return

@@ -128,6 +128,7 @@ class Ledger:
         if job:
             mine["job"] = job
         try:
+            self.store.write_notes(job=job)
             hold(self.store, mine)
         except OSError as error:
             raise cannot_write(self.store, error) from None

@@ -12,7 +12,7 @@ from mandeldask import cluster as clusters
 from mandeldask import config as configs
 from mandeldask.job.compute import compute, finish
 from mandeldask.job.description import AnyCluster, AnyConfig, of_store, read
-from mandeldask.job.events import Observer, Preparing, Summary, ignore
+from mandeldask.job.events import Notice, Observer, Preparing, Summary, ignore
 from mandeldask.job.ledger import Ledger
 from mandeldask.job.plan import make_plan
 from mandeldask.kernels import AUTO, KERNELS, choose
@@ -27,6 +27,7 @@ def run(
     overwrite: bool = False,
     cluster: AnyCluster | None = None,
     client: Client | None = None,
+    upload: bool = False,
     tell: Observer = ignore,
 ) -> Summary:
     """Compute a field into a store; on a store of the same field, compute what is missing.
@@ -45,6 +46,8 @@ def run(
         Who computes; takes precedence over the description's.
     client : distributed.Client, optional
         A cluster that is already there; by default the one described is started and ended.
+    upload : bool
+        Send this mandeldask to the scheduler and the workers first; by default they must have it.
     tell : callable, optional
         Is given each event as it happens: `Preparing`, `Plan`, `Started`, `TileDone`, `TileFailed`, `Summary`.
 
@@ -65,20 +68,41 @@ def run(
     kernel, reason = choose(config.kernel, config.view)
     tell(Preparing(kernel, reason))
     block_function = KERNELS[kernel](config.max_iter, config.fields, config.view)
+    given = client is not None
+    ours = not given and isinstance(described, configs.LocalCluster)  # nothing there that is not here
+
+    def say(text: str) -> None:
+        tell(Notice(text))
+
+    def ready(client: Client) -> None:
+        clusters.wait_for_worker(client, None if given else described, say)
+        if not ours:
+            clusters.check(client, kernel, upload=upload, say=say)
+
     with ExitStack() as stack:
-        size = None if client else clusters.size_of(described)
-        if size is None:  # only the scheduler knows
+        if not given and (introduction := clusters.introduce(described)):
+            say(introduction)
+        size = None if given else clusters.size_of(described)
+        known = size is None  # only the scheduler knows
+        if size is None:
             client = client or stack.enter_context(clusters.connect(described))
-            clusters.wait_for_worker(client)
+            ready(client)
             size = clusters.size_of_client(client)
         plan = make_plan(config, kernel, size, overwrite)
+
+        def all_ready(client: Client) -> None:
+            if not known:
+                ready(client)
+            if not ours:
+                clusters.check_store(client, plan.store)
+
         tell(plan)
         ledger = Ledger(plan.store)
         failed: list[Tile] = []
         with ledger.kept():
             if plan.pending:
                 client = client or stack.enter_context(clusters.connect(described))
-                failed = compute(plan, ledger, block_function, client, tell)
+                failed = compute(plan, ledger, block_function, client, tell, all_ready)
             summary = finish(plan, ledger, failed)
         tell(summary)  # while the cluster is there, for who wants to look at it
     return summary
@@ -90,8 +114,9 @@ def resume(
     kernel: str = AUTO,
     cluster: AnyCluster | None = None,
     client: Client | None = None,
+    upload: bool = False,
     tell: Observer = ignore,
 ) -> Summary:
     """Compute what is missing of a store, with any kernel on any cluster: the bits are the same. See `run`."""
     config = configs.parse(of_store(store, kernel), source=f"resume {os.fspath(store)}")
-    return run(config, cluster=cluster, client=client, tell=tell)
+    return run(config, cluster=cluster, client=client, upload=upload, tell=tell)

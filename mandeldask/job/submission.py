@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ from distributed import Client
 
 from mandeldask import cluster as clusters
 from mandeldask import config as configs
-from mandeldask.errors import ConfigError
+from mandeldask.config import SchedulerAddress, SchedulerFile
+from mandeldask.errors import ClusterError, ConfigError
 from mandeldask.job import keeper
+from mandeldask.job.ask import refuse_second_job
 from mandeldask.job.description import AnyCluster, AnyConfig, read
-from mandeldask.job.drive import Job, check_name, prepare, send
-from mandeldask.job.events import Observer, Plan, Preparing, Started, ignore
+from mandeldask.job.drive import Job, check_name, let_go, prepare, send
+from mandeldask.job.events import Notice, Observer, Plan, Preparing, Started, ignore
 from mandeldask.kernels import choose
 
 
@@ -42,6 +45,7 @@ def submit(
     name: str | None = None,
     cluster: AnyCluster | None = None,
     client: Client | None = None,
+    upload: bool = False,
     tell: Observer = ignore,
 ) -> Submitted:
     """Compute a field into a store on a cluster, without waiting for it.
@@ -52,7 +56,7 @@ def submit(
 
     Parameters
     ----------
-    config, out, overrides, overwrite, cluster, tell
+    config, out, overrides, overwrite, cluster, upload, tell
         As for `run`. The path of the store is one that the workers see.
     name : str, optional
         Of the job; by default the store's name and a few random digits.
@@ -77,30 +81,46 @@ def submit(
     tell(Preparing(kernel, reason))
     described = clusters.resolve(configs.load_cluster(cluster) if cluster else config.cluster)
     config = config.model_copy(update={"store": store, "cluster": None})
-    job = Job(check_name(name or _a_name(store)), config.model_dump(), kernel)
+    job = Job(check_name(name or _a_name(store)), config.model_dump(), kernel, uuid.uuid4().hex)
+
+    def say(text: str) -> None:
+        tell(Notice(text))
+
     with ExitStack() as stack:
-        size = None
+        started = client is None and not isinstance(described, SchedulerAddress | SchedulerFile)
+        size = clusters.size_of(described) if started else None
         if client is None:
-            size = clusters.size_of(described)
+            if introduction := clusters.introduce(described):
+                say(introduction)
             client = stack.enter_context(clusters.connect(keeper.kept(described)))
-        plan = prepare(job, size, overwrite) if size else _prepare_on_a_worker(client, job, overwrite)
+        if size:  # of what was started from here, as this machine sees it; a batch system may take its time
+            plan = prepare(job, size, overwrite)
+        else:
+            clusters.wait_for_worker(client, described if started else None, say)
+            clusters.check(client, kernel, upload=upload, say=say)
+            plan = _prepare_there(client, job, overwrite)
         tell(plan)
-        tell(Started(client.dashboard_link, client))
         send(client, job, plan)
+        tell(Started(client.dashboard_link, client))
         return Submitted(
             job.name, plan.store.path, client.scheduler.address, client.dashboard_link, plan.tiles, plan.pending
         )
 
 
-def _prepare_on_a_worker(client: Client, job: Job, overwrite: bool) -> Plan:
-    """The store is made where the workers see it: this machine may not."""
-    if not client.nthreads():
-        call = client.submit(os.getpid, pure=False)  # a cluster that follows the work starts a worker for it
-        clusters.wait_for_worker(client)
-        call.release()
+def _prepare_there(client: Client, job: Job, overwrite: bool) -> Plan:
+    """The store is made by a worker, as the workers see it: this machine may not."""
+    refuse_second_job(client, job.name)
     size = clusters.size_of_client(client)
-    worker = min(client.nthreads())
-    plan: Plan = client.run(prepare, job, size, overwrite, workers=[worker])[worker]
+    try:
+        ((worker, plan),) = client.run(prepare, job, size, overwrite, workers=[min(client.nthreads())]).items()
+    except OSError as error:
+        raise ClusterError(f"a worker was lost while it made the store: {error}; submit again") from None
+    try:
+        clusters.check_store(client, plan.store)
+    except ClusterError:
+        client.run(let_go, plan.store, job.name, workers=[worker])
+        raise
+    assert isinstance(plan, Plan)
     return plan
 
 

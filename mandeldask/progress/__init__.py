@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mandeldask.job import Event, Expected, Plan, Preparing, Progress, Started, Summary, TileDone, TileFailed
+from mandeldask.job import Event, Expected, Notice, Plan, Preparing, Progress, Started, Summary, TileDone, TileFailed
 from mandeldask.messages import Grid
 from mandeldask.progress.mosaic import Mosaic
 from mandeldask.tile import Record
@@ -70,6 +70,8 @@ class Screen:
         match event:
             case Preparing(kernel, reason):
                 self._preparing(kernel, reason)
+            case Notice(text):
+                self.line("cluster", text)
             case Plan():
                 if self.compiling:
                     self.compiling.cancel()

@@ -1,0 +1,237 @@
+"""Jobs on a scheduler and workers that are processes of their own: clients, drivers and workers come and go."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import preloaded
+import pytest
+from faults import counted
+from services import ENV, Processes, poll
+
+import mandeldask as md
+from mandeldask import job
+from mandeldask.job.drive import SPACE, key_of
+from mandeldask.store import open_store
+
+UNIT = {
+    "view": {"x": [0, 1], "y": [0, 1], "shape": [96, 96]},
+    "max_iter": 50,
+    "tile": [16, 16],
+    "kernel": "counted",
+}
+TILES = 36
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("submit")
+
+
+@pytest.fixture(scope="module")
+def counts(folder):
+    """The file in which workers and this process count computed tiles."""
+    path = folder / "counted"
+    preloaded.install(str(path))
+    yield path
+    preloaded.remove()
+
+
+@pytest.fixture(scope="module")
+def dask(folder, counts):
+    """Two workers that are started again when they die."""
+    env = ENV | {"COUNTED": str(counts)}
+    with Processes(folder / "dask", options=("--preload", "preloaded"), env=env) as processes:
+        yield processes
+
+
+@pytest.fixture(scope="module")
+def expected(client, folder):
+    """The checksum of a plain local run."""
+    md.run({**UNIT, "kernel": "numpy"}, folder / "expected.zarr", client=client)
+    return open_store(folder / "expected.zarr").checksum()
+
+
+@pytest.fixture
+def fresh(counts):
+    """Count from zero."""
+    counts.unlink(missing_ok=True)
+    return counts
+
+
+@pytest.fixture
+def scheduler(dask):
+    with dask.client() as client:
+        yield client
+
+
+def driver_worker(client, name):
+    """Address and process of the worker that a job's driver lives on, or None."""
+
+    run = client.get_metadata([SPACE, name, "run"])
+
+    def look(dask_scheduler=None):
+        task = dask_scheduler.tasks.get(key_of(name, run))
+        return task.processing_on.address if task is not None and task.processing_on else None
+
+    address = client.run_on_scheduler(look)
+    pids = client.run(os.getpid, workers=[address], on_error="ignore") if address else {}
+    return (address, pids[address]) if address in pids else None
+
+
+def mandeldask(*words, cwd, env=None):
+    return subprocess.run(
+        [sys.executable, "-m", "mandeldask", *map(str, words)],
+        cwd=cwd,
+        env=ENV | (env or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_a_job_goes_on_without_its_client(dask, scheduler, fresh, tmp_path, expected):
+    with dask.client() as mine:
+        submitted = job.submit(UNIT, tmp_path / "a.zarr", name="alone", client=mine)
+    assert (submitted.tiles, submitted.pending) == (TILES, TILES)
+    seen = []
+    end = job.wait(lambda: job.status_of_job(scheduler, "alone"), 60, seen.append)
+    assert (end.state, end.done, end.failed, end.exit_code) == ("finished", TILES, 0, 0)
+    running = [status for status in seen if status.state == "running"]
+    assert running
+    assert running[-1].workers == 2
+    assert open_store(tmp_path / "a.zarr").checksum() == expected
+    assert len(counted(fresh)) == TILES
+    assert [status.job for status in job.status_of_jobs(scheduler)].count("alone") == 1
+    texts = [text for _, text in job.logs(scheduler, "alone")]
+    assert texts[0].startswith("the driver runs on tcp://")
+    assert texts[-1] == f"finished: {TILES} tiles computed, 0 failed"
+
+
+def test_the_store_tells_how_far_its_job_is(dask, scheduler, fresh, tmp_path):
+    path = tmp_path / "a.zarr"
+    job.submit({**UNIT, "tile": [8, 8]}, path, name="told", client=scheduler)
+    status = poll(lambda: (s := job.status_of_store(path)).samples_per_second and s, "a rate in the store")
+    assert (status.state, status.job, status.tiles) == ("running", "told", 4 * TILES)
+    assert status.workers == 2
+    end = job.wait(lambda: job.status_of_store(path), 60)
+    assert (end.state, end.done, end.exit_code, end.job) == ("complete", 4 * TILES, 0, "told")
+
+
+def test_a_second_driver_is_kept_out(dask, scheduler, fresh, tmp_path):
+    path = tmp_path / "a.zarr"
+    job.submit(UNIT, path, name="first", client=scheduler)
+    with pytest.raises(md.StoreError, match=r"job first is writing .*mandeldask wait"):
+        job.submit(UNIT, path, name="second", client=scheduler)
+    with pytest.raises(md.StoreError, match="job first is writing"):
+        md.run(UNIT, path, client=scheduler)
+    assert job.wait(lambda: job.status_of_job(scheduler, "first"), 60).done == TILES
+    assert len(counted(fresh)) == TILES
+
+
+def test_a_cancelled_job_ends_soon_and_another_finishes_its_store(dask, scheduler, fresh, tmp_path, expected):
+    path = tmp_path / "a.zarr"
+    job.submit({**UNIT, "tile": [8, 8]}, path, name="stopped", client=scheduler)
+    poll(lambda: job.status_of_job(scheduler, "stopped").done, "a finished tile")
+    end = job.cancel(scheduler, "stopped")
+    assert (end.state, end.exit_code) == ("cancelled", 130)
+    stored = job.status_of_store(path)
+    assert stored.state == "stopped"
+    assert 0 < stored.done < 4 * TILES
+    with pytest.raises(md.ConfigError, match="ended already: cancelled"):
+        job.cancel(scheduler, "stopped")
+    again = job.submit({**UNIT, "tile": [8, 8]}, path, client=scheduler)
+    assert again.name.startswith("a-")
+    assert again.pending <= 4 * TILES - stored.done
+    job.wait(lambda: job.status_of_job(scheduler, again.name), 60)
+    assert open_store(path).checksum() == expected
+
+
+def test_a_driver_survives_the_death_of_its_worker_five_times(dask, scheduler, fresh, tmp_path, expected):
+    name, kills = "hunted", 5
+    job.submit({**UNIT, "tile": [8, 16]}, tmp_path / "a.zarr", name=name, client=scheduler)
+    killed = set()
+    for n in range(kills):
+        done = 4 * n  # each driver gets some way
+
+        def next_driver(done=done):
+            found = driver_worker(scheduler, name)
+            far = job.status_of_store(tmp_path / "a.zarr").done > done
+            return found if found and far and found[1] not in killed else None
+
+        _, pid = poll(next_driver, "a driver that computes")
+        os.kill(pid, signal.SIGKILL)
+        killed.add(pid)
+    end = job.wait(lambda: job.status_of_job(scheduler, name), 120)
+    assert (end.state, end.done, end.failed) == ("finished", 2 * TILES, 0)
+    assert len([text for _, text in job.logs(scheduler, name) if text.startswith("the driver runs")]) == kills + 1
+    assert open_store(tmp_path / "a.zarr").checksum() == expected
+    # a death costs the tile beside the driver and the one on the other worker, which nobody waits for any more
+    assert 2 * TILES <= len(counted(fresh)) <= 2 * TILES + 2 * kills
+
+
+def test_a_tile_that_kills_its_workers_is_named_and_the_rest_is_computed(dask, scheduler, tmp_path):
+    path = tmp_path / "a.zarr"
+    job.submit({**UNIT, "kernel": "crash", "tile": [48, 48]}, path, name="deadly", client=scheduler)
+    end = job.wait(lambda: job.status_of_job(scheduler, "deadly"), 200)
+    assert (end.state, end.done, end.failed, end.exit_code) == ("finished", 3, 1, 4)
+    assert list(end.errors) == ["0,0"]
+    assert "worker died" in end.errors["0,0"]
+
+
+def test_the_command_line_submits_asks_and_waits(dask, tmp_path, expected):
+    (tmp_path / "unit.yaml").write_text(json.dumps({**UNIT, "kernel": "numpy", "tile": [8, 8], "store": "unit.zarr"}))
+    env = {"DASK_SCHEDULER_ADDRESS": dask.address}
+    sent = mandeldask("submit", "unit.yaml", "--cluster", dask.address, "--name", "cli", cwd=tmp_path)
+    assert sent.returncode == 0, sent.stderr
+    assert "mandeldask status cli --cluster tcp://" in sent.stderr
+    assert mandeldask("wait", "cli", cwd=tmp_path, env=env).returncode == 0
+    shown = mandeldask("status", "unit.zarr", cwd=tmp_path)
+    assert "complete: 144/144 tiles" in shown.stdout
+    listed = mandeldask("jobs", "--json", cwd=tmp_path, env=env)
+    assert {"cli": "finished"}.items() <= {j["job"]: j["state"] for j in json.loads(listed.stdout)}.items()
+    assert "finished: 144 tiles" in mandeldask("logs", "cli", "--cluster", dask.address, cwd=tmp_path).stdout
+    assert open_store(tmp_path / "unit.zarr").checksum() == expected
+    unknown = mandeldask("status", "nobody", cwd=tmp_path, env=env)
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "knows no job 'nobody'" in unknown.stderr
+    which = mandeldask("status", "cli", cwd=tmp_path)
+    assert which.returncode == 2
+    assert "which scheduler?" in which.stderr
+    assert not [r for r in (sent, shown, listed, unknown, which) if "Traceback" in r.stderr]
+
+
+def test_a_client_killed_right_after_it_submitted_leaves_its_job_running(dask, scheduler, tmp_path, expected):
+    (tmp_path / "unit.yaml").write_text(json.dumps({**UNIT, "kernel": "numpy", "store": "unit.zarr"}))
+    words = ["submit", "unit.yaml", "--cluster", dask.address, "--name", "orphan", "--quiet"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "mandeldask", *words], cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "orphan\n"
+        process.kill()
+    end = job.wait(lambda: job.status_of_job(scheduler, "orphan"), 60)
+    assert (end.state, end.done) == ("finished", TILES)
+    assert open_store(tmp_path / "unit.zarr").checksum() == expected
+
+
+def test_a_name_is_free_again_when_its_job_has_ended(scheduler, tmp_path):
+    job.submit(UNIT, tmp_path / "a.zarr", name="twice", client=scheduler)
+    with pytest.raises(md.ConfigError, match="has a job twice that has not ended"):
+        job.submit(UNIT, tmp_path / "b.zarr", name="twice", client=scheduler)
+    assert not (tmp_path / "b.zarr").exists()
+    job.wait(lambda: job.status_of_job(scheduler, "twice"), 60)
+    job.submit(UNIT, tmp_path / "b.zarr", name="twice", client=scheduler)
+    end = job.wait(lambda: job.status_of_job(scheduler, "twice"), 60)
+    assert (end.state, end.done, end.store) == ("finished", TILES, str(tmp_path / "b.zarr"))
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../up", "-x", "x" * 65])
+def test_a_name_that_cannot_be_typed_is_refused(scheduler, tmp_path, name):
+    with pytest.raises(md.ConfigError, match="a job's name is letters"):
+        job.submit(UNIT, tmp_path / "a.zarr", name=name or "\n", client=scheduler)
+    assert not (tmp_path / "a.zarr").exists()
