@@ -106,7 +106,7 @@ class Page:
     def _make_figure(self) -> None:
         self.ground = ColumnDataSource(data={"left": [0], "right": [1], "bottom": [0], "top": [1]})
         self.image = ColumnDataSource(data={"image": [], "dw": [], "dh": []}, name="image")
-        self.facts = ColumnDataSource(data={name: [] for name in (*FACTS, "dw", "dh")}, name="facts")
+        self.facts = ColumnDataSource(data={name: [] for name in (*FACTS, "dw", "dh")}, name="tiles")
         self.flights = ColumnDataSource(
             data={k: [] for k in ("left", "right", "bottom", "top", "level")}, name="flights"
         )
@@ -205,7 +205,7 @@ class Page:
         self.ground_glyph = ground.glyph
 
     def _make_rate(self) -> None:
-        self.points = ColumnDataSource(data={"seconds": [], "rate": []}, name="rate")
+        self.points = ColumnDataSource(data={"seconds": [0], "rate": [0]}, name="rate")
         rate = self.rate = figure(
             height=130,
             sizing_mode="stretch_width",
@@ -218,6 +218,7 @@ class Page:
             min_border_left=4,
             x_axis_label="seconds since the start",
             y_axis_label="iterations/s",
+            x_range=DataRange1d(start=0),
             y_range=DataRange1d(start=0),
         )
         rate.line("seconds", "rate", source=self.points, line_width=2, line_color="#dd7a2b")
@@ -347,9 +348,10 @@ class Page:
             _set(self.divs["facts"], f"<h3>Tile {tile[0]},{tile[1]}</h3>{panel.tile_facts(job, tile, flights)}")
             bottom, left, top, right = _edges(job, tile)
             self.chosen.data = {"left": [left], "right": [right], "bottom": [bottom], "top": [top]}
-        if self.run != job.job.run or len(self.points.data["rate"]) != len(job.points):
+        if self.run != job.job.run or len(self.points.data["rate"]) != 1 + len(job.points):
             self.run = job.job.run
-            self.points.data = {"seconds": [p[0] for p in job.points], "rate": [p[1] for p in job.points]}
+            points = [(0.0, 0.0), *job.points]
+            self.points.data = {"seconds": [p[0] for p in points], "rate": [p[1] for p in points]}
 
     def _tap(self, event: Tap) -> None:
         if self.job and event.x is not None and event.y is not None:

@@ -1,0 +1,169 @@
+"""`mandeldask dashboard`, and what `run` does about dashboards: real processes, real schedulers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from services import ENV, Processes, free_port, poll
+
+from mandeldask import dashboard
+from mandeldask.dashboard.found import announced, running
+from mandeldask.dashboard.reach import answer, tunnel
+
+ROOT = Path(__file__).parent.parent
+LESSON = str(ROOT / "configs/lesson.yaml")
+SMALL = ["--set", "view.shape=[100,120]", "--set", "tile=[50,50]", "--set", "cluster.workers=1", "--no-image"]
+
+
+@pytest.fixture(autouse=True)
+def own_runtime_directory(tmp_path, monkeypatch):
+    """Runs of whoever else works on this machine are none of these tests' business."""
+    (tmp_path / "run").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
+
+
+def start(*words, cwd, **options):
+    command = [sys.executable, "-m", "mandeldask", *map(str, words)]
+    env = ENV | {k: v for k, v in os.environ.items() if k in ("XDG_RUNTIME_DIR", "SSH_CONNECTION")}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=cwd, env=env, text=True, **pipes | options)
+
+
+def call(*words, cwd):
+    process = start(*words, cwd=cwd)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def dask(tmp_path_factory):
+    with Processes(tmp_path_factory.mktemp("dask"), workers=1) as dask:
+        yield dask
+
+
+def test_a_run_elsewhere_on_this_machine_is_found_and_kept_until_enter(tmp_path):
+    kept = start("run", LESSON, *SMALL, "--keep-dashboard", "--report", "report.html", cwd=tmp_path)
+    try:
+        (run,) = poll(running, "the run")
+        poll(lambda: not answer(run.link), "the page")
+        code, out, _ = call("dashboard", cwd=tmp_path)
+        assert code == 0
+        assert out.splitlines()[0] == f"  dashboard  {run.link}"
+        code, out, err = call("dashboard", "--json", cwd=tmp_path)
+        assert (code, err) == (0, "")
+        assert json.loads(out) == {
+            "link": run.link,
+            "store": str(tmp_path / "lesson.zarr"),
+            "scheduler": None,
+            "tunnel": None,
+            "link_through_tunnel": None,
+        }
+        poll((tmp_path / "lesson.zarr/0/zarr.json").exists, "the store")
+    finally:
+        out, err = kept.communicate("\n", timeout=120)
+    assert kept.returncode == 0, err
+    assert f"dashboard  {run.link}" in err
+    assert "Enter ends it" in err
+    assert running() == []
+    report = (tmp_path / "report.html").read_text()
+    assert "Task Stream" in report
+    assert "cdn.bokeh.org" not in report.replace("https://cdn.bokeh.org/bokeh/release/bokeh-icons", "")
+
+
+def test_a_remote_scheduler_is_given_the_page(dask, tmp_path):
+    code, out, err = call("dashboard", "--cluster", dask.address, "--json", cwd=tmp_path)
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["scheduler"] == dask.address
+    assert b'id="md-picture"' in urlopen(found["link"]).read()
+    code, out, _ = call("dashboard", "--cluster", dask.file, cwd=tmp_path)
+    assert (code, out.strip()) == (0, f"dashboard  {found['link']}")
+
+
+def test_a_dashboard_that_is_switched_off_is_said_to_be_so_and_a_run_goes_on(tmp_path):
+    with Processes(tmp_path / "dask", workers=0) as dask:
+        file = tmp_path / "off.json"
+        words = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+        dask.start("distributed.cli.dask_scheduler", *words, "--scheduler-file", file)
+        dask.file = file
+        dask.start_worker("--no-nanny")
+        dask.wait()
+        code, out, err = call("dashboard", "--cluster", dask.address, cwd=tmp_path)
+        assert (code, out) == (5, "")
+        assert "switched off" in err
+        assert "dask scheduler --dashboard" in err
+        code, _, err = call(
+            "run", LESSON, *SMALL, "--cluster", dask.address, "--out", tmp_path / "a.zarr", cwd=tmp_path
+        )
+        assert code == 0, err
+        assert err.count("no picture in the dashboard") == 1
+        assert "dashboard  switched off" in err
+        with dask.client() as client:
+            assert dashboard.install(client) == dashboard.SWITCHED_OFF
+
+
+def test_a_scheduler_that_lacks_mandeldask_is_said_to(tmp_path, dask):
+    with dask.client() as client:
+        client.register_plugin = lambda plugin: (_ for _ in ()).throw(
+            ModuleNotFoundError("No module named 'mandeldask'")
+        )
+        assert "cannot load mandeldask.dashboard (ModuleNotFoundError" in dashboard.install(client)
+
+
+BAD = {
+    "nobody there": (["dashboard", "--cluster", "tcp://127.0.0.1:{port}"], 5, "scheduler"),
+    "no such file": (["dashboard", "--cluster", "none.yaml"], 2, "there is no file"),
+    "report is no page": (["run", LESSON, *SMALL, "--report", "a.txt"], 2, "must end in .html"),
+    "report in no directory": (["run", LESSON, *SMALL, "--report", "none/a.html"], 2, "no directory none"),
+}
+
+
+@pytest.mark.parametrize(("words", "exit_code", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_one_clear_message(tmp_path, words, exit_code, message):
+    code, out, err = call(*(word.format(port=free_port()) for word in words), cwd=tmp_path)
+    assert (code, out) == (exit_code, "")
+    assert message in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "lesson.zarr").exists()
+
+
+def test_a_dashboard_that_does_not_answer_is_said_not_to(tmp_path):
+    with announced(f"http://127.0.0.1:{free_port()}/mandeldask", "<a store>"):
+        code, _, err = call("dashboard", cwd=tmp_path)
+    assert code == 5
+    assert "does not answer: Connection refused" in err
+
+
+def test_files_of_runs_that_are_gone_or_no_runs_are_swept_away(tmp_path):
+    with announced("http://127.0.0.1:1/mandeldask", "a"):
+        folder = tmp_path / "run/mandeldask"
+        (folder / "1.json").write_text((folder / f"{os.getpid()}.json").read_text().replace(str(os.getpid()), "1"))
+        (folder / "2.json").write_text("{")
+        assert [run.store for run in running()] == ["a"]
+        assert [path.name for path in folder.iterdir()] == [f"{os.getpid()}.json"]
+        folder.chmod(0o777)
+        assert running() == [], "others could have put a link there"
+
+
+def test_a_tunnel_is_told_where_one_is_needed(monkeypatch):
+    assert tunnel("http://127.0.0.1:8787/mandeldask") is None
+    assert tunnel("http://10.9.8.7:8787/mandeldask") == (
+        "ssh -N -L 8787:10.9.8.7:8787 10.9.8.7",
+        "http://localhost:8787/mandeldask",
+    )
+    monkeypatch.setenv("SSH_CONNECTION", "192.0.2.1 50000 192.0.2.2 22")
+    assert tunnel("http://127.0.0.1:8788/mandeldask") == (
+        "ssh -N -L 8788:127.0.0.1:8788 192.0.2.2",
+        "http://localhost:8788/mandeldask",
+    )
+
+
+def test_only_pages_of_the_web_are_fetched(tmp_path):
+    assert "no address of a web page" in answer(f"file://{tmp_path}")

@@ -1,0 +1,288 @@
+"""The page of the dashboard in a real browser, while real jobs run."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from functools import partial
+
+import faults
+import numpy as np
+import pytest
+from browser import Visit, chromium
+from services import Processes, poll
+
+import mandeldask as md
+from mandeldask import cluster as clusters
+from mandeldask import dashboard
+from mandeldask.config import LocalCluster
+from mandeldask.image import palette_index
+from mandeldask.messages import Grid
+from mandeldask.store import open_store
+
+FIELD = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [900, 1100]}, "max_iter": 200, "tile": [150, 200]}
+TILES = 36
+UNIT = {"view": {"x": [0, 1], "y": [0, 1], "shape": [100, 120]}, "max_iter": 50, "tile": [25, 40], "kernel": "faulty"}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def client():
+    """A cluster of its own: these tests look at all that a scheduler knows."""
+    with clusters.connect(LocalCluster(workers=2, memory_limit="2GiB")) as client:
+        client.wait_for_workers(2, timeout=60)
+        assert dashboard.install(client) == ""
+        yield client
+
+
+@pytest.fixture
+def visit(browser):
+    """Open pages; nothing may have gone wrong in any of them."""
+    visits = []
+
+    def open_page(link, **options):
+        visits.append(Visit(browser, link, **options))
+        return visits[-1]
+
+    yield open_page
+    complaints = [complaint for visit in visits for complaint in visit.complaints]
+    for visit in visits:
+        visit.tab.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def kernel(request):
+    """Install `before` as the kernel "faulty" of this process, for one test."""
+
+    def install(before):
+        faults.install("faulty", before)
+        request.addfinalizer(lambda: faults.remove("faulty"))
+        return "faulty"
+
+    return install
+
+
+class Job(threading.Thread):
+    """md.run beside the test; ended by the test's end."""
+
+    def __init__(self, *args, **options):
+        super().__init__(daemon=True)
+        self.call = partial(md.run, *args, **options)
+        self.done = 0
+        self.start()
+
+    def run(self):
+        self.summary = self.call(tell=self._tell)
+
+    def _tell(self, event):
+        self.done += type(event).__name__ == "TileDone"
+
+
+def stored(path):
+    """The picture that a page is to show of a store: its samples at the stride, coloured."""
+    store = open_store(path)
+    grid = Grid(store.description.shape, store.description.tile)
+    samples = store.escape_time[:: grid.stride, :: grid.stride]
+    known = samples[samples > 0]
+    return palette_index(known[:: 1 + known.size // 2**15], store.description.max_iter)(samples)
+
+
+def picture(page):
+    shape, samples = page.tab.evaluate(IMAGE)
+    return np.frombuffer(base64.b64decode(samples), np.uint8).reshape(shape)
+
+
+IMAGE = """() => {
+    const [image] = Bokeh.documents[0].get_model_by_name("image").data.image;
+    const raw = new Uint8Array(image);
+    let bytes = "";
+    for (let i = 0; i < raw.length; i += 8192) bytes += String.fromCharCode(...raw.subarray(i, i + 8192));
+    return [image.shape, btoa(bytes)];
+}"""
+
+
+def test_the_navigation_bar_links_the_page_and_the_page_waits_for_a_job(client, visit, browser):
+    status = Visit(browser, str(client.dashboard_link))
+    status.tab.get_by_role("link", name="Mandeldask").click()
+    status.tab.wait_for_url("**/mandeldask")
+    status.tab.close()
+
+
+def test_a_job_is_seen_from_its_first_tile_to_the_picture_of_the_store(client, visit, tmp_path, kernel):
+    name = kernel(partial(faults.count, path=str(tmp_path / "calls"), seconds=0.15))
+    page = visit(dashboard.link(client))
+    job = Job(FIELD | {"kernel": name}, tmp_path / "a.zarr", client=client)
+    page.has("heading", "a.zarr")
+    page.has("figures", "running")
+    page.tab.wait_for_function("Bokeh.documents[0].get_model_by_name('flights').data.left.length > 0")
+    page.shot("running")
+    late = visit(dashboard.link(client), theme="dark")
+    late.has("heading", "a.zarr")
+    late.has("figures", "running")
+    job.join()
+    for each in (page, late):
+        each.has("figures", "finished")
+        each.has("figures", f"{TILES} of {TILES}")
+        poll(lambda each=each: np.array_equal(picture(each), stored(tmp_path / "a.zarr")), "the stored picture", 10)
+        assert each.column("flights", "left") == []
+    late.shot("finished-dark")
+    after = visit(dashboard.link(client))
+    assert np.array_equal(picture(after), stored(tmp_path / "a.zarr"))
+    done = after.column("tiles", "state")[0]
+    assert (done["shape"], set(done["values"])) == ([6, 6], {3})
+    assert after.column("tiles", "seconds")[0]["values"] == pytest.approx(
+        open_store(tmp_path / "a.zarr").read_tiles()["seconds"].ravel(), rel=1e-6
+    )
+
+
+def test_every_view_shows_the_tiles_and_hover_and_click_tell_their_facts(client, visit, tmp_path):
+    md.run(FIELD | {"kernel": "numba"}, tmp_path / "views.zarr", client=client)
+    page = visit(dashboard.link(client))
+    page.has("heading", "views.zarr")
+    for view, is_right in RIGHT.items():
+        page.choose(view)
+        poll(lambda is_right=is_right: is_right(picture(page), tmp_path / "views.zarr"), f"the {view}", 10)
+        page.shot(f"view-{view.replace(' ', '-')}")
+    box = page.tab.evaluate(FRAME)
+    at = {"x": box["x"] + 0.4 * box["width"], "y": box["y"] + 0.6 * box["height"]}
+    page.tab.mouse.move(**at)
+    told = poll(lambda: page.tab.evaluate(TOOLTIP), "the tooltip", 10)
+    assert "tile:2,2" in told
+    assert "state:done" in told
+    assert "custom" not in told
+    page.shot("hover")
+    page.tab.mouse.click(**at)
+    page.has("facts", "Tile 2,2")
+    page.has("facts", "rows 300 to 449, columns 400 to 599")
+    page.tab.get_by_label("Look at tile").fill("5,0")
+    page.tab.get_by_label("Look at tile").press("Enter")
+    page.has("facts", "Tile 5,0")
+    page.tab.get_by_label("Look at tile").fill("<b>6,6</b>")
+    page.tab.get_by_label("Look at tile").press("Enter")
+    page.has("facts", "there is no tile <b>6,6</b>")
+
+
+def is_by_tile(shown, path):
+    """One value a tile, and not the same for all; the stride is 3, tiles are 50 x 66 or 67 of the picture's samples."""
+    by_tile = {(i, j): shown[Grid(*SHAPES).cells((i, j))] for i in range(6) for j in range(6)}
+    return all(part.min() == part.max() > 0 for part in by_tile.values()) and shown.min() < shown.max()
+
+
+SHAPES = tuple(FIELD["view"]["shape"]), tuple(FIELD["tile"])
+RIGHT = {
+    "state": lambda shown, path: set(np.unique(shown)) == {3},
+    "worker": lambda shown, path: set(np.unique(shown)) <= {1, 2},
+    "seconds": is_by_tile,
+    "mean escape time": is_by_tile,
+    "picture": lambda shown, path: np.array_equal(shown, stored(path)),
+}
+TOOLTIP = """() => {
+    const found = (root) => Array.from(root.querySelectorAll("*")).flatMap((element) =>
+        [...(element.matches(".bk-Tooltip, .bk-tooltip") ? [element] : []),
+            ...(element.shadowRoot ? found(element.shadowRoot) : [])]);
+    return found(document).map((element) => (element.shadowRoot ?? element).textContent).join("").replace(/\\s+/g, "");
+}"""
+FRAME = """() => {
+    const view = Bokeh.index.find_one_by_id(Bokeh.documents[0].get_model_by_name("frame").id);
+    const place = view.el.getBoundingClientRect(), box = view.frame.bbox;
+    const [x0, x1] = view.frame.x_scale.r_compute(0, 1100), [y0, y1] = view.frame.y_scale.r_compute(0, 900);
+    return {x: place.x + x0, y: place.y + Math.min(y0, y1), width: x1 - x0, height: Math.abs(y1 - y0)};
+}"""
+
+
+def test_failed_tiles_are_marked_and_hostile_texts_are_text(client, visit, tmp_path, kernel):
+    name = kernel(partial(faults.fail_first, path=str(tmp_path / "calls"), times=10**9))
+    hostile = tmp_path / "<script>alert(1)<b>bold <img src=x onerror=alert(1)> $$x$$.zarr"
+    summary = md.run(UNIT | {"kernel": name}, hostile, client=client)
+    assert summary.failed == 1
+    page = visit(dashboard.link(client))
+    page.has("heading", "<script>alert(1)<b>bold <img src=x onerror=alert(1)> $$x$$.zarr")
+    page.has("failures", "ArithmeticError: the tile at the corner <b>failed</b>")
+    page.has("figures", "ended, 1 tile failed")
+    assert page.column("marks", "marker") == ["x"]
+    assert page.tab.locator("mjx-container").count() == 0
+    page.shot("failed")
+
+
+def test_a_hostile_worker_name_is_text(visit, tmp_path):
+    name = "<img src=x onerror=alert(1)><b>w</b>"
+    with Processes(tmp_path / "dask", workers=0) as dask:
+        dask.start_worker("--no-nanny", "--name", name)
+        dask.wait()
+        with dask.client() as client:
+            assert dashboard.install(client) == ""
+            md.run(UNIT | {"kernel": "numpy"}, tmp_path / "a.zarr", client=client)
+            page = visit(dashboard.link(client))
+            page.has("workers", name)
+
+
+def test_a_worker_killed_in_mid_run_leaves_all_tiles_done(visit, tmp_path, kernel):
+    """On a scheduler in a process of its own, where what the dead worker had in hand is computed again."""
+    faulty = kernel(partial(faults.count, path=str(tmp_path / "calls"), seconds=0.15))
+    with Processes(tmp_path / "dask", workers=3) as dask, dask.client() as client:
+        assert dashboard.install(client) == ""
+        page = visit(dashboard.link(client))
+        job = Job(FIELD | {"kernel": faulty}, tmp_path / "a.zarr", client=client)
+        poll(lambda: job.done >= 8, "8 tiles")
+        dask.workers[0].kill()
+        job.join()
+        assert job.summary.failed == 0
+        page.has("figures", f"{TILES} of {TILES}")
+        page.has("figures", "finished")
+        page.has("workers", "1 worker of this job gone since")
+        poll(lambda: np.array_equal(picture(page), stored(tmp_path / "a.zarr")), "the stored picture", 10)
+        page.shot("worker-killed")
+
+
+def test_of_two_jobs_at_once_each_is_shown_when_chosen(client, visit, tmp_path, kernel):
+    faulty = kernel(partial(faults.count, path=str(tmp_path / "calls"), seconds=0.05))
+    page = visit(dashboard.link(client))
+    with client.__class__(client.scheduler.address) as other:
+        jobs = [
+            Job(FIELD | {"kernel": faulty, "max_iter": 100 + n}, tmp_path / f"two-{n}.zarr", client=c)
+            for n, c in enumerate((client, other))
+        ]
+        for job in jobs:
+            job.join()
+    for n in range(2):
+        poll(lambda n=n: page.tab.evaluate(OPTION, f"two-{n}.zarr"), "the choice of jobs")
+        page.tab.get_by_label("Job").select_option(label=page.tab.evaluate(OPTION, f"two-{n}.zarr"))
+        page.has("heading", f"two-{n}.zarr")
+        page.has("figures", f"{TILES} of {TILES}")
+        poll(lambda n=n: np.array_equal(picture(page), stored(tmp_path / f"two-{n}.zarr")), "its picture", 10)
+
+
+OPTION = """(name) => {
+    const options = Bokeh.documents[0].get_model_by_name("job").options;
+    return options.find(([value, label]) => label.startsWith(name))?.[1];
+}"""
+
+
+def test_a_preloaded_scheduler_shows_a_resumed_job_whole(visit, tmp_path):
+    """Tiles of an earlier run, elsewhere, are in their mean colour; those of this run sample by sample."""
+    with clusters.connect(LocalCluster(workers=1)) as elsewhere:
+        md.run(FIELD | {"kernel": "numba"}, tmp_path / "a.zarr", client=elsewhere)
+    (tmp_path / "a.zarr/0/escape_time/c/1/1").unlink()
+    with Processes(tmp_path / "dask", workers=0) as dask:
+        preloaded = dask.start(
+            "distributed.cli.dask_scheduler",
+            *["--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"],
+            *["--scheduler-file", tmp_path / "preloaded.json", "--preload", "mandeldask.dashboard"],
+        )
+        poll((tmp_path / "preloaded.json").exists, dask.log(preloaded) or "the scheduler's file")
+        dask.file = tmp_path / "preloaded.json"
+        dask.start_worker("--no-nanny")
+        dask.wait()
+        with dask.client() as client:
+            assert md.resume(tmp_path / "a.zarr", client=client).computed == 1
+            page = visit(dashboard.link(client))
+            page.has("figures", f"{TILES} of {TILES}")
+            state = page.column("tiles", "state")[0]["values"]
+            assert state == [3] * TILES
+            assert (picture(page) > 0).all()

@@ -1,0 +1,156 @@
+"""The screen of a run: the field in block characters, the bar, plain lines; in a real terminal too."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import select
+import struct
+import sys
+import termios
+import time
+from fcntl import ioctl
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import mandeldask as md
+from mandeldask.image import palette, palette_index
+from mandeldask.job.events import Progress, TileDone, TileFailed
+from mandeldask.kernels import KERNELS
+from mandeldask.messages import Grid, thumbnail
+from mandeldask.progress import Screen
+from mandeldask.progress.mosaic import Mosaic
+from mandeldask.tile import Record
+from mandeldask.view import View
+
+ROOT = Path(__file__).parent.parent
+VIEW = View(x=(-2, 1), y=(-1.5, 1.5), shape=(120, 200))
+GRID = Grid(VIEW.shape, (30, 50))
+FIELD = KERNELS["numpy"](100)(VIEW.block((0, 120), (0, 200)))
+TILES = [(i, j) for i in range(4) for j in range(4)]
+
+
+def record(tile):
+    i, j = tile
+    block = FIELD[30 * i : 30 * i + 30, 50 * j : 50 * j + 50]
+    return Record(tile, 0.1, int(block.sum()), 1, 100, 0, "tcp://w:1", 1.0, 2.0, thumbnail(block, GRID, tile, 100))
+
+
+def test_the_mosaic_of_a_finished_field_has_its_samples_in_the_colours_of_the_picture():
+    mosaic = Mosaic(GRID, 100, 50, 15)
+    for tile in TILES:
+        mosaic.add(record(tile))
+    lines = mosaic.lines(colours=True)
+    assert [line.plain for line in lines] == ["▀" * 50] * 15
+    samples = FIELD[np.ix_((2 * np.arange(30) + 1) * 2, (2 * np.arange(50) + 1) * 2)][::-1]
+    index = palette_index(samples[samples > 0], 100)(samples)
+    for row, line in enumerate(lines):
+        for column, span in enumerate(line.spans):
+            shown = [tuple(colour.triplet) for colour in (span.style.color, span.style.bgcolor)]
+            assert shown == [palette()[index[2 * row, column]], palette()[index[2 * row + 1, column]]]
+
+
+def test_waiting_failed_and_done_tiles_have_signs_of_their_own():
+    mosaic = Mosaic(GRID, 100, 8, 4)
+    assert {line.plain for line in mosaic.lines(True)} == {"·" * 8}
+    mosaic.add(record((3, 0)))
+    mosaic.fail((3, 3))
+    for colours in (True, False):
+        top = mosaic.lines(colours)[0].plain
+        assert top[0] not in "·×"
+        assert top[3] == "·"
+        assert top[-1] == "×"
+    mosaic.add(record((3, 3)))
+    assert "×" not in mosaic.lines(True)[0].plain
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (3000, 3000), (20, 10000)])
+def test_a_field_of_any_shape_has_a_mosaic_that_fits(shape):
+    lines = Mosaic(Grid(shape, (256, 256)), 100, 40, 12).lines(True)
+    assert 1 <= len(lines) <= 12
+    assert 1 <= len(lines[0]) <= 40
+
+
+CONFIG = {"view": VIEW, "max_iter": 100, "tile": [30, 50], "kernel": "numpy"}
+
+
+def run_on(console, client, tmp_path):
+    with Screen(console) as screen:
+        md.run(CONFIG, tmp_path / "a.zarr", client=client, tell=screen)
+    return console.file.getvalue()
+
+
+def test_elsewhere_than_on_a_terminal_there_are_plain_lines_only(client, tmp_path):
+    said = run_on(Console(file=io.StringIO(), width=100), client, tmp_path)
+    assert "\x1b" not in said
+    assert "▀" not in said
+    assert "16 of 30 x 50; 16 to compute" in said
+    assert "done       16 tiles in" in said
+
+
+def test_a_terminal_shows_bar_field_and_workers(client, tmp_path):
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, height=40, color_system="truecolor")
+    said = run_on(console, client, tmp_path)
+    assert "▀" in said
+    assert "in the kernel" in said
+    assert "16 tiles in" in said
+
+
+def test_a_small_terminal_has_a_bar_and_no_field(client, tmp_path):
+    console = Console(file=io.StringIO(), force_terminal=True, width=60, height=12, color_system="truecolor")
+    assert "▀" not in run_on(console, client, tmp_path)
+
+
+def test_what_comes_from_outside_is_shown_as_it_is():
+    console = Console(file=io.StringIO(), width=100)
+    screen = Screen(console)
+    screen(TileFailed((1, 2), 3, "ValueError: [red]not[/red] [link=x]", True))
+    assert "tile 1,2, attempt 3, given up: ValueError: [red]not[/red] [link=x]" in console.file.getvalue()
+
+
+def test_the_state_tells_rate_and_time_left(client, tmp_path):
+    screen = Screen(Console(file=io.StringIO(), width=100))
+    md.run(CONFIG, tmp_path / "a.zarr", client=client, tell=lambda e: screen(e) if type(e).__name__ == "Plan" else None)
+    screen(TileDone(record((0, 0))))
+    screen(Progress(1, 15, 0, 1e6, 2.5e9, 90.0, 2))
+    assert screen._state() == "1/16 tiles, 2.5 G iterations/s, 1 min 30 s left"
+
+
+def test_the_command_draws_in_a_real_terminal(tmp_path):
+    """Through a pseudo-terminal, as a person sees it; the cursor is back at the end."""
+    command = [
+        sys.executable,
+        "-m",
+        "mandeldask",
+        "run",
+        str(ROOT / "configs/lesson.yaml"),
+        "--set",
+        "cluster.workers=1",
+    ]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.environ |= {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+        os.environ |= {"COLUMNS": "100", "LINES": "40"}
+        os.execv(sys.executable, command)
+    ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    said, deadline = b"", time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if select.select([terminal], [], [], 1)[0]:
+            try:
+                part = os.read(terminal, 65536)
+            except OSError:  # Linux says so of a terminal whose other end is closed
+                break
+            said += part
+            if not part:
+                break
+    _, status = os.waitpid(pid, 0)
+    text = said.decode()
+    assert os.waitstatus_to_exitcode(status) == 0, text
+    assert "▀" in text
+    assert "Traceback" not in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
