@@ -158,7 +158,6 @@ def test_jobs_that_never_start_are_told_of_and_not_waited_for_for_ever(here, mon
     [
         ({"queue": "closed"}, "the batch system refused the job: sbatch: error: .*partition"),
         ({"queue": "nowhere"}, "refused the job: .*invalid partition specified: nowhere"),
-        ({"cores": 1000}, "refused the job: .*node configuration is not available"),
         ({"interface": "none0"}, "cannot start a slurm cluster: 'none0' is not a valid network interface"),
         ({"options": {"job_extra": 1, "nonsense": 2}}, "cannot start a slurm cluster: .*nonsense"),
         ({"kind": "htcondor", "options": {"disk": "1GB"}}, "a htcondor cluster has no queue"),
