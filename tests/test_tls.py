@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
-from services import ENV, Processes, make_certificates
+from services import ENV, ROOT, Processes, make_certificates
 
 import mandeldask as md
 from mandeldask import cluster as clusters
@@ -104,3 +105,20 @@ def test_a_file_that_is_not_there_is_named(tls, certificates):
         clusters.connect(load_cluster(described(tls.address, certificates["client"] | {"cert": "none.pem"}))),
     ):
         pass
+
+
+def test_the_commands_of_the_readme_make_certificates_that_work(tmp_path):
+    """The first commands of its TLS section, as they stand there, and then its scheduler and worker."""
+    text = (ROOT / "mandeldask/cluster/README.md").read_text().partition("## TLS")[2]
+    block = re.search(r"```console\n(.*?)```", text, re.DOTALL)[1]
+    script = re.sub(r"^\$ ", "", block.partition("$ dask scheduler")[0], flags=re.MULTILINE)
+    subprocess.run(["bash", "-ec", script], cwd=tmp_path, check=True, capture_output=True)
+    files = {
+        name: {"ca_file": tmp_path / "ca.pem", "cert": tmp_path / f"{name}.pem", "key": tmp_path / f"{name}.key"}
+        for name in ("server", "client")
+    }
+    with (
+        Processes(tmp_path / "dask", workers=1, tls=files["server"], client_tls=files["client"]) as dask,
+        clusters.connect(load_cluster(described(dask.address, files["client"]))) as client,
+    ):
+        assert client.submit(sum, [1, 2]).result() == 3
