@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import skip_or_fail
+from dask import config as dask_config
 from services import ENV, ROOT, Processes, free_port, listening, poll
 
 import mandeldask as md
@@ -98,7 +99,7 @@ def test_what_the_command_prints_of_a_scheduler(dask, tmp_path):
 @pytest.fixture(scope="module")
 def strangers():
     """Ports of a web server and of something that greets as an ssh server does."""
-    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    web = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     ssh = socket.create_server(("127.0.0.1", 0))
 
     def greet():
@@ -178,6 +179,17 @@ def test_the_command_line_tells_of_a_bad_address_in_one_line(tmp_path):
     assert not (tmp_path / "a.zarr").exists()
 
 
+def test_dasks_setting_may_leave_out_the_protocol_and_is_named_where_it_is_wrong():
+    with dask_config.set({"scheduler-address": "127.0.0.1:8786"}):
+        assert clusters.resolve(None).address == "tcp://127.0.0.1:8786"
+    with (
+        dask_config.set({"scheduler-address": "http://127.0.0.1:8787"}),
+        pytest.raises(md.ConfigError, match=r"Dask's setting scheduler-address.*must be the address of a scheduler"),
+    ):
+        clusters.resolve(None)
+    assert clusters.resolve(None) == LocalCluster()
+
+
 def test_a_scheduler_without_workers_is_waited_for_and_not_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(wait, "FIRST_WORD_SECONDS", 0.3)
     said = []
@@ -231,6 +243,8 @@ def test_upload_sends_it_to_all_and_to_workers_that_come_later(bare, tmp_path, w
         code, _, err = call("run", "run.yaml", "--out", name, "--upload", *described, cwd=tmp_path)
         assert code == 0, err
         assert open_store(tmp_path / name).checksum() == whole
+    if kernel == "numba":  # each process compiles it for itself: once is enough here
+        return
     bare.start_worker("--no-nanny")
     bare.wait()
     summary = md.run(CONFIG | {"kernel": kernel}, tmp_path / "c.zarr", cluster=bare.address)
