@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
+import sys
 import threading
 from contextlib import suppress
 from functools import partial
@@ -127,6 +130,25 @@ def test_an_adaptive_cluster_follows_the_work(here, slow, whole):
     assert open_store(here / "a.zarr").checksum() == whole
     assert most[0] <= 1
     assert max(most) == 2
+
+
+def test_ctrl_c_ends_a_run_in_order_and_takes_its_jobs_along(here):
+    (here / "run.yaml").write_text(json.dumps(CONFIG | {"max_iter": 10**7}))
+    (here / "cluster.yaml").write_text(json.dumps(QUEUE))
+    command = [sys.executable, "-m", "mandeldask", "run", "run.yaml", "--out", "a.zarr", "--cluster", "cluster.yaml"]
+    process = subprocess.Popen(
+        command,
+        env=ENV | {"SLURM_CONF": os.environ["SLURM_CONF"]},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    poll(lambda: jobs("running"), "a job that runs")
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "go on with:  mandeldask resume a.zarr" in err
+    assert "Traceback" not in err
 
 
 def test_workers_keep_freed_memory_and_end_before_the_walltime(here):
