@@ -51,20 +51,18 @@ def job_id(identity: str, path: str) -> str:
     return hashlib.blake2s(f"{identity} {path}".encode(), digest_size=12).hexdigest()
 
 
-def key_name(job: str, first: tuple[int, int], run: str) -> str:
-    """The name of the Dask array whose element (i, j) is the tile `first` + (i, j), of a run; never the same again."""
-    return f"{KEY_PREFIX}-{job}-{first[0]}-{first[1]}-{run}-{uuid.uuid4().hex}"
+def key_name(job: str, run: str) -> str:
+    """The first part of the keys of tasks that compute tiles, (name, row, column); never the same again."""
+    return f"{KEY_PREFIX}-{job}-{run}-{uuid.uuid4().hex}"
 
 
-def tile_of_key(key: object, job: str, run: str | None = None) -> tuple[int, int] | None:
-    """The tile that a task's key stands for; None where it is not one of this job, or not of this run of it."""
-    if not isinstance(key, tuple) or len(key) != 3 or not str(key[0]).startswith(f"{KEY_PREFIX}-{job}-"):
-        return None
-    try:
-        row, column, of_run = key[0].split("-")[4:7]
-        return (int(row) + int(key[1]), int(column) + int(key[2])) if run in {None, of_run} else None
-    except (TypeError, ValueError):
-        return None
+def tile_of_key(key: object, job: str, run: str = "") -> tuple[int, int] | None:
+    """The tile that a task's key stands for; None where it is not one of this job, or of this run of it."""
+    start = f"{KEY_PREFIX}-{job}-{run}-" if run else f"{KEY_PREFIX}-{job}-"
+    match key:
+        case (str(name), int(row), int(column)) if name.startswith(start):
+            return row, column
+    return None
 
 
 @dataclass(frozen=True)

@@ -36,32 +36,17 @@ class Record:
     thumbnail: bytes = b""  # every k-th sample: `messages.thumbnail`
 
 
-RECORD = np.dtype(
-    [
-        ("tile", "int64", 2),
-        ("seconds", "float64"),
-        ("iterations", "int64"),
-        ("minimum", "int32"),
-        ("maximum", "int32"),
-        ("not_escaped", "int64"),
-        ("worker", "U64"),
-        ("started", "float64"),
-        ("finished", "float64"),
-        ("thumbnail", "O"),
-    ]
-)
-
-
-def compute_tile(block_function: BlockFunction, store: Store, tile: Tile) -> NDArray[np.void]:
-    """Compute one tile, write it, and report: a (1, 1) array of RECORD."""
+def compute_tile(tile: Tile, block_function: BlockFunction, store: Store) -> Record:
+    """Compute one tile, write it, and report."""
     started = time.time()
     d = store.description
     block, seconds = compute(d.view, *d.window(tile, (tile[0] + 1, tile[1] + 1)), block_function)
     store.write(tile, block)
     escape_time = block["escape_time"] if block.dtype.names else block
-    result = statistics(escape_time, d.max_iter)
     preview = thumbnail(escape_time, Grid(d.shape, d.tile), tile, d.max_iter)
-    return np.array([[(tile, seconds, *result, get_worker().address, started, time.time(), preview)]], RECORD)
+    return Record(
+        tile, seconds, *statistics(escape_time, d.max_iter), get_worker().address, started, time.time(), preview
+    )
 
 
 def compute(view: View, rows: Range, columns: Range, block_function: BlockFunction) -> tuple[NDArray[Any], float]:
@@ -95,10 +80,3 @@ def statistics(escape_time: NDArray[np.int32], max_iter: int) -> tuple[int, int,
     parts = [(b.sum(dtype=np.int64), b.min(), b.max(), np.count_nonzero(b == max_iter)) for b in bands if b.size]
     iterations, minimum, maximum, not_escaped = zip(*parts, strict=True)
     return int(sum(iterations)), int(min(minimum)), int(max(maximum)), int(sum(not_escaped))
-
-
-def to_record(element: NDArray[np.void]) -> Record:
-    """The record in the (1, 1) array that a tile's task gives."""
-    values: list[Any] = list(element.item())
-    row, column = values[0].tolist()
-    return Record((row, column), *values[1:])

@@ -240,16 +240,18 @@ def test_thumbnails_tile_the_preview_without_seam(shape, tile):
 def test_a_key_tells_its_job_and_tile():
     ours, other = job_id("a", "/x.zarr"), job_id("a", "/y.zarr")
     assert ours != other
-    key = (key_name(ours, (16, 8), "f" * 32), 2, 3)
+    key = (key_name(ours, "run"), 18, 11)
     assert tile_of_key(key, ours) == (18, 11)
+    assert tile_of_key(key, ours, "run") == (18, 11)
+    assert tile_of_key(key, ours, "another") is None
     assert tile_of_key(key, other) is None
-    for strange in ("a", ("a", 1, 2), (f"escape-time-tile-{ours}-x-y-z", 0, 0), (f"escape-time-tile-{ours}-", 0, 0)):
+    for strange in ("a", ("a", 1, 2), (f"escape-time-tile-{ours}-x", "0", 0), (f"escape-time-tile-{ours}", 0, 0)):
         assert tile_of_key(strange, ours) is None
 
 
 def test_tiles_in_flight_are_those_that_workers_hold():
     job = job_id("a", "/x.zarr")
-    tasks = [Task(key=(key_name(job, (8, 0), "f"), 0, k)) for k in range(3)]
+    tasks = [Task(key=(key_name(job, "run"), 8, k)) for k in range(3)]
     foreign = Task(key=("sum", 0, 0))
 
     worker = SimpleNamespace(address="w", last_seen=time.time() - 2, processing=tasks[:2], executing={tasks[1]: 3.0})

@@ -14,7 +14,8 @@ from mandeldask.cluster.preflight import check, check_store, table, versions
 from mandeldask.cluster.queues import job_script
 from mandeldask.cluster.size import Size, size_of_client
 from mandeldask.cluster.wait import wait_for_worker
-from mandeldask.config import Cluster, ClusterClass, LocalCluster, Queue, SchedulerAddress, SchedulerFile
+from mandeldask.config import Cluster, ClusterClass, LocalCluster, Queue, SchedulerAddress, SchedulerFile, load_cluster
+from mandeldask.errors import ConfigError
 
 __all__ = [
     "Size",
@@ -39,7 +40,11 @@ def resolve(cluster: Cluster | None) -> Cluster:
         return cluster
     address = dask.config.get("scheduler-address", None)
     if address:
-        return SchedulerAddress.model_validate({"kind": "address", "address": address})
+        address = address if "://" in address else f"tcp://{address}"  # as Dask reads it
+        try:
+            return load_cluster({"kind": "address", "address": address})
+        except ConfigError as error:
+            raise ConfigError(f"Dask's setting scheduler-address (DASK_SCHEDULER_ADDRESS): {error}") from None
     return LocalCluster.model_validate({})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pkgutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,7 +30,10 @@ def started(cluster: ClusterClass) -> Iterator[Client]:
     made = _class(cluster.type)
     with silence_logging_cmgr(logging.CRITICAL), dask.config.set(PATIENCE):
         try:
-            manager = made(**cluster.arguments)
+            with warnings.catch_warnings():
+                # another dashboard may have the usual port: the link that is printed says which was taken instead
+                warnings.filterwarnings("ignore", message="Port .* is already in use")
+                manager = made(**cluster.arguments)
         except TypeError as error:
             raise ClusterError(f"wrong arguments for {cluster.type}: {error}") from None
         except Exception as error:  # whatever a manager of clusters may raise

@@ -8,6 +8,7 @@ import inspect
 import logging
 import shlex
 import shutil
+import signal
 import time
 import warnings
 from collections.abc import Iterator
@@ -174,8 +175,12 @@ class Jobs:
 
 
 def _class(cluster: Queue) -> Any:
+    before = signal.getsignal(signal.SIGINT)
     try:
-        return getattr(importlib.import_module("dask_jobqueue"), CLASSES[cluster.kind])
+        module = importlib.import_module("dask_jobqueue")  # 0.9 answers Ctrl-C with sys.exit() from here on
+        if signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
+        return getattr(module, CLASSES[cluster.kind])
     except ImportError:
         raise ClusterError(
             f"a {cluster.kind} cluster needs dask-jobqueue: pip install 'mandeldask[jobqueue]'"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from distributed import Client, Status
@@ -33,12 +34,10 @@ def wait_for_worker(client: Client, cluster: Cluster | None = None, say: Callabl
     timeout = _timeout(cluster)
     next_word = FIRST_WORD_SECONDS
     while (waited := time.monotonic() - begun) < timeout:
-        try:
+        with suppress(TimeoutError):
             client.wait_for_workers(1, timeout=min(0.5, timeout))
-        except TimeoutError:
-            _raise_if_hopeless(client)
-        else:
             return
+        _raise_if_hopeless(client)
         if waited >= next_word:
             say(f"no worker yet after {waited:.0f} s: {_remedy(client)}")
             next_word *= 2

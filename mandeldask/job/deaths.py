@@ -6,13 +6,12 @@ from collections import Counter
 
 from distributed import Client
 
-from mandeldask.messages import job_id, tile_of_key
-from mandeldask.store import Store, Tile
+from mandeldask.messages import tile_of_key
+from mandeldask.store import Tile
 
 
-def deaths(client: Client, store: Store, run: str) -> Counter[Tile]:
+def deaths(client: Client, job: str, run: str) -> Counter[Tile]:
     """Tiles of a run whose worker died, and how often it had no other tile of the run at hand."""
-    job = job_id(store.identity, store.path)
     found: Counter[Tile] = Counter()
     for _, event in client.get_events("all") or ():
         if event.get("action") != "remove-worker" or event.get("expected"):

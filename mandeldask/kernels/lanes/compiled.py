@@ -7,7 +7,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,11 @@ def _source_digest() -> str:
 def _compile(make: Callable[[str], Callable[..., None]], *arguments: types.Type) -> Callable[..., None]:
     function = make(_source_digest())
     dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
-    try:
-        dispatcher.enable_caching()
-        turn: AbstractContextManager[None] = _one_at_a_time()
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written: nothing to wait for
-        turn = nullcontext()
+    turn: AbstractContextManager[None] = nullcontext()
+    if Path(phases.__file__).exists():  # else in a zip file that was sent to this worker: nothing to share
+        with suppress(RuntimeError):  # neither the package's folder nor the user's cache can be written
+            dispatcher.enable_caching()
+            turn = _one_at_a_time()
     with turn:
         dispatcher.compile(types.void(*arguments))
     dispatcher.disable_compile()

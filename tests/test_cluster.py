@@ -1,0 +1,376 @@
+"""Clusters that run already, and those a class makes: how they are reached, looked over, and left alone."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import skip_or_fail
+from dask import config as dask_config
+from services import ENV, ROOT, Processes, free_port, listening, poll
+
+import mandeldask as md
+from mandeldask import cluster as clusters
+from mandeldask.cluster import preflight, running, wait
+from mandeldask.config import LocalCluster, cluster_schema, load_cluster
+from mandeldask.job import Notice
+from mandeldask.store import open_store
+
+CONFIG = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [200, 240]}, "max_iter": 100, "tile": [50, 60]}
+TILES = 16
+ALONE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # where there is no mandeldask
+
+
+@pytest.fixture(scope="module")
+def whole(client, tmp_path_factory):
+    """The checksum of a plain local run."""
+    path = tmp_path_factory.mktemp("whole") / "a.zarr"
+    md.run(CONFIG | {"kernel": "numpy"}, path, client=client)
+    return open_store(path).checksum()
+
+
+@pytest.fixture(scope="module")
+def dask(tmp_path_factory):
+    """A scheduler and two workers as processes, that no test harms."""
+    with Processes(tmp_path_factory.mktemp("dask")) as dask:
+        yield dask
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A scheduler and two workers in whose environment there is no mandeldask."""
+    with Processes(tmp_path_factory.mktemp("bare"), env=ALONE) as dask:
+        yield dask
+
+
+def call(*words, cwd, env=None):
+    command = [sys.executable, "-m", "mandeldask", *map(str, words)]
+    done = subprocess.run(
+        command, cwd=cwd, env=ENV | (env or {}), capture_output=True, text=True, check=False, timeout=90
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+# Schedulers that run already
+
+
+@pytest.mark.parametrize("named", ["address", "scheduler file", "description", "Dask's setting"])
+def test_a_run_on_a_scheduler_gives_the_checksum_of_a_local_one_and_leaves_it_running(dask, tmp_path, whole, named):
+    (tmp_path / "run.yaml").write_text(json.dumps(CONFIG))
+    (tmp_path / "cluster.yaml").write_text(json.dumps({"kind": "scheduler-file", "path": str(dask.file)}))
+    options = {
+        "address": ["--cluster", dask.address],
+        "scheduler file": ["--cluster", dask.file],
+        "description": ["--cluster", "cluster.yaml"],
+        "Dask's setting": [],
+    }[named]
+    env = {} if options else {"DASK_SCHEDULER_ADDRESS": dask.address}
+    code, out, err = call("run", "run.yaml", "--out", "a.zarr", "--no-image", *options, cwd=tmp_path, env=env)
+    assert (code, out) == (0, ""), err
+    assert f"cluster    the scheduler {'of' if 'scheduler-file' in err or '.json' in err else 'at'} " in err
+    assert "2 workers of 1 thread and 2.00 GiB" in err
+    assert open_store(tmp_path / "a.zarr").checksum() == whole
+    with dask.client() as client:
+        assert len(client.scheduler_info()["workers"]) == 2
+
+
+def test_what_the_command_prints_of_a_scheduler(dask, tmp_path):
+    code, out, err = call("cluster", dask.address, cwd=tmp_path)
+    assert (code, err) == (0, "")
+    assert "2 workers of 1 thread and 2.00 GiB" in out
+    assert "client" in out and "scheduler" in out
+    code, out, _ = call("cluster", dask.address, "--json", cwd=tmp_path)
+    shown = json.loads(out)
+    assert (shown["workers"], shown["threads_per_worker"], shown["memory_limit"]) == (2, 1, 2 * 2**30)
+    assert shown["versions"]["2 workers"]["mandeldask"] == md.__version__
+    assert shown["versions"]["client"] == shown["versions"]["scheduler"] == shown["versions"]["2 workers"]
+
+
+@pytest.fixture(scope="module")
+def strangers():
+    """Ports of a web server and of something that greets as an ssh server does."""
+    web = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    ssh = socket.create_server(("127.0.0.1", 0))
+
+    def greet():
+        while True:
+            try:
+                with ssh.accept()[0] as connection:
+                    connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+            except OSError:
+                return
+
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    threading.Thread(target=greet, daemon=True).start()
+    yield {"web": web.server_port, "ssh": ssh.getsockname()[1]}
+    web.shutdown()
+    web.server_close()
+    ssh.close()
+
+
+BAD_ADDRESSES = {
+    "tcp://127.0.0.1:{nobody}": "nobody listens at tcp://127.0.0.1:.*: start `dask scheduler`",
+    "tcp://no-such-host.invalid:8786": "cannot find the host no-such-host.invalid",
+    "tcp://127.0.0.1:99999": "is no address of a scheduler: tcp://HOST:PORT",
+    "tcp://127.0.0.1:port": "is no address of a scheduler: tcp://HOST:PORT",
+    "tcp://127.0.0.1:{web}": "takes connections but does not answer as a scheduler does",
+    "tcp://127.0.0.1:{ssh}": "takes connections but does not answer as a scheduler does",
+    "{worker}": "is Worker: give the address that `dask scheduler` prints",
+}
+
+
+@pytest.mark.parametrize("address", BAD_ADDRESSES)
+def test_a_bad_address_is_told_within_seconds(dask, strangers, monkeypatch, address):
+    monkeypatch.setattr(running, "STEP_SECONDS", 0.5)
+    with dask.client() as client:
+        worker = next(iter(client.scheduler_info()["workers"]))
+    given = address.format(nobody=free_port(), worker=worker, **strangers)
+    before = threading.active_count()
+    with (
+        pytest.raises(md.ClusterError, match=BAD_ADDRESSES[address]),
+        clusters.connect(load_cluster(given)),
+    ):
+        pass
+    assert threading.active_count() <= before
+
+
+def test_a_scheduler_that_hangs_is_told_within_seconds(tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "STEP_SECONDS", 0.5)
+    with Processes(tmp_path, workers=0) as dask:
+        address = dask.address
+        dask.scheduler.send_signal(signal.SIGSTOP)
+        with pytest.raises(md.ClusterError, match="or the scheduler hangs"), clusters.connect(load_cluster(address)):
+            pass
+
+
+FILES = {
+    "missing": (None, "cannot read the scheduler file .*: No such file"),
+    "empty": ("", "is no scheduler file"),
+    "not JSON": ("tcp://127.0.0.1:8786", "is no scheduler file"),
+    "another's": ('{"name": "package"}', "is no scheduler file"),
+    "stale": ('{"address": "tcp://127.0.0.1:%d"}', "nobody listens at .*has that address: if its scheduler ended"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), FILES.values(), ids=FILES)
+def test_a_bad_scheduler_file_is_told(tmp_path, content, message):
+    path = tmp_path / "scheduler.json"
+    if content is not None:
+        path.write_text(content % free_port() if "%d" in content else content)
+    with pytest.raises(md.ClusterError, match=message), clusters.connect(load_cluster(str(path))):
+        pass
+
+
+def test_the_command_line_tells_of_a_bad_address_in_one_line(tmp_path):
+    (tmp_path / "run.yaml").write_text(json.dumps(CONFIG))
+    address = f"tcp://127.0.0.1:{free_port()}"
+    code, out, err = call("run", "run.yaml", "--out", "a.zarr", "--quiet", "--cluster", address, cwd=tmp_path)
+    assert (code, out, len(err.splitlines())) == (5, "", 1), err
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_dasks_setting_may_leave_out_the_protocol_and_is_named_where_it_is_wrong():
+    with dask_config.set({"scheduler-address": "127.0.0.1:8786"}):
+        assert clusters.resolve(None).address == "tcp://127.0.0.1:8786"
+    with (
+        dask_config.set({"scheduler-address": "http://127.0.0.1:8787"}),
+        pytest.raises(md.ConfigError, match=r"Dask's setting scheduler-address.*must be the address of a scheduler"),
+    ):
+        clusters.resolve(None)
+    assert clusters.resolve(None) == LocalCluster()
+
+
+def test_a_scheduler_without_workers_is_waited_for_and_not_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(wait, "FIRST_WORD_SECONDS", 0.3)
+    said = []
+    with Processes(tmp_path, workers=0) as dask:
+        described = load_cluster({"kind": "address", "address": dask.address, "start_timeout": 2})
+        with pytest.raises(
+            md.ClusterError, match=f"no worker came up within 2 s: start some with `dask worker {dask.address}`"
+        ):
+            md.run(CONFIG, tmp_path / "a.zarr", cluster=described, tell=lambda e: said.append(getattr(e, "text", "")))
+    assert any("no worker yet after" in text for text in said)
+
+
+def test_a_lost_scheduler_ends_a_run_with_a_message(tmp_path):
+    with Processes(tmp_path) as dask:
+        config = CONFIG | {"kernel": "numpy", "max_iter": 10**6, "view": CONFIG["view"] | {"shape": [2000, 2400]}}
+        seen = threading.Event()
+
+        def tell(event):
+            if type(event).__name__ == "Started":
+                threading.Thread(target=kill).start()
+
+        def kill():
+            with dask.client() as client:
+                poll(lambda: any(client.processing().values()), "work on the workers")
+            dask.scheduler.kill()
+            seen.set()
+
+        with pytest.raises(md.ClusterError, match="the cluster was lost"):
+            md.run(config | {"tile": [500, 600]}, tmp_path / "a.zarr", cluster=dask.address, tell=tell)
+        assert seen.is_set()
+
+
+# What is looked at before work is sent
+
+
+def test_mandeldask_missing_stops_a_run_before_anything_is_written(bare, tmp_path):
+    said = []
+    with pytest.raises(
+        md.ClusterError, match=r"mandeldask is missing on the scheduler, missing on 2 workers: .* --upload"
+    ):
+        md.run(CONFIG, tmp_path / "a.zarr", cluster=bare.address, tell=lambda e: said.append(getattr(e, "text", "")))
+    assert any(text.split() == ["mandeldask", md.__version__, "missing", "missing"] for text in said)
+    assert not (tmp_path / "a.zarr").exists()
+
+
+@pytest.mark.parametrize("kernel", ["numpy", "numba"])
+def test_upload_sends_it_to_all_and_to_workers_that_come_later(bare, tmp_path, whole, kernel):
+    described = ["--cluster", bare.address, "--set", f"kernel={kernel}", "--no-image"]
+    (tmp_path / "run.yaml").write_text(json.dumps(CONFIG))
+    for name in ("a.zarr", "b.zarr") if kernel == "numpy" else ("a.zarr",):  # what was sent may be sent again
+        code, _, err = call("run", "run.yaml", "--out", name, "--upload", *described, cwd=tmp_path)
+        assert code == 0, err
+        assert open_store(tmp_path / name).checksum() == whole
+    if kernel == "numba":  # each process compiles it for itself: once is enough here
+        return
+    bare.start_worker("--no-nanny")
+    bare.wait()
+    summary = md.run(CONFIG | {"kernel": kernel}, tmp_path / "c.zarr", cluster=bare.address)
+    assert (summary.computed, summary.failed) == (TILES, 0)
+
+
+def test_another_version_is_named_and_replaced_by_upload(tmp_path, whole):
+    shutil.copytree(ROOT / "mandeldask", tmp_path / "other/mandeldask", ignore=shutil.ignore_patterns("__pycache__"))
+    package = tmp_path / "other/mandeldask/__init__.py"
+    package.write_text(package.read_text().replace(f'"{md.__version__}"', '"0.0.1"'))
+    with Processes(tmp_path / "dask", workers=1) as dask:
+        dask.start_worker("--no-nanny", env=ALONE | {"PYTHONPATH": str(tmp_path / "other")})
+        dask.wait()
+        with pytest.raises(md.ClusterError, match=r"mandeldask is 0\.0\.1 on 1 worker: install"):
+            md.run(CONFIG, tmp_path / "a.zarr", cluster=dask.address)
+        md.run(CONFIG | {"kernel": "numpy"}, tmp_path / "a.zarr", cluster=dask.address, upload=True)
+    assert open_store(tmp_path / "a.zarr").checksum() == whole
+
+
+def columns(**workers):
+    here = dict.fromkeys(preflight.ASKED, "2026.8.0") | {"mandeldask": md.__version__, "numba": "0.68.1"}
+    return {"client": here, "scheduler": here, "3 workers": here | workers}
+
+
+@pytest.mark.parametrize(
+    ("workers", "kernel", "message"),
+    [
+        ({"numba": "missing"}, "numba", "numba is missing on 3 workers: .*kernel=numpy-compact"),
+        ({"dask": "2024.12.1"}, "numpy", r"dask is 2024\.12\.1 on 3 workers: install dask 2025\.7\.0 or newer"),
+        ({"zarr": "2.18.4"}, "numpy", r"zarr is 2\.18\.4"),
+        ({"numba": "missing"}, "numpy", None),
+        ({"python": "3.14.0rc1", "dask": "2026.9.1.dev3+g12"}, "numpy", None),
+    ],
+)
+def test_only_differences_that_break_a_run_stop_it(monkeypatch, workers, kernel, message):
+    monkeypatch.setattr(preflight, "versions", lambda client: columns(**workers))
+    said = []
+    if message is None:
+        preflight.check(None, kernel, say=said.append)
+    else:
+        with pytest.raises(md.ClusterError, match=message):
+            preflight.check(None, kernel, say=said.append)
+    assert len(said) == 1 + len(workers)
+    assert len({text.index(v) for text in said for v in ("3 workers", *workers.values()) if v in text}) == 1
+
+
+def test_a_store_that_one_worker_does_not_see_is_caught(tmp_path):
+    """A worker in a mount namespace of its own, with an empty file system over the folder."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    mount = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none {hidden} && exec "$@"', "sh"]
+    if not shutil.which("unshare") or subprocess.run([*mount, "true"], check=False, capture_output=True).returncode:
+        skip_or_fail("a mount namespace needs unshare and root")
+    with Processes(tmp_path / "dask", workers=1) as dask:
+        dask.start_worker("--no-nanny", before=mount)
+        dask.wait()
+        with pytest.raises(md.ClusterError, match=r"1 of 2 workers cannot use the store: tcp://.*has no such folder"):
+            md.run(CONFIG, hidden / "a.zarr", cluster=dask.address)
+        assert not open_store(hidden / "a.zarr").done().any()
+
+
+def test_workers_leave_nothing_in_the_store_and_know_another_one(dask, tmp_path):
+    md.run(CONFIG, tmp_path / "a.zarr", cluster=dask.address)
+    store = open_store(tmp_path / "a.zarr")
+    before = sorted(path.name for path in Path(store.path).iterdir())
+    with dask.client() as client:
+        clusters.check_store(client, store)
+    assert sorted(path.name for path in Path(store.path).iterdir()) == before
+    assert "has another store there" in preflight.reach(store.path, "0" * 32)
+
+
+# Any cluster class
+
+
+def test_a_cluster_class_computes_the_same(tmp_path, whole):
+    arguments = {"n_workers": 0, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    described = {"kind": "class", "type": "distributed.LocalCluster", "arguments": arguments, "workers": 1}
+    said = []
+    md.run(
+        CONFIG, tmp_path / "a.zarr", cluster=described, tell=lambda e: said.append(e) if isinstance(e, Notice) else 0
+    )
+    assert said[0].text == "distributed.LocalCluster"
+    assert open_store(tmp_path / "a.zarr").checksum() == whole
+
+
+BAD_CLASSES = {
+    "no package": ({"type": "no_such_package.Cluster"}, "cannot import no_such_package.Cluster: no module"),
+    "no class": ({"type": "distributed.NoCluster"}, "cannot import distributed.NoCluster"),
+    "another class": ({"type": "distributed.Lock"}, "is no class of Dask clusters"),
+    "a function": ({"type": "distributed.wait"}, "is no class of Dask clusters"),
+    "a wrong argument": (
+        {"type": "distributed.SpecCluster", "arguments": {"n_wrokers": 1}},
+        "wrong arguments for distributed.SpecCluster: .*n_wrokers",
+    ),
+    "a host that is not there": (
+        {"type": "distributed.LocalCluster", "arguments": {"host": "no-such-host.invalid", "n_workers": 0}},
+        "cannot start distributed.LocalCluster",
+    ),
+}
+
+
+@pytest.mark.parametrize(("described", "message"), BAD_CLASSES.values(), ids=BAD_CLASSES)
+def test_a_class_that_cannot_be_started_is_told(described, message):
+    with pytest.raises(md.ClusterError, match=message), clusters.connect(load_cluster({"kind": "class", **described})):
+        pass
+
+
+# Descriptions
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/clusters/*.yaml")), ids=lambda path: path.stem)
+def test_every_description_we_ship_loads_and_says_what_it_is(path):
+    first, _, comment = path.read_text().split("\n")[:3]
+    assert first == "# yaml-language-server: $schema=schema.json"
+    assert comment.startswith("# ")
+    described = load_cluster(str(path))
+    assert clusters.introduce(described) or isinstance(described, LocalCluster)
+
+
+def test_the_schema_of_descriptions_is_current():
+    assert json.loads((ROOT / "configs/clusters/schema.json").read_text()) == cluster_schema()
+
+
+def test_a_local_run_listens_on_loopback_only():
+    with clusters.connect(LocalCluster(workers=1, memory_limit="1GiB")) as client:
+        clusters.wait_for_worker(client)
+        found = listening([os.getpid(), *client.run(os.getpid).values()])
+    assert len(found) >= 3
+    assert set(found) == {"127.0.0.1"}
