@@ -11,6 +11,11 @@ def shown(path: str) -> str:
     return path if relative.startswith(os.pardir) else relative
 
 
+def plain(text: str) -> str:
+    """Text from elsewhere, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def plural(n: int, noun: str) -> str:
     """1 tile, 2 tiles."""
     return f"{n} {noun}{'' if n == 1 else 's'}"

@@ -109,6 +109,20 @@ def test_a_dashboard_that_is_switched_off_is_said_to_be_so_and_a_run_goes_on(tmp
             assert dashboard.install(client) == dashboard.SWITCHED_OFF
 
 
+def test_a_scheduler_without_bokeh_is_said_to_have_none_and_a_run_goes_on(tmp_path):
+    (tmp_path / "without/bokeh").mkdir(parents=True)
+    (tmp_path / "without/bokeh/__init__.py").write_text("raise ImportError('no bokeh here')")
+    env = ENV | {"PYTHONPATH": os.pathsep.join([str(tmp_path / "without"), ENV["PYTHONPATH"]])}
+    with Processes(tmp_path / "dask", workers=1, env=env) as dask:
+        there = ["--cluster", dask.address, "--out", tmp_path / "a.zarr"]
+        code, _, err = call("run", LESSON, *SMALL, *there, cwd=tmp_path)
+        assert code == 0, err
+        assert err.count("no picture in the dashboard: the scheduler has no Bokeh that its dashboard can use") == 1
+        said = dask.log(dask.scheduler)
+        assert said.count("no page mandeldask") == 1
+        assert "Traceback" not in said
+
+
 def test_a_scheduler_that_lacks_mandeldask_is_said_to(tmp_path, dask):
     with dask.client() as client:
         client.register_plugin = lambda plugin: (_ for _ in ()).throw(

@@ -220,6 +220,7 @@ def test_a_hostile_worker_name_is_text(visit, tmp_path):
             md.run(UNIT | {"kernel": "numpy"}, tmp_path / "a.zarr", client=client)
             page = visit(dashboard.link(client))
             page.has("workers", name)
+            assert "Traceback" not in dask.log(dask.scheduler)
 
 
 def test_a_worker_killed_in_mid_run_leaves_all_tiles_done(visit, tmp_path, kernel):

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from services import poll
 
 from mandeldask.cluster import Size
-from mandeldask.dashboard import Plugin, hooks
-from mandeldask.dashboard.flight import in_flight
+from mandeldask.dashboard import Plugin, hooks, panel
+from mandeldask.dashboard.flight import Flight, in_flight
 from mandeldask.dashboard.state import AGAIN, DONE, FAILED, MAX_JOBS, WAITING, Board
 from mandeldask.job import Plan, TileDone, TileFailed
 from mandeldask.job.broadcast import Broadcast
@@ -57,7 +57,7 @@ class Scheduler:
         self.messages.append(loads(dumps(message)))
 
 
-def told(events, done=None, identity="a" * 32, error=None):
+def told(events, done=None, identity="a" * 32, error=None, name=None):
     """The messages of a run in which these events happened."""
     done = np.zeros(DESCRIPTION.tiles, bool) if done is None else done
     means = {(i, j): FIELD[slice(i * 130, i * 130 + 130), slice(j * 170, j * 170 + 170)] for i, j in TILES}
@@ -66,7 +66,7 @@ def told(events, done=None, identity="a" * 32, error=None):
     store = Store("/tmp/a.zarr", identity, DESCRIPTION)
     scheduler = Scheduler()
     plan = Plan(store, "numba", Size(1, 1, 2**30), int(done.sum()), int((~done).sum()), 1, bool(done.any()))
-    with suppress(KeyboardInterrupt), Broadcast(scheduler, plan, columns, done) as broadcast:
+    with suppress(KeyboardInterrupt), Broadcast(scheduler, plan, columns, done, name) as broadcast:
         for event in events:
             broadcast(event)
         if error:
@@ -316,3 +316,24 @@ def test_what_goes_wrong_with_sending_costs_a_broadcast_one_warning(caplog):
     with Broadcast(Failing(), plan, columns, done) as broadcast:
         broadcast(TileDone(record((0, 0))))
     assert len(caplog.records) == 1
+
+
+def test_the_states_add_up_and_texts_from_outside_are_escaped():
+    messages = told([*(TileDone(record(t)) for t in TILES[:10]), TileFailed((5, 5), 1, "<b>", False)], name="<script>")
+    job = only(board(messages))
+    flights = [Flight((5, 5), "<i>", 1.0), Flight((5, 4), "w", None), Flight(TILES[0], "w", 2.0)]
+    shown = panel.figures(job, flights)
+    for sign, n in (("done", 10), ("on a worker", 2), ("waiting", len(TILES) - 12)):
+        assert f"{sign} <b>{n}</b>" in shown
+    assert "to be tried again <b>" not in shown, "it is on a worker"
+    assert "&lt;script&gt;" in panel.heading(job)
+    assert "&lt;b&gt;" in panel.failures(job)
+    assert "&lt;i&gt;" in panel.tile_facts(job, (5, 5), flights)
+    worker = SimpleNamespace(
+        name="<img>", address='"><script>', nthreads=1, metrics={"cpu": 50, "memory": 2**29}, memory_limit=2**30
+    )
+    row = panel.workers(SimpleNamespace(workers={"w": worker}), job, flights, ["#000000"])
+    assert "<img>" not in row
+    assert "<script>" not in row
+    assert "50%" in row
+    assert "512 MiB" in row

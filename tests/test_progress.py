@@ -109,8 +109,10 @@ def test_a_small_terminal_has_a_bar_and_no_field(client, tmp_path):
 def test_what_comes_from_outside_is_shown_as_it_is():
     console = Console(file=io.StringIO(), width=100)
     screen = Screen(console)
-    screen(TileFailed((1, 2), 3, "ValueError: [red]not[/red] [link=x]", True))
-    assert "tile 1,2, attempt 3, given up: ValueError: [red]not[/red] [link=x]" in console.file.getvalue()
+    screen(TileFailed((1, 2), 3, "ValueError: [red]not[/red] [link=x] \x1b]0;title\x07", True))
+    said = console.file.getvalue()
+    assert "tile 1,2, attempt 3, given up: ValueError: [red]not[/red] [link=x]" in said
+    assert "\x1b" not in said
 
 
 def test_the_state_tells_rate_and_time_left(client, tmp_path):

@@ -259,7 +259,7 @@ class Page:
         if job is not self.job:
             self._open(job)
         view = VIEWS[self.view.active or 0]
-        flights = in_flight(self.scheduler, job.job.id)
+        flights = [f for f in in_flight(self.scheduler, job.job.id) if self._is_tile(job, f.tile)]
         if job.stamp != self.shown_stamp or view != self.shown_view:
             self._draw(job, view)
         self._draw_flights(job, flights)
@@ -311,7 +311,7 @@ class Page:
         data = {
             "x": x,
             "y": y,
-            "marker": np.where(final, "x", "circle_cross"),
+            "marker": np.where(final, "x", "circle"),
             "colour": np.where(final, "#c8322b", "#b36b00"),
         }
         if len(x) or len(self.marks.data["x"]):
@@ -337,7 +337,7 @@ class Page:
         usual = _usual_seconds(job)
         data: dict[str, list[float]] = {name: [] for name in ("left", "right", "bottom", "top", "level")}
         for flight in flights:
-            if not self._is_tile(job, flight.tile) or job.state[flight.tile] == DONE:
+            if job.state[flight.tile] == DONE:
                 continue
             bottom, left, top, right = _edges(job, flight.tile)
             share = 0.0 if flight.seconds is None else 1 - 0.5 ** (flight.seconds / usual)

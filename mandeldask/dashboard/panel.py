@@ -17,8 +17,8 @@ from mandeldask.words import count, duration, plural
 MAX_ROWS = 40  # of workers
 MAX_ERRORS = 20
 SHORT_OF_MEMORY = 0.7  # of the limit: Dask spills from here on
-SIGNS = {WAITING: "╱", AGAIN: "↻", FAILED: "✕", DONE: "■"}
-ON_WORKER = "▭"
+FLYING = DONE + 1  # on a worker
+SIGNS = {WAITING: "╱", AGAIN: "↻", FAILED: "✕", DONE: "■", FLYING: "▭"}
 
 
 def text(value: object) -> str:
@@ -85,13 +85,16 @@ def _status(job: JobState) -> str:
 
 def _states(job: JobState, flights: Sequence[Flight]) -> str:
     """The legend: each state with its sign and how many tiles are in it."""
-    flying = sum(job.state[f.tile] != DONE for f in flights)
-    counts = np.bincount(job.state.ravel(), minlength=4)
+    state = job.state.copy()
+    for flight in flights:
+        if state[flight.tile] != DONE:
+            state[flight.tile] = FLYING
+    counts = np.bincount(state.ravel(), minlength=FLYING + 1)
     kinds = [
         ("done", SIGNS[DONE], "done", counts[DONE]),
-        ("flying", ON_WORKER, "on a worker", flying),
-        ("waiting", SIGNS[WAITING], "waiting", max(0, counts[WAITING] + counts[AGAIN] - flying)),
-        ("again", SIGNS[AGAIN], "failed once, tried again", counts[AGAIN]),
+        ("flying", SIGNS[FLYING], "on a worker", counts[FLYING]),
+        ("waiting", SIGNS[WAITING], "waiting", counts[WAITING]),
+        ("again", SIGNS[AGAIN], "failed, to be tried again", counts[AGAIN]),
         ("failed", SIGNS[FAILED], "failed", counts[FAILED]),
     ]
     shown = [kind for kind in kinds if kind[3] or kind[0] in ("done", "flying", "waiting")]

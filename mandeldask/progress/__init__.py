@@ -22,7 +22,7 @@ from mandeldask.job import Event, Expected, Notice, Plan, Preparing, Progress, S
 from mandeldask.messages import Grid
 from mandeldask.progress.mosaic import Mosaic
 from mandeldask.tile import Record
-from mandeldask.words import count, duration, plural, shown
+from mandeldask.words import count, duration, plain, plural, shown
 
 COMPILE_SECONDS = 1.5  # a kernel that takes longer to make ready is being compiled
 PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
@@ -93,7 +93,7 @@ class Screen:
     def line(self, label: str, text: str) -> None:
         """One line of the screen: a label in its column, and what there is to say."""
         words = Text(f"  {label:<10} ", style="bold" if self.console.is_terminal else "")
-        words.append(text, style="not bold")
+        words.append(plain(text), style="not bold")
         self.console.print(words, soft_wrap=True)
 
     def _preparing(self, kernel: str, reason: str) -> None:
