@@ -16,6 +16,7 @@ import pytest
 from distributed.protocol import dumps, loads
 from hypothesis import given
 from hypothesis import strategies as st
+from services import poll
 
 from mandeldask.cluster import Size
 from mandeldask.dashboard import Plugin, hooks
@@ -25,8 +26,8 @@ from mandeldask.job import Plan, TileDone, TileFailed
 from mandeldask.job.broadcast import Broadcast
 from mandeldask.job.events import Progress
 from mandeldask.kernels import KERNELS
-from mandeldask.messages import TOPIC, Grid, job_id, key_name, read, thumbnail, tile_of_key
-from mandeldask.store import Description, Store
+from mandeldask.messages import TILE, TOPIC, Grid, job_id, key_name, read, thumbnail, tile_of_key
+from mandeldask.store import Description, Store, open_for_writing
 from mandeldask.tile import Record, statistics
 from mandeldask.view import View
 
@@ -127,6 +128,23 @@ def test_a_resumed_job_keeps_what_is_known_and_shows_the_rest_in_its_mean():
     both = only(board([*told([TileDone(record(t)) for t in TILES if t[0] < 3]), *told([], done)]))
     assert np.array_equal(both.preview[:130], FIELD[:: GRID.stride, :: GRID.stride][:130])
     assert (both.worker[:3] == 0).all()
+
+
+def test_what_earlier_runs_have_done_is_read_from_the_store_in_the_meantime(tmp_path):
+    store = open_for_writing(tmp_path / "a.zarr", DESCRIPTION)
+    for i, j in TILES:
+        rows, columns = DESCRIPTION.window((i, j), (i + 1, j + 1))
+        store.write((i, j), FIELD[slice(*rows), slice(*columns)])
+    (tmp_path / "a.zarr/0/escape_time/c/0/0").write_bytes(b"damaged")
+    columns = store.read_tiles() | {"iterations": np.full(DESCRIPTION.tiles, 130 * 170 * 7)}
+    plan = Plan(store, "numba", Size(1, 1, 2**30), len(TILES), 0, 1, True)
+    scheduler = Scheduler()
+    with Broadcast(scheduler, plan, columns, np.ones(DESCRIPTION.tiles, bool)):
+        poll(lambda: sum(len(m.get("tiles", b"")) for m in scheduler.messages) == (2 * len(TILES) - 1) * TILE.itemsize)
+    job = only(board(scheduler.messages))
+    expected = FIELD[:: GRID.stride, :: GRID.stride].copy()
+    expected[GRID.cells((0, 0))] = 7  # the mean of a tile that cannot be read
+    assert np.array_equal(job.preview, expected)
 
 
 def test_failures_are_told_until_their_tile_is_done():
@@ -285,14 +303,16 @@ def test_without_bokeh_the_plugin_says_so(monkeypatch, caplog):
     assert "no Bokeh" in plugin.problem
 
 
-def test_a_scheduler_that_is_gone_costs_a_broadcast_one_warning(caplog):
-    class Gone:
+def test_what_goes_wrong_with_sending_costs_a_broadcast_one_warning(caplog):
+    class Failing:
+        status = "running"
+
         def log_event(self, topic, message):
-            raise OSError("gone")
+            raise OSError("no")
 
     done = np.zeros(DESCRIPTION.tiles, bool)
     plan = Plan(Store("/tmp/a.zarr", "a", DESCRIPTION), "numba", Size(1, 1, 2**30), 0, 40, 1, False)
     columns = {n: np.zeros(done.shape) for n in ("seconds", "iterations", "minimum", "maximum", "not_escaped")}
-    with Broadcast(Gone(), plan, columns, done) as broadcast:
+    with Broadcast(Failing(), plan, columns, done) as broadcast:
         broadcast(TileDone(record((0, 0))))
     assert len(caplog.records) == 1

@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -131,13 +132,12 @@ def test_the_command_draws_in_a_real_terminal(tmp_path):
         "--set",
         "cluster.workers=1",
     ]
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(tmp_path)
-        os.environ |= {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLORTERM": "truecolor"}
-        os.environ |= {"COLUMNS": "100", "LINES": "40"}
-        os.execv(sys.executable, command)
-    ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    terminal, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    env = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    ends = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, **ends, start_new_session=True)
+    os.close(theirs)
     said, deadline = b"", time.monotonic() + 120
     while time.monotonic() < deadline:
         if select.select([terminal], [], [], 1)[0]:
@@ -148,9 +148,9 @@ def test_the_command_draws_in_a_real_terminal(tmp_path):
             said += part
             if not part:
                 break
-    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
     text = said.decode()
-    assert os.waitstatus_to_exitcode(status) == 0, text
+    assert process.wait(timeout=60) == 0, text
     assert "▀" in text
     assert "Traceback" not in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")

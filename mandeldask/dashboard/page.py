@@ -16,6 +16,7 @@ from bokeh.models import (
     CustomJSTickFormatter,
     DataRange1d,
     Div,
+    FixedTicker,
     HoverTool,
     InlineStyleSheet,
     LinearColorMapper,
@@ -43,6 +44,7 @@ from mandeldask.dashboard.views import (
 
 REFRESH_MILLISECONDS = 250
 PANEL_SECONDS = 1.0  # between two looks at the workers
+MAX_LINES = 64  # between rows or columns of tiles
 PATCHES = 32  # tiles; beyond, the image is sent anew
 LATEST = "latest"
 WAITING_TEXT = (
@@ -132,6 +134,9 @@ class Page:
             output_backend="canvas",
         )
         fig.grid.visible = False
+        fig.xgrid.ticker, fig.ygrid.ticker = FixedTicker(ticks=[]), FixedTicker(ticks=[])
+        fig.grid.level = "overlay"
+        fig.grid.grid_line_color, fig.grid.grid_line_alpha = "#ffffff", 0.35
         fig.toolbar.logo = None
         quad = {"left": "left", "right": "right", "bottom": "bottom", "top": "top"}
         ground = fig.quad(
@@ -311,11 +316,21 @@ class Page:
         }
         if len(x) or len(self.marks.data["x"]):
             self.marks.data = data
+        self._draw_lines(job, view)
         said = words(job, view)
         if said or len(self.words.data["x"]):
             said = said or {"row": [], "column": [], "text": [], "colour": []}
             y, x = _centres(job, np.column_stack([said["row"], said["column"]]))
             self.words.data = {"x": x, "y": y, "text": said["text"], "colour": said["colour"]}
+
+    def _draw_lines(self, job: JobState, view: str) -> None:
+        """Lines between the tiles, where they are looked at as such and are large enough."""
+        lines = view != PICTURE and max(job.grid.tiles) <= MAX_LINES
+        grids = self.figure.ygrid[0], self.figure.xgrid[0]
+        for grid, n, side in zip(grids, job.grid.tiles, job.grid.tile, strict=True):
+            ticks = [k * side for k in range(1, n)] if lines else []
+            if grid.ticker.ticks != ticks:
+                grid.ticker.ticks, grid.visible = ticks, lines
 
     def _draw_flights(self, job: JobState, flights: list[Flight]) -> None:
         """An outline for each tile on a worker, filled as far as its time is of what tiles take here."""

@@ -124,7 +124,9 @@ def words(job: JobState, view: str) -> dict[str, Any] | None:
 
 
 def _brief(seconds: float) -> str:
-    return f"{seconds:.2g}" if seconds >= 0.1 else f"{1000 * seconds:.0f} ms"
+    if seconds >= 0.1:
+        return f"{seconds:.2g}"
+    return f"{1000 * seconds:.0f} ms" if seconds >= 0.001 else "<1 ms"
 
 
 def _is_dark(colour: str) -> bool:

@@ -14,12 +14,25 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
+from mandeldask.errors import StoreError
 from mandeldask.job.events import Event, Plan, Progress, TileDone, TileFailed
-from mandeldask.messages import MAX_BATCH, MAX_BYTES, MAX_ERROR_LENGTH, MAX_TILES, TILE, TOPIC, VERSION, job_id
+from mandeldask.messages import (
+    MAX_BATCH,
+    MAX_BYTES,
+    MAX_ERROR_LENGTH,
+    MAX_TILES,
+    TILE,
+    TOPIC,
+    VERSION,
+    Grid,
+    job_id,
+    thumbnail,
+)
 from mandeldask.tile import Record
 
 BATCH_SECONDS = 0.4  # a finished tile shows within a second: this, and as much again until the page looks
 HEARTBEAT_SECONDS = 5.0  # a word all the same, where nothing happens
+LOOK_BACK_SECONDS = 0.1  # of each batch: reading takes from the driver's time
 CLOSE_SECONDS = 5.0  # at most, for what is left when the run ends
 logger = logging.getLogger(__name__)
 
@@ -65,7 +78,8 @@ class Broadcast:
             "x": d.x,
             "y": d.y,
         }
-        self._before = (columns, done)
+        self.store = plan.store
+        self._before = list(_before(columns, done))
         self._records: list[Record] = []
         self._failures: list[dict[str, Any]] = []
         self._pace: dict[str, Any] | None = None
@@ -105,14 +119,18 @@ class Broadcast:
         if self._silent:
             return
         try:
-            for part in _before(*self._before):
+            for part in self._before:
                 self._send(tiles=part.tobytes())
+            earlier = (row for part in self._before for row in part)
             while not self._stop.wait(BATCH_SECONDS):
                 self._send_batch()
+                self._look_back(earlier)
             self._send_batch(self._ended)
         except Exception as error:
             self._silent = True
-            logger.warning("the dashboard is told no more of this run: %r", error)
+            # that the scheduler is gone the driver tells, with the remedy
+            level = logging.WARNING if self.client.status == "running" else logging.INFO
+            logger.log(level, "the dashboard is told no more of this run: %r", error)
 
     def _send_batch(self, ended: str = "") -> None:
         with self._lock:
@@ -124,6 +142,23 @@ class Broadcast:
             self._send(**_packed(part))
         if failures or pace or ended or time.monotonic() >= self._sent + HEARTBEAT_SECONDS:
             self._send(**news, ended=ended)
+
+    def _look_back(self, earlier: Iterator[np.void]) -> None:
+        """Read thumbnails of tiles that were done before, for a moment: they are in their mean colour until then."""
+        d = self.store.description
+        grid, deadline = Grid(d.shape, d.tile), time.monotonic() + LOOK_BACK_SECONDS
+        rows, small, size = [], [], 0
+        while size < MAX_BYTES // 2 and time.monotonic() < deadline and (row := next(earlier, None)) is not None:
+            tile = int(row["row"]), int(row["column"])
+            try:
+                samples = self.store.read(tile)
+            except (OSError, StoreError):  # a damaged tile stays as it is
+                continue
+            rows.append(row)
+            small.append(thumbnail(samples, grid, tile, d.max_iter))
+            size += len(small[-1])
+        if rows:
+            self._send(tiles=np.array(rows, TILE).tobytes(), thumbnails=b"".join(small))
 
     def _send(self, **news: Any) -> None:
         self._sent = time.monotonic()

@@ -27,11 +27,12 @@ from mandeldask.words import count, duration, plural, shown
 COMPILE_SECONDS = 1.5  # a kernel that takes longer to make ready is being compiled
 PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
 REFRESH_RATE = 4  # a second
+USUAL_PORT = 8787  # of the dashboard of a local cluster
 MAX_FAILURES = 5  # shown one by one; the store keeps more
 MAX_WORKERS = 10  # shown one by one
 BAR_WIDTH = 34
-MOSAIC_WIDTH, MOSAIC_HEIGHT = 44, 14  # characters, at most
-LINES_BESIDE = 14  # of plan and summary: a mosaic is not to push them away
+MOSAIC_WIDTH, MOSAIC_HEIGHT = 48, 18  # characters, at most
+LINES_BESIDE = 15  # of plan and summary: a mosaic is not to push them away
 LEAST_WIDTH, LEAST_HEIGHT = 76, 24  # of a terminal with a mosaic
 
 
@@ -76,8 +77,8 @@ class Screen:
                 if self.compiling:
                     self.compiling.cancel()
                 self._plan(event)
-            case Started(dashboard=dashboard):
-                self._started(dashboard)
+            case Started():
+                self._started(event)
             case Expected():
                 self._expected(event)
             case TileDone(record):
@@ -125,9 +126,11 @@ class Screen:
             f"{format_bytes(size.memory_limit)}; a tile needs {format_bytes(plan.tile_memory)}",
         )
 
-    def _started(self, dashboard: str) -> None:
+    def _started(self, event: Started) -> None:
         assert self.plan is not None
-        self.line("dashboard", dashboard or "switched off")
+        ours = event.client.cluster is not None
+        taken = f"    (port {USUAL_PORT} is taken)" if ours and f":{USUAL_PORT}/" not in event.dashboard else ""
+        self.line("dashboard", f"{event.dashboard}{taken}" if event.dashboard else "switched off")
         self.begun = time.monotonic()
         if self.console.is_terminal:
             self.mosaic = self._make_mosaic(self.plan)
