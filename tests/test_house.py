@@ -32,7 +32,7 @@ RANKS = [
     {"tile"},
     {"cluster"},
     {"job"},
-    {"image", "progress"},  # leaves: neither knows the other
+    {"image", "progress", "lab"},  # leaves: none knows another
     {"cli"},
     {"__main__"},
 ]

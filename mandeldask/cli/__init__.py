@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mandeldask import __version__
-from mandeldask.cli import computing, looking
+from mandeldask.cli import computing, lab, looking
 from mandeldask.cli.ends import EXIT_INTERRUPTED, Interrupted
 from mandeldask.errors import MandeldaskError
 
@@ -55,7 +55,7 @@ def cli(ctx: click.Context) -> None:
     ctx.ensure_object(dict)
 
 
-for command in (computing.run, computing.resume, looking.image, looking.checksum, looking.schema):
+for command in (computing.run, computing.resume, looking.image, looking.checksum, looking.schema, lab.info, lab.lab):
     cli.add_command(command)
 
 

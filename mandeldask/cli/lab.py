@@ -1,0 +1,136 @@
+"""The commands that measure: info, and the lab with its claims."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mandeldask.cli.ends import signals_end_in_order
+from mandeldask.cli.options import cluster_option
+
+if TYPE_CHECKING:
+    from mandeldask.lab.claims import Claim
+
+QUIET_SECONDS = 2.0  # between two lines where there is no terminal
+WIDTH = 110
+
+
+@click.command()
+@cluster_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def info(ctx: click.Context, /, cluster: str | None, as_json: bool) -> None:
+    """Tell what there is to compute with: cores, SIMD, BLAS, Numba, Dask; with --cluster on each of its workers."""
+    from mandeldask.lab import machine
+
+    ctx.obj["json"] = as_json
+    if cluster is None:
+        found = machine.describe()
+        processes, warnings = {"this process": found}, machine.process_warnings(found)
+    else:
+        processes, warnings = _of_workers(cluster)
+    if as_json:
+        click.echo(json.dumps({"processes": processes, "warnings": warnings}, indent=2))
+        return
+    _print_side_by_side(processes)
+    for warning in warnings:
+        click.echo(f"mandeldask: {warning}", err=True)
+
+
+def _of_workers(cluster: str) -> tuple[dict[str, Any], list[str]]:
+    from mandeldask.cluster import connect, resolve, wait_for_worker
+    from mandeldask.config import LocalCluster, load_cluster
+    from mandeldask.lab import machine
+
+    with signals_end_in_order():
+        described = resolve(load_cluster(cluster))
+        if isinstance(described, LocalCluster):
+            click.echo("mandeldask: starting the workers", err=True)
+        with connect(described) as client:
+            wait_for_worker(client)
+            if isinstance(described, LocalCluster):
+                client.wait_for_workers(len(client.cluster.worker_spec))
+            processes = client.run(machine.describe)
+            threads = client.nthreads()
+    return processes, machine.worker_warnings(processes, threads)
+
+
+def _print_side_by_side(processes: dict[str, Any]) -> None:
+    """A column a process; one column for all where all agree."""
+    from mandeldask.lab.machine import side_by_side
+
+    rows = [("", list(processes)), *side_by_side(processes.values())]
+    if len(processes) > 1 and all(len(set(texts)) == 1 for _, texts in rows[1:]):
+        rows = [("", [f"{len(processes)} workers, all alike"]), *((label, texts[:1]) for label, texts in rows[1:])]
+    widths = [max(len(texts[i]) for _, texts in rows) for i in range(len(rows[0][1]))]
+    for label, texts in rows:
+        cells = (f"{text:{width}}" for text, width in zip(texts, widths, strict=True))
+        click.echo(f"{label:26} {'  '.join(cells)}".rstrip())
+
+
+@click.group()
+def lab() -> None:
+    """The lesson on parallel NumPy, measured on this machine."""
+
+
+def quick_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--quick", is_flag=True, help="Small arrays and few turns: seconds, and rough figures.")(
+        command
+    )
+
+
+@lab.command()
+@quick_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def claims(ctx: click.Context, /, quick: bool, as_json: bool) -> None:
+    """Put the lesson's claims to the test: a verdict, a figure and a reason for each."""
+    from mandeldask.lab import claims as measured
+
+    ctx.obj["json"] = as_json
+    with signals_end_in_order(), _told() as tell:
+        found = measured.measure(measured.QUICK if quick else None, tell)
+    if as_json:
+        click.echo(json.dumps({"claims": [asdict(claim) for claim in found]}, indent=2))
+        return
+    for claim in found:
+        _print_claim(claim)
+
+
+def _print_claim(claim: Claim) -> None:
+    noise = " (within the noise)" if claim.noise else ""
+    click.echo(f'{claim.verdict}{noise}: "{claim.says}"')
+    for text in (claim.figure, claim.why):
+        if text:
+            click.echo(textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="    "))
+
+
+@contextmanager
+def _told() -> Iterator[Callable[[str], None]]:
+    """What is being measured: a line with the elapsed time on a terminal, else a line every few seconds."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True, highlight=False)
+    if console.is_terminal:
+        columns = SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("")
+            yield lambda text: progress.update(task, description=text)
+        return
+    last = -QUIET_SECONDS
+
+    def line(text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= QUIET_SECONDS:
+            click.echo(f"  measuring  {text}", err=True)
+            last = time.monotonic()
+
+    yield line
