@@ -39,6 +39,7 @@ class Claim:
     why: str
     noise: bool = False  # the threshold lies within the noise: another run may say otherwise
     values: dict[str, Any] = field(default_factory=dict)  # the same figures for a program
+    by_wall: bool = True  # judged by wall seconds, which other programs blur; CPU seconds tell in any crowd
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,9 @@ def measure(setting: Setting | None = None, tell: Tell | None = None) -> list[Cl
         if tell:
             tell(title)
         try:
-            claims += experiment(setting)
+            with Neighbours() as neighbours:
+                found = experiment(setting)
+            claims += [_unless_crowded(neighbours, claim) for claim in found]
         except Exception as error:
             why = f"the experiment failed: {type(error).__name__}: {error}"
             claims.append(Claim(title, title, "not measurable here", "", why))
@@ -214,8 +217,7 @@ def _threaded_by_blas(key: str, title: str, call: Call, setting: Setting) -> Cla
     blas = machine.blas()
     calls = {"all": call, "one": call} if blas["recognised"] else {"all": call}
     one_thread = partial(threadpoolctl.ThreadpoolController().limit, limits=1, user_api="blas")
-    with Neighbours() as neighbours:
-        runs = in_turns(calls, setting.turns, setting.seconds, within={"one": one_thread})
+    runs = in_turns(calls, setting.turns, setting.seconds, within={"one": one_thread})
     threads, cores = _threads(runs["all"]), Spread.of([r.cores for r in runs["all"]])
     parallel = threads.median > PARALLEL
     figure = f"{cores.text()} cores in use"
@@ -237,12 +239,12 @@ def _threaded_by_blas(key: str, title: str, call: Call, setting: Setting) -> Cla
         verdict, why = "depends", f"{blas['name']} runs several threads, and gains nothing by them at this size"
     else:
         why = f"{blas['name']} splits the work over {blas['threads']} threads of its own ({blas['threading']})"
-    return _unless_crowded(neighbours, Claim(key, says, verdict, figure, why, noise or gain.near(FASTER), values))
+    return Claim(key, says, verdict, figure, why, noise or gain.near(FASTER), values)
 
 
 def _unless_crowded(neighbours: Neighbours, claim: Claim) -> Claim:
-    """A speed-up is within the noise if other programs took the cores meanwhile."""
-    if not neighbours.crowd(machine.usable_cores()):
+    """What was judged by wall time is within the noise if other programs took the cores meanwhile."""
+    if not claim.by_wall or claim.verdict == "not measurable here" or not neighbours.crowd(machine.usable_cores()):
         return claim
     crowded = f"; other programs took {neighbours.taken:.1f} cores meanwhile, so run it again on a quieter machine"
     return replace(claim, noise=True, why=claim.why + crowded)
@@ -288,6 +290,7 @@ def _cores_claim(key: str, says: str, runs: list[Run], why_not: str, why: str) -
         why if parallel else why_not,
         threads.near(PARALLEL),
         {"cores": asdict(cores), "threads": asdict(threads)},
+        by_wall=False,
     )
 
 
@@ -320,6 +323,7 @@ def blas_library(setting: Setting) -> list[Claim]:  # noqa: ARG001 (every experi
             f"the only threads are those of {blas['name']}, made with {blas['threading']}"
             + (f"; OpenMP is loaded too ({', '.join(others)})" if others else "; no OpenMP is loaded"),
             values={"blas": blas},
+            by_wall=False,
         )
     ]
 
@@ -346,6 +350,7 @@ def naive_loop(setting: Setting) -> list[Claim]:
             why if one else "some statement of it runs threads on this build of NumPy",
             claim.noise,
             claim.values,
+            by_wall=False,
         )
     ]
 
@@ -384,6 +389,7 @@ def masking(setting: Setting) -> list[Claim]:
             + ("more than one core" if threaded else "one core too: element-wise operations never use more"),
             whole.noise,
             whole.values,
+            by_wall=False,
         ),
         costs,
     ]
@@ -408,13 +414,12 @@ def processes(setting: Setting) -> list[Claim]:
             "threads": lambda: list(threads.map(lesson.corrected_worker, *zip(*halves, strict=True))),
             "processes": lambda: list(pool.map(lesson.corrected_worker, *zip(*halves, strict=True))),
         }
-        with Neighbours() as neighbours:
-            runs = in_turns(calls, setting.turns, setting.seconds)
+        runs = in_turns(calls, setting.turns, setting.seconds)
     by_threads, by_processes = ratio(runs["serial"], runs["threads"]), ratio(runs["serial"], runs["processes"])
     between = ratio(runs["threads"], runs["processes"])
     better = between.median > FASTER
     without_gil = not getattr(sys, "_is_gil_enabled", lambda: True)()
-    claims = [
+    return [
         Claim(
             "GIL",
             needs,
@@ -446,7 +451,6 @@ def processes(setting: Setting) -> list[Claim]:
             {"speedup": asdict(by_processes)},
         ),
     ]
-    return [_unless_crowded(neighbours, claim) for claim in claims]
 
 
 def _samples(side: int) -> NDArray[np.complex128]:

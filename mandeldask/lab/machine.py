@@ -272,6 +272,6 @@ def _facts(p: Description) -> list[tuple[str, str]]:
         else ("Numba", f"not available: {n['why']}")
     )
     facts.append(("Dask", f"{d['version']}, {d['threads']} threads"))
-    nested = ", ".join(f"{k}={v}" for k, v in {**d["nanny_sets"], **d["environment"]}.items())
-    facts.append(("nested threads", nested or "nothing sets them"))
+    for label, variables in (("environment", d["environment"]), ("Dask's nanny sets", d["nanny_sets"])):
+        facts.append((label, ", ".join(f"{k}={v}" for k, v in variables.items()) or "no threads"))
     return facts

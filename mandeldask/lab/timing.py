@@ -46,7 +46,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Run:
-    """One timed call: seconds of wall clock, of CPU in the process and its children, of CPU in the calling thread."""
+    """One timed call: seconds of wall clock, of CPU in the process, of CPU in the calling thread."""
 
     wall: float
     cpu: float
@@ -80,12 +80,12 @@ class Neighbours:
     taken: float = 0.0
 
     def __enter__(self) -> Neighbours:
-        self.before = time.perf_counter(), _cpu(children=True), _busy()
+        self.before = time.perf_counter(), _own(), _busy()
         return self
 
     def __exit__(self, *error: object) -> None:
         wall, own, machine = self.before
-        others = (_busy() - machine) - (_cpu(children=True) - own)
+        others = (_busy() - machine) - (_own() - own)
         self.taken = max(0.0, others / (time.perf_counter() - wall))
 
     def crowd(self, usable: int) -> bool:
@@ -99,19 +99,17 @@ def _busy() -> float:
     return sum(getattr(t, kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq", "steal"))
 
 
-def clocked(call: Call, repeats: int = 1, children: bool = False) -> Run:
-    """Time `repeats` calls in a row; the run is of one of them. `children` counts child processes' CPU too."""
-    cpu, caller, wall = _cpu(children), time.thread_time(), time.perf_counter()
+def clocked(call: Call, repeats: int = 1) -> Run:
+    """Time `repeats` calls in a row; the run is of one of them."""
+    cpu, caller, wall = time.process_time(), time.thread_time(), time.perf_counter()
     for _ in range(repeats):
         call()
-    seconds = time.perf_counter() - wall, _cpu(children) - cpu, time.thread_time() - caller
+    seconds = time.perf_counter() - wall, time.process_time() - cpu, time.thread_time() - caller
     return Run(*(s / repeats for s in seconds))
 
 
-def _cpu(children: bool) -> float:
-    """CPU seconds of this process; with those of its children, alive and ended, if asked for."""
-    if not children:
-        return time.process_time()
+def _own() -> float:
+    """CPU seconds of this process and of its children, alive and ended."""
     times = os.times()
     alive = 0.0
     for child in psutil.Process().children(recursive=True):
@@ -124,8 +122,10 @@ def _cpu(children: bool) -> float:
 
 
 def repeats_for(call: Call, seconds: float) -> int:
-    """How many calls last about `seconds`; the two calls that find out are a warm-up."""
+    """How many calls last about `seconds`; the calls that find out are a warm-up, one of them for 0 seconds."""
     call()
+    if not seconds:
+        return 1
     once = clocked(call).wall
     return max(1, math.ceil(seconds / max(once, 1e-7)))
 
@@ -134,29 +134,31 @@ def in_turns(
     calls: Mapping[str, Call],
     turns: int,
     at_least: float = 0.03,
-    children: bool = False,
     within: Mapping[str, Callable[[], AbstractContextManager[Any]]] | None = None,
+    warm: bool = False,
     tell: Tell | None = None,
 ) -> dict[str, list[Run]]:
     """Time each call once a turn, every second turn in the opposite order; each measurement lasts `at_least` seconds.
 
     The i-th runs of two calls belong to one turn, so their ratio is a fair one on a noisy machine. A call named in
-    `within` is measured inside that context, whose own time does not count.
+    `within` is measured inside that context, whose own time does not count. Calls that are `warm` already are not
+    called before they are timed, and once a turn.
     """
+    say = tell or (lambda _: None)
     contexts = {name: (within or {}).get(name, nullcontext) for name in calls}
-    repeats = {}
-    for name, call in calls.items():
+    repeats = dict.fromkeys(calls, 1)
+    for name, call in () if warm else calls.items():
+        say(f"warming up, {name}")
         with contexts[name]():
             repeats[name] = repeats_for(call, at_least)
     settle()
     names = list(calls)
     runs: dict[str, list[Run]] = {name: [] for name in names}
     for turn in range(turns):
-        if tell:
-            tell(f"turn {turn + 1} of {turns}")
         for name in names if turn % 2 == 0 else names[::-1]:
+            say(f"turn {turn + 1} of {turns}, {name}")
             with contexts[name]():
-                runs[name].append(clocked(calls[name], repeats[name], children))
+                runs[name].append(clocked(calls[name], repeats[name]))
     return runs
 
 
