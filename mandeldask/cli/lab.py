@@ -17,6 +17,7 @@ from mandeldask.cli.options import cluster_option
 
 if TYPE_CHECKING:
     from mandeldask.lab.claims import Claim
+    from mandeldask.lab.results import Depth
 
 QUIET_SECONDS = 2.0  # between two lines where there is no terminal
 WIDTH = 110
@@ -69,10 +70,8 @@ def _print_side_by_side(processes: dict[str, Any]) -> None:
     rows = [("", list(processes)), *side_by_side(processes.values())]
     if len(processes) > 1 and all(len(set(texts)) == 1 for _, texts in rows[1:]):
         rows = [("", [f"{len(processes)} workers, all alike"]), *((label, texts[:1]) for label, texts in rows[1:])]
-    widths = [max(len(texts[i]) for _, texts in rows) for i in range(len(rows[0][1]))]
-    for label, texts in rows:
-        cells = (f"{text:{width}}" for text, width in zip(texts, widths, strict=True))
-        click.echo(f"{label:26} {'  '.join(cells)}".rstrip())
+    heading, *facts = ([f"{label:26}", *texts] for label, texts in rows)
+    _print_table(heading, facts)
 
 
 @click.group()
@@ -80,10 +79,19 @@ def lab() -> None:
     """The lesson on parallel NumPy, measured on this machine."""
 
 
-def quick_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--quick", is_flag=True, help="Small arrays and few turns: seconds, and rough figures.")(
-        command
-    )
+def depth_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How much is measured: the same for every command that computes the field."""
+    for option in (
+        click.option("--workers", type=click.IntRange(1, 1024), help="By default one a usable core."),
+        click.option("--max-iter", type=click.IntRange(1, 10**6), help="Of the strategies' field; by default 100."),
+        click.option("--size", type=click.IntRange(16, 20000), help="Its samples a side; by default 1000."),
+        quick_option,
+    ):
+        command = option(command)
+    return command
+
+
+quick_option = click.option("--quick", is_flag=True, help="Small arrays and few turns: rough figures, sooner.")
 
 
 @lab.command()
@@ -102,6 +110,57 @@ def claims(ctx: click.Context, /, quick: bool, as_json: bool) -> None:
         return
     for claim in found:
         _print_claim(claim)
+
+
+@lab.command()
+@depth_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def strategies(ctx: click.Context, /, as_json: bool, **depth: Any) -> None:
+    """Compute the lesson's field in every way, side by side: time, speed-up, memory, and whether it is right."""
+    from mandeldask.lab import results
+
+    ctx.obj["json"] = as_json
+    with signals_end_in_order(), _told() as tell:
+        found = results.solve(_depth(**depth), tell)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    _print_table(*results.strategies_table(found))
+    for fault in (fault for row in found["strategies"] for fault in results.faults(row)):
+        click.echo(textwrap.fill(fault, WIDTH, initial_indent="  as printed: ", subsequent_indent="    "))
+
+
+@lab.command()
+@click.argument("out", type=click.Path())
+@click.option("--from", "source", type=click.Path(), help="Draw what an earlier report measured: its .json.")
+@depth_options
+def report(out: str, source: str | None, **depth: Any) -> None:
+    """Measure everything, and write it as one page, OUT.html, with its tables beside it as .json and .md."""
+    from mandeldask.lab import report as page
+    from mandeldask.lab import results
+
+    page.check_path(out)
+    if source:
+        found = results.read(source)
+    else:
+        with signals_end_in_order(), _told() as tell:
+            found = results.gather(_depth(**depth), tell)
+    for path in page.write(found, out):
+        click.echo(path)
+
+
+def _depth(quick: bool, workers: int | None, size: int | None, max_iter: int | None) -> Depth:
+    from mandeldask.lab import results
+
+    return results.with_workers(results.QUICK if quick else results.FULL, workers, size, max_iter)
+
+
+def _print_table(heading: list[str], rows: list[list[str]]) -> None:
+    """Columns as wide as their widest cell."""
+    widths = [max(len(row[i]) for row in (heading, *rows)) for i in range(len(heading))]
+    for row in (heading, *rows):
+        click.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _print_claim(claim: Claim) -> None:

@@ -220,7 +220,7 @@ def _threaded_by_blas(key: str, title: str, call: Call, setting: Setting) -> Cla
     runs = in_turns(calls, setting.turns, setting.seconds, within={"one": one_thread})
     threads, cores = _threads(runs["all"]), Spread.of([r.cores for r in runs["all"]])
     parallel = threads.median > PARALLEL
-    figure = f"{cores.text()} cores in use"
+    figure = _at_work(threads, cores)
     values: dict[str, Any] = {"cores": asdict(cores), "threads": asdict(threads)}
     verdict: Verdict = "true" if parallel else "false"
     noise = threads.near(PARALLEL)
@@ -286,7 +286,7 @@ def _cores_claim(key: str, says: str, runs: list[Run], why_not: str, why: str) -
         key,
         says,
         "true" if parallel else "false",
-        f"{cores.text()} cores in use",
+        _at_work(threads, cores),
         why if parallel else why_not,
         threads.near(PARALLEL),
         {"cores": asdict(cores), "threads": asdict(threads)},
@@ -296,6 +296,10 @@ def _cores_claim(key: str, says: str, runs: list[Run], why_not: str, why: str) -
 
 def _threads(runs: list[Run]) -> Spread:
     return Spread.of([r.threads for r in runs])
+
+
+def _at_work(threads: Spread, cores: Spread) -> str:
+    return f"{threads.median:.2f} threads at work, {cores.text()} cores in use"
 
 
 def _too_few_cores(key: str, says: str) -> Claim | None:

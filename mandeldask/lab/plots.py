@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from bokeh.models import ColumnDataSource, FixedTicker, Range1d, Span, Whisker
+from bokeh.models import ColumnDataSource, FixedTicker, Range1d, Whisker
 from bokeh.palettes import Colorblind8
 from bokeh.plotting import figure
 
@@ -23,6 +23,25 @@ WORKERS = Colorblind8
 Row = dict[str, Any]
 
 
+Legend = list[tuple[str, str, str]]  # text, colour, and box, solid, dotted or dashed
+
+
+def kernel_legend(rows: list[Row]) -> Legend:
+    """The colours of `strategies`."""
+    kernels = dict.fromkeys(row["kernel"] for row in rows if row["seconds"])
+    return [("the lesson's loop" if k == "lesson" else f"kernel {k}", COLOURS[k], "box") for k in kernels]
+
+
+def curve_legend(curves: list[Row]) -> Legend:
+    """The lines of `speedups`, `efficiencies` and `block_sizes`."""
+    return [("ideal", IDEAL, "dashed"), *((c["name"], *_look(c)) for c in curves)]
+
+
+def _look(curve: Row) -> tuple[str, str]:
+    """Colour and dash: the colour is the kernel, threads are dotted."""
+    return COLOURS[curve["name"].split(",")[0]], "dotted" if "threads" in curve["name"] else "solid"
+
+
 def strategies(rows: list[Row]) -> figure | None:
     """Time of each strategy on a logarithmic axis, with quartiles; the colour is the kernel."""
     rows = [row for row in rows if row["seconds"]][::-1]
@@ -30,9 +49,9 @@ def strategies(rows: list[Row]) -> figure | None:
         return None
     low = min(row["seconds"]["low"] for row in rows) * 1e3
     high = max(row["seconds"]["high"] for row in rows) * 1e3
-    names = [row["title"] for row in rows]
+    names = [row["name"] for row in rows]
     plot = _figure(
-        "Time, ms (shorter is faster)",
+        "Time, ms (logarithmic)",
         y_range=names,
         x_axis_type="log",
         x_range=Range1d(low / 2, high * 2),
@@ -42,13 +61,12 @@ def strategies(rows: list[Row]) -> figure | None:
         mine = [row for row in rows if row["kernel"] == kernel]
         source = ColumnDataSource(
             {
-                "name": [row["title"] for row in mine],
+                "name": [row["name"] for row in mine],
                 "median": [row["seconds"]["median"] * 1e3 for row in mine],
                 "low": [row["seconds"]["low"] * 1e3 for row in mine],
                 "high": [row["seconds"]["high"] * 1e3 for row in mine],
             }
         )
-        title = "the lesson's loop" if kernel == "lesson" else f"kernel {kernel}"
         plot.hbar(
             y="name",
             left=low / 2,
@@ -56,11 +74,9 @@ def strategies(rows: list[Row]) -> figure | None:
             height=0.62,
             source=source,
             color=COLOURS[kernel],
-            legend_label=title,
         )
         plot.add_layout(Whisker(base="name", lower="low", upper="high", dimension="width", source=source))
     plot.ygrid.visible = False
-    _legend_below(plot)
     return plot
 
 
@@ -69,8 +85,8 @@ def speedups(curves: list[Row]) -> figure | None:
     if not curves:
         return None
     counts = [p["x"] for p in curves[0]["points"]]
-    plot = _figure("Strong scaling: times as fast as one worker", x_axis_label="workers")
-    plot.line(counts, counts, color=IDEAL, line_dash="dashed", legend_label="ideal")
+    plot = _figure("Strong scaling: speed-up", x_axis_label="workers")
+    plot.line(counts, counts, color=IDEAL, line_dash="dashed")
     _curves(plot, curves, lambda p: p["speedup"])
     return _workers_axis(plot, counts)
 
@@ -81,8 +97,8 @@ def efficiencies(curves: list[Row]) -> figure | None:
         return None
     counts = [p["x"] for p in curves[0]["points"]]
     plot = _figure("Weak scaling: efficiency", x_axis_label="workers, and times the rows")
-    plot.line(counts, [1] * len(counts), color=IDEAL, line_dash="dashed", legend_label="ideal")
-    _curves(plot, curves, lambda p: {k: v * p["x"] / p["x"] for k, v in p["speedup"].items() if k != "n"})
+    plot.line(counts, [1] * len(counts), color=IDEAL, line_dash="dashed")
+    _curves(plot, curves, lambda p: p["speedup"])  # with as much work for each, the ratio of times is the efficiency
     plot.y_range.start = 0
     return _workers_axis(plot, counts)
 
@@ -93,12 +109,10 @@ def block_sizes(curves: list[Row], workers: int) -> figure | None:
         return None
     plot = _figure("Times as fast as the kernel alone", x_axis_label="side of a block, samples", x_axis_type="log")
     sides = sorted({p["x"] for c in curves for p in c["points"]})
-    plot.line([sides[0], sides[-1]], [workers] * 2, color=IDEAL, line_dash="dashed", legend_label="ideal")
+    plot.line([sides[0], sides[-1]], [workers] * 2, color=IDEAL, line_dash="dashed")
     _curves(plot, curves, lambda p: p["speedup"])
-    plot.xaxis.ticker = FixedTicker(ticks=sides)
-    plot.xaxis.major_label_orientation = 0.9
+    plot.xaxis.ticker = FixedTicker(ticks=[2**k for k in range(sides[0].bit_length() - 1, sides[-1].bit_length())])
     plot.y_range.start = 0
-    _legend_below(plot)
     return plot
 
 
@@ -127,7 +141,7 @@ def tiles(balance: Row) -> figure:
     rows = max(p["rows"][1] for p in pieces)
     columns = max(p["columns"][1] for p in pieces)
     plot = _figure(
-        balance["name"], x_range=Range1d(0, columns), y_range=Range1d(0, rows), height=260, match_aspect=True
+        "", x_range=Range1d(0, columns), y_range=Range1d(0, rows), height=210, width=210, sizing_mode="fixed"
     )
     plot.image(image=[_grey_set()], x=0, y=0, dw=columns, dh=rows, palette="Greys256")
     plot.quad(
@@ -144,7 +158,7 @@ def tiles(balance: Row) -> figure:
 
 
 def _workers(balance: Row) -> int:
-    return max(balance["workers"], *(p["worker"] + 1 for p in balance["pieces"]))
+    return int(max(balance["workers"], *(p["worker"] + 1 for p in balance["pieces"])))
 
 
 def _grey_set(side: int = 150, max_iter: int = 60) -> Any:
@@ -154,39 +168,21 @@ def _grey_set(side: int = 150, max_iter: int = 60) -> Any:
 
 
 def _curves(plot: figure, curves: list[Row], value: Any) -> None:
-    """A line a curve with quartiles: the colour is the kernel, threads are dotted with hollow marks."""
+    """A line a curve, with quartiles."""
     for curve in curves:
-        kernel, threads = curve["name"].split(",")[0], "threads" in curve["name"]
+        colour, dash = _look(curve)
         found = [value(p) for p in curve["points"]]
-        data = {"x": [p["x"] for p in curve["points"]]} | {
-            key: [f[key] for f in found] for key in ("median", "low", "high")
-        }
-        source, colour = ColumnDataSource(data), COLOURS[kernel]
-        plot.line(
-            "x", "median", source=source, color=colour, line_width=2, legend_label=curve["name"],
-            line_dash="dotted" if threads else "solid",
-        )  # fmt: skip
-        plot.scatter(
-            "x", "median", source=source, size=7, color=colour, fill_color="white" if threads else colour,
-            legend_label=curve["name"],
-        )  # fmt: skip
+        data = {key: [f[key] for f in found] for key in ("median", "low", "high")}
+        source = ColumnDataSource(data | {"x": [p["x"] for p in curve["points"]]})
+        fill = colour if dash == "solid" else "white"
+        plot.line("x", "median", source=source, color=colour, line_width=2, line_dash=dash)
+        plot.scatter("x", "median", source=source, size=7, color=colour, fill_color=fill)
         plot.add_layout(Whisker(base="x", lower="low", upper="high", source=source, line_color=colour))
 
 
 def _workers_axis(plot: figure, counts: list[int]) -> figure:
     plot.xaxis.ticker = FixedTicker(ticks=counts)
-    plot.add_layout(Span(location=0, dimension="width", line_alpha=0))
-    _legend_below(plot)
     return plot
-
-
-def _legend_below(plot: figure) -> None:
-    legend = plot.legend[0]
-    legend.orientation = "horizontal"
-    legend.ncols = 2
-    legend.border_line_color = None
-    legend.label_text_font_size = "9pt"
-    plot.add_layout(legend, "below")
 
 
 def _figure(title: str, **options: Any) -> figure:

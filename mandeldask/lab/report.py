@@ -102,7 +102,8 @@ def _claims(found: Results) -> str:
         noise = ' <span class="noise">within the noise</span>' if c["noise"] else ""
         cards.append(
             f'<article class="{VERDICTS[c["verdict"]]}"><p class="verdict">{escape(c["verdict"])}{noise}</p>'
-            f"<h3>{escape(c['says'])}</h3><p class=figure>{escape(c['figure'])}</p><p>{escape(c['why'])}.</p></article>"
+            f"<h3>{escape(c['says'])}</h3><p class='figure'>{escape(c['figure'])}</p>"
+            f"<p>{escape(c['why'])}.</p></article>"
         )
     return (
         "<section><h2>What the lesson says, and what this machine does</h2>"
@@ -124,7 +125,8 @@ def _strategies(found: Results, divs: dict[str, str]) -> str:
         f"<p>The lesson's field, {p['side']} x {p['side']} samples, max_iter {p['max_iter']}, with {p['workers']} "
         "workers. Speed-up is against the lesson's function; efficiency is the same kernel's time alone, over the "
         "workers, over the time; overhead is what goes beyond that share; memory is the peak of a call, with its "
-        f"processes.</p>{divs.get('strategies', '')}{_table(results.strategies_table(found))}{wrong}</section>"
+        f"processes.</p>{divs.get('strategies', '')}{_legend(plots.kernel_legend(found['strategies']))}"
+        f"{_table(results.strategies_table(found))}{wrong}</section>"
     )
 
 
@@ -133,9 +135,10 @@ def _scaling(found: Results, divs: dict[str, str]) -> str:
     return (
         "<section><h2>More workers</h2>"
         f"<p>Strong scaling: the same field ({'; '.join(workloads) or 'not measured'}). Weak scaling: as many rows "
-        f"for each worker, so that the time should stay. More workers than the "
-        f"{found['machine']['cores']['usable']} cores add nothing.</p>"
-        f'<div class="plots">{divs.get("strong", "")}{divs.get("weak", "")}</div>{_problems(found)}'
+        f"for each worker, so that the time should stay. This machine has {found['machine']['cores']['usable']} usable "
+        "cores.</p>"
+        f'<div class="plots">{divs.get("strong", "")}{divs.get("weak", "")}</div>'
+        f"{_legend(plots.curve_legend(found['strong']))}{_problems(found)}"
         f"<details><summary>Tables</summary><h3>Strong scaling</h3>"
         f"{_table(results.curve_table(found['strong'], 'workers'))}<h3>Weak scaling</h3>"
         f"{_table(results.curve_table(found['weak'], 'workers'))}</details></section>"
@@ -146,6 +149,7 @@ def _blocks(found: Results, divs: dict[str, str]) -> str:
     return (
         "<section><h2>The size of a block</h2><p>Small blocks cost the scheduler a few milliseconds each; blocks too "
         f"large leave workers with nothing to do.</p>{divs.get('blocks', '')}"
+        f"{_legend(plots.curve_legend(found['block_sizes']))}"
         f"<details><summary>Table</summary>{_table(results.curve_table(found['block_sizes'], 'block side'))}"
         "</details></section>"
     )
@@ -180,13 +184,20 @@ def _data(found: Results) -> str:
     return (
         f"<footer><p>Made by mandeldask {escape(found['mandeldask'])} in {found['seconds']:.0f} s. Everything was "
         "timed in turns, so that a busy machine slows all alike; ratios are of the same turn. "
-        f"<span class=data>The figures: {', '.join(links)}.</span></p></footer>"
+        f"<span class='data'>The figures: {', '.join(links)}.</span></p></footer>"
     )
 
 
 def _problems(found: Results) -> str:
     rows = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in found["problems"].items())
     return f"<aside><ul>{rows}</ul></aside>" if rows else ""
+
+
+def _legend(entries: plots.Legend) -> str:
+    spans = "".join(
+        f'<span class="{kind}" style="--c: {colour}">{escape(text)}</span>' for text, colour, kind in entries
+    )
+    return f'<p class="legend">{spans}</p>'
 
 
 def _table(table: Table) -> str:

@@ -150,10 +150,10 @@ def _strategy_row(row: dict[str, Any]) -> list[str]:
     return [
         row["title"],
         str(row["workers"]),
-        spread(row["seconds"], "ms", 1e3),
+        spread(row["seconds"], "s"),
         spread(row["speedup"], "x"),
         efficiency,
-        "" if row["overhead"] is None else f"{row['overhead'] * 1e3:.3g} ms",
+        "" if row["overhead"] is None else seconds(row["overhead"]),
         f"{row['startup']:.2g} s" if row["startup"] > 0.05 else "",
         f"{row['memory_bytes'] / 2**20:.0f} MiB",
         pixels(row),
@@ -185,7 +185,7 @@ def faults(row: dict[str, Any]) -> list[str]:
 def curve_table(curves: list[dict[str, Any]], x: str) -> Table:
     heading = ["curve", x, "time", "speed-up", "efficiency"]
     rows = [
-        [c["name"], str(p["x"]), spread(p["seconds"], "ms", 1e3), spread(p["speedup"], "x"), f"{p['efficiency']:.0%}"]
+        [c["name"], str(p["x"]), spread(p["seconds"], "s"), spread(p["speedup"], "x"), f"{p['efficiency']:.0%}"]
         for c in curves
         for p in c["points"]
     ]
@@ -193,10 +193,7 @@ def curve_table(curves: list[dict[str, Any]], x: str) -> Table:
 
 
 def balance_table(found: Results) -> Table:
-    rows = [
-        [b["name"], str(len(b["pieces"])), f"{b['seconds'] * 1e3:.0f} ms", f"{b['evenness']:.0%}"]
-        for b in found["balance"]
-    ]
+    rows = [[b["name"], str(len(b["pieces"])), seconds(b["seconds"]), f"{b['evenness']:.0%}"] for b in found["balance"]]
     return ["cut in", "blocks", "time", "mean busy time / busiest"], rows
 
 
@@ -204,12 +201,19 @@ def machine_table(found: Results) -> Table:
     return ["", "this machine"], [[label, texts[0]] for label, texts in machine.side_by_side([found["machine"]])]
 
 
-def spread(value: dict[str, float] | None, unit: str, factor: float = 1.0) -> str:
-    """A median with its quartiles, from JSON."""
+def spread(value: dict[str, float] | None, unit: str) -> str:
+    """A median with its quartiles, from JSON: seconds as a person reads them, or times as fast."""
     if value is None:
         return ""
-    low, median, high = (f"{value[key] * factor:.3g}" for key in ("low", "median", "high"))
-    return f"{median} {unit} ({low} to {high})" if unit != "x" else f"{median}x ({low} to {high})"
+    low, median, high = (value[key] for key in ("low", "median", "high"))
+    if unit == "s":
+        return f"{seconds(median)} ({seconds(low)} to {seconds(high)})"
+    return f"{median:.3g}{unit} ({low:.3g} to {high:.3g})"
+
+
+def seconds(value: float) -> str:
+    """2.31 s, 502 ms, 7.02 ms, in three digits."""
+    return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
 
 
 SECTIONS: dict[str, Callable[[Results], Table]] = {
