@@ -125,7 +125,8 @@ def _strategies(found: Results, divs: dict[str, str]) -> str:
         f"<p>The lesson's field, {p['side']} x {p['side']} samples, max_iter {p['max_iter']}, with {p['workers']} "
         "workers. Speed-up is against the lesson's function; efficiency is the same kernel's time alone, over the "
         "workers, over the time; overhead is what goes beyond that share; memory is the peak of a call, with its "
-        f"processes.</p>{divs.get('strategies', '')}{_legend(plots.kernel_legend(found['strategies']))}"
+        f"processes.</p><div class='plot'>{divs.get('strategies', '')}</div>"
+        f"{_legend(plots.kernel_legend(found['strategies']))}"
         f"{_table(results.strategies_table(found))}{wrong}</section>"
     )
 
@@ -148,7 +149,7 @@ def _scaling(found: Results, divs: dict[str, str]) -> str:
 def _blocks(found: Results, divs: dict[str, str]) -> str:
     return (
         "<section><h2>The size of a block</h2><p>Small blocks cost the scheduler a few milliseconds each; blocks too "
-        f"large leave workers with nothing to do.</p>{divs.get('blocks', '')}"
+        f"large leave workers with nothing to do.</p><div class='plot'>{divs.get('blocks', '')}</div>"
         f"{_legend(plots.curve_legend(found['block_sizes']))}"
         f"<details><summary>Table</summary>{_table(results.curve_table(found['block_sizes'], 'block side'))}"
         "</details></section>"

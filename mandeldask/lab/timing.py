@@ -88,9 +88,9 @@ class Neighbours:
         others = (_busy() - machine) - (_own() - own)
         self.taken = max(0.0, others / (time.perf_counter() - wall))
 
-    def crowd(self, usable: int) -> bool:
-        """Whether they left less than nine tenths of the cores that this process may use."""
-        return (os.cpu_count() or 1) - self.taken < 0.9 * usable
+    def crowd(self, needed: int) -> bool:
+        """Whether they left less than nine tenths of the cores needed."""
+        return (os.cpu_count() or 1) - self.taken < 0.9 * needed
 
 
 def _busy() -> float:

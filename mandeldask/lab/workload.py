@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 from collections.abc import Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -75,6 +77,12 @@ def cut(n: int, parts: int) -> list[Range]:
     """[0, n) in ranges that differ by one at most, none of them empty."""
     edges = [n * i // parts for i in range(parts + 1)]
     return [(first, end) for first, end in pairwise(edges) if first < end]
+
+
+def spawned(n: int) -> ProcessPoolExecutor:
+    """A pool of `n` fresh processes, which leave Ctrl-C to this one."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(n, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
 
 
 @contextmanager
