@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mandeldask.lab.claims import Claim
     from mandeldask.lab.results import Depth
 
-QUIET_SECONDS = 2.0  # between two lines where there is no terminal
+PLAIN_SECONDS = 2.0  # between two lines where there is no terminal
 WIDTH = 110
 
 
@@ -184,12 +184,20 @@ def _told() -> Iterator[Callable[[str], None]]:
             task = progress.add_task("")
             yield lambda text: progress.update(task, description=text)
         return
-    last = -QUIET_SECONDS
+    now, stop = "starting", threading.Event()
 
-    def line(text: str) -> None:
-        nonlocal last
-        if time.monotonic() - last >= QUIET_SECONDS:
-            click.echo(f"  measuring  {text}", err=True)
-            last = time.monotonic()
+    def tell(text: str) -> None:
+        nonlocal now
+        now = text
 
-    yield line
+    def lines() -> None:
+        while not stop.wait(PLAIN_SECONDS):
+            click.echo(f"  measuring  {now}", err=True)
+
+    teller = threading.Thread(target=lines, name="progress", daemon=True)
+    teller.start()
+    try:
+        yield tell
+    finally:
+        stop.set()
+        teller.join()

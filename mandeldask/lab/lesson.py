@@ -1,16 +1,17 @@
 """The lesson's functions as it prints them, and its multiprocessing version put right.
 
-Arrays are indexed (x, y) here: the transpose of what the rest of mandeldask has. This module imports NumPy alone, so
+Arrays are indexed (x, y) here: the transpose of what the rest of mandeldask has. This module needs NumPy alone, so
 that a spawned process is quick to start.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mandeldask.lab.pools import spawned
 
 Escapes = NDArray[np.int32]
 Complexes = NDArray[np.complex128]
@@ -71,10 +72,10 @@ def mandelbrot_parallel(
 ) -> Escapes:
     """The lesson's multiprocessing version, as printed: its result is wrong, see `faults`.
 
-    One word differs: its processes are spawned on every system, as it is not safe to fork a process that has threads.
+    One word differs: its pool is one of spawned processes on every system.
     """
     chunk_size = height // num_workers
-    pool = multiprocessing.get_context("spawn").Pool(processes=num_workers)
+    pool = spawned(num_workers)
     jobs = [
         pool.apply_async(mandelbrot_worker, (i, i + chunk_size, xmin, xmax, ymin, ymax, width, height, max_iter))
         for i in range(0, height, chunk_size)
@@ -104,7 +105,7 @@ def mandelbrot_parallel_corrected(
     y = np.linspace(ymin, ymax, height)
     edges = [height * i // num_workers for i in range(num_workers + 1)]
     shares = [(x, y[first:end], max_iter) for first, end in pairwise(edges) if first < end]
-    with multiprocessing.get_context("spawn").Pool(processes=num_workers) as pool:
+    with spawned(num_workers) as pool:
         return np.hstack(pool.starmap(corrected_worker, shares))
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mandeldask.errors import MandeldaskError
 from mandeldask.kernels import choose
 from mandeldask.lab import lesson
+from mandeldask.lab.pools import spawned
 from mandeldask.lab.timing import Call, Run, Spread, Tell, in_turns, ratio
 from mandeldask.lab.workload import Escapes, Workload, lesson_view, local_workers
 
@@ -117,13 +118,20 @@ def _threads(kernel: str) -> Callable[[Problem], Opened]:
     return opened
 
 
-def _dask(kernel: str, scheduler: str) -> Callable[[Problem], Opened]:
+def _dask_threads(kernel: str) -> Callable[[Problem], Opened]:
     @contextmanager
     def opened(p: Problem) -> Iterator[Compute]:
         choose(kernel)
-        yield partial(p.work(kernel).through_dask, p.block, scheduler=scheduler, num_workers=p.workers)
+        yield partial(p.work(kernel).through_dask, p.block, scheduler="threads", num_workers=p.workers)
 
     return opened
+
+
+@contextmanager
+def _dask_processes(p: Problem) -> Iterator[Compute]:
+    with spawned(p.workers) as pool:
+        pool.map(abs, range(p.workers), chunksize=1)  # the first of them is up
+        yield partial(p.work("numpy").through_dask, p.block, scheduler="processes", pool=pool)
 
 
 def _distributed(kernel: str) -> Callable[[Problem], Opened]:
@@ -142,13 +150,13 @@ STRATEGIES: dict[str, Strategy] = {
     "pool corrected": Strategy("the lesson's multiprocessing, corrected", "lesson", True, _corrected),
     "numpy": Strategy("NumPy kernel, alone", "numpy", False, _alone("numpy")),
     "numpy threads": Strategy("NumPy kernel, threads", "numpy", True, _threads("numpy")),
-    "dask threads": Strategy("NumPy kernel, Dask threads", "numpy", True, _dask("numpy", "threads")),
-    "dask processes": Strategy("NumPy kernel, Dask processes", "numpy", True, _dask("numpy", "processes")),
+    "dask threads": Strategy("NumPy kernel, Dask threads", "numpy", True, _dask_threads("numpy")),
+    "dask processes": Strategy("NumPy kernel, Dask processes", "numpy", True, _dask_processes),
     "dask distributed": Strategy("NumPy kernel, Dask distributed", "numpy", True, _distributed("numpy")),
     "numpy-compact": Strategy("numpy-compact, alone", "numpy-compact", False, _alone("numpy-compact")),
     "numba": Strategy("Numba kernel, alone", "numba", False, _alone("numba")),
     "numba threads": Strategy("Numba kernel, threads", "numba", True, _threads("numba")),
-    "numba dask threads": Strategy("Numba kernel, Dask threads", "numba", True, _dask("numba", "threads")),
+    "numba dask threads": Strategy("Numba kernel, Dask threads", "numba", True, _dask_threads("numba")),
     "numba distributed": Strategy("Numba kernel, Dask distributed", "numba", True, _distributed("numba")),
 }
 SERIAL = {s.kernel: name for name, s in STRATEGIES.items() if not s.parallel}  # each kernel's own serial time

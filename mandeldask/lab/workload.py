@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -43,7 +41,7 @@ class Workload:
         return compute_part(self, ((0, rows), (0, columns)))
 
     def in_pool(self, pool: Executor, parts: int) -> Escapes:
-        """Bands of rows, in the threads or processes of `pool`."""
+        """Bands of rows, in the threads of `pool`."""
         rows, columns = self.view.shape
         bands = [(band, (0, columns)) for band in cut(rows, parts)]
         return np.vstack(list(pool.map(compute_part, [self] * len(bands), bands)))
@@ -77,12 +75,6 @@ def cut(n: int, parts: int) -> list[Range]:
     """[0, n) in ranges that differ by one at most, none of them empty."""
     edges = [n * i // parts for i in range(parts + 1)]
     return [(first, end) for first, end in pairwise(edges) if first < end]
-
-
-def spawned(n: int) -> ProcessPoolExecutor:
-    """A pool of `n` fresh processes, which leave Ctrl-C to this one."""
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(n, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mandeldask.lab import lesson
 from mandeldask.lab.claims.claim import FASTER, PARALLEL, Claim, Setting, cores_claim, too_few_cores
+from mandeldask.lab.pools import spawned
 from mandeldask.lab.timing import Call, Spread, in_turns, ratio
-from mandeldask.lab.workload import spawned
 
 
 def naive_loop(setting: Setting) -> list[Claim]:
@@ -94,11 +94,11 @@ def processes(setting: Setting) -> list[Claim]:
         spawned(2) as pool,
         ThreadPoolExecutor(2) as threads,
     ):
-        list(pool.map(lesson.corrected_worker, *zip(*halves, strict=True)))  # both processes are up
+        pool.starmap(lesson.corrected_worker, halves, chunksize=1)  # both processes are up
         calls: dict[str, Call] = {
             "serial": lambda: [lesson.corrected_worker(*half) for half in halves],
             "threads": lambda: list(threads.map(lesson.corrected_worker, *zip(*halves, strict=True))),
-            "processes": lambda: list(pool.map(lesson.corrected_worker, *zip(*halves, strict=True))),
+            "processes": lambda: pool.starmap(lesson.corrected_worker, halves, chunksize=1),
         }
         runs = in_turns(calls, setting.turns, setting.seconds)
     by_threads, by_processes = ratio(runs["serial"], runs["threads"]), ratio(runs["serial"], runs["processes"])

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from multiprocessing.pool import Pool
 
 import numpy as np
 
 from mandeldask.lab import machine
 from mandeldask.lab.claims.claim import FASTER, Claim, Setting, all_faster
+from mandeldask.lab.pools import spawned
 from mandeldask.lab.timing import Call, Spread, clocked, in_turns, ratio, repeats_for
-from mandeldask.lab.workload import spawned
 
 SIMD_NAMES = ("x + y, float64", "np.sqrt, float64", "np.exp, float64", "np.sum, float64", "z ** 2, complex128")
 
@@ -56,16 +56,16 @@ def simd_dispatch(setting: Setting) -> list[Claim]:
     with ExitStack() as stack:
         fast = stack.enter_context(_fresh_process(""))
         plain = stack.enter_context(_fresh_process(" ".join(features["found"])))
-        left = plain.submit(machine.simd).result()["found"]
+        left = plain.apply(machine.simd)["found"]
         if left:
             return [Claim("simd", says, "not measurable here", "", f"NumPy did not switch off {' '.join(left)}")]
         spreads = {}
         for name in SIMD_NAMES:
-            repeats = fast.submit(_simd_repeats, name, setting.small, setting.seconds).result()
+            repeats = fast.apply(_simd_repeats, (name, setting.small, setting.seconds))
             turns = []
             for turn in range(setting.turns):
                 order = (fast, plain) if turn % 2 == 0 else (plain, fast)
-                seconds = {p: p.submit(_simd_seconds, name, setting.small, repeats).result() for p in order}
+                seconds = {p: p.apply(_simd_seconds, (name, setting.small, repeats)) for p in order}
                 turns.append(seconds[plain] / seconds[fast])
             spreads[name] = Spread.of(turns)
     same = [name for name, s in spreads.items() if s.median <= FASTER]
@@ -87,18 +87,18 @@ def simd_dispatch(setting: Setting) -> list[Claim]:
 
 
 @contextmanager
-def _fresh_process(disabled: str) -> Iterator[ProcessPoolExecutor]:
+def _fresh_process(disabled: str) -> Iterator[Pool]:
     """A process of its own whose NumPy is imported with these features switched off."""
     before = os.environ.get("NPY_DISABLE_CPU_FEATURES")
-    with spawned(1) as pool:
-        os.environ["NPY_DISABLE_CPU_FEATURES"] = disabled
-        try:
-            pool.submit(os.getpid).result()  # the process begins here, and takes the environment with it
-        finally:
-            if before is None:
-                del os.environ["NPY_DISABLE_CPU_FEATURES"]
-            else:
-                os.environ["NPY_DISABLE_CPU_FEATURES"] = before
+    os.environ["NPY_DISABLE_CPU_FEATURES"] = disabled
+    try:
+        pool = spawned(1)  # takes the environment with it
+    finally:
+        if before is None:
+            del os.environ["NPY_DISABLE_CPU_FEATURES"]
+        else:
+            os.environ["NPY_DISABLE_CPU_FEATURES"] = before
+    with pool:
         yield pool
 
 
