@@ -17,7 +17,7 @@ import pytest
 
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import KERNELS
-from mandeldask.lab import report, results, scaling, strategies
+from mandeldask.lab import claims, report, results, scaling, strategies
 from mandeldask.lab.strategies import Problem, Strategy
 from mandeldask.lab.workload import Workload, compute_part, cut, lesson_view
 
@@ -57,7 +57,7 @@ def test_figures_follow_from_the_times(outcomes):
 
 def test_processes_of_a_strategy_count_in_its_memory(outcomes):
     """Two more Pythons with NumPy hold more than any array of this size."""
-    assert outcomes["dask distributed"].memory_bytes > 20 * 2**20 > outcomes["numpy"].memory_bytes
+    assert outcomes["numpy distributed"].memory_bytes > 20 * 2**20 > outcomes["numpy"].memory_bytes
 
 
 def test_a_strategy_that_fails_or_is_not_there_says_so_and_the_rest_goes_on(monkeypatch):
@@ -92,7 +92,7 @@ def test_a_strategy_that_fails_or_is_not_there_says_so_and_the_rest_goes_on(monk
 
 
 def test_without_numba_its_rows_say_so_and_the_rest_goes_on():
-    command = [sys.executable, "-m", "mandeldask", "lab", "strategies", "--quick", "--json", "--workers", "2"]
+    command = [sys.executable, "-m", "mandeldask", "lab", "strategies", "--quick", "--json", "--no-scaling"]
     env = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
@@ -164,6 +164,22 @@ def test_only_the_workers_asked_for_compute(client):
     assert {p.worker for p in ways[2].pieces} == {0}
 
 
+def test_a_timeline_in_text_shows_who_was_busy_when():
+    pieces = [{"worker": 0, "start": 0.0, "end": 0.5}, {"worker": 1, "start": 0.2, "end": 1.0}]
+    lines = results.timelines({"workers": 3, "seconds": 1.0, "pieces": pieces}, width=10)
+    assert lines == ["worker 0  |#####....", "worker 1  ..|#######", "worker 2  .........."]
+
+
+def test_without_numba_the_curves_are_of_numpy_and_the_reason_is_told(monkeypatch):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    monkeypatch.setattr(scaling, "worker_counts", lambda cores: [1, 2])
+    depth = results.with_workers(results.Depth(claims.QUICK, SMALL, 1, SIZES), 2)
+    found = results.scale(depth, lambda text: None)
+    assert "NUMBA_DISABLE_JIT" in found["problems"]["kernel numba"]
+    assert [c["name"] for c in found["strong"]] == ["numpy, threads", "numpy, Dask workers"]
+    assert len(found["balance"]) == 3
+
+
 # The report
 
 
@@ -218,7 +234,7 @@ def test_the_report_holds_every_part(written):
 def test_the_markdown_has_a_table_for_each_part(written):
     text = (written / "lab.md").read_text()
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == list(results.SECTIONS)
-    assert "| NumPy kernel, Dask distributed | 2 |" in text
+    assert "| numpy distributed | 2 |" in text
 
 
 def test_what_a_report_wrote_can_be_drawn_again(written, tmp_path):

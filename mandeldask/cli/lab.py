@@ -114,21 +114,41 @@ def claims(ctx: click.Context, /, quick: bool, as_json: bool) -> None:
 
 @lab.command()
 @depth_options
+@click.option("--no-scaling", is_flag=True, help="Leave out the curves over workers and block sizes, and the balance.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
-def strategies(ctx: click.Context, /, as_json: bool, **depth: Any) -> None:
-    """Compute the lesson's field in every way, side by side: time, speed-up, memory, and whether it is right."""
+def strategies(ctx: click.Context, /, no_scaling: bool, as_json: bool, **depth: Any) -> None:
+    """Compute the lesson's field in every way, side by side, with more workers, and in blocks of every size."""
     from mandeldask.lab import results
 
     ctx.obj["json"] = as_json
+    chosen = _depth(**depth)
     with signals_end_in_order(), _told() as tell:
-        found = results.solve(_depth(**depth), tell)
+        found = results.solve(chosen, tell)
+        if not no_scaling:
+            found |= results.scale(chosen, tell)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
     _print_table(*results.strategies_table(found))
     for fault in (fault for row in found["strategies"] for fault in results.faults(row)):
         click.echo(textwrap.fill(fault, WIDTH, initial_indent="  as printed: ", subsequent_indent="    "))
+    if not no_scaling:
+        _print_scaling(found)
+
+
+def _print_scaling(found: dict[str, Any]) -> None:
+    from mandeldask.lab import results
+
+    for title in ("Strong scaling", "Weak scaling", "Block sizes", "Load balance"):
+        click.echo(f"\n{title}")
+        _print_table(*results.SECTIONS[title](found))
+    for balance in found["balance"]:
+        click.echo(f"\n{balance['name']}, {results.seconds(balance['seconds'])}")
+        for line in results.timelines(balance):
+            click.echo(f"  {line}")
+    for name, why in found["problems"].items():
+        click.echo(f"mandeldask: {name}: {why}", err=True)
 
 
 @lab.command()
@@ -180,7 +200,7 @@ def _told() -> Iterator[Callable[[str], None]]:
     console = Console(stderr=True, highlight=False)
     if console.is_terminal:
         columns = SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
-        with Progress(*columns, console=console, transient=True) as progress:
+        with Progress(*columns, console=console, refresh_per_second=4, transient=True) as progress:
             task = progress.add_task("")
             yield lambda text: progress.update(task, description=text)
         return

@@ -31,6 +31,7 @@ class Depth:
     sizes: scaling.Sizes
 
 
+KERNELS_SCALED = ("numpy", "numba")
 FULL = Depth(claims.Setting(), strategies.Problem(), 5, scaling.Sizes())
 QUICK = Depth(
     claims.QUICK,
@@ -47,7 +48,7 @@ def with_workers(depth: Depth, workers: int | None, side: int | None = None, max
 
 
 def gather(depth: Depth, tell: Tell) -> Results:
-    """Measure everything. A part that fails is left empty, and `problems` says why."""
+    """Measure everything."""
     begun = perf_counter()
     described = machine.describe()
     found: Results = {
@@ -56,15 +57,25 @@ def gather(depth: Depth, tell: Tell) -> Results:
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": described,
         "warnings": machine.process_warnings(described),
-        "problems": {},
         "claims": [asdict(c) for c in claims.measure(depth.claims, _under("claims", tell))],
     }
-    found |= solve(depth, tell)
-    found |= {"strong": [], "weak": [], "block_sizes": [], "balance": []}
-    kernels = [kernel for kernel in ("numpy", "numba") if not _unavailable(kernel)]
-    for kernel in {"numpy", "numba"} - set(kernels):
-        found["problems"][f"kernel {kernel}"] = _unavailable(kernel)
-    counts, workers, sizes = scaling.worker_counts(described["cores"]["usable"]), depth.problem.workers, depth.sizes
+    found |= solve(depth, tell) | scale(depth, tell)
+    return found | {"seconds": perf_counter() - begun}
+
+
+def solve(depth: Depth, tell: Tell) -> Results:
+    """The strategies and their problem."""
+    rows = strategies.measure(depth.problem, depth.turns, _under("strategies", tell))
+    return {"problem": asdict(depth.problem), "strategies": [asdict(row) for row in rows]}
+
+
+def scale(depth: Depth, tell: Tell) -> Results:
+    """The curves over workers and block sizes, and the balance. A part that fails is empty; `problems` says why."""
+    found: Results = {"problems": {}, "strong": [], "weak": [], "block_sizes": [], "balance": []}
+    unable = {f"kernel {kernel}": _unavailable(kernel) for kernel in KERNELS_SCALED}
+    found["problems"] |= {name: why for name, why in unable.items() if why}
+    kernels = [kernel for kernel in KERNELS_SCALED if not unable[f"kernel {kernel}"]]
+    counts, workers, sizes = scaling.worker_counts(machine.usable_cores()), depth.problem.workers, depth.sizes
     tell(f"starting {max(*counts, workers)} workers")
     try:
         with local_workers(max(*counts, workers)) as client:
@@ -81,13 +92,7 @@ def gather(depth: Depth, tell: Tell) -> Results:
                     found["problems"][name] = f"{type(error).__name__}: {error}"
     except Exception as error:
         found["problems"]["workers"] = f"{type(error).__name__}: {error}"
-    return found | {"seconds": perf_counter() - begun}
-
-
-def solve(depth: Depth, tell: Tell) -> Results:
-    """The strategies and their problem."""
-    rows = strategies.measure(depth.problem, depth.turns, _under("strategies", tell))
-    return {"problem": asdict(depth.problem), "strategies": [asdict(row) for row in rows]}
+    return found
 
 
 def _under(title: str, tell: Tell) -> Tell:
@@ -145,10 +150,10 @@ def strategies_table(found: Results) -> Table:
 
 def _strategy_row(row: dict[str, Any]) -> list[str]:
     if row["problem"]:
-        return [row["title"], str(row["workers"]), "", "", "", "", "", "", row["problem"]]
+        return [row["name"], str(row["workers"]), "", "", "", "", "", "", row["problem"]]
     efficiency = "" if row["efficiency"] is None else f"{row['efficiency']:.0%}"
     return [
-        row["title"],
+        row["name"],
         str(row["workers"]),
         spread(row["seconds"], "s"),
         spread(row["speedup"], "x"),
@@ -195,6 +200,15 @@ def curve_table(curves: list[dict[str, Any]], x: str) -> Table:
 def balance_table(found: Results) -> Table:
     rows = [[b["name"], str(len(b["pieces"])), seconds(b["seconds"]), f"{b['evenness']:.0%}"] for b in found["balance"]]
     return ["cut in", "blocks", "time", "mean busy time / busiest"], rows
+
+
+def timelines(balance: dict[str, Any], width: int = 60) -> list[str]:
+    """Who computed when, a line a worker: a # where it was busy, a dot where it waited, a bar where a block began."""
+    lines = [["."] * width for _ in range(max(balance["workers"], *(p["worker"] + 1 for p in balance["pieces"])))]
+    for p in balance["pieces"]:
+        first, end = (min(int(p[key] / balance["seconds"] * width), width - 1) for key in ("start", "end"))
+        lines[p["worker"]][first : end + 1] = ["|", *"#" * (end - first)]
+    return [f"worker {i}  {''.join(line)}" for i, line in enumerate(lines)]
 
 
 def machine_table(found: Results) -> Table:
