@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from mandeldask.cli import cli
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import KERNELS
 from mandeldask.lab import claims, report, results, scaling, strategies
@@ -251,9 +253,11 @@ def test_names_from_outside_are_text_and_no_markup(written):
     found["machine"]["cores"]["cpu"] = found["machine"]["host"] = evil
     found["claims"][0]["why"] = found["strategies"][3]["problem"] = found["strong"][0]["workload"] = evil
     found["problems"]["numba"] = evil + "|\n"
+    found["crowd"] = "other programs took 1.4 cores"
     page = report.html(found)
     assert evil not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 6
+    assert "Other programs took 1.4 cores." in page
 
 
 def test_a_report_without_workers_says_why_and_shows_the_rest(written):
@@ -265,6 +269,16 @@ def test_a_report_without_workers_says_why_and_shows_the_rest(written):
     assert "workers: none came up" in page
     assert page.count("not today") >= len(found["strategies"])
     assert page.count("<article ") == 17
+
+
+WALK = (ROOT / "mandeldask/lab/README.md").read_text().replace("\\\n", " ")
+STEPS = [line[2:].split() for line in WALK.splitlines() if line.startswith("$ mandeldask ")]
+
+
+@pytest.mark.parametrize("words", STEPS, ids=" ".join)
+def test_a_command_of_the_walk_parses(words):
+    result = CliRunner().invoke(cli, [*words[1:], "--help"])
+    assert result.exit_code == 0, result.output
 
 
 BAD = {

@@ -133,6 +133,8 @@ def strategies(ctx: click.Context, /, no_scaling: bool, as_json: bool, **depth: 
     _print_table(*results.strategies_table(found))
     for fault in (fault for row in found["strategies"] for fault in results.faults(row)):
         click.echo(textwrap.fill(fault, WIDTH, initial_indent="  as printed: ", subsequent_indent="    "))
+    if found["crowd"]:
+        click.echo(f"mandeldask: {found['crowd']}", err=True)
     if not no_scaling:
         _print_scaling(found)
 

@@ -120,6 +120,7 @@ def _strategies(found: Results, divs: dict[str, str]) -> str:
         if faults
         else ""
     )
+    crowd = f"<aside>{escape(found['crowd'].capitalize())}.</aside>" if found["crowd"] else ""
     return (
         f"<section><h2>One field, {len(found['strategies'])} ways</h2>"
         f"<p>The lesson's field, {p['side']} x {p['side']} samples, max_iter {p['max_iter']}, with {p['workers']} "
@@ -127,7 +128,7 @@ def _strategies(found: Results, divs: dict[str, str]) -> str:
         "workers, over the time; overhead is what goes beyond that share; memory is the peak of a call, with its "
         f"processes.</p><div class='plot'>{divs.get('strategies', '')}</div>"
         f"{_legend(plots.kernel_legend(found['strategies']))}"
-        f"{_table(results.strategies_table(found))}{wrong}</section>"
+        f"{_table(results.strategies_table(found))}{crowd}{wrong}</section>"
     )
 
 

@@ -14,7 +14,7 @@ from mandeldask import __version__
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import choose
 from mandeldask.lab import claims, machine, scaling, strategies
-from mandeldask.lab.timing import Tell
+from mandeldask.lab.timing import Neighbours, Tell
 from mandeldask.lab.workload import local_workers
 
 Results = dict[str, Any]
@@ -64,9 +64,13 @@ def gather(depth: Depth, tell: Tell) -> Results:
 
 
 def solve(depth: Depth, tell: Tell) -> Results:
-    """The strategies and their problem."""
-    rows = strategies.measure(depth.problem, depth.turns, _under("strategies", tell))
-    return {"problem": asdict(depth.problem), "strategies": [asdict(row) for row in rows]}
+    """The strategies and their problem; `crowd` says so where other programs took the cores."""
+    with Neighbours() as neighbours:
+        rows = strategies.measure(depth.problem, depth.turns, _under("strategies", tell))
+    crowd = ""
+    if neighbours.crowd(min(depth.problem.workers, machine.usable_cores())):
+        crowd = f"other programs took {neighbours.taken:.1f} cores meanwhile: run it again on a quieter machine"
+    return {"problem": asdict(depth.problem), "strategies": [asdict(row) for row in rows], "crowd": crowd}
 
 
 def scale(depth: Depth, tell: Tell) -> Results:
@@ -248,6 +252,7 @@ def markdown(found: Results) -> str:
         parts += [f"## {title}", as_markdown(*table(found))]
         if title == "Strategies":
             parts += [f"- {fault}" for row in found["strategies"] for fault in faults(row)]
+    parts += [f"- {found['crowd']}"] if found["crowd"] else []
     parts += [f"- {name}: {why}" for name, why in found["problems"].items()]
     return "\n\n".join(parts) + "\n"
 
