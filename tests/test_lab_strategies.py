@@ -49,6 +49,14 @@ def test_the_printed_one_shows_its_faults(outcomes):
     assert "has the shape 96 x 24 where 48 x 48 was asked for" in text
 
 
+def test_with_one_worker_the_printed_one_has_no_fault_yet(monkeypatch):
+    some = {name: strategies.STRATEGIES[name] for name in ("naive", "pool as printed")}
+    monkeypatch.setattr(strategies, "STRATEGIES", some)
+    _, row = strategies.measure(Problem(side=48, max_iter=40, workers=1), turns=1)
+    assert (row.pixels_differing, row.shape, row.efficiency) == (0, (48, 48), None)
+    assert "nothing is wrong yet" in results.faults(asdict(row))[0]
+
+
 def test_figures_follow_from_the_times(outcomes):
     assert outcomes["naive"].speedup.median == 1
     for row in outcomes.values():

@@ -181,6 +181,8 @@ def faults(row: dict[str, Any]) -> list[str]:
     f = row["faults"]
     if not f:
         return []
+    if f["shape"] == f["shape_wanted"] and not f["pixels_differing"]:
+        return ["With one worker nothing is wrong yet; its faults come with the second."]
     return [
         f"Its result has the shape {' x '.join(map(str, f['shape']))} where {' x '.join(map(str, f['shape_wanted']))} "
         "was asked for: the shares are cut along y, the second axis, and stacked along the first.",

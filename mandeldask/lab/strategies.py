@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 import psutil
-from numpy.typing import NDArray
 
 from mandeldask.errors import MandeldaskError
 from mandeldask.kernels import choose
@@ -182,9 +181,11 @@ def measure(problem: Problem, turns: int = 5, tell: Tell | None = None) -> list[
                 call()  # what comes but once, imports and compilation, is no part of the memory
                 with PeakMemory(before) as memory:
                     result = call()
-                row = replace(row, startup=startup, memory_bytes=memory.peak, **_judged(result, right))
+                row = replace(row, startup=startup, memory_bytes=memory.peak, shape=result.shape)
                 if name == "pool as printed":
                     row = replace(row, faults=lesson.faults(result, serial, -1.5, 1.5, problem.workers))
+                    result = result.T  # as the lesson indexes it
+                row = replace(row, pixels_differing=_differing(result, right))
                 calls[name] = _guarded(name, call, failures)
             except Exception as error:
                 row = replace(row, problem=_reason(error))
@@ -213,9 +214,9 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, MandeldaskError) else f"{type(error).__name__}: {error}"
 
 
-def _judged(result: NDArray[Any], right: Escapes) -> dict[str, Any]:
-    same = result.shape == right.shape
-    return {"shape": result.shape, "pixels_differing": int((result != right).sum()) if same else None}
+def _differing(result: Escapes, right: Escapes) -> int | None:
+    """Pixels that differ; None where the shape does."""
+    return int((result != right).sum()) if result.shape == right.shape else None
 
 
 def _figures(row: Outcome, runs: dict[str, list[Run]]) -> Outcome:
