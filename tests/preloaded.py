@@ -16,9 +16,10 @@ def dask_setup(worker):
 def install(path):
     """The kernels in this process; `path` takes a line for each tile."""
     faults.install("counted", partial(faults.count, path=path, seconds=0.1))
+    faults.install("slow", partial(faults.count, path=path, seconds=0.3))
     faults.install("crash", faults.crash)
 
 
 def remove():
-    for name in ("counted", "crash"):
+    for name in ("counted", "slow", "crash"):
         faults.remove(name)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mandeldask import __version__
-from mandeldask.cli import clusters, computing, dashboard, jobs, looking
+from mandeldask.cli import clusters, computing, dashboard, jobs, lab, looking
 from mandeldask.cli.ends import EXIT_INTERRUPTED, Interrupted
 from mandeldask.errors import MandeldaskError
 
@@ -69,6 +69,8 @@ for command in (
     looking.image,
     looking.checksum,
     looking.schema,
+    lab.info,
+    lab.lab,
 ):
     cli.add_command(command)
 

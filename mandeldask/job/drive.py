@@ -118,7 +118,7 @@ def drive(job: Job) -> dict[str, Any]:
     secede()
     client.run_on_scheduler(_forgive, key_of(job.name, job.run))
     teller = _Teller(client, job)
-    teller.log(f"the driver runs on {home}")
+    teller.log(f"the driver runs on {home}, process {os.getpid()} of {socket.gethostname()}")
     started = time.time()
     try:
         summary = _drive(job, client, home, teller)

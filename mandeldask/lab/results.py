@@ -1,0 +1,266 @@
+"""The whole lab as one value that JSON takes, and as Markdown tables."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any
+
+from mandeldask import __version__
+from mandeldask.errors import ConfigError
+from mandeldask.kernels import choose
+from mandeldask.lab import claims, machine, scaling, strategies
+from mandeldask.lab.timing import Neighbours, Tell
+from mandeldask.lab.workload import local_workers
+
+Results = dict[str, Any]
+FORMAT = "mandeldask lab 1"
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How much the lab measures."""
+
+    claims: claims.Setting
+    problem: strategies.Problem
+    turns: int  # of the strategies
+    sizes: scaling.Sizes
+
+
+KERNELS_SCALED = ("numpy", "numba")
+FULL = Depth(claims.Setting(), strategies.Problem(), 5, scaling.Sizes())
+QUICK = Depth(
+    claims.QUICK,
+    strategies.Problem(side=120, max_iter=50),
+    1,
+    scaling.Sizes(numpy=(120, 50), numba=(128, 500), turns=1),
+)
+
+
+def with_workers(depth: Depth, workers: int | None, side: int | None = None, max_iter: int | None = None) -> Depth:
+    """The depth for this many workers, by default one a usable core, and another field for the strategies."""
+    given = {"side": side, "max_iter": max_iter, "workers": workers or machine.usable_cores()}
+    return replace(depth, problem=replace(depth.problem, **{k: v for k, v in given.items() if v is not None}))
+
+
+def gather(depth: Depth, tell: Tell) -> Results:
+    """Measure everything."""
+    begun = perf_counter()
+    described = machine.describe()
+    found: Results = {
+        "format": FORMAT,
+        "mandeldask": __version__,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": described,
+        "warnings": machine.process_warnings(described),
+        "claims": [asdict(c) for c in claims.measure(depth.claims, _under("claims", tell))],
+    }
+    found |= solve(depth, tell) | scale(depth, tell)
+    return found | {"seconds": perf_counter() - begun}
+
+
+def solve(depth: Depth, tell: Tell) -> Results:
+    """The strategies and their problem; `crowd` says so where other programs took the cores."""
+    with Neighbours() as neighbours:
+        rows = strategies.measure(depth.problem, depth.turns, _under("strategies", tell))
+    crowd = ""
+    if neighbours.crowd(min(depth.problem.workers, machine.usable_cores())):
+        crowd = f"other programs took {neighbours.taken:.1f} cores meanwhile: run it again on a quieter machine"
+    return {"problem": asdict(depth.problem), "strategies": [asdict(row) for row in rows], "crowd": crowd}
+
+
+def scale(depth: Depth, tell: Tell) -> Results:
+    """The curves over workers and block sizes, and the balance. A part that fails is empty; `problems` says why."""
+    found: Results = {"problems": {}, "strong": [], "weak": [], "block_sizes": [], "balance": []}
+    unable = {f"kernel {kernel}": _unavailable(kernel) for kernel in KERNELS_SCALED}
+    found["problems"] |= {name: why for name, why in unable.items() if why}
+    kernels = [kernel for kernel in KERNELS_SCALED if not unable[f"kernel {kernel}"]]
+    counts, workers, sizes = scaling.worker_counts(machine.usable_cores()), depth.problem.workers, depth.sizes
+    tell(f"starting {max(*counts, workers)} workers")
+    try:
+        with local_workers(max(*counts, workers)) as client:
+            parts: dict[str, Callable[[], Iterable[Any]]] = {
+                "strong": lambda: scaling.strong(client, kernels, counts, sizes, tell),
+                "weak": lambda: scaling.weak(client, kernels, counts, sizes, tell),
+                "block_sizes": lambda: scaling.block_sizes(client, kernels, workers, sizes, tell),
+                "balance": lambda: scaling.balance(client, workers, sizes, tell),
+            }
+            for name, part in parts.items():
+                try:
+                    found[name] = [asdict(value) for value in part()]
+                except Exception as error:
+                    found["problems"][name] = f"{type(error).__name__}: {error}"
+    except Exception as error:
+        found["problems"]["workers"] = f"{type(error).__name__}: {error}"
+    return found
+
+
+def _under(title: str, tell: Tell) -> Tell:
+    return lambda text: tell(f"{title}: {text}")
+
+
+def _unavailable(kernel: str) -> str:
+    """Why a kernel cannot be used here; empty if it can."""
+    try:
+        choose(kernel)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def read(path: str | os.PathLike[str]) -> Results:
+    """Results that `mandeldask lab report` wrote as JSON.
+
+    Raises
+    ------
+    ConfigError
+        A file that cannot be read, or is something else.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{os.fspath(path)}: cannot read the lab's results: {reason}") from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise ConfigError(
+            f'{os.fspath(path)}: must be what `mandeldask lab report` wrote, with "format": "{FORMAT}"; '
+            "measure again with `mandeldask lab report OUT.html`"
+        )
+    return found
+
+
+# Tables: a heading, and rows of text
+
+Table = tuple[list[str], list[list[str]]]
+
+
+def claims_table(found: Results) -> Table:
+    rows = [
+        [c["verdict"] + (", within the noise" if c["noise"] else ""), c["says"], c["figure"], c["why"]]
+        for c in found["claims"]
+    ]
+    return ["verdict", "the lesson says", "measured", "why"], rows
+
+
+def strategies_table(found: Results) -> Table:
+    heading = ["strategy", "workers", "time", "speed-up", "efficiency", "overhead", "start-up", "memory", "pixels"]
+    return heading, [_strategy_row(row) for row in found["strategies"]]
+
+
+def _strategy_row(row: dict[str, Any]) -> list[str]:
+    if row["problem"]:
+        return [row["name"], str(row["workers"]), "", "", "", "", "", "", row["problem"]]
+    efficiency = "" if row["efficiency"] is None else f"{row['efficiency']:.0%}"
+    return [
+        row["name"],
+        str(row["workers"]),
+        spread(row["seconds"], "s"),
+        spread(row["speedup"], "x"),
+        efficiency,
+        "" if row["overhead"] is None else seconds(row["overhead"]),
+        f"{row['startup']:.2g} s" if row["startup"] > 0.05 else "",
+        f"{row['memory_bytes'] / 2**20:.0f} MiB",
+        pixels(row),
+    ]
+
+
+def pixels(row: dict[str, Any]) -> str:
+    """Whether a strategy's pixels are right."""
+    if row["pixels_differing"] is None:
+        return f"wrong: shape {' x '.join(map(str, row['shape']))}"
+    return "all right" if not row["pixels_differing"] else f"{row['pixels_differing']} differ"
+
+
+def faults(row: dict[str, Any]) -> list[str]:
+    """What the lesson's multiprocessing version gets wrong, as sentences."""
+    f = row["faults"]
+    if not f:
+        return []
+    if f["shape"] == f["shape_wanted"] and not f["pixels_differing"]:
+        return ["With one worker nothing is wrong yet; its faults come with the second."]
+    return [
+        f"Its result has the shape {' x '.join(map(str, f['shape']))} where {' x '.join(map(str, f['shape_wanted']))} "
+        "was asked for: the shares are cut along y, the second axis, and stacked along the first.",
+        f"Joined along y as they should be, {f['pixels_differing']} of {f['pixels']} pixels still differ from the "
+        "serial function: each share has samples of its own, with both ends on its bounds, and so another spacing.",
+        f"Of the {f['rows']} rows it computes {f['rows_twice']} are computed twice, where two shares meet, and "
+        f"{f['rows_outside']} lie outside the view; a height below the number of workers is an error.",
+    ]
+
+
+def curve_table(curves: list[dict[str, Any]], x: str) -> Table:
+    heading = ["curve", x, "time", "speed-up", "efficiency"]
+    rows = [
+        [c["name"], str(p["x"]), spread(p["seconds"], "s"), spread(p["speedup"], "x"), f"{p['efficiency']:.0%}"]
+        for c in curves
+        for p in c["points"]
+    ]
+    return heading, rows
+
+
+def balance_table(found: Results) -> Table:
+    rows = [[b["name"], str(len(b["pieces"])), seconds(b["seconds"]), f"{b['evenness']:.0%}"] for b in found["balance"]]
+    return ["cut in", "blocks", "time", "mean busy time / busiest"], rows
+
+
+def timelines(balance: dict[str, Any], width: int = 60) -> list[str]:
+    """Who computed when, a line a worker: a # where it was busy, a dot where it waited, a bar where a block began."""
+    lines = [["."] * width for _ in range(max(balance["workers"], *(p["worker"] + 1 for p in balance["pieces"])))]
+    for p in balance["pieces"]:
+        first, end = (min(int(p[key] / balance["seconds"] * width), width - 1) for key in ("start", "end"))
+        lines[p["worker"]][first : end + 1] = ["|", *"#" * (end - first)]
+    return [f"worker {i}  {''.join(line)}" for i, line in enumerate(lines)]
+
+
+def machine_table(found: Results) -> Table:
+    return ["", "this machine"], [[label, texts[0]] for label, texts in machine.side_by_side([found["machine"]])]
+
+
+def spread(value: dict[str, float] | None, unit: str) -> str:
+    """A median with its quartiles, from JSON: seconds as a person reads them, or times as fast."""
+    if value is None:
+        return ""
+    low, median, high = (value[key] for key in ("low", "median", "high"))
+    if unit == "s":
+        return f"{seconds(median)} ({seconds(low)} to {seconds(high)})"
+    return f"{median:.3g}{unit} ({low:.3g} to {high:.3g})"
+
+
+def seconds(value: float) -> str:
+    """2.31 s, 502 ms, 7.02 ms, in three digits."""
+    return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
+
+
+SECTIONS: dict[str, Callable[[Results], Table]] = {
+    "The machine": machine_table,
+    "The lesson's claims": claims_table,
+    "Strategies": strategies_table,
+    "Strong scaling": lambda found: curve_table(found["strong"], "workers"),
+    "Weak scaling": lambda found: curve_table(found["weak"], "workers"),
+    "Block sizes": lambda found: curve_table(found["block_sizes"], "block side"),
+    "Load balance": balance_table,
+}
+
+
+def markdown(found: Results) -> str:
+    """All tables, under a heading each."""
+    parts = ["# Parallel NumPy, measured", f"{found['made']}, mandeldask {found['mandeldask']}."]
+    for title, table in SECTIONS.items():
+        parts += [f"## {title}", as_markdown(*table(found))]
+        if title == "Strategies":
+            parts += [f"- {fault}" for row in found["strategies"] for fault in faults(row)]
+    parts += [f"- {found['crowd']}"] if found["crowd"] else []
+    parts += [f"- {name}: {why}" for name, why in found["problems"].items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def as_markdown(heading: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; a bar or a line break in a cell cannot end it."""
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in (heading, *rows)]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    return "\n".join([lines[0], "|" + "---|" * len(heading), *lines[1:]])

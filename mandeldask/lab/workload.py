@@ -1,0 +1,85 @@
+"""The field that the lab computes again and again, and the ways to compute it: alone, in threads, through Dask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from distributed import Client
+from numpy.typing import NDArray
+
+from mandeldask.cluster import connect
+from mandeldask.config import LocalCluster
+from mandeldask.field import escape_time
+from mandeldask.grid import complex_grid
+from mandeldask.kernels import KERNELS
+from mandeldask.view import Range, View
+
+Escapes = NDArray[np.int32]
+Part = tuple[Range, Range]  # rows and columns of a block, global indices
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A view, max_iter and kernel."""
+
+    view: View
+    max_iter: int
+    kernel: str
+
+    def title(self) -> str:
+        rows, columns = self.view.shape
+        return f"{rows} x {columns}, max_iter {self.max_iter}, kernel {self.kernel}"
+
+    def alone(self) -> Escapes:
+        """In the calling thread, as one block."""
+        rows, columns = self.view.shape
+        return compute_part(self, ((0, rows), (0, columns)))
+
+    def in_pool(self, pool: Executor, parts: int) -> Escapes:
+        """Bands of rows, in the threads of `pool`."""
+        rows, columns = self.view.shape
+        bands = [(band, (0, columns)) for band in cut(rows, parts)]
+        return np.vstack(list(pool.map(compute_part, [self] * len(bands), bands)))
+
+    def through_dask(self, block: int, **scheduler: object) -> Escapes:
+        """As a Dask array of blocks of `block` x `block`, on the scheduler given as `compute` takes it."""
+        grid = complex_grid(self.view, (block, block))
+        field: Escapes = escape_time(grid, self.max_iter, self.kernel).compute(**scheduler)
+        return field
+
+
+def lesson_view(rows: int, columns: int | None = None) -> View:
+    """The lesson's view: the whole set."""
+    return View(x=(-2, 1), y=(-1.5, 1.5), shape=(rows, columns or rows))
+
+
+def seahorse_view(rows: int, columns: int | None = None) -> View:
+    """Deep in seahorse valley, where no shortcut helps and the Numba kernel has work to do."""
+    x, y, half = -0.743643887037151, 0.131825904205330, 5e-6
+    return View(x=(x - half, x + half), y=(y - half, y + half), shape=(rows, columns or rows))
+
+
+def compute_part(work: Workload, part: Part) -> Escapes:
+    """Escape times of a window of a workload."""
+    block = KERNELS[work.kernel](work.max_iter)
+    counts: Escapes = block(work.view.block(*part))
+    return counts
+
+
+def cut(n: int, parts: int) -> list[Range]:
+    """[0, n) in ranges that differ by one at most, none of them empty."""
+    edges = [n * i // parts for i in range(parts + 1)]
+    return [(first, end) for first, end in pairwise(edges) if first < end]
+
+
+@contextmanager
+def local_workers(n: int) -> Iterator[Client]:
+    """A client of `n` one-thread workers on this machine, all of them up."""
+    with connect(LocalCluster.model_validate({"workers": n})) as client:
+        client.wait_for_workers(n, timeout=60)
+        yield client

@@ -1,0 +1,169 @@
+"""The claims: how a verdict is found, and that a machine that lacks something says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import threadpoolctl
+
+from mandeldask.lab import claims, machine, timing
+from mandeldask.lab.claims import claim, loop, speed, threads
+from mandeldask.lab.timing import Run, Spread
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return {c.key: c for c in claims.measure(claims.QUICK)}
+
+
+def test_every_claim_of_the_lesson_has_a_verdict_and_a_reason(measured):
+    assert list(measured) == [
+        "math", "simd", "layer", "dot", "matmul", "inv", "sum", "mean", "std", "add", "sqrt", "exp", "naive", "mask",
+        "mask cost", "GIL", "processes",
+    ]  # fmt: skip
+    for c in measured.values():
+        assert c.verdict in ("true", "false", "depends", "not measurable here")
+        assert c.why
+        assert not c.why.startswith("the experiment failed"), c.why
+
+
+@pytest.mark.parametrize("key", ["sum", "mean", "std", "add", "sqrt", "exp", "mask"])
+def test_no_threads_outside_linear_algebra(measured, key):
+    """Judged by CPU seconds, so a busy machine does not change it; no known NumPy threads these."""
+    assert measured[key].verdict in ("false", "not measurable here") or measured[key].noise
+
+
+def test_two_threads_that_work_are_seen_and_one_that_works_alone_too():
+    """The measure behind the verdicts, on work whose threads are known."""
+    x = np.random.default_rng(1).random(300_000)
+    with ThreadPoolExecutor(1) as pool:
+        alone = timing.in_turns({"a": lambda: np.exp(x)}, 3)["a"]
+
+        def both():
+            other = pool.submit(np.exp, x)
+            np.exp(x)
+            other.result()
+
+        elsewhere = timing.in_turns({"a": both}, 3)["a"]
+    assert claim.threads_at_work(alone).median < claim.PARALLEL
+    assert claim.threads_at_work(elsewhere).median > claim.PARALLEL
+
+
+def test_a_fresh_process_really_has_its_features_switched_off():
+    found = machine.simd()["found"]
+    if not found:
+        pytest.skip("this CPU has nothing beyond NumPy's baseline")
+    with speed._fresh_process(" ".join(found)) as plain, speed._fresh_process("") as fast:
+        assert plain.apply(machine.simd)["found"] == []
+        assert fast.apply(machine.simd)["found"] == found
+    assert "NPY_DISABLE_CPU_FEATURES" not in os.environ
+
+
+def test_the_parts_of_the_loop_are_the_whole_of_it():
+    parts = loop._parts_of_the_loop(loop._samples(40), 20)
+    assert list(parts) == ["mask", "gather", "arithmetic", "scatter"]
+    assert all(seconds > 0 for seconds in parts.values())
+
+
+def test_a_blas_that_threadpoolctl_does_not_know_leaves_the_comparison_out(monkeypatch):
+    monkeypatch.setattr(machine, "usable_cores", lambda: 2)
+    monkeypatch.setattr(threadpoolctl, "threadpool_info", list)
+    found = threads.linear_algebra(claims.QUICK)
+    assert len(found) == 3
+    for c in found:
+        assert "threadpoolctl does not know this BLAS" in c.why
+        assert c.verdict in ("true", "false")
+    assert threads.blas_library(claims.QUICK)[0].verdict == "not measurable here"
+
+
+def test_an_experiment_that_fails_is_a_row_and_the_rest_goes_on(monkeypatch):
+    def broken(setting):
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(claims, "EXPERIMENTS", {"a broken one": broken, "layer": threads.blas_library})
+    first, second = claims.measure(claims.QUICK)
+    assert (first.verdict, "no luck" in first.why) == ("not measurable here", True)
+    assert second.key == "layer"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_on_one_core_what_needs_two_is_not_measurable_and_the_rest_is(tmp_path):
+    program = (
+        f"import os; os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}})\n"
+        "from mandeldask.cli import main\n"
+        "import sys; sys.argv = ['mandeldask', 'lab', 'claims', '--quick', '--json']\n"
+        "if __name__ == '__main__':\n    main()\n"
+    )
+    (tmp_path / "one.py").write_text(program)
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, tmp_path / "one.py"], env=env, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = {c["key"]: c for c in json.loads(done.stdout)["claims"]}
+    unable = {key for key, c in found.items() if c["verdict"] == "not measurable here"}
+    assert unable >= {"dot", "matmul", "inv", "sum", "mean", "std", "add", "sqrt", "exp", "naive", "mask", "GIL"}
+    assert unable.isdisjoint({"math", "layer", "mask cost"})
+    assert "one core cannot show" in found["dot"]["why"]
+
+
+# What a verdict follows from
+
+
+def spread(median, low=None, high=None):
+    return Spread(median, low or median, high or median, 5)
+
+
+@pytest.mark.parametrize(
+    ("spreads", "expected"),
+    [
+        ([spread(2), spread(3)], ("true", False)),
+        ([spread(1), spread(1)], ("false", False)),
+        ([spread(1), spread(2)], ("depends", False)),
+        ([spread(2), spread(1.22)], ("true", True)),  # the second, near 1.2, could turn it into depends
+        ([spread(1), spread(2), spread(1.22)], ("depends", False)),  # the third can change nothing
+        ([spread(2), spread(2, 1.1, 3)], ("true", True)),  # the threshold lies between the quartiles
+    ],
+)
+def test_a_verdict_over_several_figures(spreads, expected):
+    assert claim.all_faster(spreads) == expected
+
+
+def test_threads_are_told_by_cpu_seconds_whatever_the_wall_clock_says():
+    alone = [Run(wall=wall, cpu=1.0, caller=0.99) for wall in (1.0, 3.0, 9.0)]
+    two = [Run(wall=wall, cpu=2.0, caller=1.0) for wall in (1.0, 3.0, 9.0)]
+    assert claim.cores_claim("k", "says", alone, "why not", "why").verdict == "false"
+    assert claim.cores_claim("k", "says", two, "why not", "why").verdict == "true"
+
+
+def test_what_was_judged_by_the_clock_in_a_crowd_is_within_the_noise():
+    crowd = timing.Neighbours(taken=(os.cpu_count() or 1) - 0.5)
+    by_clock = claim.Claim("k", "says", "true", "2x", "why", needs=1)
+    by_cpu = claim.Claim("k", "says", "true", "2x", "why", needs=0)
+    assert claim.unless_crowded(crowd, by_clock).noise
+    assert "other programs took" in claim.unless_crowded(crowd, by_clock).why
+    assert claim.unless_crowded(crowd, by_cpu) == by_cpu
+    assert claim.unless_crowded(timing.Neighbours(taken=0.0), by_clock) == by_clock
+
+
+def test_calls_are_timed_in_turns_each_second_turn_the_other_way_round():
+    order = []
+    runs = timing.in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, warm=True)
+    assert "".join(order) == "abbaab"
+    assert {name: len(found) for name, found in runs.items()} == {"a": 3, "b": 3}
+
+
+def test_a_ratio_is_of_the_runs_of_one_turn():
+    """Every turn slower than the one before, as on a machine that gets busier: the ratio stays."""
+    a = [Run(wall=4.0 * k, cpu=1, caller=1) for k in (1, 2, 3)]
+    b = [Run(wall=2.0 * k, cpu=1, caller=1) for k in (1, 2, 3)]
+    assert timing.ratio(a, b) == Spread(2.0, 2.0, 2.0, 3)

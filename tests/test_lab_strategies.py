@@ -1,0 +1,314 @@
+"""The strategies give the same pixels; the curves and the balance cover the field; the report holds it all."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from mandeldask.cli import cli
+from mandeldask.errors import ConfigError
+from mandeldask.kernels import KERNELS
+from mandeldask.lab import claims, report, results, scaling, strategies
+from mandeldask.lab.strategies import Problem, Strategy
+from mandeldask.lab.workload import Workload, compute_part, cut, lesson_view
+
+ROOT = Path(__file__).parent.parent
+SMALL = Problem(side=48, max_iter=40, workers=2)
+SIZES = scaling.Sizes(numpy=(48, 40), numba=(64, 200), turns=1)
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    return {row.name: row for row in strategies.measure(SMALL, turns=1)}
+
+
+def test_every_strategy_equals_the_reference_to_the_bit_but_the_printed_one(outcomes):
+    assert list(outcomes) == list(strategies.STRATEGIES)
+    for row in outcomes.values():
+        assert row.problem == ""
+        if row.name != "pool as printed":
+            assert (row.pixels_differing, row.shape) == (0, (48, 48)), row.name
+
+
+def test_the_printed_one_shows_its_faults(outcomes):
+    row = outcomes["pool as printed"]
+    assert (row.pixels_differing, row.shape) == (None, (96, 24))
+    assert (row.faults["rows"], row.faults["rows_twice"]) == (48, 1)
+    text = " ".join(results.faults(asdict(row)))
+    assert "has the shape 96 x 24 where 48 x 48 was asked for" in text
+
+
+def test_with_one_worker_the_printed_one_has_no_fault_yet(monkeypatch):
+    some = {name: strategies.STRATEGIES[name] for name in ("naive", "pool as printed")}
+    monkeypatch.setattr(strategies, "STRATEGIES", some)
+    _, row = strategies.measure(Problem(side=48, max_iter=40, workers=1), turns=1)
+    assert (row.pixels_differing, row.shape, row.efficiency) == (0, (48, 48), None)
+    assert "nothing is wrong yet" in results.faults(asdict(row))[0]
+
+
+def test_figures_follow_from_the_times(outcomes):
+    assert outcomes["naive"].speedup.median == 1
+    for row in outcomes.values():
+        assert row.seconds.median > 0
+        assert row.memory_bytes >= 48 * 48 * 4, "the result at least"
+        assert (row.efficiency is not None) == strategies.STRATEGIES[row.name].parallel
+
+
+def test_processes_of_a_strategy_count_in_its_memory(outcomes):
+    """Two more Pythons with NumPy hold more than any array of this size."""
+    assert outcomes["numpy distributed"].memory_bytes > 20 * 2**20 > outcomes["numpy"].memory_bytes
+
+
+def test_a_strategy_that_fails_or_is_not_there_says_so_and_the_rest_goes_on(monkeypatch):
+    @contextmanager
+    def missing(problem):
+        raise ConfigError("the kernel quantum needs a quantum computer")
+        yield
+
+    @contextmanager
+    def failing_later(problem):
+        calls = iter([0, 0])  # opened and judged, then it fails while it is timed
+
+        def compute():
+            next(calls)
+            return problem.work("numpy").alone()
+
+        yield compute
+
+    some = {
+        "naive": strategies.STRATEGIES["naive"],
+        "missing": Strategy("missing", "quantum", False, missing),
+        "later": Strategy("later", "numpy", False, failing_later),
+        "numpy": strategies.STRATEGIES["numpy"],
+    }
+    monkeypatch.setattr(strategies, "STRATEGIES", some)
+    naive, first, second, last = strategies.measure(SMALL, turns=2)
+    assert first.problem == "the kernel quantum needs a quantum computer"
+    assert "StopIteration" in second.problem
+    assert (second.seconds, first.seconds) == (None, None)
+    assert naive.seconds.n == last.seconds.n == 2
+    assert (naive.pixels_differing, last.pixels_differing) == (0, 0)
+
+
+def test_without_numba_its_rows_say_so_and_the_rest_goes_on():
+    command = [sys.executable, "-m", "mandeldask", "lab", "strategies", "--quick", "--json", "--no-scaling"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "measuring  strategies" in done.stderr
+    for row in json.loads(done.stdout)["strategies"]:
+        if row["kernel"] == "numba":
+            assert "NUMBA_DISABLE_JIT" in row["problem"]
+        else:
+            assert row["problem"] == "" and row["seconds"]["median"] > 0
+
+
+@pytest.mark.parametrize(("n", "parts"), [(10, 3), (3, 5), (7, 1)])
+def test_a_range_is_cut_in_parts_that_differ_by_one_at_most(n, parts):
+    ranges = cut(n, parts)
+    assert [i for first, end in ranges for i in range(first, end)] == list(range(n))
+    sizes = {end - first for first, end in ranges}
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) > 0
+
+
+@pytest.mark.parametrize(("cores", "counts"), [(1, [1, 2, 4]), (2, [1, 2, 4]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
+def test_worker_counts_go_to_the_cores_and_to_the_lessons_four(cores, counts):
+    assert scaling.worker_counts(cores) == counts
+
+
+def test_curves_have_a_point_for_each_count_and_size(client):
+    said = []
+    strong = scaling.strong(client, ["numpy", "numba"], [1, 2], SIZES, said.append)
+    weak = scaling.weak(client, ["numpy"], [1, 2], SIZES, said.append)
+    blocks = scaling.block_sizes(client, ["numpy"], 2, SIZES, said.append)
+    assert [c.name for c in strong] == [
+        "numpy, threads", "numpy, Dask workers", "numba, threads", "numba, Dask workers",
+    ]  # fmt: skip
+    for curve in strong:
+        assert [p.x for p in curve.points] == [1, 2]
+        assert (curve.points[0].speedup.median, curve.points[0].efficiency) == (1, 1)
+        assert curve.points[1].efficiency == curve.points[1].speedup.median / 2
+    for curve in weak:
+        assert curve.points[1].efficiency == curve.points[1].speedup.median
+    assert [p.x for p in blocks[0].points] == [3, 6, 12, 24, 48]
+    assert any("strong scaling, numba" in text for text in said)
+
+
+def test_a_workload_is_the_same_however_it_is_computed(client):
+    work = Workload(lesson_view(40, 56), 30, "numba")
+    right = KERNELS["numpy"](30)(work.view.block((0, 40), (0, 56)))
+    assert np.array_equal(work.alone(), right)
+    assert np.array_equal(work.through_dask(16, scheduler=client), right)
+
+
+def test_the_balance_covers_the_field_once_and_counts_its_iterations(client):
+    ways = scaling.balance(client, 2, SIZES, lambda text: None)
+    assert [len(b.pieces) for b in ways] == [2, 2, 64]
+    work = SIZES.work("numpy")
+    whole = compute_part(work, ((0, 48), (0, 48)))
+    for b in ways:
+        covered = np.zeros(whole.shape, int)
+        for p in b.pieces:
+            covered[slice(*p.rows), slice(*p.columns)] += 1
+            assert p.iterations == whole[slice(*p.rows), slice(*p.columns)].sum()
+            assert p.start <= p.end <= b.seconds
+            assert 0 <= p.worker < 2
+        assert (covered == 1).all()
+        assert 0 < b.evenness <= 1
+
+
+def test_only_the_workers_asked_for_compute(client):
+    ways = scaling.balance(client, 1, SIZES, lambda text: None)
+    assert {p.worker for p in ways[2].pieces} == {0}
+
+
+def test_a_timeline_in_text_shows_who_was_busy_when():
+    pieces = [{"worker": 0, "start": 0.0, "end": 0.5}, {"worker": 1, "start": 0.2, "end": 1.0}]
+    lines = results.timelines({"workers": 3, "seconds": 1.0, "pieces": pieces}, width=10)
+    assert lines == ["worker 0  |#####....", "worker 1  ..|#######", "worker 2  .........."]
+
+
+def test_without_numba_the_curves_are_of_numpy_and_the_reason_is_told(monkeypatch):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    monkeypatch.setattr(scaling, "worker_counts", lambda cores: [1, 2])
+    depth = results.with_workers(results.Depth(claims.QUICK, SMALL, 1, SIZES), 2)
+    found = results.scale(depth, lambda text: None)
+    assert "NUMBA_DISABLE_JIT" in found["problems"]["kernel numba"]
+    assert [c["name"] for c in found["strong"]] == ["numpy, threads", "numpy, Dask workers"]
+    assert len(found["balance"]) == 3
+
+
+# The report
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    command = [sys.executable, "-m", "mandeldask", "lab", "report", "lab.html", "--quick", "--workers", "2"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=220, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["lab.html", "lab.json", "lab.md"]
+    return folder
+
+
+class Links(HTMLParser):
+    """Everything that a page would load or lead to."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [value for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+
+
+def test_the_report_needs_nothing_from_elsewhere(written):
+    page = (written / "lab.html").read_text()
+    links = Links(page).found
+    assert len(links) == 2  # the JSON and the Markdown
+    assert all(link.startswith("data:") for link in links)
+    assert "url(" not in page[: page.index("</style>")]
+    assert "@import" not in page[: page.index("</style>")]
+
+
+def test_the_tables_that_a_report_carries_are_those_beside_it(written):
+    texts = [base64.b64decode(link.split(",")[1]).decode() for link in Links((written / "lab.html").read_text()).found]
+    assert json.loads(texts[0]) == json.loads((written / "lab.json").read_text())
+    assert texts[1] == (written / "lab.md").read_text()
+
+
+def test_the_report_holds_every_part(written):
+    page = (written / "lab.html").read_text()
+    found = json.loads((written / "lab.json").read_text())
+    assert found["problems"] == {}
+    assert page.count("<article ") == len(found["claims"]) == 17
+    assert page.count('data-root-id="') == 4 + 2 * 3  # strategies, strong, weak, blocks; three balances of two plots
+    for name in ("numpy, Dask workers", "numba, threads", "8 x 8 blocks", "wrong: shape 240 x 60"):
+        assert name in page
+
+
+def test_the_markdown_has_a_table_for_each_part(written):
+    text = (written / "lab.md").read_text()
+    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == list(results.SECTIONS)
+    assert "| numpy distributed | 2 |" in text
+
+
+def test_what_a_report_wrote_can_be_drawn_again(written, tmp_path):
+    found = results.read(written / "lab.json")
+    assert report.write(found, str(tmp_path / "again.html")) == [
+        str(tmp_path / f"again.{suffix}") for suffix in ("html", "json", "md")
+    ]
+    assert json.loads((tmp_path / "again.json").read_text()) == found
+
+
+def test_names_from_outside_are_text_and_no_markup(written):
+    found = results.read(written / "lab.json")
+    evil = "<script>alert(1)</script>"
+    found["machine"]["cores"]["cpu"] = found["machine"]["host"] = evil
+    found["claims"][0]["why"] = found["strategies"][3]["problem"] = found["strong"][0]["workload"] = evil
+    found["problems"]["numba"] = evil + "|\n"
+    found["crowd"] = "other programs took 1.4 cores"
+    page = report.html(found)
+    assert evil not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 6
+    assert "Other programs took 1.4 cores." in page
+
+
+def test_a_report_without_workers_says_why_and_shows_the_rest(written):
+    found = results.read(written / "lab.json")
+    found |= {"strong": [], "weak": [], "block_sizes": [], "balance": [], "problems": {"workers": "none came up"}}
+    for row in found["strategies"]:
+        row |= {"problem": "not today", "seconds": None, "faults": {}}
+    page = report.html(found)
+    assert "workers: none came up" in page
+    assert page.count("not today") >= len(found["strategies"])
+    assert page.count("<article ") == 17
+
+
+WALK = (ROOT / "mandeldask/lab/README.md").read_text().replace("\\\n", " ")
+STEPS = [line[2:].split() for line in WALK.splitlines() if line.startswith("$ mandeldask ")]
+
+
+@pytest.mark.parametrize("words", STEPS, ids=" ".join)
+def test_a_command_of_the_walk_parses(words):
+    result = CliRunner().invoke(cli, [*words[1:], "--help"])
+    assert result.exit_code == 0, result.output
+
+
+BAD = {
+    "not html": (["lab.pdf"], "must end in .html"),
+    "no folder": (["none/lab.html"], "there is no none"),
+    "from nothing": (["lab.html", "--from", "none.json"], "cannot read the lab's results: No such file"),
+    "from no json": (["lab.html", "--from", "notes.txt"], "cannot read the lab's results"),
+    "from other json": (["lab.html", "--from", "other.json"], 'with "format"'),
+    "no workers": (["lab.html", "--workers", "0"], "0 is not in the range"),
+    "no size": (["lab.html", "--size", "big"], "is not a valid integer"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_told_before_anything_is_measured(tmp_path, words, message):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "other.json").write_text("[1, 2]")
+    command = [sys.executable, "-m", "mandeldask", "lab", "report", *words]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "measuring" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "other.json"]
