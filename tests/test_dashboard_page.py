@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
+import subprocess
+import sys
 import threading
 from functools import partial
 
@@ -10,7 +13,7 @@ import faults
 import numpy as np
 import pytest
 from browser import Visit, chromium
-from services import Processes, poll
+from services import ENV, Processes, poll
 
 import mandeldask as md
 from mandeldask import cluster as clusters
@@ -239,6 +242,19 @@ def test_a_worker_killed_in_mid_run_leaves_all_tiles_done(visit, tmp_path, kerne
         page.has("workers", "1 worker of this job gone since")
         poll(lambda: np.array_equal(picture(page), stored(tmp_path / "a.zarr")), "the stored picture", 10)
         page.shot("worker-killed")
+
+
+def test_a_submitted_job_is_seen_under_its_name(visit, tmp_path):
+    """Its driver is a task on a worker; the command that submitted it has printed the link, and is gone."""
+    with Processes(tmp_path / "dask", workers=2) as dask:
+        (tmp_path / "a.yaml").write_text(json.dumps(FIELD | {"kernel": "numpy"}))
+        command = [sys.executable, "-m", "mandeldask", "submit", tmp_path / "a.yaml", "--out", tmp_path / "a.zarr"]
+        command += ["--cluster", dask.address, "--name", "a-job", "--json"]
+        done = subprocess.run(command, env=ENV, capture_output=True, text=True, check=True)
+        page = visit(json.loads(done.stdout)["dashboard"])
+        page.has("heading", "a-job")
+        page.has("figures", "finished")
+        poll(lambda: np.array_equal(picture(page), stored(tmp_path / "a.zarr")), "the stored picture", 10)
 
 
 def test_of_two_jobs_at_once_each_is_shown_when_chosen(client, visit, tmp_path, kernel):
