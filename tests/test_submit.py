@@ -8,11 +8,14 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import preloaded
+import psutil
 import pytest
+from distributed import Client
 from faults import counted
-from services import ENV, Processes, poll
+from services import ENV, Processes, listening, poll
 
 import mandeldask as md
 from mandeldask import job
@@ -213,6 +216,32 @@ def test_a_name_is_free_again_when_its_job_has_ended(scheduler, tmp_path):
     job.submit(UNIT, tmp_path / "b.zarr", name="twice", client=scheduler)
     end = job.wait(lambda: job.status_of_job(scheduler, "twice"), 60)
     assert (end.state, end.done, end.store) == ("finished", TILES, str(tmp_path / "b.zarr"))
+
+
+def test_a_cluster_started_for_a_job_is_kept_in_the_background_on_loopback(tmp_path, expected):
+    path = tmp_path / "a.zarr"
+    config = {**UNIT, "kernel": "numpy"}
+    submitted = job.submit(config, path, name="kept", cluster={"kind": "local", "workers": 2})
+    (keeper,) = [p for p in psutil.Process().children() if "mandeldask.job.keeper" in " ".join(p.cmdline())]
+    try:
+        assert os.getsid(keeper.pid) == keeper.pid  # a terminal that closes does not end it
+        with Client(submitted.scheduler) as client:
+            end = job.wait(lambda: job.status_of_job(client, "kept"), 60)
+        assert (end.state, end.done) == ("finished", TILES)
+        assert set(listening([keeper.pid])) == {"127.0.0.1"}
+    finally:
+        folder = Path(keeper.cmdline()[-1])
+        keeper.terminate()
+        keeper.wait(30)
+    assert open_store(path).checksum() == expected
+    assert not folder.exists()
+
+
+def test_a_cluster_that_cannot_be_started_is_told(tmp_path):
+    cluster = {"kind": "class", "type": "distributed.NoSuchCluster"}
+    with pytest.raises(md.ClusterError, match="NoSuchCluster"):
+        job.submit(UNIT, tmp_path / "a.zarr", cluster=cluster)
+    assert not (tmp_path / "a.zarr").exists()
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../up", "-x", "x" * 65])

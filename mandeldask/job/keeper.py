@@ -80,11 +80,13 @@ def main(name: str) -> None:
             part = folder / f"{SCHEDULER}.part"
             client.write_scheduler_file(str(part))
             os.rename(part, folder / SCHEDULER)
-            _stay(client)
+            try:
+                _stay(client)
+            finally:
+                shutil.rmtree(folder)
     except MandeldaskError as error:
         (folder / FAILURE).write_text(json.dumps(str(error)))
         raise SystemExit(error.exit_code) from None
-    shutil.rmtree(folder)
 
 
 def _stay(client: Client) -> None:
