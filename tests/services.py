@@ -271,6 +271,11 @@ def slurm_says(*words):
     return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
 
 
+def keepers():
+    """The processes that keep clusters for the jobs that this one submitted."""
+    return [p for p in psutil.Process().children() if "mandeldask.job.keeper" in " ".join(p.cmdline())]
+
+
 def listening(processes):
     """The IP addresses that these processes, and all that they started, listen on."""
     found = []

@@ -14,10 +14,11 @@ from functools import partial
 import faults
 import psutil
 import pytest
-from services import ENV, listening, poll, slurm, slurm_says
+from services import ENV, keepers, listening, poll, slurm, slurm_says
 
 import mandeldask as md
 from mandeldask import cluster as clusters
+from mandeldask import job
 from mandeldask.cluster import queues, wait
 from mandeldask.config import load_cluster
 from mandeldask.job import Notice, Started, TileDone
@@ -90,6 +91,18 @@ def workers():
         with suppress(psutil.Error):
             if "dask_worker" in " ".join(process.cmdline()) and "SLURM_JOB_ID" in process.environ():
                 yield process.pid
+
+
+def test_a_field_is_submitted_to_a_batch_system_and_left_to_it(here, whole):
+    job.submit(CONFIG, here / "a.zarr", name="batch", cluster=QUEUE)
+    (keeper,) = keepers()
+    try:
+        assert job.wait(lambda: job.status(here / "a.zarr"), 90).state == "complete"
+        assert set(listening([keeper.pid])) == {"127.0.0.1"}
+    finally:
+        keeper.terminate()
+        keeper.wait(30)
+    assert open_store(here / "a.zarr").checksum() == whole
 
 
 def test_a_job_that_is_cancelled_is_submitted_again_and_the_run_goes_on(here, slow, whole, monkeypatch):

@@ -11,11 +11,10 @@ import sys
 from pathlib import Path
 
 import preloaded
-import psutil
 import pytest
 from distributed import Client
 from faults import counted
-from services import ENV, Processes, listening, poll
+from services import ENV, Processes, keepers, listening, poll
 
 import mandeldask as md
 from mandeldask import job
@@ -222,7 +221,7 @@ def test_a_cluster_started_for_a_job_is_kept_in_the_background_on_loopback(tmp_p
     path = tmp_path / "a.zarr"
     config = {**UNIT, "kernel": "numpy"}
     submitted = job.submit(config, path, name="kept", cluster={"kind": "local", "workers": 2})
-    (keeper,) = [p for p in psutil.Process().children() if "mandeldask.job.keeper" in " ".join(p.cmdline())]
+    (keeper,) = keepers()
     try:
         assert os.getsid(keeper.pid) == keeper.pid  # a terminal that closes does not end it
         with Client(submitted.scheduler) as client:
@@ -235,6 +234,12 @@ def test_a_cluster_started_for_a_job_is_kept_in_the_background_on_loopback(tmp_p
         keeper.wait(30)
     assert open_store(path).checksum() == expected
     assert not folder.exists()
+
+
+def test_a_store_where_the_workers_see_no_folder_is_refused(scheduler, tmp_path):
+    with pytest.raises(md.StoreError, match=r"there is no directory .*nowhere on .*where the workers run"):
+        job.submit(UNIT, tmp_path / "nowhere" / "a.zarr", client=scheduler)
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_cluster_that_cannot_be_started_is_told(tmp_path):
