@@ -206,6 +206,32 @@ def test_a_client_killed_right_after_it_submitted_leaves_its_job_running(dask, s
     assert open_store(tmp_path / "unit.zarr").checksum() == expected
 
 
+def test_a_job_that_waits_for_a_worker_can_be_seen_and_cancelled(tmp_path, counts, expected):
+    """The only worker goes between the store's making and the driver's start."""
+    with Processes(tmp_path / "dask", workers=1) as dask, dask.client() as client:
+        path = tmp_path / "a.zarr"
+        config = {**UNIT, "kernel": "numpy"}
+
+        def tell(event):
+            if isinstance(event, job.Plan):
+                dask.workers[0].kill()
+                poll(lambda: not client.nthreads(), "the end of the worker")
+
+        job.submit(config, path, name="waiting", client=client, tell=tell)
+        assert job.status_of_job(client, "waiting").state == "waiting"
+        assert job.status(path).state == "waiting"
+        with pytest.raises(md.StoreError, match="job waiting is writing"):
+            md.run(config, path, cluster={"kind": "local", "workers": 1})
+        end = job.cancel(client, "waiting")
+        assert (end.state, end.exit_code) == ("cancelled", 130)
+        assert job.status(path).state == "stopped"
+        dask.start_worker("--no-nanny")
+        dask.wait(1)
+        job.submit(config, path, name="waiting", client=client)
+        assert job.wait(lambda: job.status_of_job(client, "waiting"), 60).state == "finished"
+    assert open_store(path).checksum() == expected
+
+
 def test_a_name_is_free_again_when_its_job_has_ended(scheduler, tmp_path):
     job.submit(UNIT, tmp_path / "a.zarr", name="twice", client=scheduler)
     with pytest.raises(md.ConfigError, match="has a job twice that has not ended"):

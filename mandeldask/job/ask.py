@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from distributed import Client
 
-from mandeldask.errors import ClusterError, ConfigError
+from mandeldask.errors import ClusterError, ConfigError, MandeldaskError
 from mandeldask.job.drive import SPACE, data_of, key_of, topic_of
-from mandeldask.job.ledger import is_alive
+from mandeldask.job.ledger import is_alive, is_reserved, let_go
 from mandeldask.store import open_store
 
 POLL_SECONDS = 0.5
@@ -24,8 +25,8 @@ ENDED = ("finished", "failed", "cancelled", "complete", "stopped")
 class Status:
     """How far a job or a store is.
 
-    `state`: of a job waiting (for a worker), running, finished, failed, cancelled; of a store running, complete,
-    stopped (no driver works on it).
+    `state`: of a job waiting (for a worker), running, finished, failed, cancelled; of a store waiting, running,
+    complete, stopped (no driver works on it).
     """
 
     state: str
@@ -76,7 +77,15 @@ def status_of_store(path: str) -> Status:
     done = int(store.done().sum())
     rows, columns = store.description.tiles
     tiles = rows * columns
-    state = "running" if alive else "complete" if done == tiles else "stopped"
+    state = (
+        "waiting"
+        if alive and is_reserved(lease)
+        else "running"
+        if alive
+        else "complete"
+        if done == tiles
+        else "stopped"
+    )
     now = progress if alive else {}
     return Status(
         state=state,
@@ -163,6 +172,7 @@ def cancel(client: Client, name: str) -> Status:
     if status.state == "waiting":
         # a driver that no worker has taken yet; one that begins just now sees that it is cancelled
         client.cancel([client.get_dataset(data_of(name))], force=True)
+        _let_go(client, status.store, name)
     deadline = time.monotonic() + CANCEL_SECONDS
     while time.monotonic() < deadline:
         status = status_of_job(client, name)
@@ -178,6 +188,15 @@ def logs(client: Client, name: str) -> list[tuple[float, str]]:
     """What a job's drivers had to say: Unix time and text, the oldest first, at most the last thousand."""
     status_of_job(client, name)
     return [(float(event["time"]), str(event["text"])) for _, event in client.get_events(topic_of(name)) or ()]
+
+
+def _let_go(client: Client, store: str, name: str) -> None:
+    """Here, or where a worker sees the store; where neither can, the hold is forgotten after a while."""
+    with suppress(MandeldaskError, OSError):
+        if os.path.isdir(store):
+            let_go(store, name)
+        else:
+            client.run(let_go, store, name, workers=list(client.nthreads())[:1])
 
 
 def _of_job(job: dict[str, Any]) -> Status:

@@ -8,7 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,11 +20,10 @@ from mandeldask.errors import ConfigError, MandeldaskError, StoreError
 from mandeldask.job.compute import compute, finish
 from mandeldask.job.driver import Driver
 from mandeldask.job.events import Event, Expected, Plan, Progress, Summary, TileFailed
-from mandeldask.job.ledger import Ledger, hold, refuse_second_driver
+from mandeldask.job.ledger import Ledger, let_go, reserve
 from mandeldask.job.plan import make_plan
 from mandeldask.job.pulse import every
 from mandeldask.kernels import KERNELS
-from mandeldask.store import Store
 
 SPACE = "mandeldask"  # of the scheduler's metadata, published data and event topics
 ASK_SECONDS = 0.5
@@ -80,15 +79,8 @@ def prepare(job: Job, size: clusters.Size, overwrite: bool) -> Plan:
             "name a store where they can see it, or make the directory there"
         )
     plan = make_plan(config, job.kernel, size, overwrite, job.name)
-    refuse_second_driver(plan.store, job.name)
-    hold(plan.store, {"job": job.name, "host": socket.gethostname()})
+    reserve(plan.store, job.name)
     return plan
-
-
-def let_go(store: Store, name: str) -> None:
-    """Take the hold back from a job that is not to be."""
-    if (store.read_notes().get("lease") or {}).get("job") == name:
-        store.write_notes(lease=None)
 
 
 def send(client: Client, job: Job, plan: Plan) -> Future:
@@ -128,6 +120,8 @@ def drive(job: Job) -> dict[str, Any]:
         state = "cancelled" if error.exit_code == 130 else "failed"
         outcome = {"state": state, "message": str(error), "exit_code": error.exit_code}
         teller.log(f"{state}: {error}")
+        with suppress(MandeldaskError, OSError):  # told already
+            let_go(str(job.config["store"]), job.name)
     client.set_metadata([SPACE, job.name, "outcome"], outcome | {"started": started, "ended": time.time()})
     return outcome
 

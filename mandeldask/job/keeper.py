@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from distributed import Client
@@ -23,11 +24,13 @@ from mandeldask import config as configs
 from mandeldask.config import Cluster, SchedulerAddress, SchedulerFile
 from mandeldask.errors import ClusterError, MandeldaskError
 from mandeldask.job.ask import status_of_jobs
+from mandeldask.job.ledger import reserve
+from mandeldask.store import open_store
 
 START_SECONDS = 60
 LINGER_SECONDS = 60  # after the last job has ended, for those who wait for it
 UNUSED_SECONDS = 120  # without any job
-POLL_SECONDS = 1.0
+POLL_SECONDS = 2.0
 PROGRAM = "import sys; from mandeldask.job.keeper import main; main(sys.argv[1])"
 DESCRIPTION, SCHEDULER, FAILURE, LOG = "cluster.json", "scheduler.json", "failure.json", "log.txt"
 
@@ -95,6 +98,10 @@ def _stay(client: Client) -> None:
     while True:
         time.sleep(POLL_SECONDS)
         jobs = status_of_jobs(client)
+        for job in jobs:
+            if job.state == "waiting" and job.job:  # in a batch system's queue that may take hours
+                with suppress(MandeldaskError, OSError):
+                    reserve(open_store(job.store), job.job)
         if any(not job.ended for job in jobs):
             idle = time.monotonic()
         elif time.monotonic() - idle > (LINGER_SECONDS if jobs else UNUSED_SECONDS):

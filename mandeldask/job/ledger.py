@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import StoreError
 from mandeldask.job.pulse import every
-from mandeldask.store import Store, Tile
+from mandeldask.store import Store, Tile, open_store
 from mandeldask.tile import Record, statistics
 
 FLUSH_SECONDS = 2.0
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0  # a driver elsewhere that has been silent so long is gone
+RESERVED_SECONDS = 600.0  # the same of a job whose driver has not begun: workers may be busy, or still to come
 _HELD: set[str] = set()  # leases of this process
 MAX_ERRORS = 100  # kept in the store; each cut to MAX_ERROR_LENGTH characters
 MAX_ERROR_LENGTH = 500
@@ -175,9 +176,10 @@ def refuse_second_driver(store: Store, job: str | None = None) -> None:
     if not isinstance(lease, dict) or not is_alive(lease) or (job and lease.get("job") == job):
         return
     if lease.get("job"):
+        after = RESERVED_SECONDS if is_reserved(lease) else STALE_SECONDS
         raise StoreError(
             f"job {lease['job']} is writing {store.path}: `mandeldask wait {store.path}`, or cancel it; "
-            f"a driver that died with its cluster is forgotten after {STALE_SECONDS:.0f} s"
+            f"a job that is lost with its cluster is forgotten after {after:.0f} s"
         )
     raise StoreError(
         f"another run is writing {store.path}: process {lease.get('pid')} on {lease.get('host')}. "
@@ -185,11 +187,37 @@ def refuse_second_driver(store: Store, job: str | None = None) -> None:
     )
 
 
+def reserve(store: Store, job: str) -> None:
+    """Hold the store for a job whose driver is yet to begin.
+
+    Raises
+    ------
+    StoreError
+        A driver that lives, or another job, holds it.
+    """
+    refuse_second_driver(store, job)
+    hold(store, {"job": job, "host": socket.gethostname()})
+
+
+def is_reserved(lease: Mapping[str, Any]) -> bool:
+    """Whether the lease is that of a job whose driver has not begun."""
+    return bool(lease.get("job")) and "pid" not in lease
+
+
+def let_go(path: str, job: str) -> None:
+    """Take back what `reserve` did, for a job that is not to be."""
+    store = open_store(path)
+    lease = store.read_notes().get("lease") or {}
+    if is_reserved(lease) and lease.get("job") == job:
+        store.write_notes(lease=None)
+
+
 def is_alive(lease: dict[str, Any]) -> bool:
     """Whether the driver that wrote the lease still works, as far as can be told from here."""
     try:
         if lease.get("job") or lease["host"] != socket.gethostname():
-            return time.time() - float(lease["heartbeat"]) <= STALE_SECONDS
+            silent = time.time() - float(lease["heartbeat"])
+            return silent <= (RESERVED_SECONDS if is_reserved(lease) else STALE_SECONDS)
         if lease["pid"] == os.getpid():
             return lease.get("id") in _HELD
         age = psutil.Process(int(lease["pid"])).create_time() - float(lease["started"])

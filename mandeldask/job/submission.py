@@ -19,8 +19,9 @@ from mandeldask.errors import ClusterError, ConfigError
 from mandeldask.job import keeper
 from mandeldask.job.ask import refuse_second_job
 from mandeldask.job.description import AnyCluster, AnyConfig, read
-from mandeldask.job.drive import Job, check_name, let_go, prepare, send
+from mandeldask.job.drive import Job, check_name, prepare, send
 from mandeldask.job.events import Notice, Observer, Plan, Preparing, Started, ignore
+from mandeldask.job.ledger import let_go
 from mandeldask.kernels import choose
 
 
@@ -118,7 +119,7 @@ def _prepare_there(client: Client, job: Job, overwrite: bool) -> Plan:
     try:
         clusters.check_store(client, plan.store)
     except ClusterError:
-        client.run(let_go, plan.store, job.name, workers=[worker])
+        client.run(let_go, plan.store.path, job.name, workers=[worker])
         raise
     assert isinstance(plan, Plan)
     return plan
