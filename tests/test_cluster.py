@@ -27,7 +27,8 @@ from mandeldask.store import open_store
 
 CONFIG = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [200, 240]}, "max_iter": 100, "tile": [50, 60]}
 TILES = 16
-ALONE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # where there is no mandeldask
+# Python runs this at its start: where this checkout is installed, it is to be found no more.
+FORGET = "import os, sys; sys.path[:] = [p for p in sys.path if not os.path.isdir(os.path.join(p, 'mandeldask'))]"
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,9 @@ def dask(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
     """A scheduler and two workers in whose environment there is no mandeldask."""
-    with Processes(tmp_path_factory.mktemp("bare"), env=ALONE) as dask:
+    folder = tmp_path_factory.mktemp("bare")
+    (folder / "sitecustomize.py").write_text(FORGET)
+    with Processes(folder, env=os.environ | {"PYTHONPATH": str(folder)}) as dask:
         yield dask
 
 
@@ -256,7 +259,7 @@ def test_another_version_is_named_and_replaced_by_upload(tmp_path, whole):
     package = tmp_path / "other/mandeldask/__init__.py"
     package.write_text(package.read_text().replace(f'"{md.__version__}"', '"0.0.1"'))
     with Processes(tmp_path / "dask", workers=1) as dask:
-        dask.start_worker("--no-nanny", env=ALONE | {"PYTHONPATH": str(tmp_path / "other")})
+        dask.start_worker("--no-nanny", env=os.environ | {"PYTHONPATH": str(tmp_path / "other")})
         dask.wait()
         with pytest.raises(md.ClusterError, match=r"mandeldask is 0\.0\.1 on 1 worker: install"):
             md.run(CONFIG, tmp_path / "a.zarr", cluster=dask.address)

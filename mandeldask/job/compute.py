@@ -91,7 +91,7 @@ def finish(plan: Plan, ledger: Ledger, failed: list[Tile]) -> Summary:
 
 
 def _expected(pending: NDArray[np.bool_], costs: Costs, threads: int) -> Expected:
-    dear_first = [costs[tile] for window in order(pending, costs) for tile in window.tiles]
+    dear_first = [float(costs[tile]) for window in order(pending, costs) for tile in window.tiles]
     by_row = costs[pending]
     return Expected(
         makespan(dear_first, threads), makespan(by_row.tolist(), threads), float(by_row.max() / np.median(by_row))

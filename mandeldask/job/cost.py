@@ -72,7 +72,7 @@ def makespan(costs: Iterable[float], threads: int) -> float:
     free = [0.0] * threads
     for cost in costs:
         heapq.heapreplace(free, free[0] + cost)
-    return max(free)
+    return float(max(free))
 
 
 def _look_at_all(d: Description, block_function: BlockFunction, clock: Clock) -> tuple[int, float, float]:
