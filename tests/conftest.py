@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 
 import pytest
@@ -14,6 +15,13 @@ def client():
     with clusters.connect(LocalCluster(workers=2, memory_limit="2GiB")) as client:
         client.wait_for_workers(2, timeout=60)
         yield client
+
+
+@pytest.fixture
+def caplog(caplog):
+    """Records from warnings up: the local cluster of `client` silences every handler that there is."""
+    caplog.set_level(logging.WARNING)
+    return caplog
 
 
 def skip_or_fail(reason: str) -> None:
