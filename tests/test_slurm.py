@@ -14,6 +14,7 @@ from functools import partial
 import faults
 import psutil
 import pytest
+from distributed import Client
 from services import ENV, keepers, listening, poll, slurm, slurm_says
 
 import mandeldask as md
@@ -103,6 +104,26 @@ def test_a_field_is_submitted_to_a_batch_system_and_left_to_it(here, whole):
         keeper.terminate()
         keeper.wait(30)
     assert open_store(here / "a.zarr").checksum() == whole
+
+
+def test_a_submission_that_the_batch_system_refuses_is_told_at_once(here):
+    with pytest.raises(md.ClusterError, match="the batch system refused the job"):
+        job.submit(CONFIG, here / "a.zarr", name="refused", cluster=QUEUE | {"queue": "closed"})
+    assert job.status(here / "a.zarr").state == "stopped"
+
+
+def test_a_submission_that_never_gets_a_worker_ends_after_its_start_timeout(here):
+    submitted = job.submit(CONFIG, here / "a.zarr", name="late", cluster=QUEUE | {"queue": "later", "start_timeout": 3})
+    (keeper,) = keepers()
+    try:
+        with Client(submitted.scheduler) as client:
+            end = job.wait(lambda: job.status_of_job(client, "late"), 60)
+        assert (end.state, end.exit_code) == ("failed", 5)
+        assert "no worker came up within 3 s" in end.message
+        assert job.status(here / "a.zarr").state == "stopped"
+    finally:
+        keeper.terminate()
+        keeper.wait(30)
 
 
 def test_a_job_that_is_cancelled_is_submitted_again_and_the_run_goes_on(here, slow, whole, monkeypatch):

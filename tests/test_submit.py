@@ -18,7 +18,8 @@ from services import ENV, Processes, keepers, listening, poll
 
 import mandeldask as md
 from mandeldask import job
-from mandeldask.store import open_store
+from mandeldask.job.ledger import Ledger, let_go, reserve
+from mandeldask.store import Description, open_for_writing, open_store
 
 UNIT = {
     "view": {"x": [0, 1], "y": [0, 1], "shape": [96, 96]},
@@ -195,12 +196,16 @@ def test_the_command_line_submits_asks_and_waits(dask, tmp_path, expected):
 
 def test_a_client_killed_right_after_it_submitted_leaves_its_job_running(dask, scheduler, tmp_path, expected):
     (tmp_path / "unit.yaml").write_text(json.dumps({**UNIT, "kernel": "numpy", "store": "unit.zarr"}))
-    words = ["submit", "unit.yaml", "--cluster", dask.address, "--name", "orphan", "--quiet"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "mandeldask", *words], cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "orphan\n"
-        process.kill()
+    program = f"""if True:
+        import os, signal
+        from mandeldask import job
+        def tell(event):
+            if isinstance(event, job.Started):  # the client is still connected
+                os.kill(os.getpid(), signal.SIGKILL)
+        job.submit("unit.yaml", cluster="{dask.address}", name="orphan", tell=tell)
+    """
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=ENV, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
     end = job.wait(lambda: job.status_of_job(scheduler, "orphan"), 60)
     assert (end.state, end.done) == ("finished", TILES)
     assert open_store(tmp_path / "unit.zarr").checksum() == expected
@@ -275,7 +280,89 @@ def test_a_cluster_that_cannot_be_started_is_told(tmp_path):
     assert not (tmp_path / "a.zarr").exists()
 
 
-@pytest.mark.parametrize("name", ["", "a b", "../up", "-x", "x" * 65])
+def test_the_same_name_on_another_scheduler_is_another_job(dask, scheduler, fresh, tmp_path):
+    path = tmp_path / "a.zarr"
+    job.submit({**UNIT, "tile": [8, 8]}, path, name="mini", client=scheduler)
+    with Processes(tmp_path / "other", workers=1) as other, other.client() as client:
+        for overwrite in (False, True):
+            with pytest.raises(md.StoreError, match="job mini is writing"):
+                job.submit({**UNIT, "tile": [8, 8]}, path, name="mini", overwrite=overwrite, client=client)
+    assert job.wait(lambda: job.status_of_job(scheduler, "mini"), 60).done == 4 * TILES
+
+
+def test_a_store_that_the_driver_does_not_see_is_not_made_again(dask, scheduler, tmp_path):
+    """The store is replaced between its making and the driver's start."""
+    path = tmp_path / "a.zarr"
+    config = {**UNIT, "kernel": "numpy"}
+
+    def tell(event):
+        if isinstance(event, job.Plan):
+            path.rename(tmp_path / "elsewhere")
+
+    job.submit(config, path, name="blind", client=scheduler, tell=tell)
+    end = job.wait(lambda: job.status_of_job(scheduler, "blind"), 60)
+    assert (end.state, end.exit_code, end.done) == ("failed", 3, 0)
+    assert "does not see the store" in end.message
+    assert not path.exists()
+
+
+def test_the_lease_of_a_driver_is_not_taken_for_a_reservation(tmp_path):
+    store = open_for_writing(
+        tmp_path / "a.zarr", Description.of(md.View((0, 1), (0, 1), (4, 4)), 9, ("escape_time",), (2, 2))
+    )
+    with Ledger(store).kept("job", "run"):
+        reserve(store, "job", "run")
+        assert job.status(tmp_path / "a.zarr").state == "running"
+        with pytest.raises(md.StoreError, match="job job is writing"):
+            reserve(store, "job", "another run")
+    assert job.status(tmp_path / "a.zarr").state == "stopped"
+    reserve(store, "job", "run")
+    assert job.status(tmp_path / "a.zarr").state == "waiting"
+    let_go(store.path, "another run")
+    assert job.status(tmp_path / "a.zarr").state == "waiting"
+    let_go(store.path, "run")
+    assert job.status(tmp_path / "a.zarr").state == "stopped"
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        {"lease": [1, 2]},
+        {"errors": [1]},
+        {"errors": {"0,0": 5}},
+        {"progress": "soon", "lease": {"job": 5, "heartbeat": "now", "pid": {}}},
+        {"lease": {"job": "a", "heartbeat": 1e999, "pid": 1}, "progress": {"seconds_left": "x", "workers": []}},
+    ],
+)
+def test_odd_notes_in_a_store_are_no_reason_to_fail(tmp_path, notes):
+    store = open_for_writing(
+        tmp_path / "a.zarr", Description.of(md.View((0, 1), (0, 1), (4, 4)), 9, ("escape_time",), (2, 2))
+    )
+    store.write_notes(**notes)
+    assert job.status(tmp_path / "a.zarr").tiles == 4
+    Ledger(store)
+
+
+def test_what_others_write_into_the_metadata_hides_no_job(scheduler, tmp_path):
+    scheduler.set_metadata(["mandeldask", "odd"], {"name": "odd"})
+    scheduler.set_metadata(["mandeldask", "text"], "text")
+    job.submit({**UNIT, "kernel": "numpy"}, tmp_path / "a.zarr", name="seen", client=scheduler)
+    assert job.wait(lambda: job.status_of_job(scheduler, "seen"), 60).state == "finished"
+    assert not {"odd", "text"} & {status.job for status in job.status_of_jobs(scheduler)}
+
+
+def test_cancel_and_logs_of_a_store_are_of_its_own_job(dask, scheduler, tmp_path):
+    """A name is used again for another store, and the first store still names it."""
+    for name in ("a.zarr", "b.zarr"):
+        job.submit({**UNIT, "kernel": "numpy"}, tmp_path / name, name="nightly", client=scheduler)
+        job.wait(lambda: job.status_of_job(scheduler, "nightly"), 60)
+    for command in ("cancel", "logs"):
+        refused = mandeldask(command, "a.zarr", "--cluster", dask.address, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "b.zarr, not on a.zarr" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["", "z.zarr", "a b", "../up", "-x", "x" * 65])
 def test_a_name_that_cannot_be_typed_is_refused(scheduler, tmp_path, name):
     with pytest.raises(md.ConfigError, match="a job's name is letters"):
         job.submit(UNIT, tmp_path / "a.zarr", name=name or "\n", client=scheduler)

@@ -11,6 +11,7 @@ from mandeldask import __version__
 from mandeldask.cli import clusters, computing, dashboard, jobs, lab, looking
 from mandeldask.cli.ends import EXIT_INTERRUPTED, Interrupted
 from mandeldask.errors import MandeldaskError
+from mandeldask.words import plain
 
 EPILOG = """\b
 Exit codes
@@ -33,7 +34,7 @@ class Commands(click.Group):
         except MandeldaskError as error:
             if ctx.obj and ctx.obj.get("json"):
                 click.echo(json.dumps({"error": str(error), "exit_code": error.exit_code}))
-            click.echo(f"mandeldask: {error}", err=True)
+            click.echo("\n".join(plain(line) for line in f"mandeldask: {error}".split("\n")), err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as interruption:
             store = ctx.obj and ctx.obj.get("store")

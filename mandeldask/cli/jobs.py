@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import click
 from mandeldask.cli.dashboard import with_page
 from mandeldask.cli.options import cluster_option, description_options
 from mandeldask.errors import ConfigError
+from mandeldask.words import count, duration, plain, shown
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -39,7 +41,6 @@ def submit(
     """Hand the field that CONFIG describes to a cluster, and return; its driver lives there as a task."""
     from mandeldask import job
     from mandeldask.progress import Screen
-    from mandeldask.words import shown
 
     ctx.obj["json"] = as_json
     with Screen() as screen:
@@ -60,7 +61,7 @@ def submit(
         else:
             screen.line("dashboard", submitted.dashboard or "switched off")
             screen.line("job", f"{submitted.name}, on {submitted.scheduler}")
-            ask = f"mandeldask status {submitted.name} --cluster {submitted.scheduler}"
+            ask = f"mandeldask status {submitted.name} --cluster {_again(how['cluster'], submitted.scheduler)}"
             screen.line("next", f"{ask}    how far it is; wait, cancel and logs likewise")
             if os.path.isdir(submitted.store):
                 screen.line("", f"mandeldask status {shown(submitted.store)}    the same from the store alone")
@@ -88,7 +89,9 @@ def jobs(ctx: click.Context, /, cluster: str | None, as_json: bool) -> None:
         rows += [(s.job or "", s.state, _tiles(s), _left(s), s.store) for s in found]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
-            click.echo("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
+            click.echo(
+                "  ".join(f"{text:<{width}}" for text, width in zip(map(plain, row), widths, strict=True)).rstrip()
+            )
 
 
 @click.command()
@@ -146,6 +149,7 @@ def cancel(ctx: click.Context, /, target: str, cluster: str | None, as_json: boo
     ctx.obj["json"] = as_json
     name = _job_of(target)
     with _client(cluster) as client:
+        _check_store(client, name, target)
         _show(job.cancel(client, name), as_json)
 
 
@@ -161,12 +165,13 @@ def logs(ctx: click.Context, /, target: str, cluster: str | None, as_json: bool)
     ctx.obj["json"] = as_json
     name = _job_of(target)
     with _client(cluster) as client:
+        _check_store(client, name, target)
         lines = job.logs(client, name)
     if as_json:
         click.echo(json.dumps([{"time": at, "text": text} for at, text in lines]))
     else:
         for at, text in lines:
-            click.echo(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(at))}  {_plain(text)}")
+            click.echo(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(at))}  {plain(text)}")
 
 
 def _is_store(target: str) -> bool:
@@ -183,6 +188,30 @@ def _job_of(target: str) -> str:
     if not status.job:
         raise ConfigError(f"no submitted job works on {target}; a run ends with Ctrl-C where it was started")
     return status.job
+
+
+def _check_store(client: Client, name: str, target: str) -> None:
+    """ConfigError where the job of that name on this scheduler works on another store than the one given."""
+    if not _is_store(target):
+        return
+    from mandeldask import job
+
+    works_on = job.status_of_job(client, name).store
+    if os.path.realpath(works_on) != os.path.realpath(target):
+        raise ConfigError(
+            f"job {name} of this scheduler works on {plain(works_on)}, not on {target}; give the job's name"
+        )
+
+
+def _again(cluster: str | None, scheduler: str) -> str:
+    """What to give --cluster to reach a job's scheduler: the description that was given, with its certificates, or the
+    address of the scheduler that was started.
+    """
+    from mandeldask import config as configs
+
+    if cluster and isinstance(configs.load_cluster(cluster), configs.SchedulerAddress | configs.SchedulerFile):
+        return shlex.quote(cluster)
+    return scheduler
 
 
 @contextmanager
@@ -217,27 +246,23 @@ def _show(s: Status, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(s)))
         return
-    from mandeldask.words import shown
-
-    click.echo(f"  store      {_plain(shown(s.store))}")
+    click.echo(f"  store      {plain(shown(s.store))}")
     if s.job:
-        click.echo(f"  job        {_plain(s.job)}")
+        click.echo(f"  job        {plain(s.job)}")
     click.echo(f"  state      {_line(s)}")
     if s.message:
-        click.echo(f"  why        {_plain(s.message)}")
+        click.echo(f"  why        {plain(s.message)}")
     if s.updated and not s.ended:
         click.echo(f"  last word  {max(0.0, time.time() - s.updated):.0f} s ago")
     for tile, error in list(s.errors.items())[:5]:
-        click.echo(f"  failed     tile {_plain(tile)}: {_plain(error)}")
+        click.echo(f"  failed     tile {plain(tile)}: {plain(error)}")
     if len(s.errors) > 5:
         click.echo(f"  failed     and {len(s.errors) - 5} more: --json has them all")
     if s.state == "stopped" or (s.ended and s.done < s.tiles):
-        click.echo(f"  next       mandeldask resume {shown(s.store)}, or submit it again")
+        click.echo(f"  next       mandeldask resume {shlex.quote(plain(shown(s.store)))}, or submit it again")
 
 
 def _line(s: Status) -> str:
-    from mandeldask.words import count
-
     rate = f", {count(s.samples_per_second)} samples/s" if s.samples_per_second else ""
     workers = f", {s.workers} workers" if s.workers is not None else ""
     failed = f", {s.failed} failed" if s.failed else ""
@@ -250,11 +275,4 @@ def _tiles(s: Status) -> str:
 
 
 def _left(s: Status) -> str:
-    from mandeldask.words import duration
-
     return duration(s.seconds_left) if s.seconds_left is not None else ""
-
-
-def _plain(text: str) -> str:
-    """Text from a store or a cluster, without what a terminal would obey."""
-    return "".join(c if c.isprintable() else " " for c in text)

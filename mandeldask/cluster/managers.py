@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import pkgutil
 import warnings
@@ -13,7 +14,7 @@ import dask
 from distributed import Client
 from distributed.utils import silence_logging_cmgr
 
-from mandeldask.cluster.local import PATIENCE
+from mandeldask.cluster.local import LOOPBACK, PATIENCE
 from mandeldask.config import ClusterClass
 from mandeldask.errors import ClusterError
 
@@ -33,7 +34,7 @@ def started(cluster: ClusterClass) -> Iterator[Client]:
             with warnings.catch_warnings():
                 # another dashboard may have the usual port: the link that is printed says which was taken instead
                 warnings.filterwarnings("ignore", message="Port .* is already in use")
-                manager = made(**cluster.arguments)
+                manager = made(**(_on_loopback(made) | cluster.arguments))
         except TypeError as error:
             raise ClusterError(f"wrong arguments for {cluster.type}: {error}") from None
         except Exception as error:  # whatever a manager of clusters may raise
@@ -47,6 +48,13 @@ def started(cluster: ClusterClass) -> Iterator[Client]:
                 raise _failed(cluster, error) from None
             with client:
                 yield client
+
+
+def _on_loopback(made: Any) -> dict[str, str]:
+    """Arguments that keep a cluster of this machine on loopback, where its class takes them and is given no others."""
+    takes = set(inspect.signature(made).parameters)
+    ours = {"host": LOOPBACK, "dashboard_address": f"{LOOPBACK}:8787"}
+    return ours if {"host", "dashboard_address"} <= takes else {}
 
 
 def _class(path: str) -> Any:

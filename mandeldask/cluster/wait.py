@@ -31,26 +31,28 @@ def wait_for_worker(client: Client, cluster: Cluster | None = None, say: Callabl
         None came in time, the batch system refused, or all of a local cluster's ended while they started.
     """
     begun = time.monotonic()
-    timeout = _timeout(cluster)
+    timeout = start_seconds(cluster)
     next_word = FIRST_WORD_SECONDS
     while (waited := time.monotonic() - begun) < timeout:
         with suppress(TimeoutError):
             client.wait_for_workers(1, timeout=min(0.5, timeout))
             return
-        _raise_if_hopeless(client)
+        raise_if_hopeless(client)
         if waited >= next_word:
             say(f"no worker yet after {waited:.0f} s: {_remedy(client)}")
             next_word *= 2
     raise ClusterError(f"no worker came up within {timeout:.0f} s: {_remedy(client)}")
 
 
-def _timeout(cluster: Cluster | None) -> float:
+def start_seconds(cluster: Cluster | None) -> float:
+    """How long to wait for a cluster's first worker."""
     by_kind = {Queue: QUEUE_START_SECONDS, ClusterClass: MANAGED_START_SECONDS}
     given = getattr(cluster, "start_timeout", None)
     return given or by_kind.get(type(cluster), WORKER_START_SECONDS)  # type: ignore[arg-type]
 
 
-def _raise_if_hopeless(client: Client) -> None:
+def raise_if_hopeless(client: Client) -> None:
+    """ClusterError where no worker will ever come: all have failed, or the batch system refuses."""
     nannies = getattr(client.cluster, "workers", {}).values()
     if nannies and all(nanny.status is Status.failed for nanny in nannies):
         raise ClusterError(

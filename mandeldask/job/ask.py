@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from typing import Any
 from distributed import Client
 
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError
-from mandeldask.job.drive import SPACE, data_of, key_of, topic_of
+from mandeldask.job.drive import SPACE, data_of, key_of, on_scheduler, topic_of
 from mandeldask.job.ledger import is_alive, is_reserved, let_go
 from mandeldask.store import open_store
 
@@ -72,7 +73,7 @@ def status_of_store(path: str) -> Status:
     """
     store = open_store(path)
     notes = store.read_notes()
-    lease, progress = notes.get("lease") or {}, notes.get("progress") or {}
+    lease, progress, errors = (_mapping(notes.get(key)) for key in ("lease", "progress", "errors"))
     alive = bool(lease) and is_alive(lease)
     done = int(store.done().sum())
     rows, columns = store.description.tiles
@@ -90,16 +91,16 @@ def status_of_store(path: str) -> Status:
     return Status(
         state=state,
         store=store.path,
-        job=lease.get("job") or notes.get("job"),
+        job=_text(lease.get("job") or notes.get("job")),
         tiles=tiles,
         done=done,
-        failed=len(notes.get("errors") or {}),
-        errors=dict(notes.get("errors") or {}),
-        samples_per_second=now.get("samples_per_second"),
-        iterations_per_second=now.get("iterations_per_second"),
-        seconds_left=now.get("seconds_left"),
-        workers=now.get("workers"),
-        updated=lease.get("heartbeat"),
+        failed=len(errors),
+        errors={str(tile): str(error) for tile, error in errors.items()},
+        samples_per_second=_number(now.get("samples_per_second")),
+        iterations_per_second=_number(now.get("iterations_per_second")),
+        seconds_left=_number(now.get("seconds_left")),
+        workers=_whole(now.get("workers")),
+        updated=_number(lease.get("heartbeat")),
         message=None,
         exit_code=None if alive else 0 if done == tiles else 4,
     )
@@ -107,8 +108,12 @@ def status_of_store(path: str) -> Status:
 
 def status_of_jobs(client: Client) -> list[Status]:
     """The status of each job that a scheduler has had since it started, the oldest first."""
-    jobs: list[dict[str, Any]] = client.run_on_scheduler(_jobs)
-    return [_of_job(job) for job in sorted(jobs, key=lambda job: float(job["submitted"]))]
+    jobs: list[dict[str, Any]] = on_scheduler(client, _jobs)
+    known = []
+    for job in jobs:
+        with suppress(KeyError, TypeError, ValueError, AttributeError):  # what another program wrote there
+            known.append((float(job["submitted"]), _of_job(job)))
+    return [status for _, status in sorted(known, key=lambda pair: pair[0])]
 
 
 def status_of_job(client: Client, name: str) -> Status:
@@ -172,7 +177,7 @@ def cancel(client: Client, name: str) -> Status:
     if status.state == "waiting":
         # a driver that no worker has taken yet; one that begins just now sees that it is cancelled
         client.cancel([client.get_dataset(data_of(name))], force=True)
-        _let_go(client, status.store, name)
+        _let_go(client, status.store, client.get_metadata([SPACE, name, "run"]))
     deadline = time.monotonic() + CANCEL_SECONDS
     while time.monotonic() < deadline:
         status = status_of_job(client, name)
@@ -184,19 +189,32 @@ def cancel(client: Client, name: str) -> Status:
     )
 
 
+def give_up(client: Client, name: str, why: str) -> None:
+    """Enter that a job whose driver never began has failed, and let its store go."""
+    run, store = (client.get_metadata([SPACE, name, key]) for key in ("run", "store"))
+    outcome = {"state": "failed", "message": why, "exit_code": ClusterError.exit_code, "ended": time.time()}
+    client.set_metadata([SPACE, name, "outcome"], outcome)
+    client.cancel([client.get_dataset(data_of(name))], force=True)
+    _let_go(client, store, run)
+
+
 def logs(client: Client, name: str) -> list[tuple[float, str]]:
     """What a job's drivers had to say: Unix time and text, the oldest first, at most the last thousand."""
     status_of_job(client, name)
-    return [(float(event["time"]), str(event["text"])) for _, event in client.get_events(topic_of(name)) or ()]
+    try:
+        events = client.get_events(topic_of(name)) or ()
+    except OSError as error:
+        raise ClusterError(f"the scheduler was lost: {error}") from None
+    return [(float(event["time"]), str(event["text"])) for _, event in events]
 
 
-def _let_go(client: Client, store: str, name: str) -> None:
+def _let_go(client: Client, store: str, run: str) -> None:
     """Here, or where a worker sees the store; where neither can, the hold is forgotten after a while."""
     with suppress(MandeldaskError, OSError):
         if os.path.isdir(store):
-            let_go(store, name)
+            let_go(store, run)
         else:
-            client.run(let_go, store, name, workers=list(client.nthreads())[:1])
+            client.run(let_go, store, run, workers=list(client.nthreads())[:1])
 
 
 def _of_job(job: dict[str, Any]) -> Status:
@@ -218,11 +236,9 @@ def _of_job(job: dict[str, Any]) -> Status:
         store=job["store"],
         job=job["name"],
         tiles=job["tiles"],
-        done=summary["tiles"] - summary["failed"]
-        if summary
-        else progress.get("done_before", job["done_before"]) + progress.get("done", 0),
+        done=summary["tiles"] - summary["failed"] if summary else _done(job, progress),
         failed=progress.get("failed", 0),
-        errors=summary.get("errors", {}),
+        errors=summary.get("errors") or progress.get("errors") or {},
         samples_per_second=now.get("samples_per_second"),
         iterations_per_second=now.get("iterations_per_second"),
         seconds_left=now.get("seconds_left"),
@@ -238,11 +254,30 @@ def _done(job: Mapping[str, Any], progress: Mapping[str, Any]) -> int:
     return int(progress.get("done_before", job["done_before"])) + int(progress.get("done", 0))
 
 
+def _mapping(value: object) -> dict[str, Any]:
+    """Notes may be anything: another program may have written them."""
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
 def _jobs(dask_scheduler: Any = None) -> list[dict[str, Any]]:
     """On the scheduler: the metadata of each job, and what became of its driver's task."""
     jobs = []
     for name, job in dask_scheduler.task_metadata.get(SPACE, {}).items():
-        task = dask_scheduler.tasks.get(key_of(name, job["run"]))
+        if not isinstance(job, dict):
+            continue
+        task = dask_scheduler.tasks.get(key_of(name, str(job.get("run"))))
         driver = {"state": task and task.state, "error": task and task.exception_text}
         jobs.append({**job, "driver": driver})
     return jobs

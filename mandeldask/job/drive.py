@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,14 +16,15 @@ from distributed import Client, Future, get_client, get_worker, secede
 
 from mandeldask import cluster as clusters
 from mandeldask import config as configs
-from mandeldask.errors import ConfigError, MandeldaskError, StoreError
+from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
 from mandeldask.job.compute import compute, finish
 from mandeldask.job.driver import Driver
 from mandeldask.job.events import Event, Expected, Plan, Progress, Summary, TileFailed
-from mandeldask.job.ledger import Ledger, let_go, reserve
+from mandeldask.job.ledger import MAX_ERROR_LENGTH, MAX_ERRORS, Ledger, let_go, name_of, reserve
 from mandeldask.job.plan import make_plan
 from mandeldask.job.pulse import every
 from mandeldask.kernels import KERNELS
+from mandeldask.store import open_store
 
 SPACE = "mandeldask"  # of the scheduler's metadata, published data and event topics
 ASK_SECONDS = 0.5
@@ -39,12 +40,16 @@ class Job:
     config: Mapping[str, Any]
     kernel: str
     run: str  # this submission: a name may be used again
+    identity: str = ""  # of the store, once it is there
 
 
 def check_name(name: str) -> str:
     """A job's name as given; ConfigError where it could not be typed again or shown."""
-    if not re.fullmatch(NAME, name):
-        raise ConfigError(f"a job's name is letters, digits, dots, dashes and underscores, at most 64; got {name!r}")
+    if not re.fullmatch(NAME, name) or name.endswith(".zarr"):
+        raise ConfigError(
+            "a job's name is letters, digits, dots, dashes and underscores, at most 64, and does not end in .zarr as "
+            f"stores do; got {name!r}"
+        )
     return name
 
 
@@ -78,15 +83,22 @@ def prepare(job: Job, size: clusters.Size, overwrite: bool) -> Plan:
             f"there is no directory {folder} on {socket.gethostname()}, where the workers run: "
             "name a store where they can see it, or make the directory there"
         )
-    plan = make_plan(config, job.kernel, size, overwrite, job.name)
-    reserve(plan.store, job.name)
+    plan = make_plan(config, job.kernel, size, overwrite, job.run)
+    reserve(plan.store, job.name, job.run)
     return plan
 
 
 def send(client: Client, job: Job, plan: Plan) -> Future:
-    """Start the driver on the cluster, where it outlives this client."""
-    client.set_metadata(
-        [SPACE, job.name],
+    """Start the driver on the cluster, where it outlives this client.
+
+    Raises
+    ------
+    ConfigError
+        The scheduler has a job of this name that has not ended.
+    """
+    claimed = on_scheduler(
+        client,
+        _claim,
         {
             "name": job.name,
             "run": job.run,
@@ -99,6 +111,8 @@ def send(client: Client, job: Job, plan: Plan) -> Future:
             "done_before": plan.done,
         },
     )
+    if not claimed:
+        raise ConfigError(f"the scheduler has a job {job.name} that has not ended: choose another --name, or cancel it")
     future = client.submit(drive, job, key=key_of(job.name, job.run), priority=PRIORITY, pure=False)
     client.publish_dataset(future, name=data_of(job.name), override=True)
     return future
@@ -121,7 +135,7 @@ def drive(job: Job) -> dict[str, Any]:
         outcome = {"state": state, "message": str(error), "exit_code": error.exit_code}
         teller.log(f"{state}: {error}")
         with suppress(MandeldaskError, OSError):  # told already
-            let_go(str(job.config["store"]), job.name)
+            let_go(str(job.config["store"]), job.run)
     client.set_metadata([SPACE, job.name, "outcome"], outcome | {"started": started, "ended": time.time()})
     return outcome
 
@@ -129,23 +143,75 @@ def drive(job: Job) -> dict[str, Any]:
 def _drive(job: Job, client: Client, home: str, teller: _Teller) -> Summary:
     config = configs.parse(job.config)
     block_function = KERNELS[job.kernel](config.max_iter, config.fields, config.view)
-    plan = make_plan(config, job.kernel, clusters.size_of_client(client), job=job.name)
+    _see_store(job)
+    plan = make_plan(config, job.kernel, clusters.size_of_client(client), run=job.run)
+
+    def ready(client: Client) -> None:
+        clusters.wait_for_worker(client)
+        clusters.check(client, job.kernel)
+        clusters.check_store(client, plan.store)
+
     teller(plan)
     ledger = Ledger(plan.store)
-    with ledger.kept(job.name):
+    with ledger.kept(job.name, job.run):
         failed = compute(
             plan,
             ledger,
             block_function,
             client,
             teller,
-            clusters.wait_for_worker,
+            ready,
             name=job.name,
             home=home,
             run=job.run,
             watch=teller.watch,
         )
         return finish(plan, ledger, failed)
+
+
+def _see_store(job: Job) -> None:
+    """Raise StoreError where the store that the job was submitted for is not to be seen: none is made here."""
+    path = str(job.config["store"])
+    try:
+        same = open_store(path).identity == job.identity
+    except StoreError:
+        same = False
+    if not same:
+        raise StoreError(
+            f"{socket.gethostname()}, where the driver runs, does not see the store that was made for this job at "
+            f"{path}: name one where all machines of the cluster see it, and submit again"
+        )
+
+
+def on_scheduler(client: Client, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of mandeldask gives on the scheduler.
+
+    Raises
+    ------
+    ClusterError
+        The scheduler has no mandeldask, or is gone.
+    """
+    try:
+        return client.run_on_scheduler(function, *arguments)
+    except (ImportError, AttributeError):
+        raise ClusterError(
+            f"the scheduler at {client.scheduler.address} has no mandeldask of this version, so no jobs either: "
+            "install it there, or submit with --upload"
+        ) from None
+    except OSError as error:
+        raise ClusterError(f"the scheduler was lost: {error}. What is finished is in the stores") from None
+
+
+def _claim(job: dict[str, Any], dask_scheduler: Any = None) -> bool:
+    """On the scheduler: enter a job, unless one of its name has not ended."""
+    known = dask_scheduler.task_metadata.setdefault(SPACE, {})
+    there = known.get(job["name"])
+    if isinstance(there, dict) and not there.get("outcome"):
+        task = dask_scheduler.tasks.get(key_of(job["name"], str(there.get("run"))))
+        if task is not None and task.state != "erred":
+            return False
+    known[job["name"]] = job
+    return True
 
 
 def _forgive(key: tuple[str, str], dask_scheduler: Any = None) -> None:
@@ -164,6 +230,7 @@ class _Teller:
     def __init__(self, client: Client, job: Job) -> None:
         self.client, self.job = client, job
         self.done_before = 0
+        self.errors: dict[str, str] = {}
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -174,9 +241,16 @@ class _Teller:
                 self.log(f"{event.seconds:.3g} s of kernel expected, {event.seconds_by_row:.3g} s row by row")
             case TileFailed():
                 then = "given up" if event.final else "to be tried again"
-                self.log(f"tile {event.tile[0]},{event.tile[1]}, attempt {event.attempt}, {then}: {event.error}")
+                self.log(f"tile {name_of(event.tile)}, attempt {event.attempt}, {then}: {event.error}")
+                if event.final and len(self.errors) < MAX_ERRORS:
+                    self.errors[name_of(event.tile)] = event.error[:MAX_ERROR_LENGTH]
             case Progress():
-                now = {**asdict(event), "done_before": self.done_before, "time": time.time()}
+                now = {
+                    **asdict(event),
+                    "done_before": self.done_before,
+                    "errors": dict(self.errors),
+                    "time": time.time(),
+                }
                 self.client.set_metadata([SPACE, self.job.name, "progress"], now)
 
     def log(self, text: str) -> None:

@@ -14,16 +14,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from distributed import Client
 
 from mandeldask import cluster as clusters
 from mandeldask import config as configs
+from mandeldask.cluster.wait import raise_if_hopeless, start_seconds
 from mandeldask.config import Cluster, SchedulerAddress, SchedulerFile
 from mandeldask.errors import ClusterError, MandeldaskError
-from mandeldask.job.ask import status_of_jobs
+from mandeldask.job.ask import give_up, status_of_jobs
+from mandeldask.job.drive import SPACE
 from mandeldask.job.ledger import reserve
 from mandeldask.store import open_store
 
@@ -31,12 +34,16 @@ START_SECONDS = 60
 LINGER_SECONDS = 60  # after the last job has ended, for those who wait for it
 UNUSED_SECONDS = 120  # without any job
 POLL_SECONDS = 2.0
+REFUSAL_SECONDS = 3.0
 PROGRAM = "import sys; from mandeldask.job.keeper import main; main(sys.argv[1])"
 DESCRIPTION, SCHEDULER, FAILURE, LOG = "cluster.json", "scheduler.json", "failure.json", "log.txt"
 
 
-def kept(cluster: Cluster) -> SchedulerAddress | SchedulerFile:
+@contextmanager
+def kept(cluster: Cluster) -> Iterator[SchedulerAddress | SchedulerFile]:
     """A running cluster as it is; one that has to be started, started and kept by a process of its own.
+
+    That process goes on when the context ends well; an error in it ends the cluster.
 
     Raises
     ------
@@ -44,33 +51,39 @@ def kept(cluster: Cluster) -> SchedulerAddress | SchedulerFile:
         It could not be started: why.
     """
     if isinstance(cluster, SchedulerAddress | SchedulerFile):
-        return cluster
+        yield cluster
+        return
     folder = Path(tempfile.mkdtemp(prefix="mandeldask-cluster-"))
     (folder / DESCRIPTION).write_text(cluster.model_dump_json())
     with open(folder / LOG, "wb") as log:
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                "import sys; from mandeldask.job.keeper import main; main(sys.argv[1])",
-                str(folder),
-            ],
+            [sys.executable, "-c", PROGRAM, str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
-    deadline = time.monotonic() + START_SECONDS
+    try:
+        _wait_until_up(process, folder, START_SECONDS + start_seconds(cluster))
+        yield SchedulerFile.model_validate({"kind": "scheduler-file", "path": str(folder / SCHEDULER)})
+    except BaseException:
+        process.terminate()
+        raise
+
+
+def _wait_until_up(process: subprocess.Popen[bytes], folder: Path, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if (folder / SCHEDULER).exists():
-            return SchedulerFile.model_validate({"kind": "scheduler-file", "path": str(folder / SCHEDULER)})
+            return
         if (folder / FAILURE).exists():
-            raise ClusterError(json.loads((folder / FAILURE).read_text()))
+            why = json.loads((folder / FAILURE).read_text())
+            shutil.rmtree(folder, ignore_errors=True)
+            raise ClusterError(why)
         if process.poll() is not None:
             break
         time.sleep(0.05)
-    process.terminate()
-    raise ClusterError(f"the cluster did not start within {START_SECONDS} s; what was said is in {folder / LOG}")
+    raise ClusterError(f"the cluster did not start within {seconds:.0f} s; what was said is in {folder / LOG}")
 
 
 def main(name: str) -> None:
@@ -80,11 +93,12 @@ def main(name: str) -> None:
     try:
         cluster = configs.load_cluster(json.loads((folder / DESCRIPTION).read_text()))
         with clusters.connect(cluster) as client:
+            _refused_at_once(client)
             part = folder / f"{SCHEDULER}.part"
             client.write_scheduler_file(str(part))
             os.rename(part, folder / SCHEDULER)
             try:
-                _stay(client)
+                _stay(client, cluster)
             finally:
                 shutil.rmtree(folder)
     except MandeldaskError as error:
@@ -92,17 +106,33 @@ def main(name: str) -> None:
         raise SystemExit(error.exit_code) from None
 
 
-def _stay(client: Client) -> None:
-    """Until all jobs have ended, and a while more."""
-    idle = time.monotonic()
+def _refused_at_once(client: Client) -> None:
+    """ClusterError where a batch system wants none of the jobs; it says so within moments, if it does."""
+    deadline = time.monotonic() + REFUSAL_SECONDS
+    while hasattr(client.cluster, "mandeldask_jobs") and time.monotonic() < deadline:
+        raise_if_hopeless(client)
+        if client.cluster.mandeldask_jobs.ids:
+            return
+        time.sleep(0.1)
+
+
+def _stay(client: Client, cluster: Cluster) -> None:
+    """Until all jobs have ended, and a while more; jobs whose workers never come are ended after the start_timeout."""
+    begun = idle = time.monotonic()
+    timeout = start_seconds(cluster)
+    came = False
     while True:
         time.sleep(POLL_SECONDS)
+        came = came or bool(client.nthreads())
         jobs = status_of_jobs(client)
-        for job in jobs:
-            if job.state == "waiting" and job.job:  # in a batch system's queue that may take hours
-                with suppress(MandeldaskError, OSError):
-                    reserve(open_store(job.store), job.job)
+        waiting = [job for job in jobs if job.state == "waiting"]
+        for job in waiting:  # in a batch system's queue that may take hours
+            with suppress(MandeldaskError, OSError):
+                reserve(open_store(job.store), str(job.job), client.get_metadata([SPACE, job.job, "run"]))
+        if waiting and not came and time.monotonic() - begun > timeout:
+            for job in waiting:
+                give_up(client, str(job.job), f"no worker came up within {timeout:.0f} s (start_timeout)")
         if any(not job.ended for job in jobs):
             idle = time.monotonic()
-        elif time.monotonic() - idle > (LINGER_SECONDS if jobs else UNUSED_SECONDS):
+        elif time.monotonic() - idle > (LINGER_SECONDS if jobs else UNUSED_SECONDS + timeout):
             return

@@ -49,7 +49,8 @@ class Ledger:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.columns = store.read_tiles()
-        self.errors: dict[str, str] = dict(store.read_notes().get("errors") or {})
+        errors = store.read_notes().get("errors")
+        self.errors: dict[str, str] = errors if isinstance(errors, dict) else {}
         self.this_run = Totals()
         self.progress: dict[str, Any] | None = None  # what `mandeldask status STORE` tells of a run
         self._changed: set[Tile] = set()
@@ -109,17 +110,18 @@ class Ledger:
                 self.store.write_notes(**notes)
 
     @contextmanager
-    def kept(self, job: str | None = None) -> Iterator[None]:
+    def kept(self, job: str | None = None, run: str | None = None) -> Iterator[None]:
         """Hold the store's lease and flush every few seconds, until the context ends.
 
-        `job` is the name of a submitted job: its driver may be started again elsewhere, and takes its own lease over.
+        `job` is the name of a submitted job, `run` the submission: its driver may be started again elsewhere, and
+        takes its own lease over.
 
         Raises
         ------
         StoreError
             Another driver that lives holds the lease.
         """
-        refuse_second_driver(self.store, job)
+        refuse_second_driver(self.store, run)
         mine: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -127,7 +129,7 @@ class Ledger:
             "id": uuid.uuid4().hex,
         }
         if job:
-            mine["job"] = job
+            mine |= {"job": job, "run": run}
         try:
             self.store.write_notes(job=job)
             hold(self.store, mine)
@@ -170,10 +172,10 @@ def name_of(tile: Tile) -> str:
     return f"{tile[0]},{tile[1]}"
 
 
-def refuse_second_driver(store: Store, job: str | None = None) -> None:
-    """Raise StoreError when a driver that lives, of another job, holds the store's lease."""
+def refuse_second_driver(store: Store, run: str | None = None) -> None:
+    """Raise StoreError when a driver that lives, of another run, holds the store's lease."""
     lease = store.read_notes().get("lease")
-    if not isinstance(lease, dict) or not is_alive(lease) or (job and lease.get("job") == job):
+    if not isinstance(lease, dict) or not is_alive(lease) or (run and lease.get("run") == run):
         return
     if lease.get("job"):
         after = RESERVED_SECONDS if is_reserved(lease) else STALE_SECONDS
@@ -187,16 +189,18 @@ def refuse_second_driver(store: Store, job: str | None = None) -> None:
     )
 
 
-def reserve(store: Store, job: str) -> None:
-    """Hold the store for a job whose driver is yet to begin.
+def reserve(store: Store, job: str, run: str) -> None:
+    """Hold the store for a job whose driver is yet to begin; the hold of a driver that did is left alone.
 
     Raises
     ------
     StoreError
         A driver that lives, or another job, holds it.
     """
-    refuse_second_driver(store, job)
-    hold(store, {"job": job, "host": socket.gethostname()})
+    refuse_second_driver(store, run)
+    lease = store.read_notes().get("lease")
+    if not isinstance(lease, dict) or is_reserved(lease) or not is_alive(lease):
+        hold(store, {"job": job, "run": run, "host": socket.gethostname()})
 
 
 def is_reserved(lease: Mapping[str, Any]) -> bool:
@@ -204,11 +208,11 @@ def is_reserved(lease: Mapping[str, Any]) -> bool:
     return bool(lease.get("job")) and "pid" not in lease
 
 
-def let_go(path: str, job: str) -> None:
+def let_go(path: str, run: str) -> None:
     """Take back what `reserve` did, for a job that is not to be."""
     store = open_store(path)
-    lease = store.read_notes().get("lease") or {}
-    if is_reserved(lease) and lease.get("job") == job:
+    lease = store.read_notes().get("lease")
+    if isinstance(lease, dict) and is_reserved(lease) and lease.get("run") == run:
         store.write_notes(lease=None)
 
 

@@ -21,7 +21,7 @@ IDLE_WORKER_BYTES = 240 * 2**20  # an interpreter with distributed, zarr and num
 USABLE = 0.8  # of a worker's memory limit: Dask pauses it there
 
 
-def make_plan(config: Config, kernel: str, size: Size, overwrite: bool = False, job: str | None = None) -> Plan:
+def make_plan(config: Config, kernel: str, size: Size, overwrite: bool = False, run: str | None = None) -> Plan:
     """Check the run against the cluster's memory, open or create its store, and see what is left to do.
 
     Raises
@@ -37,7 +37,7 @@ def make_plan(config: Config, kernel: str, size: Size, overwrite: bool = False, 
         raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
     there = _store_at(config.store)
     if there and overwrite:
-        refuse_second_driver(there, job)
+        refuse_second_driver(there, run)
     tile = (
         config.tile
         or (there and not overwrite and there.description.tile)

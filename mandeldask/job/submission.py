@@ -6,16 +6,16 @@ import os
 import re
 import secrets
 import uuid
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 
 from distributed import Client
 
 from mandeldask import cluster as clusters
 from mandeldask import config as configs
 from mandeldask.config import SchedulerAddress, SchedulerFile
-from mandeldask.errors import ClusterError, ConfigError
+from mandeldask.errors import ClusterError, ConfigError, MandeldaskError
 from mandeldask.job import keeper
 from mandeldask.job.ask import refuse_second_job
 from mandeldask.job.description import AnyCluster, AnyConfig, read
@@ -87,21 +87,26 @@ def submit(
     def say(text: str) -> None:
         tell(Notice(text))
 
+    started = client is None and not isinstance(described, SchedulerAddress | SchedulerFile)
+    if started and upload:
+        raise ConfigError(
+            "--upload is for a cluster that runs already; the workers of one that is started have mandeldask"
+        )
+    if client is None and (introduction := clusters.introduce(described)):
+        say(introduction)
+    size = clusters.size_of(described) if started else None
     with ExitStack() as stack:
-        started = client is None and not isinstance(described, SchedulerAddress | SchedulerFile)
-        size = clusters.size_of(described) if started else None
-        if client is None:
-            if introduction := clusters.introduce(described):
-                say(introduction)
-            client = stack.enter_context(clusters.connect(keeper.kept(described)))
-        if size:  # of what was started from here, as this machine sees it; a batch system may take its time
+        if size:  # as this machine sees it; a batch system may take its time, and the driver looks again when it begins
             plan = prepare(job, size, overwrite)
-        else:
+            stack.push(_undo(plan.store.path, job.run))
+        if client is None:
+            client = stack.enter_context(clusters.connect(stack.enter_context(keeper.kept(described))))
+        if not size:
             clusters.wait_for_worker(client, described if started else None, say)
             clusters.check(client, kernel, upload=upload, say=say)
             plan = _prepare_there(client, job, overwrite)
         tell(plan)
-        send(client, job, plan)
+        send(client, replace(job, identity=plan.store.identity), plan)
         tell(Started(client.dashboard_link, client))
         return Submitted(
             job.name, plan.store.path, client.scheduler.address, client.dashboard_link, plan.tiles, plan.pending
@@ -119,10 +124,21 @@ def _prepare_there(client: Client, job: Job, overwrite: bool) -> Plan:
     try:
         clusters.check_store(client, plan.store)
     except ClusterError:
-        client.run(let_go, plan.store.path, job.name, workers=[worker])
+        client.run(let_go, plan.store.path, job.run, workers=[worker])
         raise
     assert isinstance(plan, Plan)
     return plan
+
+
+def _undo(path: str, run: str) -> Callable[..., None]:
+    """For an ExitStack: let the store go where something went wrong."""
+
+    def undo(kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            with suppress(MandeldaskError, OSError):
+                let_go(path, run)
+
+    return undo
 
 
 def _a_name(store: str) -> str:
