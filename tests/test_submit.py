@@ -28,6 +28,7 @@ UNIT = {
     "kernel": "counted",
 }
 TILES = 36
+TINY = Description.of(md.View((0, 1), (0, 1), (4, 4)), 9, ("escape_time",), (2, 2))
 
 
 @pytest.fixture(scope="module")
@@ -284,9 +285,10 @@ def test_the_same_name_on_another_scheduler_is_another_job(dask, scheduler, fres
     path = tmp_path / "a.zarr"
     job.submit({**UNIT, "tile": [8, 8]}, path, name="mini", client=scheduler)
     with Processes(tmp_path / "other", workers=1) as other, other.client() as client:
+        again = {**UNIT, "tile": [8, 8], "kernel": "numpy"}
         for overwrite in (False, True):
             with pytest.raises(md.StoreError, match="job mini is writing"):
-                job.submit({**UNIT, "tile": [8, 8]}, path, name="mini", overwrite=overwrite, client=client)
+                job.submit(again, path, name="mini", overwrite=overwrite, client=client)
     assert job.wait(lambda: job.status_of_job(scheduler, "mini"), 60).done == 4 * TILES
 
 
@@ -307,9 +309,7 @@ def test_a_store_that_the_driver_does_not_see_is_not_made_again(dask, scheduler,
 
 
 def test_the_lease_of_a_driver_is_not_taken_for_a_reservation(tmp_path):
-    store = open_for_writing(
-        tmp_path / "a.zarr", Description.of(md.View((0, 1), (0, 1), (4, 4)), 9, ("escape_time",), (2, 2))
-    )
+    store = open_for_writing(tmp_path / "a.zarr", TINY)
     with Ledger(store).kept("job", "run"):
         reserve(store, "job", "run")
         assert job.status(tmp_path / "a.zarr").state == "running"
@@ -335,9 +335,7 @@ def test_the_lease_of_a_driver_is_not_taken_for_a_reservation(tmp_path):
     ],
 )
 def test_odd_notes_in_a_store_are_no_reason_to_fail(tmp_path, notes):
-    store = open_for_writing(
-        tmp_path / "a.zarr", Description.of(md.View((0, 1), (0, 1), (4, 4)), 9, ("escape_time",), (2, 2))
-    )
+    store = open_for_writing(tmp_path / "a.zarr", TINY)
     store.write_notes(**notes)
     assert job.status(tmp_path / "a.zarr").tiles == 4
     Ledger(store)
