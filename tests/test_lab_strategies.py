@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from mandeldask.cli import cli
 from mandeldask.errors import ConfigError
+from mandeldask.grid import complex_grid
 from mandeldask.kernels import KERNELS
 from mandeldask.lab import claims, report, results, scaling, strategies
 from mandeldask.lab.strategies import Problem, Strategy
@@ -126,6 +127,28 @@ def test_a_range_is_cut_in_parts_that_differ_by_one_at_most(n, parts):
 @pytest.mark.parametrize(("cores", "counts"), [(1, [1, 2, 4]), (2, [1, 2, 4]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
 def test_worker_counts_go_to_the_cores_and_to_the_lessons_four(cores, counts):
     assert scaling.worker_counts(cores) == counts
+
+
+@pytest.mark.parametrize("kernel", ["numpy", "numba"])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 8, 16, 64])
+def test_there_are_four_blocks_a_worker_however_many_there_are(kernel, n):
+    for work in (scaling.Sizes().work(kernel), scaling.Sizes().work(kernel, n / 4), Problem(workers=n).work(kernel)):
+        side = work.block_side(n)
+        assert complex_grid(work.view, (side, side)).npartitions >= 4 * n
+    assert Problem(workers=n).block == side
+
+
+def test_strong_scaling_over_dask_cuts_more_blocks_for_more_workers(client, monkeypatch):
+    blocks = []
+
+    class Counted(Workload):
+        def through_dask(self, block, **scheduler):
+            blocks.append(complex_grid(self.view, (block, block)).npartitions)
+            return super().through_dask(block, **scheduler)
+
+    monkeypatch.setattr(scaling, "Workload", Counted)
+    scaling.strong(client, ["numpy"], [1, 16], SIZES, lambda text: None)
+    assert (min(blocks), max(blocks)) == (16, 64)
 
 
 def test_curves_have_a_point_for_each_count_and_size(client):
