@@ -107,7 +107,7 @@ def test_without_numba_its_rows_say_so_and_the_rest_goes_on():
     env = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
-    assert "measuring  strategies" in done.stderr
+    assert "measuring  strategies" in done.output
     for row in json.loads(done.stdout)["strategies"]:
         if row["kernel"] == "numba":
             assert "NUMBA_DISABLE_JIT" in row["problem"]
@@ -317,21 +317,50 @@ BAD = {
     "no folder": (["none/lab.html"], "there is no none"),
     "from nothing": (["lab.html", "--from", "none.json"], "cannot read the lab's results: No such file"),
     "from no json": (["lab.html", "--from", "notes.txt"], "cannot read the lab's results"),
-    "from other json": (["lab.html", "--from", "other.json"], 'with "format"'),
+    "from other json": (["lab.html", "--from", "other.json"], 'no "format"'),
+    "from our format's name alone": (["lab.html", "--from", "name.json"], "cannot be drawn (KeyError"),
+    "from broken results": (["lab.html", "--from", "broken.json"], "cannot be drawn (TypeError"),
+    "beside another's json": (["other.html"], "other.json is something else: give the report another name"),
+    "beside another's md": (["notes.html"], "notes.md is something else"),
+    "a directory": (["folder.html"], "folder.html is a directory"),
+    "a directory beside it": (["tables.html"], "tables.json is a directory"),
     "no workers": (["lab.html", "--workers", "0"], "0 is not in the range"),
     "no size": (["lab.html", "--size", "big"], "is not a valid integer"),
 }
 
 
 @pytest.mark.parametrize(("words", "message"), BAD.values(), ids=BAD)
-def test_bad_input_is_told_before_anything_is_measured(tmp_path, words, message):
-    (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "other.json").write_text("[1, 2]")
-    command = [sys.executable, "-m", "mandeldask", "lab", "report", *words]
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "measuring" not in done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "other.json"]
+def test_bad_input_is_told_before_anything_is_measured(tmp_path, monkeypatch, words, message):
+    texts = {
+        "notes.txt": "mine",
+        "notes.md": "# Notes",
+        "other.json": "[1, 2]",
+        "name.json": json.dumps({"format": results.FORMAT}),
+        "broken.json": json.dumps({"format": results.FORMAT, "machine": 7, "strategies": 7}),
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    for name in ("folder.html", "tables.json"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli, ["lab", "report", *words])
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())
+    assert "measuring" not in done.output
+    assert {path.name for path in tmp_path.iterdir()} == {*texts, "folder.html", "tables.json"}
+    assert {name: (tmp_path / name).read_text() for name in texts} == texts
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path):
+    tmp_path.chmod(0o500)
+    if os.access(tmp_path, os.W_OK):
+        pytest.skip("root may write everywhere")
+    with pytest.raises(ConfigError, match=r"cannot write .*lab\.html: Permission denied"):
+        report.check_path(str(tmp_path / "lab.html"))
+
+
+def test_a_report_replaces_an_earlier_one_and_its_tables(written):
+    before = (written / "lab.html").stat().st_mtime_ns
+    done = CliRunner().invoke(cli, ["lab", "report", str(written / "lab.html"), "--from", str(written / "lab.json")])
+    assert done.exit_code == 0, done.output
+    assert (written / "lab.html").stat().st_mtime_ns > before

@@ -166,7 +166,7 @@ def report(out: str, source: str | None, **depth: Any) -> None:
 
     page.check_path(out)
     if source:
-        found = results.read(source)
+        found = page.read(source)
     else:
         with signals_end_in_order(), _told() as tell:
             found = results.gather(_depth(**depth), tell)
