@@ -20,6 +20,7 @@ from services import ENV, ROOT, Processes, free_port, listening, poll
 
 import mandeldask as md
 from mandeldask import cluster as clusters
+from mandeldask import dashboard
 from mandeldask.cluster import preflight, running, wait
 from mandeldask.config import LocalCluster, cluster_schema, load_cluster
 from mandeldask.job import Notice
@@ -238,6 +239,15 @@ def test_mandeldask_missing_stops_a_run_before_anything_is_written(bare, tmp_pat
     assert not (tmp_path / "a.zarr").exists()
 
 
+def test_mandeldask_missing_is_told_by_info_and_by_the_dashboard_page(bare, tmp_path):
+    code, out, err = call("info", "--cluster", bare.address, cwd=tmp_path)
+    assert (code, out) == (5, "")
+    assert "mandeldask is missing on the scheduler, missing on 2 workers" in err
+    assert "--upload" in err
+    with bare.client() as client:
+        assert "cannot load mandeldask.dashboard (ModuleNotFoundError" in dashboard.install(client)
+
+
 @pytest.mark.parametrize("kernel", ["numpy", "numba"])
 def test_upload_sends_it_to_all_and_to_workers_that_come_later(bare, tmp_path, whole, kernel):
     described = ["--cluster", bare.address, "--set", f"kernel={kernel}", "--no-image"]
@@ -252,6 +262,13 @@ def test_upload_sends_it_to_all_and_to_workers_that_come_later(bare, tmp_path, w
     bare.wait()
     summary = md.run(CONFIG | {"kernel": kernel}, tmp_path / "c.zarr", cluster=bare.address)
     assert (summary.computed, summary.failed) == (TILES, 0)
+
+
+def test_info_sends_it_too(bare, tmp_path):
+    code, out, err = call("info", "--cluster", bare.address, "--upload", "--json", cwd=tmp_path)
+    assert code == 0, err
+    with bare.client() as client:
+        assert set(json.loads(out)["processes"]) == set(client.nthreads())
 
 
 def test_another_version_is_named_and_replaced_by_upload(tmp_path, whole):

@@ -123,14 +123,6 @@ def test_a_scheduler_without_bokeh_is_said_to_have_none_and_a_run_goes_on(tmp_pa
         assert "Traceback" not in said
 
 
-def test_a_scheduler_that_lacks_mandeldask_is_said_to(tmp_path, dask):
-    with dask.client() as client:
-        client.register_plugin = lambda plugin: (_ for _ in ()).throw(
-            ModuleNotFoundError("No module named 'mandeldask'")
-        )
-        assert "cannot load mandeldask.dashboard (ModuleNotFoundError" in dashboard.install(client)
-
-
 BAD = {
     "nobody there": (["dashboard", "--cluster", "tcp://127.0.0.1:{port}"], 5, "scheduler"),
     "no such file": (["dashboard", "--cluster", "none.yaml"], 2, "there is no file"),

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from mandeldask.cli import cli
 from mandeldask.errors import ConfigError
+from mandeldask.grid import complex_grid
 from mandeldask.kernels import KERNELS
 from mandeldask.lab import claims, report, results, scaling, strategies
 from mandeldask.lab.strategies import Problem, Strategy
@@ -106,7 +107,7 @@ def test_without_numba_its_rows_say_so_and_the_rest_goes_on():
     env = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
-    assert "measuring  strategies" in done.stderr
+    assert "measuring  strategies" in done.output
     for row in json.loads(done.stdout)["strategies"]:
         if row["kernel"] == "numba":
             assert "NUMBA_DISABLE_JIT" in row["problem"]
@@ -126,6 +127,28 @@ def test_a_range_is_cut_in_parts_that_differ_by_one_at_most(n, parts):
 @pytest.mark.parametrize(("cores", "counts"), [(1, [1, 2, 4]), (2, [1, 2, 4]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
 def test_worker_counts_go_to_the_cores_and_to_the_lessons_four(cores, counts):
     assert scaling.worker_counts(cores) == counts
+
+
+@pytest.mark.parametrize("kernel", ["numpy", "numba"])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 8, 16, 64])
+def test_there_are_four_blocks_a_worker_however_many_there_are(kernel, n):
+    for work in (scaling.Sizes().work(kernel), scaling.Sizes().work(kernel, n / 4), Problem(workers=n).work(kernel)):
+        side = work.block_side(n)
+        assert complex_grid(work.view, (side, side)).npartitions >= 4 * n
+    assert Problem(workers=n).block == side
+
+
+def test_strong_scaling_over_dask_cuts_more_blocks_for_more_workers(client, monkeypatch):
+    blocks = []
+
+    class Counted(Workload):
+        def through_dask(self, block, **scheduler):
+            blocks.append(complex_grid(self.view, (block, block)).npartitions)
+            return super().through_dask(block, **scheduler)
+
+    monkeypatch.setattr(scaling, "Workload", Counted)
+    scaling.strong(client, ["numpy"], [1, 16], SIZES, lambda text: None)
+    assert (min(blocks), max(blocks)) == (16, 64)
 
 
 def test_curves_have_a_point_for_each_count_and_size(client):
@@ -294,21 +317,50 @@ BAD = {
     "no folder": (["none/lab.html"], "there is no none"),
     "from nothing": (["lab.html", "--from", "none.json"], "cannot read the lab's results: No such file"),
     "from no json": (["lab.html", "--from", "notes.txt"], "cannot read the lab's results"),
-    "from other json": (["lab.html", "--from", "other.json"], 'with "format"'),
+    "from other json": (["lab.html", "--from", "other.json"], 'no "format"'),
+    "from our format's name alone": (["lab.html", "--from", "name.json"], "cannot be drawn (KeyError"),
+    "from broken results": (["lab.html", "--from", "broken.json"], "cannot be drawn (TypeError"),
+    "beside another's json": (["other.html"], "other.json is something else: give the report another name"),
+    "beside another's md": (["notes.html"], "notes.md is something else"),
+    "a directory": (["folder.html"], "folder.html is a directory"),
+    "a directory beside it": (["tables.html"], "tables.json is a directory"),
     "no workers": (["lab.html", "--workers", "0"], "0 is not in the range"),
     "no size": (["lab.html", "--size", "big"], "is not a valid integer"),
 }
 
 
 @pytest.mark.parametrize(("words", "message"), BAD.values(), ids=BAD)
-def test_bad_input_is_told_before_anything_is_measured(tmp_path, words, message):
-    (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "other.json").write_text("[1, 2]")
-    command = [sys.executable, "-m", "mandeldask", "lab", "report", *words]
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "measuring" not in done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "other.json"]
+def test_bad_input_is_told_before_anything_is_measured(tmp_path, monkeypatch, words, message):
+    texts = {
+        "notes.txt": "mine",
+        "notes.md": "# Notes",
+        "other.json": "[1, 2]",
+        "name.json": json.dumps({"format": results.FORMAT}),
+        "broken.json": json.dumps({"format": results.FORMAT, "machine": 7, "strategies": 7}),
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    for name in ("folder.html", "tables.json"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli, ["lab", "report", *words])
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())
+    assert "measuring" not in done.output
+    assert {path.name for path in tmp_path.iterdir()} == {*texts, "folder.html", "tables.json"}
+    assert {name: (tmp_path / name).read_text() for name in texts} == texts
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path):
+    tmp_path.chmod(0o500)
+    if os.access(tmp_path, os.W_OK):
+        pytest.skip("root may write everywhere")
+    with pytest.raises(ConfigError, match=r"cannot write .*lab\.html: Permission denied"):
+        report.check_path(str(tmp_path / "lab.html"))
+
+
+def test_a_report_replaces_an_earlier_one_and_its_tables(written):
+    before = (written / "lab.html").stat().st_mtime_ns
+    done = CliRunner().invoke(cli, ["lab", "report", str(written / "lab.html"), "--from", str(written / "lab.json")])
+    assert done.exit_code == 0, done.output
+    assert (written / "lab.html").stat().st_mtime_ns > before

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mandeldask.cli.ends import signals_end_in_order
-from mandeldask.cli.options import cluster_option
+from mandeldask.cli.options import cluster_option, upload_option
 
 if TYPE_CHECKING:
     from mandeldask.lab.claims import Claim
@@ -25,9 +25,10 @@ WIDTH = 110
 
 @click.command()
 @cluster_option
+@upload_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
-def info(ctx: click.Context, /, cluster: str | None, as_json: bool) -> None:
+def info(ctx: click.Context, /, cluster: str | None, upload: bool, as_json: bool) -> None:
     """Tell what there is to compute with: cores, SIMD, BLAS, Numba, Dask; with --cluster on each of its workers."""
     from mandeldask.lab import machine
 
@@ -36,7 +37,7 @@ def info(ctx: click.Context, /, cluster: str | None, as_json: bool) -> None:
         found = machine.describe()
         processes, warnings = {"this process": found}, machine.process_warnings(found)
     else:
-        processes, warnings = _of_workers(cluster)
+        processes, warnings = _of_workers(cluster, upload)
     if as_json:
         click.echo(json.dumps({"processes": processes, "warnings": warnings}, indent=2))
         return
@@ -45,8 +46,8 @@ def info(ctx: click.Context, /, cluster: str | None, as_json: bool) -> None:
         click.echo(f"mandeldask: {warning}", err=True)
 
 
-def _of_workers(cluster: str) -> tuple[dict[str, Any], list[str]]:
-    from mandeldask.cluster import connect, resolve, wait_for_worker
+def _of_workers(cluster: str, upload: bool) -> tuple[dict[str, Any], list[str]]:
+    from mandeldask.cluster import check, connect, resolve, wait_for_worker
     from mandeldask.config import LocalCluster, load_cluster
     from mandeldask.lab import machine
 
@@ -58,6 +59,7 @@ def _of_workers(cluster: str) -> tuple[dict[str, Any], list[str]]:
             wait_for_worker(client)
             if isinstance(described, LocalCluster):
                 client.wait_for_workers(len(client.cluster.worker_spec))
+            check(client, "numpy", upload=upload, say=lambda text: click.echo(text, err=True))
             processes = client.run(machine.describe)
             threads = client.nthreads()
     return processes, machine.worker_warnings(processes, threads)
@@ -164,7 +166,7 @@ def report(out: str, source: str | None, **depth: Any) -> None:
 
     page.check_path(out)
     if source:
-        found = results.read(source)
+        found = page.read(source)
     else:
         with signals_end_in_order(), _told() as tell:
             found = results.gather(_depth(**depth), tell)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,13 +25,58 @@ VERDICTS = {"true": "yes", "false": "no", "depends": "mixed", "not measurable he
 
 
 def check_path(path: str) -> Path:
-    """The page's path, which must end in .html and lie in a folder that is there."""
+    """The page's path.
+
+    Raises
+    ------
+    ConfigError
+        It does not end in .html, or it or a table beside it cannot be written, or would replace another's file.
+    """
     page = Path(path)
     if page.suffix != ".html":
         raise ConfigError(f"a report must end in .html; got {path}")
     if not page.parent.is_dir():
         raise ConfigError(f"the folder of the report must exist; there is no {page.parent}")
+    tables = page.with_suffix(".json"), page.with_suffix(".md")
+    for each in (page, *tables):
+        if each.is_dir():
+            raise ConfigError(f"a report and its tables are files; {each} is a directory: give another name")
+        if not os.access(each if each.exists() else each.parent, os.W_OK):
+            raise ConfigError(f"cannot write {each}: Permission denied. Give a path that can be written")
+    for each in tables:
+        if each.exists() and not _is_table(each):
+            raise ConfigError(
+                f"the tables of {page.name} go to {' and '.join(t.name for t in tables)} beside it, and {each} is "
+                "something else: give the report another name"
+            )
     return page
+
+
+def _is_table(path: Path) -> bool:
+    """Whether an earlier report wrote it."""
+    try:
+        if path.suffix == ".json":
+            return bool(results.read(path))
+        with path.open(encoding="utf-8") as file:
+            return file.readline().rstrip() == results.HEADING
+    except (ConfigError, OSError, ValueError):
+        return False
+
+
+def read(path: str) -> Results:
+    """Results that an earlier report wrote as JSON, and that can be drawn.
+
+    Raises
+    ------
+    ConfigError
+        A file that cannot be read, or is something else.
+    """
+    found = results.read(path)
+    try:
+        html(found)
+    except Exception as error:  # whatever a file may lead to that has our format's name and not its content
+        raise results.not_ours(path, f"it cannot be drawn ({type(error).__name__}: {error})") from None
+    return found
 
 
 def write(found: Results, path: str) -> list[str]:
@@ -39,7 +85,7 @@ def write(found: Results, path: str) -> list[str]:
     Raises
     ------
     ConfigError
-        The path does not end in .html, or cannot be written.
+        As of `check_path`, or the disk is full.
     """
     page = check_path(path)
     texts = {

@@ -19,6 +19,7 @@ from mandeldask.lab.workload import local_workers
 
 Results = dict[str, Any]
 FORMAT = "mandeldask lab 1"
+HEADING = "# Parallel NumPy, measured"
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,16 @@ def read(path: str | os.PathLike[str]) -> Results:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"{os.fspath(path)}: cannot read the lab's results: {reason}") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise ConfigError(
-            f'{os.fspath(path)}: must be what `mandeldask lab report` wrote, with "format": "{FORMAT}"; '
-            "measure again with `mandeldask lab report OUT.html`"
-        )
+        raise not_ours(path, f'it has no "format": "{FORMAT}"')
     return found
+
+
+def not_ours(path: str | os.PathLike[str], why: str) -> ConfigError:
+    """What is said of a file that holds no results of ours."""
+    return ConfigError(
+        f"{os.fspath(path)}: must be what `mandeldask lab report` wrote, and {why}; "
+        "measure again with `mandeldask lab report OUT.html`"
+    )
 
 
 # Tables: a heading, and rows of text
@@ -249,7 +255,7 @@ SECTIONS: dict[str, Callable[[Results], Table]] = {
 
 def markdown(found: Results) -> str:
     """All tables, under a heading each."""
-    parts = ["# Parallel NumPy, measured", f"{found['made']}, mandeldask {found['mandeldask']}."]
+    parts = [HEADING, f"{found['made']}, mandeldask {found['mandeldask']}."]
     for title, table in SECTIONS.items():
         parts += [f"## {title}", as_markdown(*table(found))]
         if title == "Strategies":

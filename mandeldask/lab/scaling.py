@@ -15,10 +15,9 @@ from typing import Any
 from distributed import Client, wait
 
 from mandeldask.lab.timing import Call, Run, Spread, Tell, in_turns, ratio
-from mandeldask.lab.workload import Part, Workload, compute_part, cut, lesson_view, seahorse_view
+from mandeldask.lab.workload import BLOCKS_A_WORKER, Part, Workload, compute_part, cut, lesson_view, seahorse_view
 
 LESSON_WORKERS = 4  # that the lesson runs with
-BLOCKS_A_SIDE = 4
 
 
 @dataclass(frozen=True)
@@ -104,16 +103,16 @@ def _curves(
     workers = list(client.scheduler_info(n_workers=-1)["workers"])
     curves = []
     for kernel in kernels:
-        side = sizes.work(kernel).view.shape[1]
         calls: dict[str, Call] = {}
         with ExitStack() as stack:
             for n in counts:
                 work = sizes.work(kernel, rows(n))
                 pool = stack.enter_context(ThreadPoolExecutor(n))
-                calls[f"threads {n}"] = partial(work.in_pool, pool, BLOCKS_A_SIDE * n)
-                # the same blocks a worker for every n: the rest of the cluster stands idle
-                block = -(-side // BLOCKS_A_SIDE)
-                calls[f"Dask workers {n}"] = partial(work.through_dask, block, scheduler=client, workers=workers[:n])
+                calls[f"threads {n}"] = partial(work.in_pool, pool, BLOCKS_A_WORKER * n)
+                some = workers[:n]  # the rest of the cluster stands idle
+                calls[f"Dask workers {n}"] = partial(
+                    work.through_dask, work.block_side(n), scheduler=client, workers=some
+                )
             runs = in_turns(calls, sizes.turns, at_least=0, tell=_under(f"{title}, {kernel}", tell))
         for how in ("threads", "Dask workers"):
             first = runs[f"{how} {counts[0]}"]

@@ -19,10 +19,8 @@ from mandeldask.kernels import choose
 from mandeldask.lab import lesson
 from mandeldask.lab.pools import spawned
 from mandeldask.lab.timing import Call, Run, Spread, Tell, in_turns, ratio
-from mandeldask.lab.workload import Escapes, Workload, lesson_view, local_workers
+from mandeldask.lab.workload import BLOCKS_A_WORKER, Escapes, Workload, lesson_view, local_workers
 
-BLOCKS_A_SIDE = 4  # the Dask strategies cut the field in 4 x 4 blocks
-BANDS_A_WORKER = 4  # threads get four bands of rows each, so that none waits long for the last
 SAMPLE_SECONDS = 0.005  # between two looks at the memory
 
 
@@ -44,7 +42,7 @@ class Problem:
 
     @property
     def block(self) -> int:
-        return -(-self.side // BLOCKS_A_SIDE)
+        return self.work("numpy").block_side(self.workers)
 
 
 Compute = Callable[[], Escapes]
@@ -112,7 +110,7 @@ def _threads(kernel: str) -> Callable[[Problem], Opened]:
     def opened(p: Problem) -> Iterator[Compute]:
         choose(kernel)
         with ThreadPoolExecutor(p.workers) as pool:
-            yield lambda: p.work(kernel).in_pool(pool, BANDS_A_WORKER * p.workers)
+            yield lambda: p.work(kernel).in_pool(pool, BLOCKS_A_WORKER * p.workers)
 
     return opened
 

@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isqrt
 
 import numpy as np
 from distributed import Client
@@ -21,6 +22,8 @@ from mandeldask.view import Range, View
 
 Escapes = NDArray[np.int32]
 Part = tuple[Range, Range]  # rows and columns of a block, global indices
+BLOCKS_A_SIDE = 4  # in columns, at least
+BLOCKS_A_WORKER = 4  # at least, so that none waits long for the last
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ class Workload:
         """In the calling thread, as one block."""
         rows, columns = self.view.shape
         return compute_part(self, ((0, rows), (0, columns)))
+
+    def block_side(self, workers: int) -> int:
+        """The side of Dask's blocks: a quarter of the columns, less where that leaves a worker fewer than four."""
+        rows, columns = self.view.shape
+        return max(1, min(-(-columns // BLOCKS_A_SIDE), isqrt(rows * columns // (BLOCKS_A_WORKER * workers))))
 
     def in_pool(self, pool: Executor, parts: int) -> Escapes:
         """Bands of rows, in the threads of `pool`."""
