@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -153,8 +153,10 @@ class Broadcast:
         now = time.monotonic()
         if not self._page and now >= self._asked + ASK_SECONDS:
             self._asked = now
-            with suppress(Exception):  # a scheduler that lacks mandeldask has no page
+            try:
                 self._page = bool(self.client.run_on_scheduler(_is_shown))
+            except Exception:  # a scheduler that lacks mandeldask will have no page
+                self._asked = math.inf
         return self._page
 
     def _look_back(self, earlier: Iterator[np.void]) -> None:
