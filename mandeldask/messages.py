@@ -1,6 +1,7 @@
 """What a run tells its scheduler, where the dashboard listens: plain values, self-contained, checked on arrival.
 
-A message names its job and describes it in full, so that one that is lost, late or delivered twice does no harm.
+A message names its job and describes it in full, so that one that is late or delivered twice does no harm, and one
+that is lost costs its own news alone: its tiles are shown as waiting until another run tells of them.
 It needs no package but NumPy and pydantic: the scheduler reads it.
 """
 
@@ -34,9 +35,7 @@ TILE = np.dtype(
         ("iterations", "<i8"),
         ("minimum", "<i4"),
         ("maximum", "<i4"),
-        ("not_escaped", "<i8"),
         ("worker", "<i4"),  # index in the message's workers; -1 where it is not known
-        ("finished", "<f8"),  # Unix time; 0 where it is not known
     ]
 )
 
@@ -122,7 +121,7 @@ class Job(_Part):
     name: Name
     run: Name  # another for each run of the job
     kernel: Name
-    started: Number  # Unix time
+    started: Annotated[float, Field(ge=0, lt=2**32)]  # Unix time
     shape: tuple[Positive, Positive]
     tile: tuple[Positive, Positive]
     max_iter: Positive
@@ -188,7 +187,7 @@ class Message(_Part):
         table = self.table
         within = (table["row"] >= 0) & (table["row"] < rows) & (table["column"] >= 0) & (table["column"] < columns)
         known = (table["worker"] >= -1) & (table["worker"] < len(self.workers))
-        finite = np.isfinite(table["seconds"]) & np.isfinite(table["finished"]) & (table["seconds"] >= 0)
+        finite = np.isfinite(table["seconds"]) & (table["seconds"] >= 0)
         if not (within & known & finite & (table["iterations"] >= 0)).all():
             raise ValueError("a tile outside the grid, of an unknown worker, or with impossible figures")
         if self.thumbnails and len(self.thumbnails) != sum(self._thumbnail_sizes()):

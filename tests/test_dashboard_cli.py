@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from urllib.request import urlopen
 
+import psutil
 import pytest
 from services import ENV, Processes, free_port, poll
 
@@ -65,7 +67,7 @@ def test_a_run_elsewhere_on_this_machine_is_found_and_kept_until_enter(tmp_path)
             "tunnel": None,
             "link_through_tunnel": None,
         }
-        poll((tmp_path / "lesson.zarr/0/zarr.json").exists, "the store")
+        poll((tmp_path / "report.html").exists, "the report, which does not wait for Enter")
     finally:
         out, err = kept.communicate("\n", timeout=120)
     assert kept.returncode == 0, err
@@ -75,6 +77,38 @@ def test_a_run_elsewhere_on_this_machine_is_found_and_kept_until_enter(tmp_path)
     report = (tmp_path / "report.html").read_text()
     assert "Task Stream" in report
     assert "cdn.bokeh.org" not in report.replace("https://cdn.bokeh.org/bokeh/release/bokeh-icons", "")
+
+
+def test_a_submitted_job_is_found_while_its_cluster_lives(tmp_path):
+    code, out, err = call("submit", LESSON, *SMALL[:-1], "--json", cwd=tmp_path)
+    assert code == 0, err
+    (run,) = running()
+    keeper = psutil.Process(run.pid)
+    try:
+        assert "mandeldask.job.keeper" in " ".join(keeper.cmdline())
+        assert (run.link, run.store) == (json.loads(out)["dashboard"], str(tmp_path / "lesson.zarr"))
+        code, out, err = call("dashboard", cwd=tmp_path)
+        assert (code, err) == (0, "")
+        assert out.splitlines()[0] == f"  dashboard  {run.link}"
+    finally:
+        keeper.terminate()
+        psutil.wait_procs([keeper], timeout=30)
+    assert running() == []
+
+
+def test_a_run_that_is_interrupted_says_that_there_is_no_report(tmp_path):
+    slow = ["--set", "max_iter=1000000", "--set", "kernel=numpy", "--report", "report.html"]
+    process = start("run", LESSON, *SMALL, *slow, cwd=tmp_path)
+    try:
+        (run,) = poll(running, "the run")
+        poll(lambda: not answer(run.link), "the page")
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "no report: the run did not come to its end" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_a_remote_scheduler_is_given_the_page(dask, tmp_path):

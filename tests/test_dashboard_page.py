@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import subprocess
 import sys
 import threading
 from functools import partial
+from types import SimpleNamespace
 
 import faults
 import numpy as np
@@ -19,8 +21,9 @@ import mandeldask as md
 from mandeldask import cluster as clusters
 from mandeldask import dashboard
 from mandeldask.config import LocalCluster
+from mandeldask.dashboard.page import Page
 from mandeldask.image import palette_index
-from mandeldask.messages import Grid
+from mandeldask.messages import TILE, TOPIC, Grid
 from mandeldask.store import open_store
 
 FIELD = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [900, 1100]}, "max_iter": 200, "tile": [150, 200]}
@@ -115,6 +118,44 @@ def test_the_navigation_bar_links_the_page_and_the_page_waits_for_a_job(client, 
     status.tab.get_by_role("link", name="Mandeldask").click()
     status.tab.wait_for_url("**/mandeldask")
     status.tab.close()
+    visit(dashboard.link(client)).has("heading", "No job has been heard of yet")
+
+
+def heard(*jobs):
+    """A page of a scheduler that was told of one tile of each job, a name and its worker."""
+    plugin = dashboard.Plugin()
+    for k, (name, worker) in enumerate(jobs):
+        table = np.array([(0, 0, 0.1, 100 * 120, 1, 1, 0)], TILE)
+        job = {"id": f"{k:08x}", "name": name, "run": "r", "kernel": "numpy", "started": k, "shape": (100, 120)}
+        job |= {"tile": (100, 120), "max_iter": 50, "x": (0.0, 1.0), "y": (0.0, 1.0)}
+        plugin.log_event(TOPIC, {"version": 1, "job": job, "tiles": table.tobytes(), "workers": (worker,)})
+    page = Page(SimpleNamespace(plugins={"mandeldask": plugin}, workers={}))
+    page.update()
+    return page, plugin.board.jobs
+
+
+def test_hovering_names_the_workers_of_the_job_that_is_shown():
+    page, jobs = heard(("first", "tcp://a:1"), ("second", "tcp://b:1"))
+    assert page.worker_hover.args == {"names": ["tcp://b:1"]}
+    page.choice.value = next(iter(jobs))
+    page.update()
+    assert "first" in page.divs["heading"].text
+    assert page.worker_hover.args == {"names": ["tcp://a:1"]}
+
+
+def test_a_job_that_cannot_be_shown_leaves_the_others_alone(caplog):
+    page, jobs = heard(("first", "tcp://a:1"), ("second", "tcp://b:1"))
+    broken, good = jobs.values()
+    broken.scale = "no scale"
+    with caplog.at_level(logging.ERROR):  # a local cluster silences handlers
+        page.choice.value = broken.job.id
+        for _ in range(3):
+            page.update()
+    assert "This job cannot be shown" in page.divs["heading"].text
+    assert len([r for r in caplog.records if r.message == "a job cannot be shown"]) == 1
+    page.choice.value = good.job.id
+    page.update()
+    assert "second" in page.divs["heading"].text
 
 
 def test_a_job_is_seen_from_its_first_tile_to_the_picture_of_the_store(client, visit, tmp_path, kernel):

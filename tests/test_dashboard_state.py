@@ -51,17 +51,21 @@ class Scheduler:
 
     def __init__(self):
         self.messages = []
+        self.plugins = {}
 
     def log_event(self, topic, message):
         assert topic == TOPIC
         self.messages.append(loads(dumps(message)))
+
+    def run_on_scheduler(self, function):
+        return function(dask_scheduler=self)
 
 
 def told(events, done=None, identity="a" * 32, error=None, name=None):
     """The messages of a run in which these events happened."""
     done = np.zeros(DESCRIPTION.tiles, bool) if done is None else done
     means = {(i, j): FIELD[slice(i * 130, i * 130 + 130), slice(j * 170, j * 170 + 170)] for i, j in TILES}
-    columns = {name: np.zeros(DESCRIPTION.tiles) for name in ("seconds", "minimum", "maximum", "not_escaped")}
+    columns = {name: np.zeros(DESCRIPTION.tiles) for name in ("seconds", "minimum", "maximum")}
     columns["iterations"] = np.array([[means[i, j].sum() for j in range(COLUMNS)] for i in range(ROWS)])
     store = Store("/tmp/a.zarr", identity, DESCRIPTION)
     scheduler = Scheduler()
@@ -139,12 +143,40 @@ def test_what_earlier_runs_have_done_is_read_from_the_store_in_the_meantime(tmp_
     columns = store.read_tiles() | {"iterations": np.full(DESCRIPTION.tiles, 130 * 170 * 7)}
     plan = Plan(store, "numba", Size(1, 1, 2**30), len(TILES), 0, 1, True)
     scheduler = Scheduler()
+    scheduler.plugins[TOPIC] = Plugin()
     with Broadcast(scheduler, plan, columns, np.ones(DESCRIPTION.tiles, bool)):
         poll(lambda: sum(len(m.get("tiles", b"")) for m in scheduler.messages) == (2 * len(TILES) - 1) * TILE.itemsize)
     job = only(board(scheduler.messages))
     expected = FIELD[:: GRID.stride, :: GRID.stride].copy()
     expected[GRID.cells((0, 0))] = 7  # the mean of a tile that cannot be read
     assert np.array_equal(job.preview, expected)
+    assert (job.minimum[2, 3], job.maximum[2, 3]) == (FIELD[260:390, 510:680].min(), FIELD[260:390, 510:680].max())
+    assert job.mean[2, 3] == pytest.approx(FIELD[260:390, 510:680].mean()), "the store's table had no figures"
+    assert job.minimum[0, 0] == 0
+    assert "<th>escape times</th><td>not known</td>" in panel.tile_facts(job, (0, 0), [])
+    assert "not known" not in panel.tile_facts(only(board(WHOLE)), (0, 0), [])
+
+
+def test_the_store_is_not_read_for_a_page_that_is_not_there(monkeypatch):
+    monkeypatch.setattr("mandeldask.job.broadcast.ASK_SECONDS", 0)
+    scheduler = Scheduler()
+    asked = []
+    monkeypatch.setattr(Store, "read", lambda store, tile: asked.append(tile))
+    scheduler.plugins[TOPIC] = Plugin()
+    scheduler.plugins[TOPIC].problem = "no Bokeh"
+    looks = []
+
+    def run_on_scheduler(function):
+        looks.append(function(dask_scheduler=scheduler))
+        return looks[-1]
+
+    scheduler.run_on_scheduler = run_on_scheduler
+    done = np.ones(DESCRIPTION.tiles, bool)
+    plan = Plan(Store("/tmp/a.zarr", "a", DESCRIPTION), "numba", Size(1, 1, 2**30), len(TILES), 0, 1, True)
+    columns = {n: np.ones(done.shape) for n in ("seconds", "iterations", "minimum", "maximum")}
+    with Broadcast(scheduler, plan, columns, done):
+        poll(lambda: len(looks) >= 2, "two looks for a page")
+    assert (set(looks), asked) == ({False}, [])
 
 
 def test_failures_are_told_until_their_tile_is_done():
@@ -157,6 +189,29 @@ def test_failures_are_told_until_their_tile_is_done():
     assert set(job.failures) == {(1, 2)}
     late = only(board([*told([TileDone(record((0, 0)))]), *told([failures[0]])]))
     assert (late.state[0, 0], late.failures) == (DONE, {})
+
+
+def test_of_two_runs_the_one_heard_of_last_is_the_newer_whatever_their_clocks_say():
+    failures = [TileFailed((0, 0), 3, "ValueError: no", True), TileFailed((1, 2), 1, "ValueError: no", False)]
+    first = told(failures, error=KeyboardInterrupt())
+    second = told([TileDone(record((3, 3))), PACE])
+    second = [message | {"job": message["job"] | {"started": 1.0}} for message in second]  # a clock that is behind
+    state = board([*first, *second])
+    job = only(state)
+    assert (job.job.run, job.ended) == (second[0]["job"]["run"], "done")
+    assert (job.state[0, 0], job.state[1, 2], job.failures) == (WAITING, WAITING, {}), "it tries them again"
+    for late in first:
+        state.take(read(late))
+    assert (job.job.run, job.ended) == (second[0]["job"]["run"], "done")
+    assert (job.state[0, 0], job.pace.done, job.failures) == (WAITING, len(TILES), {})
+
+
+def test_the_job_whose_latest_run_was_heard_of_last_is_at_the_end():
+    a, b, again = told([]), told([], identity="b" * 32), told([])
+    ids = [messages[0]["job"]["id"] for messages in (a, b)]
+    state = board([*a, *b, *a])
+    assert list(state.jobs) == ids
+    assert list(board([*a, *b, *again]).jobs) == ids[::-1]
 
 
 def test_a_driver_that_falls_silent_is_said_to_be_so(monkeypatch):
@@ -183,6 +238,7 @@ BAD = {
     "too many tiles": GOOD | {"job": GOOD["job"] | {"shape": (2**31 - 1, 2**31 - 1), "tile": (1, 1)}},
     "no tile at all": GOOD | {"job": GOOD["job"] | {"tile": (0, 1)}},
     "not a number": GOOD | {"job": GOOD["job"] | {"started": float("nan")}},
+    "a time no calendar has": GOOD | {"job": GOOD["job"] | {"started": 1e300}},
     "tiles cut off": GOOD | {"tiles": GOOD["tiles"][:-1]},
     "tiles outside": GOOD | {"tiles": b"\xff" * len(GOOD["tiles"])},
     "thumbnails too short": GOOD | {"thumbnails": GOOD["thumbnails"][1:]},
@@ -312,7 +368,7 @@ def test_what_goes_wrong_with_sending_costs_a_broadcast_one_warning(caplog):
 
     done = np.zeros(DESCRIPTION.tiles, bool)
     plan = Plan(Store("/tmp/a.zarr", "a", DESCRIPTION), "numba", Size(1, 1, 2**30), 0, 40, 1, False)
-    columns = {n: np.zeros(done.shape) for n in ("seconds", "iterations", "minimum", "maximum", "not_escaped")}
+    columns = {n: np.zeros(done.shape) for n in ("seconds", "iterations", "minimum", "maximum")}
     with Broadcast(Failing(), plan, columns, done) as broadcast:
         broadcast(TileDone(record((0, 0))))
     assert len(caplog.records) == 1

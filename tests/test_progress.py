@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+from dataclasses import replace
 from fcntl import ioctl
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from rich.console import Console
 
 import mandeldask as md
 from mandeldask.image import palette, palette_index
-from mandeldask.job.events import Progress, TileDone, TileFailed
+from mandeldask.job.events import Plan, Progress, TileDone, TileFailed
 from mandeldask.kernels import KERNELS
 from mandeldask.messages import Grid, thumbnail
 from mandeldask.progress import Screen
@@ -113,6 +114,20 @@ def test_what_comes_from_outside_is_shown_as_it_is():
     said = console.file.getvalue()
     assert "tile 1,2, attempt 3, given up: ValueError: [red]not[/red] [link=x]" in said
     assert "\x1b" not in said
+
+
+def test_the_load_of_a_worker_is_a_share_of_all_its_threads(client, tmp_path, monkeypatch):
+    console = Console(file=io.StringIO(), width=100)
+    screen = Screen(console)
+    plans = []
+    md.run(CONFIG, tmp_path / "a.zarr", client=client, tell=lambda e: plans.append(e) if type(e) is Plan else None)
+    screen(replace(plans[0], cluster=replace(plans[0].cluster, threads_per_worker=4)))
+    for tile in TILES[:8]:
+        screen(TileDone(replace(record(tile), seconds=1.0, worker="tcp://[red]:1")))
+    monkeypatch.setattr(time, "time", lambda: 1.0 + 4)  # the first task began at 1
+    console.print(screen._load())
+    assert "[red]:1" in console.file.getvalue()
+    assert "50% in the kernel" in console.file.getvalue()
 
 
 def test_the_state_tells_rate_and_time_left(client, tmp_path):

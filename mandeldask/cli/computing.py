@@ -124,7 +124,7 @@ def _compute(
     picture: str | None = None
     store = link = ""
 
-    with signals_end_in_order(), screen or nullcontext(), ExitStack() as looking:
+    with signals_end_in_order(), screen or nullcontext(), ExitStack() as looking, ExitStack() as recorded:
 
         def tell(event: Event) -> None:
             nonlocal picture, store, link
@@ -138,10 +138,11 @@ def _compute(
                 if link:
                     looking.enter_context(announced(link, store))
                 if report:
-                    looking.enter_context(dashboards.report(report))
+                    recorded.enter_context(dashboards.report(report))
             if screen:
                 screen(event)
             if isinstance(event, Summary):
+                recorded.close()
                 _end(event, picture, screen, as_json)
                 if keep_dashboard and link:
                     dashboards.keep(link)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import webbrowser
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mandeldask.job import Started
 
 USUAL = "http://127.0.0.1:8787"
-NAME_ONE = "name the scheduler, --cluster tcp://HOST:PORT, or start a run: it prints the link first thing"
+NAME_ONE = "name the scheduler, --cluster tcp://HOST:PORT, or start a run: it prints the link before its first tile"
 
 
 @click.command()
@@ -109,6 +110,15 @@ def with_page(event: Started) -> Started:
     return replace(event, dashboard=page.link(event.client))
 
 
+def announce(event: Started, store: str) -> None:
+    """Let `mandeldask dashboard` find a submitted job whose scheduler is on this machine, while the scheduler lives."""
+    from mandeldask.dashboard.found import announce
+
+    with suppress(Exception):  # a convenience; the link is printed all the same
+        if event.dashboard and event.client.run_on_scheduler(socket.gethostname) == socket.gethostname():
+            announce(event.dashboard, store, event.client.run_on_scheduler(os.getpid))
+
+
 def check_report(path: str | None) -> None:
     """ConfigError where no performance report can be written."""
     if path is None:
@@ -127,12 +137,25 @@ def report(path: str) -> Iterator[None]:
     from distributed import performance_report
 
     recording = performance_report(filename=path, mode="inline")  # to be read without a network
-    recording.__enter__()
-    yield
+    try:
+        recording.__enter__()
+    except Exception as error:
+        _no_report(error)
+        yield
+        return
+    try:
+        yield
+    except BaseException:  # the cluster, which knows what there is to report, is gone with the run
+        _no_report("the run did not come to its end")
+        raise
     try:
         recording.__exit__(None, None, None)
     except Exception as error:  # the run is done all the same
-        click.echo(f"mandeldask: no report: {error}", err=True)
+        _no_report(error)
+
+
+def _no_report(why: object) -> None:
+    click.echo(f"mandeldask: no report: {why}", err=True)
 
 
 def keep(link: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mandeldask.cli.dashboard import with_page
+from mandeldask.cli.dashboard import announce, with_page
 from mandeldask.cli.options import cluster_option, description_options
 from mandeldask.errors import ConfigError
 from mandeldask.words import count, duration, plain, shown
@@ -44,12 +44,16 @@ def submit(
 
     ctx.obj["json"] = as_json
     with Screen() as screen:
-        link = ""
+        link = store = ""
 
         def tell(event: job.Event) -> None:
-            nonlocal link
+            nonlocal link, store
+            if isinstance(event, job.Plan):
+                store = event.store.path
             if isinstance(event, job.Started):
-                link = with_page(event).dashboard
+                event = with_page(event)
+                link = event.dashboard
+                announce(event, store)
             elif not (quiet or as_json):
                 screen(event)
 

@@ -1,4 +1,4 @@
-"""Where the dashboards of this user's runs on this machine are: a small file for each run, gone when it is."""
+"""Where the dashboards of this user's runs on this machine are: a small file for each process, gone when it is."""
 
 from __future__ import annotations
 
@@ -28,18 +28,24 @@ class Running:
 @contextmanager
 def announced(link: str, store: str) -> Iterator[None]:
     """Let `running` find this process's dashboard until the context ends. Costs nothing where it cannot be written."""
-    pid = os.getpid()
-    path = _folder() / f"{pid}.json"
-    run = Running(link, store, pid, psutil.Process().create_time(), time.time())
-    with suppress(OSError):
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        if _is_ours(path.parent):
-            path.write_text(json.dumps(asdict(run)))
+    announce(link, store, os.getpid())
     try:
         yield
     finally:
         with suppress(OSError):
-            path.unlink(missing_ok=True)
+            _file(os.getpid()).unlink(missing_ok=True)
+
+
+def announce(link: str, store: str, pid: int) -> None:
+    """Let `running` find the dashboard of a process while it lives."""
+    path = _file(pid)
+    part = path.with_suffix(f".{os.getpid()}.part")  # whoever looks in the meantime finds the whole file or none
+    with suppress(OSError, psutil.Error):
+        run = Running(link, store, pid, psutil.Process(pid).create_time(), time.time())
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if _is_ours(path.parent):
+            part.write_text(json.dumps(asdict(run)))
+            os.replace(part, path)
 
 
 def running() -> list[Running]:
@@ -63,6 +69,10 @@ def running() -> list[Running]:
 def _folder() -> Path:
     base = os.environ.get("XDG_RUNTIME_DIR")
     return Path(base, "mandeldask") if base else Path(tempfile.gettempdir(), f"mandeldask-{os.getuid()}")
+
+
+def _file(pid: int) -> Path:
+    return _folder() / f"{pid}.json"
 
 
 def _is_ours(folder: Path) -> bool:

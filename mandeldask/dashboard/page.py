@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -52,6 +53,7 @@ WAITING_TEXT = (
     "one on this cluster.</div>"
 )
 FACTS = ("state", "seconds", "mean", "minimum", "maximum", "worker")
+logger = logging.getLogger(__name__)
 STATE_NAMES = ["waiting", "failed, to be tried again", "failed", "done"]
 
 
@@ -99,7 +101,7 @@ class Page:
             column(*side, name="side", sizing_mode="stretch_width"),
         ]
         self.job: JobState | None = None
-        self.run = ""
+        self.run = self.broken = ""
         self.shown_view = ""
         self.shown_stamp = -1
         self.shown_scale: object = None
@@ -252,10 +254,19 @@ class Page:
         options = [(LATEST, "the latest"), *((key, _label(job)) for key, job in reversed(jobs.items()))]
         if self.choice.options != options:
             self.choice.options = options
-        job = jobs.get(self.choice.value) or max(jobs.values(), key=lambda j: j.job.started, default=None)
+        job = jobs.get(self.choice.value) or next(reversed(jobs.values()), None)
         if job is None:
             _set(self.divs["heading"], WAITING_TEXT)
             return
+        try:
+            self._show(job)
+        except Exception as error:  # the others are to be seen all the same
+            if self.broken != job.job.id:
+                self.broken = job.job.id
+                logger.exception("a job cannot be shown")
+            _set(self.divs["heading"], f'<div class="empty">This job cannot be shown: {panel.text(repr(error))}</div>')
+
+    def _show(self, job: JobState) -> None:
         if job is not self.job:
             self._open(job)
         view = VIEWS[self.view.active or 0]
@@ -300,7 +311,7 @@ class Page:
                 {name: [(at, np.atleast_1d(getattr(job, name)[tile])) for at, tile in here] for name in FACTS}
             )
         self.shown_scale = scale
-        if len(self.worker_hover.args["names"]) != len(job.workers):
+        if self.worker_hover.args["names"] != job.workers:
             self.worker_hover.args = {"names": list(job.workers)}
         self._draw_marks(job, view)
 

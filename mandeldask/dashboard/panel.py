@@ -18,6 +18,7 @@ MAX_ROWS = 40  # of workers
 MAX_ERRORS = 20
 SHORT_OF_MEMORY = 0.7  # of the limit: Dask spills from here on
 FLYING = DONE + 1  # on a worker
+NOT_KNOWN = "not known"  # where a driver was killed before it wrote them down
 SIGNS = {WAITING: "╱", AGAIN: "↻", FAILED: "✕", DONE: "■", FLYING: "▭"}
 
 
@@ -189,8 +190,13 @@ def tile_facts(job: JobState, tile: tuple[int, int], flights: Iterable[Flight]) 
         k = int(job.worker[tile])
         facts += [
             ("worker", job.workers[k] if k >= 0 else "of an earlier run"),
-            ("kernel", duration(float(job.seconds[tile]))),
-            ("escape times", f"{job.minimum[tile]} to {job.maximum[tile]}, mean {job.mean[tile]:.6g}"),
+            ("kernel", duration(float(job.seconds[tile])) if job.seconds[tile] else NOT_KNOWN),
+            (
+                "escape times",
+                f"{job.minimum[tile]} to {job.maximum[tile]}, mean {job.mean[tile]:.6g}"
+                if job.minimum[tile]
+                else NOT_KNOWN,
+            ),
         ]
     if tile in job.failures:
         facts.append(("error", job.failures[tile].error))

@@ -1,11 +1,13 @@
 """What the scheduler knows of the jobs it was told of: arrays over their tiles, filled by messages in any order.
 
-All that is shown is counted from these arrays, so a message twice, late or after a resume does no harm.
+All that is shown is counted from these arrays, so a message twice, late or after a resume does no harm. What happened
+first is told by what arrived first: clocks of drivers differ.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +22,7 @@ WAITING, AGAIN, FAILED, DONE = range(4)  # AGAIN: failed, and to be tried again
 MAX_JOBS = 20  # shown; the oldest are forgotten
 MAX_WORKERS = 10_000
 MAX_FAILURES = 1000  # with their errors, of a job
+MAX_RUNS = 100  # of a job that are known to be over
 MAX_POINTS = 600  # of the rate over time; then every second one is dropped
 SCALE_SAMPLES = 2**15  # that the colours are laid out for
 SCALE_GROWTH = 1.25  # tiles done since, before they are laid out anew
@@ -42,6 +45,7 @@ class JobState:
         self.stamps = np.zeros(shape, np.int64)  # when a tile changed last
         self.preview = np.zeros(self.grid.preview, np.int32)  # escape times; 0 where not known
         self.failures: dict[Tile, Failure] = {}
+        self.replaced: deque[str] = deque(maxlen=MAX_RUNS)  # runs that another has followed
         self.workers: list[str] = []
         self.pace: Pace | None = None
         self.points: list[tuple[float, float]] = []  # seconds since the start, iterations a second
@@ -57,10 +61,10 @@ class JobState:
         self.heard = time.monotonic()
         self.stamp += 1
         if message.job.run != self.job.run:
-            if message.job.started < self.job.started:  # late, of a run that another has followed
-                message = message.model_copy(update={"pace": None, "ended": ""})
+            if message.job.run in self.replaced:  # late
+                message = message.model_copy(update={"pace": None, "ended": "", "failures": ()})
             else:
-                self.job, self.ended, self.pace, self.points = message.job, "", None, []
+                self._follow(message.job)
         self._take_tiles(message)
         for failure in message.failures:
             self._take_failure(failure)
@@ -68,6 +72,14 @@ class JobState:
             self._take_pace(message.pace)
         self.ended = message.ended or self.ended
         self._lay_out_colours()
+
+    def _follow(self, job: Job) -> None:
+        """Another run of the job: it tries again what failed."""
+        self.replaced.append(self.job.run)
+        self.job, self.ended, self.pace, self.points = job, "", None, []
+        failed = (self.state == FAILED) | (self.state == AGAIN)
+        self.state[failed], self.stamps[failed] = WAITING, self.stamp
+        self.failures.clear()
 
     def _take_tiles(self, message: Message) -> None:
         table = message.table
@@ -155,7 +167,7 @@ class JobState:
 
 
 class Board:
-    """The jobs, the one heard of last at the end."""
+    """The jobs, the one whose latest run was heard of last at the end."""
 
     def __init__(self, warn: Callable[[str], Any]) -> None:
         self.jobs: dict[str, JobState] = {}
@@ -168,7 +180,10 @@ class Board:
         if job is None or (job.grid, job.job.max_iter) != (message.job.grid, message.job.max_iter):
             self._make_room(message.job)
             job = self.jobs[message.job.id] = JobState(message.job)
+        run = job.job.run
         job.take(message)
+        if job.job.run != run:
+            self.jobs[job.job.id] = self.jobs.pop(job.job.id)
 
     def refuse(self, why: str) -> None:
         """Tell of a message that is not one, once."""

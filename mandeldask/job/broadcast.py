@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 import uuid
@@ -11,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from distributed import Client
+from distributed import Client, Scheduler
 from numpy.typing import NDArray
 
 from mandeldask.errors import StoreError
@@ -28,10 +29,11 @@ from mandeldask.messages import (
     job_id,
     thumbnail,
 )
-from mandeldask.tile import Record
+from mandeldask.tile import Record, statistics
 
 BATCH_SECONDS = 0.4  # a finished tile shows within a second: this, and as much again until the page looks
 HEARTBEAT_SECONDS = 5.0  # a word all the same, where nothing happens
+ASK_SECONDS = 1.0  # between two looks whether there is a page, until there is
 LOOK_BACK_SECONDS = 0.1  # of each batch: reading takes from the driver's time
 CLOSE_SECONDS = 5.0  # at most, for what is left when the run ends
 logger = logging.getLogger(__name__)
@@ -87,7 +89,8 @@ class Broadcast:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_sending, name="broadcast", daemon=True)
-        self._sent = 0.0
+        self._sent = self._asked = 0.0
+        self._page = False
         self._silent = done.size > MAX_TILES  # the dashboard would refuse it
 
     def __enter__(self) -> Broadcast:
@@ -122,9 +125,11 @@ class Broadcast:
             for part in self._before:
                 self._send(tiles=part.tobytes())
             earlier = (row for part in self._before for row in part)
+            resumed = any(map(len, self._before))
             while not self._stop.wait(BATCH_SECONDS):
                 self._send_batch()
-                self._look_back(earlier)
+                if resumed and self._has_page():
+                    self._look_back(earlier)
             self._send_batch(self._ended)
         except Exception as error:
             self._silent = True
@@ -143,6 +148,17 @@ class Broadcast:
         if failures or pace or ended or time.monotonic() >= self._sent + HEARTBEAT_SECONDS:
             self._send(**news, ended=ended)
 
+    def _has_page(self) -> bool:
+        """Whether there is a page to read the store for: it may come after the run has begun."""
+        now = time.monotonic()
+        if not self._page and now >= self._asked + ASK_SECONDS:
+            self._asked = now
+            try:
+                self._page = bool(self.client.run_on_scheduler(_is_shown))
+            except Exception:  # a scheduler that lacks mandeldask will have no page
+                self._asked = math.inf
+        return self._page
+
     def _look_back(self, earlier: Iterator[np.void]) -> None:
         """Read thumbnails of tiles that were done before, for a moment: they are in their mean colour until then."""
         d = self.store.description
@@ -154,6 +170,8 @@ class Broadcast:
                 samples = self.store.read(tile)
             except (OSError, StoreError):  # a damaged tile stays as it is
                 continue
+            if not row["minimum"]:  # a driver that was killed took the figures with it
+                row["iterations"], row["minimum"], row["maximum"], _ = statistics(samples, d.max_iter)
             rows.append(row)
             small.append(thumbnail(samples, grid, tile, d.max_iter))
             size += len(small[-1])
@@ -165,6 +183,12 @@ class Broadcast:
         self.client.log_event(TOPIC, {"version": VERSION, "job": self.job, **news})
 
 
+def _is_shown(dask_scheduler: Scheduler | None = None) -> bool:
+    """On the scheduler: whether the plugin of `mandeldask.dashboard` is there, and has a page."""
+    plugin = dask_scheduler.plugins.get(TOPIC) if dask_scheduler else None
+    return plugin is not None and not plugin.problem
+
+
 def _before(columns: Mapping[str, NDArray[Any]], done: NDArray[np.bool_]) -> Iterator[NDArray[np.void]]:
     """Tables of what is known of the tiles that were done before; one that is empty where there are none."""
     tiles = np.argwhere(done)
@@ -172,7 +196,7 @@ def _before(columns: Mapping[str, NDArray[Any]], done: NDArray[np.bool_]) -> Ite
         part = tiles[start : start + MAX_BATCH]
         table = np.zeros(len(part), TILE)
         table["row"], table["column"] = part.T
-        for name in ("seconds", "iterations", "minimum", "maximum", "not_escaped"):
+        for name in ("seconds", "iterations", "minimum", "maximum"):
             table[name] = columns[name][*part.T]
         table["worker"] = -1
         yield table
@@ -196,11 +220,7 @@ def _batches(records: list[Record]) -> Iterator[list[Record]]:
 def _packed(records: list[Record]) -> dict[str, Any]:
     workers = {name: k for k, name in enumerate(dict.fromkeys(r.worker for r in records))}
     table = np.array(
-        [
-            (*r.tile, r.seconds, r.iterations, r.minimum, r.maximum, r.not_escaped, workers[r.worker], r.finished)
-            for r in records
-        ],
-        TILE,
+        [(*r.tile, r.seconds, r.iterations, r.minimum, r.maximum, workers[r.worker]) for r in records], TILE
     )
     return {
         "tiles": table.tobytes(),

@@ -194,6 +194,7 @@ class Screen:
 
     def _load(self) -> RenderableType:
         """By worker: tiles, and the share of its time in the kernel."""
+        assert self.plan is not None
         table = Table.grid(padding=(0, 1))
         elapsed = max(1e-3, time.time() - self.first)
         most = max(self.tiles.values(), default=1)
@@ -201,9 +202,10 @@ class Screen:
             if k == MAX_WORKERS:
                 table.add_row("", f"and {len(self.tiles) - k} more")
                 break
-            busy = min(1.0, self.seconds[worker] / elapsed)
+            busy = min(1.0, self.seconds[worker] / elapsed / self.plan.cluster.threads_per_worker)
             bar = ProgressBar(most, tiles, width=10, complete_style="cyan", finished_style="cyan")
-            table.add_row(worker.rpartition("/")[2], bar, plural(tiles, "tile"), f"{busy:.0%} in the kernel")
+            address = Text(plain(worker.rpartition("/")[2]))  # an IPv6 one would be markup
+            table.add_row(address, bar, plural(tiles, "tile"), f"{busy:.0%} in the kernel")
         return table if self.tiles else Text("no tile finished yet", "dim")
 
     def _state(self) -> str:
