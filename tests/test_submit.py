@@ -281,15 +281,17 @@ def test_a_cluster_that_cannot_be_started_is_told(tmp_path):
     assert not (tmp_path / "a.zarr").exists()
 
 
-def test_the_same_name_on_another_scheduler_is_another_job(dask, scheduler, fresh, tmp_path):
+def test_the_same_name_on_another_scheduler_is_another_job(dask, scheduler, tmp_path):
     path = tmp_path / "a.zarr"
-    job.submit({**UNIT, "tile": [8, 8]}, path, name="mini", client=scheduler)
     with Processes(tmp_path / "other", workers=1) as other, other.client() as client:
+        job.submit({**UNIT, "tile": [8, 8], "kernel": "slow"}, path, name="mini", client=scheduler)
         again = {**UNIT, "tile": [8, 8], "kernel": "numpy"}
         for overwrite in (False, True):
             with pytest.raises(md.StoreError, match="job mini is writing"):
                 job.submit(again, path, name="mini", overwrite=overwrite, client=client)
-    assert job.wait(lambda: job.status_of_job(scheduler, "mini"), 60).done == 4 * TILES
+    identity = open_store(path).identity
+    assert job.cancel(scheduler, "mini").state == "cancelled"
+    assert open_store(path).identity == identity
 
 
 def test_a_store_that_the_driver_does_not_see_is_not_made_again(dask, scheduler, tmp_path):
