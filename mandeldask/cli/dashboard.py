@@ -155,7 +155,8 @@ def report(path: str) -> Iterator[None]:
 
 
 def _no_report(why: object) -> None:
-    click.echo(f"mandeldask: no report: {why}", err=True)
+    with suppress(OSError):  # a terminal that was closed
+        click.echo(f"mandeldask: no report: {why}", err=True)
 
 
 def keep(link: str) -> None:
