@@ -271,6 +271,8 @@ def load_cluster(cluster: str | os.PathLike[str] | Mapping[str, Any] | Cluster) 
     elif text.endswith(".json"):
         mapping, source = {"kind": "scheduler-file", "path": text}, "--cluster"
     else:
+        if re.fullmatch(r"[\w.-]+:[0-9]+", text):
+            raise ConfigError(line(f"--cluster takes an address with its protocol; did you mean tcp://{text}?"))
         if not os.path.exists(text):
             raise ConfigError(
                 line(

@@ -237,6 +237,10 @@ class _Teller:
             case Plan():
                 self.done_before = event.done
                 self.log(f"{event.pending} of {event.tiles} tiles to compute")
+                # no rate yet; that of a driver that died says nothing
+                self.client.set_metadata(
+                    [SPACE, self.job.name, "progress"], {"done_before": event.done, "time": time.time()}
+                )
             case Expected():
                 self.log(f"{event.seconds:.3g} s of kernel expected, {event.seconds_by_row:.3g} s row by row")
             case TileFailed():

@@ -18,6 +18,7 @@ class Preparing:
 
     kernel: str
     reason: str
+    here: bool = True  # in this process; a submitted job's kernel is made ready by its driver
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,6 @@ def run(
     described = clusters.resolve(configs.load_cluster(cluster) if cluster else config.cluster)
     kernel, reason = choose(config.kernel, config.view)
     tell(Preparing(kernel, reason))
-    block_function = KERNELS[kernel](config.max_iter, config.fields, config.view)
     given = client is not None
     ours = not given and isinstance(described, configs.LocalCluster)  # nothing there that is not here
 
@@ -101,6 +100,7 @@ def run(
         failed: list[Tile] = []
         with ledger.kept():
             if plan.pending:
+                block_function = KERNELS[kernel](config.max_iter, config.fields, config.view)
                 client = client or stack.enter_context(clusters.connect(described))
                 failed = compute(plan, ledger, block_function, client, tell, all_ready)
             summary = finish(plan, ledger, failed)

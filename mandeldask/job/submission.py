@@ -79,10 +79,10 @@ def submit(
         raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
     store = os.path.abspath(os.path.expanduser(config.store))
     kernel, reason = choose(config.kernel, config.view)
-    tell(Preparing(kernel, reason))
+    tell(Preparing(kernel, reason, here=False))
     described = clusters.resolve(configs.load_cluster(cluster) if cluster else config.cluster)
     config = config.model_copy(update={"store": store, "cluster": None})
-    job = Job(check_name(name or _a_name(store)), config.model_dump(), kernel, uuid.uuid4().hex)
+    job = Job(check_name(_a_name(store) if name is None else name), config.model_dump(), kernel, uuid.uuid4().hex)
 
     def say(text: str) -> None:
         tell(Notice(text))

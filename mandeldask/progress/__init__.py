@@ -69,15 +69,15 @@ class Screen:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case Preparing(kernel, reason):
-                self._preparing(kernel, reason)
+            case Preparing():
+                self._preparing(event)
             case Notice(text):
                 self.line("cluster", text)
             case Plan():
-                if self.compiling:
-                    self.compiling.cancel()
                 self._plan(event)
             case Started():
+                if self.compiling:
+                    self.compiling.cancel()
                 self._started(event)
             case Expected():
                 self._expected(event)
@@ -96,9 +96,9 @@ class Screen:
         words.append(plain(text), style="not bold")
         self.console.print(words, soft_wrap=True)
 
-    def _preparing(self, kernel: str, reason: str) -> None:
-        self.kernel = kernel if reason == "as asked" else f"{kernel}: {reason}"
-        if kernel == "numba":
+    def _preparing(self, event: Preparing) -> None:
+        self.kernel = event.kernel if event.reason == "as asked" else f"{event.kernel}: {event.reason}"
+        if event.kernel == "numba" and event.here:
             self.compiling = threading.Timer(COMPILE_SECONDS, self.line, ("kernel", "compiling numba, once"))
             self.compiling.daemon = True
             self.compiling.start()
