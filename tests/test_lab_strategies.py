@@ -109,7 +109,10 @@ def test_a_strategy_that_fails_or_is_not_there_says_so_and_the_rest_goes_on(monk
 def test_without_numba_its_parts_say_so_and_the_rest_goes_on(client, monkeypatch):
     """Through the command, on the cluster that is up; the report starts its own."""
     some = ("naive", "numpy", "numpy threads", "numba", "numba threads", "numba distributed")
-    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    monkeypatch.setattr(
+        numba.config, "DISABLE_JIT", 1
+    )  # as if read from there; read again, it would stay for other tests
     monkeypatch.setattr(strategies, "STRATEGIES", {name: strategies.STRATEGIES[name] for name in some})
     monkeypatch.setattr(scaling, "worker_counts", lambda cores: [1, 2])
     monkeypatch.setattr(results, "local_workers", lambda n: nullcontext(client))
