@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +25,19 @@ def caplog(caplog):
     """Records from warnings up: the local cluster of `client` silences every handler that there is."""
     caplog.set_level(logging.WARNING)
     return caplog
+
+
+@pytest.fixture(scope="session")
+def lab_report(tmp_path_factory):
+    """The folder of a quick report of the lab, measured once: its page, and its tables as JSON and as Markdown."""
+    folder = tmp_path_factory.mktemp("report")
+    command = [sys.executable, "-m", "mandeldask", "lab", "report", "lab.html", "--quick", "--workers", "2"]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=220, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "  measuring  " in done.stderr
+    assert done.stdout.split() == ["lab.html", "lab.json", "lab.md"]
+    return folder
 
 
 def skip_or_fail(reason: str) -> None:

@@ -21,8 +21,9 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def measured():
-    return {c.key: c for c in claims.measure(claims.QUICK)}
+def measured(lab_report):
+    """The claims as a quick report measured them."""
+    return {c["key"]: claim.Claim(**c) for c in json.loads((lab_report / "lab.json").read_text())["claims"]}
 
 
 def test_every_claim_of_the_lesson_has_a_verdict_and_a_reason(measured):

@@ -5,22 +5,21 @@ from __future__ import annotations
 import base64
 import json
 import os
-import subprocess
-import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mandeldask.cli import cli
+from mandeldask.cli import cli, lab
 from mandeldask.errors import ConfigError
 from mandeldask.grid import complex_grid
 from mandeldask.kernels import KERNELS
-from mandeldask.lab import claims, report, results, scaling, strategies
+from mandeldask.lab import machine, report, results, scaling, strategies
 from mandeldask.lab.strategies import Problem, Strategy
 from mandeldask.lab.workload import Workload, compute_part, cut, lesson_view
 
@@ -30,24 +29,29 @@ SIZES = scaling.Sizes(numpy=(48, 40), numba=(64, 200), turns=1)
 
 
 @pytest.fixture(scope="module")
-def outcomes():
-    return {row.name: row for row in strategies.measure(SMALL, turns=1)}
+def found(lab_report):
+    return results.read(lab_report / "lab.json")
+
+
+@pytest.fixture(scope="module")
+def outcomes(found):
+    """The strategies' rows of the report: 120 x 120 samples, two workers."""
+    return {row["name"]: row for row in found["strategies"]}
 
 
 def test_every_strategy_equals_the_reference_to_the_bit_but_the_printed_one(outcomes):
     assert list(outcomes) == list(strategies.STRATEGIES)
     for row in outcomes.values():
-        assert row.problem == ""
-        if row.name != "pool as printed":
-            assert (row.pixels_differing, row.shape) == (0, (48, 48)), row.name
+        assert row["problem"] == ""
+        if row["name"] != "pool as printed":
+            assert (row["pixels_differing"], row["shape"]) == (0, [120, 120]), row["name"]
 
 
 def test_the_printed_one_shows_its_faults(outcomes):
     row = outcomes["pool as printed"]
-    assert (row.pixels_differing, row.shape) == (None, (96, 24))
-    assert (row.faults["rows"], row.faults["rows_twice"]) == (48, 1)
-    text = " ".join(results.faults(asdict(row)))
-    assert "has the shape 96 x 24 where 48 x 48 was asked for" in text
+    assert (row["pixels_differing"], row["shape"]) == (None, [240, 60])
+    assert (row["faults"]["rows"], row["faults"]["rows_twice"]) == (120, 1)
+    assert "has the shape 240 x 60 where 120 x 120 was asked for" in " ".join(results.faults(row))
 
 
 def test_with_one_worker_the_printed_one_has_no_fault_yet(monkeypatch):
@@ -59,16 +63,16 @@ def test_with_one_worker_the_printed_one_has_no_fault_yet(monkeypatch):
 
 
 def test_figures_follow_from_the_times(outcomes):
-    assert outcomes["naive"].speedup.median == 1
+    assert outcomes["naive"]["speedup"]["median"] == 1
     for row in outcomes.values():
-        assert row.seconds.median > 0
-        assert row.memory_bytes >= 48 * 48 * 4, "the result at least"
-        assert (row.efficiency is not None) == strategies.STRATEGIES[row.name].parallel
+        assert row["seconds"]["median"] > 0
+        assert row["memory_bytes"] >= 120 * 120 * 4, "the result at least"
+        assert (row["efficiency"] is not None) == strategies.STRATEGIES[row["name"]].parallel
 
 
 def test_processes_of_a_strategy_count_in_its_memory(outcomes):
     """Two more Pythons with NumPy hold more than any array of this size."""
-    assert outcomes["numpy distributed"].memory_bytes > 20 * 2**20 > outcomes["numpy"].memory_bytes
+    assert outcomes["numpy distributed"]["memory_bytes"] > 20 * 2**20 > outcomes["numpy"]["memory_bytes"]
 
 
 def test_a_strategy_that_fails_or_is_not_there_says_so_and_the_rest_goes_on(monkeypatch):
@@ -102,17 +106,30 @@ def test_a_strategy_that_fails_or_is_not_there_says_so_and_the_rest_goes_on(monk
     assert (naive.pixels_differing, last.pixels_differing) == (0, 0)
 
 
-def test_without_numba_its_rows_say_so_and_the_rest_goes_on():
-    command = [sys.executable, "-m", "mandeldask", "lab", "strategies", "--quick", "--json", "--no-scaling"]
-    env = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_DISABLE_JIT": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "measuring  strategies" in done.output
-    for row in json.loads(done.stdout)["strategies"]:
+def test_without_numba_its_parts_say_so_and_the_rest_goes_on(client, monkeypatch):
+    """Through the command, on the cluster that is up; the report starts its own."""
+    some = ("naive", "numpy", "numpy threads", "numba", "numba threads", "numba distributed")
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    monkeypatch.setattr(
+        numba.config, "DISABLE_JIT", 1
+    )  # as if read from there; read again, it would stay for other tests
+    monkeypatch.setattr(strategies, "STRATEGIES", {name: strategies.STRATEGIES[name] for name in some})
+    monkeypatch.setattr(scaling, "worker_counts", lambda cores: [1, 2])
+    monkeypatch.setattr(results, "local_workers", lambda n: nullcontext(client))
+    monkeypatch.setattr(lab, "PLAIN_SECONDS", 0.01)
+    done = CliRunner().invoke(cli, ["lab", "strategies", "--quick", "--workers", "2", "--json"])
+    assert done.exit_code == 0, done.output
+    assert "measuring  strategies" in done.stderr
+    found = json.loads(done.stdout)
+    for row in found["strategies"]:
         if row["kernel"] == "numba":
             assert "NUMBA_DISABLE_JIT" in row["problem"]
         else:
             assert row["problem"] == "" and row["seconds"]["median"] > 0
+    assert list(found["problems"]) == ["kernel numba"]
+    assert "NUMBA_DISABLE_JIT" in found["problems"]["kernel numba"]
+    assert [c["name"] for c in found["strong"]] == ["numpy, threads", "numpy, Dask workers"]
+    assert len(found["balance"]) == 3
 
 
 @pytest.mark.parametrize(("n", "parts"), [(10, 3), (3, 5), (7, 1)])
@@ -147,26 +164,25 @@ def test_strong_scaling_over_dask_cuts_more_blocks_for_more_workers(client, monk
             return super().through_dask(block, **scheduler)
 
     monkeypatch.setattr(scaling, "Workload", Counted)
-    scaling.strong(client, ["numpy"], [1, 16], SIZES, lambda text: None)
-    assert (min(blocks), max(blocks)) == (16, 64)
-
-
-def test_curves_have_a_point_for_each_count_and_size(client):
     said = []
-    strong = scaling.strong(client, ["numpy", "numba"], [1, 2], SIZES, said.append)
-    weak = scaling.weak(client, ["numpy"], [1, 2], SIZES, said.append)
-    blocks = scaling.block_sizes(client, ["numpy"], 2, SIZES, said.append)
-    assert [c.name for c in strong] == [
-        "numpy, threads", "numpy, Dask workers", "numba, threads", "numba, Dask workers",
-    ]  # fmt: skip
-    for curve in strong:
-        assert [p.x for p in curve.points] == [1, 2]
-        assert (curve.points[0].speedup.median, curve.points[0].efficiency) == (1, 1)
-        assert curve.points[1].efficiency == curve.points[1].speedup.median / 2
-    for curve in weak:
-        assert curve.points[1].efficiency == curve.points[1].speedup.median
-    assert [p.x for p in blocks[0].points] == [3, 6, 12, 24, 48]
-    assert any("strong scaling, numba" in text for text in said)
+    scaling.strong(client, ["numpy"], [1, 16], SIZES, said.append)
+    assert (min(blocks), max(blocks)) == (16, 64)
+    assert "strong scaling, numpy, turn 1 of 1, Dask workers 16" in said
+
+
+def test_curves_have_a_point_for_each_count_and_size(found):
+    counts = scaling.worker_counts(machine.usable_cores())
+    for part in ("strong", "weak"):
+        assert [c["name"] for c in found[part]] == [
+            "numpy, threads", "numpy, Dask workers", "numba, threads", "numba, Dask workers",
+        ]  # fmt: skip
+    for curve in found["strong"]:
+        assert [p["x"] for p in curve["points"]] == counts
+        assert [p["efficiency"] for p in curve["points"]] == [p["speedup"]["median"] / p["x"] for p in curve["points"]]
+        assert curve["points"][0]["efficiency"] == 1
+    for curve in found["weak"]:
+        assert [p["efficiency"] for p in curve["points"]] == [p["speedup"]["median"] for p in curve["points"]]
+    assert [[p["x"] for p in c["points"]] for c in found["block_sizes"]] == [[15, 30, 60, 120], [16, 32, 64, 128]]
 
 
 def test_a_workload_is_the_same_however_it_is_computed(client):
@@ -203,28 +219,7 @@ def test_a_timeline_in_text_shows_who_was_busy_when():
     assert lines == ["worker 0  |#####....", "worker 1  ..|#######", "worker 2  .........."]
 
 
-def test_without_numba_the_curves_are_of_numpy_and_the_reason_is_told(monkeypatch):
-    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
-    monkeypatch.setattr(scaling, "worker_counts", lambda cores: [1, 2])
-    depth = results.with_workers(results.Depth(claims.QUICK, SMALL, 1, SIZES), 2)
-    found = results.scale(depth, lambda text: None)
-    assert "NUMBA_DISABLE_JIT" in found["problems"]["kernel numba"]
-    assert [c["name"] for c in found["strong"]] == ["numpy, threads", "numpy, Dask workers"]
-    assert len(found["balance"]) == 3
-
-
 # The report
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("report")
-    command = [sys.executable, "-m", "mandeldask", "lab", "report", "lab.html", "--quick", "--workers", "2"]
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=220, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["lab.html", "lab.json", "lab.md"]
-    return folder
 
 
 class Links(HTMLParser):
@@ -239,8 +234,8 @@ class Links(HTMLParser):
         self.found += [value for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
 
 
-def test_the_report_needs_nothing_from_elsewhere(written):
-    page = (written / "lab.html").read_text()
+def test_the_report_needs_nothing_from_elsewhere(lab_report):
+    page = (lab_report / "lab.html").read_text()
     links = Links(page).found
     assert len(links) == 2  # the JSON and the Markdown
     assert all(link.startswith("data:") for link in links)
@@ -248,15 +243,17 @@ def test_the_report_needs_nothing_from_elsewhere(written):
     assert "@import" not in page[: page.index("</style>")]
 
 
-def test_the_tables_that_a_report_carries_are_those_beside_it(written):
-    texts = [base64.b64decode(link.split(",")[1]).decode() for link in Links((written / "lab.html").read_text()).found]
-    assert json.loads(texts[0]) == json.loads((written / "lab.json").read_text())
-    assert texts[1] == (written / "lab.md").read_text()
+def test_the_tables_that_a_report_carries_are_those_beside_it(lab_report):
+    texts = [
+        base64.b64decode(link.split(",")[1]).decode() for link in Links((lab_report / "lab.html").read_text()).found
+    ]
+    assert json.loads(texts[0]) == json.loads((lab_report / "lab.json").read_text())
+    assert texts[1] == (lab_report / "lab.md").read_text()
 
 
-def test_the_report_holds_every_part(written):
-    page = (written / "lab.html").read_text()
-    found = json.loads((written / "lab.json").read_text())
+def test_the_report_holds_every_part(lab_report):
+    page = (lab_report / "lab.html").read_text()
+    found = json.loads((lab_report / "lab.json").read_text())
     assert found["problems"] == {}
     assert page.count("<article ") == len(found["claims"]) == 17
     assert page.count('data-root-id="') == 4 + 2 * 3  # strategies, strong, weak, blocks; three balances of two plots
@@ -264,22 +261,24 @@ def test_the_report_holds_every_part(written):
         assert name in page
 
 
-def test_the_markdown_has_a_table_for_each_part(written):
-    text = (written / "lab.md").read_text()
+def test_the_markdown_has_a_table_for_each_part(lab_report):
+    text = (lab_report / "lab.md").read_text()
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == list(results.SECTIONS)
     assert "| numpy distributed | 2 |" in text
 
 
-def test_what_a_report_wrote_can_be_drawn_again(written, tmp_path):
-    found = results.read(written / "lab.json")
-    assert report.write(found, str(tmp_path / "again.html")) == [
-        str(tmp_path / f"again.{suffix}") for suffix in ("html", "json", "md")
-    ]
-    assert json.loads((tmp_path / "again.json").read_text()) == found
+def test_what_a_report_wrote_can_be_drawn_again_in_its_place(lab_report):
+    page, tables = lab_report / "lab.html", (lab_report / "lab.json", lab_report / "lab.md")
+    before, drawn = [table.read_text() for table in tables], page.stat().st_mtime_ns
+    done = CliRunner().invoke(cli, ["lab", "report", str(page), "--from", str(tables[0])])
+    assert done.exit_code == 0, done.output
+    assert done.output.split() == [str(page), *map(str, tables)]
+    assert [table.read_text() for table in tables] == before
+    assert page.stat().st_mtime_ns > drawn
 
 
-def test_names_from_outside_are_text_and_no_markup(written):
-    found = results.read(written / "lab.json")
+def test_names_from_outside_are_text_and_no_markup(lab_report):
+    found = results.read(lab_report / "lab.json")
     evil = "<script>alert(1)</script>"
     found["machine"]["cores"]["cpu"] = found["machine"]["host"] = evil
     found["claims"][0]["why"] = found["strategies"][3]["problem"] = found["strong"][0]["workload"] = evil
@@ -291,8 +290,8 @@ def test_names_from_outside_are_text_and_no_markup(written):
     assert "Other programs took 1.4 cores." in page
 
 
-def test_a_report_without_workers_says_why_and_shows_the_rest(written):
-    found = results.read(written / "lab.json")
+def test_a_report_without_workers_says_why_and_shows_the_rest(lab_report):
+    found = results.read(lab_report / "lab.json")
     found |= {"strong": [], "weak": [], "block_sizes": [], "balance": [], "problems": {"workers": "none came up"}}
     for row in found["strategies"]:
         row |= {"problem": "not today", "seconds": None, "faults": {}}
@@ -357,10 +356,3 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp
         pytest.skip("root may write everywhere")
     with pytest.raises(ConfigError, match=r"cannot write .*lab\.html: Permission denied"):
         report.check_path(str(tmp_path / "lab.html"))
-
-
-def test_a_report_replaces_an_earlier_one_and_its_tables(written):
-    before = (written / "lab.html").stat().st_mtime_ns
-    done = CliRunner().invoke(cli, ["lab", "report", str(written / "lab.html"), "--from", str(written / "lab.json")])
-    assert done.exit_code == 0, done.output
-    assert (written / "lab.html").stat().st_mtime_ns > before

@@ -166,11 +166,11 @@ def report(out: str, source: str | None, **depth: Any) -> None:
 
     page.check_path(out)
     if source:
-        found = page.read(source)
+        found = results.read(source)
     else:
         with signals_end_in_order(), _told() as tell:
             found = results.gather(_depth(**depth), tell)
-    for path in page.write(found, out):
+    for path in page.write(found, out, source):
         click.echo(path)
 
 

@@ -63,36 +63,25 @@ def _is_table(path: Path) -> bool:
         return False
 
 
-def read(path: str) -> Results:
-    """Results that an earlier report wrote as JSON, and that can be drawn.
-
-    Raises
-    ------
-    ConfigError
-        A file that cannot be read, or is something else.
-    """
-    found = results.read(path)
-    try:
-        html(found)
-    except Exception as error:  # whatever a file may lead to that has our format's name and not its content
-        raise results.not_ours(path, f"it cannot be drawn ({type(error).__name__}: {error})") from None
-    return found
-
-
-def write(found: Results, path: str) -> list[str]:
+def write(found: Results, path: str, source: str | None = None) -> list[str]:
     """Write the page, and its tables beside it as .json and .md; the paths written.
 
     Raises
     ------
     ConfigError
-        As of `check_path`, or the disk is full.
+        As of `check_path`; the disk is full; the results were read from `source` and cannot be drawn.
     """
     page = check_path(path)
-    texts = {
-        page: html(found),
-        page.with_suffix(".json"): json.dumps(found, indent=1) + "\n",
-        page.with_suffix(".md"): results.markdown(found),
-    }
+    try:
+        texts = {
+            page: html(found),
+            page.with_suffix(".json"): json.dumps(found, indent=1) + "\n",
+            page.with_suffix(".md"): results.markdown(found),
+        }
+    except Exception as error:  # whatever a file may lead to that has our format's name and not its content
+        if source is None:
+            raise
+        raise results.not_ours(source, f"it cannot be drawn ({type(error).__name__}: {error})") from None
     try:
         for each, text in texts.items():
             each.write_text(text, encoding="utf-8")

@@ -38,7 +38,7 @@ QUICK = Depth(
     claims.QUICK,
     strategies.Problem(side=120, max_iter=50),
     1,
-    scaling.Sizes(numpy=(120, 50), numba=(128, 500), turns=1),
+    scaling.Sizes(numpy=(120, 50), numba=(128, 500), turns=1, parts=(8, 4, 2, 1)),
 )
 
 

@@ -27,6 +27,7 @@ class Sizes:
     numpy: tuple[int, int] = (1000, 100)
     numba: tuple[int, int] = (2048, 5000)
     turns: int = 3
+    parts: tuple[int, ...] = (16, 8, 4, 2, 1)  # that a side is cut in, for the sizes of a block
 
     def work(self, kernel: str, rows: float = 1.0) -> Workload:
         """The kernel's workload with `rows` times as many rows: that much more work."""
@@ -137,7 +138,7 @@ def block_sizes(client: Client, kernels: Sequence[str], workers: int, sizes: Siz
     for kernel in kernels:
         work = sizes.work(kernel)
         side = work.view.shape[0]
-        blocks = sorted({max(1, -(-side // parts)) for parts in (16, 8, 4, 2, 1)})
+        blocks = sorted({max(1, -(-side // parts)) for parts in sizes.parts})
         calls: dict[str, Call] = {"alone": work.alone}
         for block in blocks:
             calls[str(block)] = partial(work.through_dask, block, scheduler=client, workers=using)
