@@ -273,7 +273,12 @@ def slurm_says(*words):
 
 def keepers():
     """The processes that keep clusters for the jobs that this one submitted."""
-    return [p for p in psutil.Process().children() if "mandeldask.job.keeper" in " ".join(p.cmdline())]
+    found = []
+    for process in psutil.Process().children():
+        with suppress(psutil.Error):  # one that has ended, and that nobody has waited for
+            if "mandeldask.job.keeper" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def listening(processes):
