@@ -78,15 +78,11 @@ def status_of_store(path: str) -> Status:
     done = int(store.done().sum())
     rows, columns = store.description.tiles
     tiles = rows * columns
-    state = (
-        "waiting"
-        if alive and is_reserved(lease)
-        else "running"
-        if alive
-        else "complete"
-        if done == tiles
-        else "stopped"
-    )
+    if alive and is_reserved(lease) and done == tiles:
+        alive = False  # nothing is left for the driver that it is held for
+    at_work = "waiting" if is_reserved(lease) else "running"
+    at_rest = "complete" if done == tiles else "stopped"
+    state = at_work if alive else at_rest
     now = progress if alive else {}
     return Status(
         state=state,
