@@ -19,6 +19,10 @@ class StoreError(MandeldaskError):
     exit_code = 3
 
 
+class DamagedError(StoreError):
+    """A part of a store that is missing or cannot be read; the rest can."""
+
+
 class ClusterError(MandeldaskError):
     """A cluster that cannot be started, was lost, or is too small for the tiles."""
 

@@ -50,9 +50,12 @@ def job_id(identity: str, path: str) -> str:
     return hashlib.blake2s(f"{identity} {path}".encode(), digest_size=12).hexdigest()
 
 
-def key_name(job: str, run: str) -> str:
-    """The first part of the keys of tasks that compute tiles, (name, row, column); never the same again."""
-    return f"{KEY_PREFIX}-{job}-{run}-{uuid.uuid4().hex}"
+def key_name(job: str, run: str, what: Literal["tile", "level"] = "tile") -> str:
+    """The first part of the keys of tasks that compute tiles, (name, row, column); never the same again.
+
+    Those that make tiles of levels have keys (name, level, row, column).
+    """
+    return f"{KEY_PREFIX.replace('tile', what)}-{job}-{run}-{uuid.uuid4().hex}"
 
 
 def tile_of_key(key: object, job: str, run: str = "") -> tuple[int, int] | None:

@@ -16,6 +16,7 @@ from mandeldask.messages import Grid, thumbnail
 from mandeldask.store import Store, Tile
 from mandeldask.view import Range, View
 
+LevelTile = tuple[int, int, int]  # level, row, column
 BAND = 1 << 16  # samples: 1 MiB of complex128
 _kept = threading.local()
 
@@ -47,6 +48,13 @@ def compute_tile(tile: Tile, block_function: BlockFunction, store: Store) -> Rec
     return Record(
         tile, seconds, *statistics(escape_time, d.max_iter), get_worker().address, started, time.time(), preview
     )
+
+
+def build_level(tile: LevelTile, store: Store) -> LevelTile:
+    """Make one tile of a level above the field's own from the shards of the level below."""
+    level, i, j = tile
+    store.write_level(level, (i, j))
+    return tile
 
 
 def compute(view: View, rows: Range, columns: Range, block_function: BlockFunction) -> tuple[NDArray[Any], float]:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import zarr
 from conftest import skip_or_fail
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from zarr.codecs import ShardingCodec
 
@@ -158,6 +158,7 @@ views = st.builds(md.View, bounds, bounds, st.tuples(sides, sides), st.sampled_f
 @given(views, st.integers(1, 2**31 - 1), st.tuples(sides, sides))
 def test_a_description_comes_back_from_json_to_the_bit(view, max_iter, tile):
     description = Description.of(view, max_iter, ("escape_time",), tile)
+    assume(not description.problem())
     assert Description.from_json(json.loads(json.dumps(description.to_json()))) == description
     assert description.view == view
     assert all(1 <= side <= n for side, n in zip(description.tile, description.shape, strict=True))
@@ -205,7 +206,7 @@ def test_xarray_opens_the_whole_store_as_a_tree_without_a_warning(full):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with xarray.open_datatree(full.path, engine="zarr") as tree:
-            assert set(tree.children) == {"0", "tiles"}
+            assert set(tree.children) == {"0", "1", "2", "tiles"}
             assert np.array_equal(tree["0/escape_time"].values, samples(FIELD))
             assert set(tree["tiles"].data_vars) == set(TileColumns)
 

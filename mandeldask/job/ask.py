@@ -15,6 +15,7 @@ from distributed import Client
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError
 from mandeldask.job.drive import SPACE, data_of, key_of, on_scheduler, topic_of
 from mandeldask.job.ledger import is_alive, is_reserved, let_go
+from mandeldask.job.levels import Levels
 from mandeldask.store import open_store
 
 POLL_SECONDS = 0.5
@@ -75,13 +76,13 @@ def status_of_store(path: str) -> Status:
     notes = store.read_notes()
     lease, progress, errors = (_mapping(notes.get(key)) for key in ("lease", "progress", "errors"))
     alive = bool(lease) and is_alive(lease)
-    done = int(store.done().sum())
-    rows, columns = store.description.tiles
-    tiles = rows * columns
-    if alive and is_reserved(lease) and done == tiles:
+    present = store.done()
+    done, tiles = int(present.sum()), present.size
+    complete = done == tiles and not len(Levels(store, present))
+    if alive and is_reserved(lease) and complete:
         alive = False  # nothing is left for the driver that it is held for
     at_work = "waiting" if is_reserved(lease) else "running"
-    at_rest = "complete" if done == tiles else "stopped"
+    at_rest = "complete" if complete else "stopped"
     state = at_work if alive else at_rest
     now = progress if alive else {}
     return Status(
@@ -98,7 +99,7 @@ def status_of_store(path: str) -> Status:
         workers=_whole(now.get("workers")),
         updated=_number(lease.get("heartbeat")),
         message=None,
-        exit_code=None if alive else 0 if done == tiles else 4,
+        exit_code=None if alive else 0 if complete else 4,
     )
 
 

@@ -18,6 +18,7 @@ from mandeldask.job.ledger import Ledger, cannot_write, name_of
 from mandeldask.job.order import order
 from mandeldask.kernels import BlockFunction
 from mandeldask.store import Tile
+from mandeldask.tile import LevelTile
 
 
 def compute(
@@ -32,7 +33,7 @@ def compute(
     home: str | None = None,
     run: str | None = None,
     watch: Callable[[Driver], AbstractContextManager[None]] | None = None,
-) -> list[Tile]:
+) -> list[Tile | LevelTile]:
     """Compute what is pending; gives the tiles that failed for good.
 
     `ready` waits for the first worker. Of a submitted job `name` is its name, `home` and `run` are as for `Driver`, and
@@ -49,7 +50,7 @@ def compute(
     pending = ~plan.store.done()
     threads = plan.cluster.threads
     # while the workers of a new cluster start
-    costs = expect(plan.store.description, pending, block_function, threads)
+    costs = expect(plan.store.description, pending, block_function, threads) if plan.pending else None
     if costs is not None:
         tell(_expected(pending, costs, threads))
     broadcast = Broadcast(client, plan, ledger.columns, ~pending, name)
@@ -57,10 +58,10 @@ def compute(
     driver = Driver(client, plan.store, block_function, ledger, tell_all, home, run)
     with broadcast, watch(driver) if watch else nullcontext():
         driver.run(pending, costs)
-    return driver.failed
+    return [*driver.failed, *driver.failed_levels]
 
 
-def finish(plan: Plan, ledger: Ledger, failed: list[Tile]) -> Summary:
+def finish(plan: Plan, ledger: Ledger, failed: list[Tile | LevelTile]) -> Summary:
     """The summary of a run that has come to its end, and the store's last touches."""
     store, this_run = plan.store, ledger.this_run
     done = store.done()

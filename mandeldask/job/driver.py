@@ -14,19 +14,20 @@ from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 from numpy.typing import NDArray
 
-from mandeldask.errors import ClusterError, JobCancelledError, StoreError
+from mandeldask.errors import ClusterError, DamagedError, JobCancelledError, StoreError
 from mandeldask.job.cost import Costs
 from mandeldask.job.deaths import deaths
 from mandeldask.job.estimate import Estimate
 from mandeldask.job.events import Observer, TileDone, TileFailed
 from mandeldask.job.ledger import Ledger, cannot_write, name_of
+from mandeldask.job.levels import Levels
 from mandeldask.job.order import Window, order
 from mandeldask.job.pulse import every
-from mandeldask.job.window import submit_window
+from mandeldask.job.window import submit_levels, submit_window
 from mandeldask.kernels import BlockFunction
 from mandeldask.messages import job_id, key_name
 from mandeldask.store import Store, Tile
-from mandeldask.tile import Record
+from mandeldask.tile import LevelTile, Record
 
 MAX_ATTEMPTS = 3
 # Tiles in flight never fall below this while any are left, so that one slow tile leaves no worker idle; with a window
@@ -74,11 +75,15 @@ class Driver:
         self.attempts: dict[Tile, int] = {}
         self.accused: set[Tile] = set()
         self.failed: list[Tile] = []
+        self.building: dict[Future, LevelTile] = {}
+        self.ready: deque[LevelTile] = deque()  # tiles of levels that can be made now
+        self.failed_levels: list[LevelTile] = []
+        self.level_attempts: dict[LevelTile, int] = {}
         self.computed = 0
         self.cancelled = False
 
     def run(self, pending: NDArray[np.bool_], costs: Costs | None = None) -> None:
-        """Compute the pending tiles, dear ones first where costs are known.
+        """Compute the pending tiles, dear ones first where costs are known, and make the levels as they come.
 
         Raises
         ------
@@ -91,6 +96,8 @@ class Driver:
         """
         tile = self.store.description.tile
         self.estimate = Estimate(pending, costs, tile[0] * tile[1])
+        self.levels = Levels(self.store, ~pending)
+        self.ready.extend(self.levels.ready())
         if self.home:
             pending = self._recall(pending)
         windows = order(pending, costs)
@@ -99,19 +106,19 @@ class Driver:
         try:
             with every(COUNT_SECONDS, self._count_threads, "threads"), every(TELL_SECONDS, self._progress, "progress"):
                 self._refill(windows, completed)
-                while self.in_flight:
+                while self.in_flight or self.building:
                     ended = completed.next_batch()
                     time.sleep(GATHER_SECONDS)
                     self._take_in(ended + completed.next_batch(block=False))
                     self._refill(windows, completed)
             self._progress()
         finally:
-            self.client.cancel(list(self.in_flight), force=True)
+            self.client.cancel([*self.in_flight, *self.building], force=True)
 
     def cancel(self) -> None:
         """End `run` soon, from another thread."""
         self.cancelled = True
-        self.client.cancel(list(self.in_flight), force=True)
+        self.client.cancel([*self.in_flight, *self.building], force=True)
 
     def _recall(self, pending: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Take out the tiles with which a worker died, and with it perhaps the driver that would have known."""
@@ -136,6 +143,11 @@ class Driver:
 
     def _refill(self, windows: Iterator[Window], completed: as_completed) -> None:
         low = max(MIN_IN_FLIGHT, TILES_A_THREAD * self.threads)
+        if self.ready and len(self.building) < low and not self.cancelled:
+            tiles = [self.ready.popleft() for _ in range(min(len(self.ready), low - len(self.building)))]
+            futures = submit_levels(self.client, self.store, tiles, key_name(self.job, self.run_id, "level"))
+            self.building.update(zip(futures, tiles, strict=True))
+            completed.update(futures)
         while len(self.in_flight) < low and not self.cancelled:
             window = next(windows, None) or self._retry()
             if window is None:
@@ -175,15 +187,23 @@ class Driver:
         except Exception:  # a worker died with its record in this very moment: ask for each below
             results = {}
         for future in futures:
-            tile = self.in_flight.pop(future)
+            level_tile = self.building.pop(future, None)
+            tile = self.in_flight.pop(future) if level_tile is None else (-1, -1)
             try:
                 result = results[future] if future in results else future.result()
             except CancelledError:
                 raise ClusterError(LOST) from None
             except Exception as error:  # whatever a kernel may raise
-                self._failed(tile, error)
+                if level_tile:
+                    self._not_made(level_tile, error)
+                else:
+                    self._failed(tile, error)
             else:
-                self._done(result)
+                if level_tile:
+                    self.ledger.made(name_of(level_tile))
+                    self.ready.extend(self.levels.made(level_tile))
+                else:
+                    self._done(result)
             future.release()
 
     def _done(self, record: Record) -> None:
@@ -191,6 +211,17 @@ class Driver:
         self.ledger.add(record)
         self.estimate.add(record)
         self.tell(TileDone(record))
+        self.ready.extend(self.levels.computed(record.tile))
+
+    def _not_made(self, tile: LevelTile, error: Exception) -> None:
+        """A tile of a level is tried again, for it harms none; then it is left to `resume`."""
+        _raise_if_disk(self.store, error)
+        attempt = self.level_attempts[tile] = self.level_attempts.get(tile, 0) + 1
+        if attempt < MAX_ATTEMPTS and not isinstance(error, DamagedError):
+            self.ready.append(tile)
+        else:
+            self.failed_levels.append(tile)
+            self.ledger.note(name_of(tile), _describe(error))
 
     def _failed(self, tile: Tile, error: Exception) -> None:
         _raise_if_disk(self.store, error)
@@ -227,7 +258,7 @@ def _describe(error: BaseException) -> str:
 
 
 def _raise_if_disk(store: Store, error: BaseException) -> None:
-    if isinstance(error, StoreError):
+    if isinstance(error, StoreError) and not isinstance(error, DamagedError):
         raise error
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         raise cannot_write(store, error)

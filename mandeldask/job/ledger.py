@@ -18,10 +18,10 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from mandeldask.errors import StoreError
+from mandeldask.errors import DamagedError, StoreError
 from mandeldask.job.pulse import every
 from mandeldask.store import Store, Tile, open_store
-from mandeldask.tile import Record, statistics
+from mandeldask.tile import LevelTile, Record, statistics
 
 FLUSH_SECONDS = 2.0
 HEARTBEAT_SECONDS = 10.0
@@ -79,14 +79,27 @@ class Ledger:
         with self._lock:
             self.columns["attempts"][tile] += 1
             self._changed.add(tile)
-            if len(self.errors) < MAX_ERRORS or name_of(tile) in self.errors:
-                self.errors[name_of(tile)] = error[:MAX_ERROR_LENGTH]
+        self.note(name_of(tile), error)
+
+    def note(self, name: str, error: str) -> None:
+        """Enter what happened to a tile of a level."""
+        with self._lock:
+            if len(self.errors) < MAX_ERRORS or name in self.errors:
+                self.errors[name] = error[:MAX_ERROR_LENGTH]
                 self._errors_changed = True
+
+    def made(self, name: str) -> None:
+        """Forget what happened to a tile of a level before."""
+        with self._lock:
+            self._errors_changed |= self.errors.pop(name, None) is not None
 
     def complete(self, done: NDArray[np.bool_]) -> None:
         """Read from their shards what is not known of finished tiles: a killed driver lost its last seconds."""
         for i, j in np.argwhere(done & (self.columns["minimum"] == 0)).tolist():
-            values = statistics(self.store.read((i, j)), self.store.description.max_iter)
+            try:
+                values = statistics(self.store.read((i, j)), self.store.description.max_iter)
+            except DamagedError:  # `mandeldask verify` will tell
+                continue
             with self._lock:
                 for name, value in zip(("iterations", "minimum", "maximum", "not_escaped"), values, strict=True):
                     self.columns[name][i, j] = value
@@ -167,9 +180,9 @@ def cannot_write(store: Store, error: OSError) -> StoreError:
     )
 
 
-def name_of(tile: Tile) -> str:
-    """The name of a tile in errors and attributes: "row,column"."""
-    return f"{tile[0]},{tile[1]}"
+def name_of(tile: Tile | LevelTile) -> str:
+    """The name of a tile in errors and attributes: "row,column", or "level 2: row,column"."""
+    return f"{tile[0]},{tile[1]}" if len(tile) == 2 else f"level {tile[0]}: {tile[1]},{tile[2]}"
 
 
 def refuse_second_driver(store: Store, run: str | None = None) -> None:

@@ -10,6 +10,7 @@ from mandeldask.config import Config
 from mandeldask.errors import ClusterError, ConfigError, StoreError
 from mandeldask.job.events import Plan
 from mandeldask.job.ledger import refuse_second_driver
+from mandeldask.job.levels import Levels
 from mandeldask.kernels import FIELDS, SCRATCH_BYTES
 from mandeldask.store import Description, Store, open_for_writing, open_store
 from mandeldask.view import View
@@ -47,9 +48,10 @@ def make_plan(config: Config, kernel: str, size: Size, overwrite: bool = False, 
     memory = tile_memory(config.fields, description.tile)
     _check_memory(memory, description, size)
     store = open_for_writing(config.store, description, config.view.given, overwrite)
-    done = int(store.done().sum())
-    rows, columns = description.tiles
-    return Plan(store, kernel, size, done, rows * columns - done, memory, resumed=done > 0)
+    done = store.done()
+    count = int(done.sum())
+    levels = len(Levels(store, done))
+    return Plan(store, kernel, size, count, done.size - count, levels, memory, resumed=count > 0)
 
 
 def choose_tile(view: View, fields: tuple[str, ...], size: Size) -> tuple[int, int]:

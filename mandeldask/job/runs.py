@@ -17,6 +17,7 @@ from mandeldask.job.ledger import Ledger
 from mandeldask.job.plan import make_plan
 from mandeldask.kernels import AUTO, KERNELS, choose
 from mandeldask.store import Tile
+from mandeldask.tile import LevelTile
 
 
 def run(
@@ -97,9 +98,9 @@ def run(
 
         tell(plan)
         ledger = Ledger(plan.store)
-        failed: list[Tile] = []
+        failed: list[Tile | LevelTile] = []
         with ledger.kept():
-            if plan.pending:
+            if plan.pending or plan.levels:
                 block_function = KERNELS[kernel](config.max_iter, config.fields, config.view)
                 client = client or stack.enter_context(clusters.connect(described))
                 failed = compute(plan, ledger, block_function, client, tell, all_ready)

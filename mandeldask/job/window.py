@@ -9,7 +9,7 @@ from distributed import Client, Future
 from mandeldask.job.order import Window
 from mandeldask.kernels import BlockFunction
 from mandeldask.store import Store
-from mandeldask.tile import compute_tile
+from mandeldask.tile import LevelTile, build_level, compute_tile
 
 
 def submit_window(
@@ -24,3 +24,12 @@ def submit_window(
     return client.map(  # type: ignore[no-any-return]
         compute_tile, window.tiles, key=keys, block_function=block_function, store=store, pure=False, **where
     )
+
+
+def submit_levels(client: Client, store: Store, tiles: list[LevelTile], name: str) -> list[Future]:
+    """Hand tiles of levels to the scheduler, one task a tile, with keys (name, level, row, column); before others.
+
+    They wait for no other task: all that they are made from is in the store.
+    """
+    keys = [(name, *tile) for tile in tiles]
+    return client.map(build_level, tiles, key=keys, store=store, pure=False, priority=1)  # type: ignore[no-any-return]

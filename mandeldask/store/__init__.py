@@ -1,0 +1,453 @@
+"""The field on disk: a Zarr v3 hierarchy in which one tile is one shard, and a tile is done when its shards exist.
+
+    STORE/                root attributes: the field description, under "mandeldask"; the levels, under "ome"
+      0/escape_time       int32 (y, x); fill value 0 says *not computed*, for no finished sample is 0
+      0/smooth, ...       float32 (y, x), other fields where asked for; written before the tile's escape_time
+      0/y, 0/x            float64 coordinates
+      1/, 2/, ...         the same of every 2nd, 4th, ... sample, until one tile holds it
+      tiles/seconds, ...  one value a tile, what its driver learned; losing the last seconds of it costs nothing
+
+Storage in three verbs: `open_for_writing` (metadata, once), `Store.done` (what is there), `Store.write`
+(one whole tile). This room knows no cluster: a `Store` is a small value that travels to the workers.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib
+import json
+import os
+import re
+import socket
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from mandeldask.errors import DamagedError, StoreError
+from mandeldask.kernels import FIELDS
+from mandeldask.store import layout
+from mandeldask.store.description import FORMAT_VERSION, Description, Level, Tile, chunk_side
+from mandeldask.store.layout import KEY, TileColumns
+from mandeldask.store.place import PARTIAL, Folder, Place, place_of
+from mandeldask.store.shard import DamagedShardError, Shards
+
+__all__ = [
+    "FORMAT_VERSION",
+    "KEY",
+    "DamagedShardError",
+    "Description",
+    "Level",
+    "Place",
+    "Store",
+    "Tile",
+    "TileColumns",
+    "chunk_side",
+    "open_field",
+    "open_for_writing",
+    "open_store",
+    "place_of",
+]
+_SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+
+
+@dataclass(frozen=True)
+class Store:
+    """An opened store, for any process that sees its place.
+
+    `identity` changes when a store is replaced, so that no worker writes by old metadata.
+    """
+
+    place: Place
+    identity: str
+    description: Description
+
+    @property
+    def path(self) -> str:
+        """The absolute path, or the URL."""
+        return self.place.url
+
+    def write(self, tile: Tile, block: NDArray[Any]) -> None:
+        """Write one whole tile and its part of the fine levels: each shard at once and complete, the field's last.
+
+        `block` holds escape times, or is structured with an item for each of the description's fields. Writing a tile
+        twice gives the same bytes.
+
+        Raises
+        ------
+        OSError
+            The disk's error. No part of the shard is left where a reader looks.
+        """
+        self.check_identity()  # at every write: a worker may outlive its run
+        for level in range(self.description.fine, -1, -1):
+            part = block[:: 1 << level, :: 1 << level]
+            self._put(level, tile, part)
+
+    def write_level(self, level: int, tile: Tile) -> None:
+        """Make one tile of a level above 0 from the shards of the level below.
+
+        Raises
+        ------
+        DamagedError
+            One of them is missing or damaged.
+        OSError
+            As for `write`.
+        """
+        self.check_identity()
+        d, here = self.description, self.description.levels[level]
+        (top, bottom), (left, right) = here.window(tile)
+        kinds = [(name, FIELDS[name]) for name in d.fields]
+        block = np.zeros((bottom - top, right - left), kinds)
+        for child in d.children(level, tile):
+            (y, y_end), (x, x_end) = d.levels[level - 1].window(child)
+            # the first sample with an even index, and where it goes
+            y, x = y + y % 2, x + x % 2
+            window = slice(y // 2 - top, (y_end + 1) // 2 - top), slice(x // 2 - left, (x_end + 1) // 2 - left)
+            for name in d.fields:
+                samples = self.read_shard(child, level - 1, name)
+                if samples is None:
+                    raise self.damaged(child, level - 1, name, "is missing")
+                block[name][window] = samples[samples.shape[0] - (y_end - y) :: 2, samples.shape[1] - (x_end - x) :: 2]
+        self._put(level, tile, block)
+
+    def _put(self, level: int, tile: Tile, block: NDArray[Any]) -> None:
+        for name in sorted(self.description.fields, key="escape_time".__eq__):
+            samples = block[name] if block.dtype.names else block
+            key = shard_key(level, name, tile)
+            self.place.put(key, _shards(self.description, level, name).encode(samples))
+
+    def done(self, level: int = 0) -> NDArray[np.bool_]:
+        """Which tiles of a level are done, shape `Level.tiles`: those whose shards hold anything, in every field."""
+        done = np.ones(self.description.levels[level].tiles, np.bool_)
+        for name in self.description.fields:
+            done &= self._listed(level, name)
+        return done
+
+    def _listed(self, level: int, name: str) -> NDArray[np.bool_]:
+        done = np.zeros(self.description.levels[level].tiles, np.bool_)
+        for key, size in self.place.sizes(f"{level}/{name}/c"):
+            match = _SHARD.fullmatch(key)
+            tile = (int(match[1]), int(match[2])) if match else done.shape
+            # a machine that lost its power may leave an empty file
+            if tile[0] < done.shape[0] and tile[1] < done.shape[1] and size:
+                done[tile] = True
+        return done
+
+    def read_shard(self, tile: Tile, level: int = 0, name: str = "escape_time") -> NDArray[Any] | None:
+        """The samples of one tile; None where it is not done.
+
+        Raises
+        ------
+        DamagedError
+            It cannot be decoded.
+        """
+        data = self.place.get(shard_key(level, name, tile))
+        if not data:
+            return None
+        shape = self.description.levels[level].tile_shape(tile)
+        try:
+            return _shards(self.description, level, name).decode(data, shape)
+        except DamagedShardError as error:
+            raise self.damaged(tile, level, name, str(error)) from None
+
+    def read(self, tile: Tile, level: int = 0, name: str = "escape_time") -> NDArray[Any]:
+        """The samples of one tile; the fill value where it is not done."""
+        samples = self.read_shard(tile, level, name)
+        if samples is None:
+            shards = _shards(self.description, level, name)
+            samples = np.full(self.description.levels[level].tile_shape(tile), shards.fill, shards.dtype)
+        return samples
+
+    def window(self, rows: slice, columns: slice, level: int = 0, name: str = "escape_time") -> NDArray[Any]:
+        """The samples of any window of a level, by its indices; the fill value where a tile is not done.
+
+        Of each shard the chunks that lie in the window are read, and no others.
+
+        Raises
+        ------
+        DamagedError
+            A shard cannot be decoded.
+        """
+        here, shards = self.description.levels[level], _shards(self.description, level, name)
+        (top, bottom, _), (left, right, _) = rows.indices(here.shape[0]), columns.indices(here.shape[1])
+        out = np.full((max(0, bottom - top), max(0, right - left)), shards.fill, shards.dtype)
+        if not out.size:
+            return out
+        for i in range(top // here.tile[0], (bottom - 1) // here.tile[0] + 1):
+            for j in range(left // here.tile[1], (right - 1) // here.tile[1] + 1):
+                (y, y_end), (x, x_end) = here.window((i, j))
+                first, last, start, end = max(top, y), min(bottom, y_end), max(left, x), min(right, x_end)
+                get = partial(self.place.get, shard_key(level, name, (i, j)))
+                part = slice(first - y, last - y), slice(start - x, end - x)
+                into = out[first - top : last - top, start - left : end - left]
+                try:
+                    shards.read(get, part, (y_end - y, x_end - x), into)
+                except DamagedShardError as error:
+                    raise self.damaged((i, j), level, name, str(error)) from None
+        return out
+
+    def damaged(self, tile: Tile, level: int, name: str, problem: str) -> DamagedError:
+        """What to say of a shard that cannot be read."""
+        return DamagedError(
+            f"{self.path} is damaged: shard {shard_key(level, name, tile)} {problem}. "
+            f"`mandeldask verify {self.path} --repair` takes it out, and `mandeldask resume {self.path}` makes it again"
+        )
+
+    @property
+    def escape_time(self) -> zarr.Array[Any]:
+        """The field as a Zarr array, read only. Raises StoreError where an interruption left no array yet."""
+        check(self)
+        try:
+            return zarr.open_array(self.place.zarr(), path="0/escape_time", mode="r")
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            raise _unfinished(self.path, error) from None
+
+    def read_tiles(self) -> dict[str, NDArray[Any]]:
+        """The `tiles` group: for each of `TileColumns` an array of shape `description.tiles`.
+
+        A part that is damaged reads as 0, not known: all but the seconds can be read from the shards again.
+        """
+        columns = {name: np.zeros(self.description.tiles, dtype) for name, dtype in TileColumns.items()}
+        for name, column in columns.items():
+            side = layout.tiles_chunk(self.description, name)
+            for key, _ in self.place.sizes(f"tiles/{name}/c"):
+                match = _SHARD.fullmatch(key)
+                y, x = (int(match[1]) * side.shape[0], int(match[2]) * side.shape[1]) if match else column.shape
+                if y < column.shape[0] and x < column.shape[1]:
+                    with suppress(DamagedShardError):
+                        window = column[y : y + side.shape[0], x : x + side.shape[1]]
+                        side.chunk_of(self.place.get(f"tiles/{name}/c/{key}") or b"", window)
+        return columns
+
+    def write_tiles(self, columns: Mapping[str, NDArray[Any]], changed: set[Tile]) -> None:
+        """Write the chunks of the `tiles` group in which the `changed` tiles lie."""
+        self.check_identity()
+        for name in TileColumns:
+            side = layout.tiles_chunk(self.description, name)
+            rows, columns_ = side.shape
+            for i, j in {(i // rows, j // columns_) for i, j in changed}:
+                part = columns[name][i * rows : (i + 1) * rows, j * columns_ : (j + 1) * columns_]
+                self.place.put(f"tiles/{name}/c/{i}/{j}", side.encode_chunk(part))
+
+    def read_notes(self) -> dict[str, Any]:
+        """Attributes of the `tiles` group: errors of failed tiles, the lease of a driver; {} where it is missing."""
+        attributes = layout.read_json(self.place, "tiles/zarr.json").get("attributes")
+        return attributes if isinstance(attributes, dict) else {}
+
+    def write_notes(self, **notes: Any) -> None:
+        """Set attributes of the `tiles` group; None removes one."""
+        self.check_identity()
+        metadata = layout.read_json(self.place, "tiles/zarr.json") or {"zarr_format": 3, "node_type": "group"}
+        attributes = {**metadata.get("attributes", {}), **notes}
+        metadata["attributes"] = {k: v for k, v in attributes.items() if v is not None}
+        self.place.put("tiles/zarr.json", json.dumps(metadata, indent=2).encode())
+
+    def finish(self) -> None:
+        """Consolidate the metadata of the whole, which xarray asks for; done once, at the end of a run."""
+        layout.consolidate(self.place)
+
+    def bands(self, level: int = 0) -> Iterator[NDArray[np.int32]]:
+        """A level's escape times from the first row to the last, a row of chunks at a time."""
+        here = self.description.levels[level]
+        rows = _shards(self.description, level, "escape_time").chunk[0]
+        for first in range(0, here.shape[0], rows):
+            yield self.window(slice(first, first + rows), slice(None), level)
+
+    def checksum(self) -> str:
+        """SHA-256 of the field's little-endian int32 samples in row order: the same for any tiling."""
+        digest = hashlib.sha256()
+        for band in self.bands():
+            digest.update(np.ascontiguousarray(band, dtype="<i4").data)
+        return digest.hexdigest()
+
+    def check_identity(self) -> None:
+        """Raise StoreError where the store cannot be seen from here, or is another by now."""
+        found = layout.manifest(self.place)
+        if found is None or found.get("identity") != self.identity:
+            raise StoreError(
+                f"{self.path} cannot be seen from {socket.gethostname()}, or was replaced while a run was writing it: "
+                "the workers need a path that they share with the client"
+            )
+
+
+def open_store(path: str | os.PathLike[str]) -> Store:
+    """Open an existing store.
+
+    Raises
+    ------
+    StoreError
+        Nothing there, no store, a store of another program, or of another format version; arrays that are not as the
+        store's own description has them.
+    """
+    place = place_of(path)
+    try:
+        if not place.names() and not os.path.lexists(place.url):
+            raise StoreError(f"no store at {path}; compute one with `mandeldask run CONFIG --out {path}`")
+        return _opened(place)
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _opened(place: Place) -> Store:
+    manifest = layout.manifest(place)
+    if manifest is None:
+        raise StoreError(f"{place.url} is not a store of mandeldask: its root carries no field description")
+    version = manifest["field"].get("format_version")
+    if version != FORMAT_VERSION:
+        raise StoreError(
+            f"{place.url} has format version {version}, and this mandeldask reads {FORMAT_VERSION}: "
+            "open it with the mandeldask that wrote it"
+        )
+    try:
+        return Store(place, str(manifest["identity"]), Description.from_json(manifest["field"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{place.url} has a damaged field description: {error!r}") from None
+
+
+def open_field(path: str | os.PathLike[str], level: int = 0) -> Any:
+    """Open a store to read its field: an xarray Dataset of lazy Dask arrays, or a Zarr group where xarray is missing.
+
+    Either way `opened["escape_time"]` is int32 of shape (y, x), 0 where not computed yet, and `opened["x"]`,
+    `opened["y"]` are the coordinates; at level k every 2^k-th of them. Raises StoreError as `open_store` does.
+    """
+    store = open_store(path)
+    levels = len(store.description.levels)
+    if not 0 <= level < levels:
+        raise StoreError(f"{store.path} has the levels 0 to {levels - 1}; got {level}")
+    check(store)
+    try:
+        xarray: Any = importlib.import_module("xarray")
+    except ImportError:
+        xarray = None
+    try:
+        if xarray is None:
+            return layout.open_group(store.place, str(level))
+        return xarray.open_zarr(store.place.zarr(), group=str(level), consolidated=False)
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise _unfinished(store.path, error) from None
+
+
+def check(store: Store) -> None:
+    """Check the arrays against the store's own description, before others decode a byte of them.
+
+    Raises
+    ------
+    StoreError
+        Names the first that is missing, or other than it must be.
+    """
+    problems = layout.problems(store.place, store.description)
+    if problems:
+        raise StoreError(
+            f"{store.path} is not as its description has it: {problems[0]}; `mandeldask verify {store.path}` "
+            f"names all, `mandeldask resume {store.path}` makes what is missing"
+        )
+
+
+def open_for_writing(
+    path: str | os.PathLike[str],
+    description: Description,
+    given: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Store:
+    """Create the store, or open the one that is there if it holds the same field.
+
+    Parameters
+    ----------
+    given : mapping, optional
+        The view's decimal digits as the user wrote them; kept beside the description.
+    overwrite : bool
+        Replace what is there, the same field too. Only what carries our own description is ever removed.
+
+    Raises
+    ------
+    StoreError
+        Another field (names what differs), something that is not ours, a place that cannot be written.
+    """
+    place = place_of(path)
+    problem = description.problem()
+    if problem:
+        raise StoreError(problem)
+    try:
+        if isinstance(place, Folder) and Path(place.url).is_file():
+            raise StoreError(f"{path} is a file; a store is a directory: choose another --out")
+        # a writer killed at the very start leaves nothing but the temporary file of the root's metadata
+        there = [name for name in place.names() if not PARTIAL.fullmatch(name)]
+        if there:
+            if layout.manifest(place) is None:
+                raise StoreError(
+                    f"{path} holds something else than a store of mandeldask, and is left alone: choose another --out"
+                )
+            if not overwrite:
+                return _same(place, description, os.fspath(path))
+            ours = {"zarr.json", "tiles", *map(str, range(64))}
+            foreign = [name for name in there if name not in ours]
+            if foreign:
+                raise StoreError(
+                    f"{path} also holds {', '.join(foreign[:3])}: move that away before you --overwrite it"
+                )
+            place.remove()
+        elif isinstance(place, Folder):
+            inside = next((p for p in Path(place.url).parents if _is_ours(Folder(str(p)))), None)
+            if inside:
+                raise StoreError(f"{path} lies inside {inside}, a store itself: choose another --out")
+        return _create(place, description, given or {})
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}; choose another --out") from None
+
+
+def _same(place: Place, description: Description, path: str) -> Store:
+    store = _opened(place)
+    different = store.description.differences(description)
+    if different:
+        raise StoreError(
+            f"{path} holds another field: {'; '.join(different)}. Choose another --out, or replace it with --overwrite"
+        )
+    if isinstance(place, Folder) and not os.access(place.url, os.W_OK):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    try:
+        layout.make(place, description)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{path} is damaged: {error}; choose another --out, or --overwrite") from None
+    problems = layout.problems(place, description)
+    if problems:
+        raise StoreError(f"{path} is damaged: {problems[0]}; choose another --out, or --overwrite")
+    return store
+
+
+def _create(place: Place, description: Description, given: Mapping[str, Any]) -> Store:
+    store = Store(place, uuid.uuid4().hex, description)
+    manifest = {"field": description.to_json(), "identity": store.identity, "given": dict(given)}
+    attributes = {KEY: manifest, "ome": layout.ome(description)}
+    root = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    if not place.create("zarr.json", json.dumps(root, indent=2).encode()):
+        return _same(place, description, place.url)  # another run came first
+    layout.make(place, description)
+    return store
+
+
+def _is_ours(place: Place) -> bool:
+    with suppress(OSError):
+        return layout.manifest(place) is not None
+    return False
+
+
+def shard_key(level: int, name: str, tile: Tile) -> str:
+    """The key of a tile's shard."""
+    return f"{level}/{name}/c/{tile[0]}/{tile[1]}"
+
+
+@lru_cache(maxsize=64)
+def _shards(description: Description, level: int, name: str) -> Shards:
+    return layout.shards_of(description, level, name)
+
+
+def _unfinished(path: str, error: Exception) -> StoreError:
+    return StoreError(f"{path} lacks a part that a run would have made ({error}); `mandeldask resume {path}` mends it")

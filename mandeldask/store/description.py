@@ -1,0 +1,168 @@
+"""What a field is, and the grids of tiles that its levels are cut into; pure arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from mandeldask.kernels import FIELDS
+from mandeldask.view import Range, View
+
+FORMAT_VERSION = 2
+Tile = tuple[int, int]  # row and column in a grid of tiles
+# A viewer reads chunks. 512 a side rather than 256 writes a 2048 shard in half the time.
+CHUNK_SIDE = (256, 512)
+MAX_TILES = 2**22  # the driver keeps 40 bytes of each, and the store lists them: 70 terapixels at tiles of 4096
+MAX_CHUNK = 2**25  # samples: 128 MiB of escape times
+# Levels that a tile's own task writes beside it, from the samples it has at hand; the level above these is a
+# sixteenth, which its tile reads from the shards at 1 % of the run's time.
+MAX_FINE = 2
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the pyramid: every `stride`-th sample of the field, itself an exact field, cut into tiles."""
+
+    number: int
+    shape: tuple[int, int]  # samples
+    tile: tuple[int, int]  # samples; one tile, one shard
+
+    @property
+    def stride(self) -> int:
+        return 1 << self.number
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """Rows and columns of the grid of tiles."""
+        return -(-self.shape[0] // self.tile[0]), -(-self.shape[1] // self.tile[1])
+
+    def window(self, first: Tile, end: Tile | None = None) -> tuple[Range, Range]:
+        """The ranges of the level's indices that the tiles from `first` up to, not including, `end` cover.
+
+        Without an `end` those of the tile `first`.
+        """
+        end = end or (first[0] + 1, first[1] + 1)
+        rows, columns = (
+            (a * side, min(b * side, n)) for a, b, side, n in zip(first, end, self.tile, self.shape, strict=True)
+        )
+        return rows, columns
+
+    def tile_shape(self, tile: Tile) -> tuple[int, int]:
+        """Rows and columns of samples of a tile: less than `self.tile` at the edge."""
+        (top, bottom), (left, right) = self.window(tile)
+        return bottom - top, right - left
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a field is, and all that two runs must agree on to work on the same store."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    shape: tuple[int, int]
+    registration: str
+    max_iter: int
+    fields: tuple[str, ...]
+    tile: tuple[int, int]
+    format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def of(cls, view: View, max_iter: int, fields: tuple[str, ...], tile: tuple[int, int]) -> Description:
+        """The description of a field of `view`; a tile larger than the field is cut to it."""
+        rows, columns = (min(side, n) for side, n in zip(tile, view.shape, strict=True))
+        return cls(view.x, view.y, view.shape, view.registration, max_iter, tuple(fields), (rows, columns))
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Description:
+        """The description that `to_json` gave; ValueError, TypeError or KeyError for anything else."""
+        view = View(value["x"], value["y"], value["shape"], value["registration"])
+        max_iter, fields, tile = value["max_iter"], value["fields"], value["tile"]
+        whole = all(type(n) is int and 1 <= n < 2**31 for n in (max_iter, *tile))
+        if not whole or not set(fields) <= set(FIELDS):
+            raise ValueError(f"max_iter {max_iter!r}, tile {tile!r}, fields {fields!r}")
+        description = cls.of(view, max_iter, tuple(fields), tile)
+        if "escape_time" not in fields or description.to_json() != dict(value):
+            raise ValueError(f"{dict(value)!r}")
+        problem = description.problem()
+        if problem:
+            raise ValueError(problem)
+        return description
+
+    def to_json(self) -> dict[str, Any]:
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    def problem(self) -> str:
+        """Why no store can be made of this; empty where one can."""
+        tiles = self.tiles[0] * self.tiles[1]
+        if tiles > MAX_TILES:
+            return f"a store has at most {MAX_TILES} tiles, and tiles of {self.tile[0]} x {self.tile[1]} make {tiles}"
+        chunk = chunk_side(self.tile[0]) * chunk_side(self.tile[1])
+        if chunk > MAX_CHUNK:
+            return (
+                f"a tile of {self.tile[0]} x {self.tile[1]} cannot be divided into chunks of {CHUNK_SIDE[0]} to "
+                f"{CHUNK_SIDE[1]} samples a side: take sides that are multiples of {CHUNK_SIDE[1]}"
+            )
+        return ""
+
+    @property
+    def view(self) -> View:
+        return View(self.x, self.y, self.shape, self.registration)  # type: ignore[arg-type]
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """Rows and columns of the grid of tiles."""
+        return self.levels[0].tiles
+
+    def window(self, first: Tile, end: Tile) -> tuple[Range, Range]:
+        """The ranges of global indices that the tiles from `first` up to, not including, `end` cover."""
+        return self.levels[0].window(first, end)
+
+    @cached_property
+    def fine(self) -> int:
+        """The last of the levels that a tile's own task writes: there tiles are halved with the level."""
+        k = 0
+        least = CHUNK_SIDE[0]
+        while k < min(MAX_FINE, self._last) and all(n % (2 << k) == 0 and n >> (k + 1) >= least for n in self.tile):
+            k += 1
+        return k
+
+    @cached_property
+    def levels(self) -> tuple[Level, ...]:
+        """The pyramid: level 0 is the field, and the last the first that is no larger than a tile."""
+        levels = []
+        for k in range(self._last + 1):
+            rows, columns = (-(-n // (1 << k)) for n in self.shape)
+            tile = (self.tile[0] >> k, self.tile[1] >> k) if k <= self.fine else self.tile
+            levels.append(Level(k, (rows, columns), tile))
+        return tuple(levels)
+
+    @property
+    def _last(self) -> int:
+        return max((-(-n // side) - 1).bit_length() for n, side in zip(self.shape, self.tile, strict=True))
+
+    def children(self, level: int, tile: Tile) -> list[Tile]:
+        """The tiles of the level below whose samples a tile holds."""
+        below, here = self.levels[level - 1], self.levels[level]
+        (top, bottom), (left, right) = here.window(tile)
+        rows = range(2 * top // below.tile[0], 2 * (bottom - 1) // below.tile[0] + 1)
+        columns = range(2 * left // below.tile[1], 2 * (right - 1) // below.tile[1] + 1)
+        return [(i, j) for i in rows for j in columns]
+
+    def parent(self, level: int, tile: Tile) -> Tile:
+        """The tile of the level above that holds samples of this one."""
+        here, above = self.levels[level], self.levels[level + 1]
+        i, j = (n * side // 2 // side_above for n, side, side_above in zip(tile, here.tile, above.tile, strict=True))
+        return i, j
+
+    def differences(self, other: Description) -> list[str]:
+        """`name: mine, other` for each entry in which two descriptions differ."""
+        mine, theirs = self.to_json(), other.to_json()
+        return [f"{k} is {mine[k]} there, {theirs[k]} here" for k in mine if mine[k] != theirs[k]]
+
+
+def chunk_side(side: int) -> int:
+    """The side of the chunks in a shard of this side: a divisor that suits a viewer, or the whole side."""
+    low, high = CHUNK_SIDE
+    return next((n for n in range(high, low - 1, -1) if side % n == 0), side)
