@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ __all__ = [
     "open_for_writing",
     "open_store",
     "place_of",
+    "shard_key",
 ]
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 
@@ -132,13 +134,29 @@ class Store:
 
     def _listed(self, level: int, name: str) -> NDArray[np.bool_]:
         done = np.zeros(self.description.levels[level].tiles, np.bool_)
+        for tile, size in self.listing(level, name):
+            done[tile] = size > 0  # a machine that lost its power may leave an empty file
+        return done
+
+    def listing(self, level: int, name: str) -> Iterator[tuple[Tile, int]]:
+        """The tiles of an array whose shards are there, with their bytes."""
+        rows, columns = self.description.levels[level].tiles
         for key, size in self.place.sizes(f"{level}/{name}/c"):
             match = _SHARD.fullmatch(key)
-            tile = (int(match[1]), int(match[2])) if match else done.shape
-            # a machine that lost its power may leave an empty file
-            if tile[0] < done.shape[0] and tile[1] < done.shape[1] and size:
-                done[tile] = True
-        return done
+            tile = (int(match[1]), int(match[2])) if match else (rows, columns)
+            if tile[0] < rows and tile[1] < columns and match and key == f"{tile[0]}/{tile[1]}":
+                yield tile, size
+
+    def discard(self, level: int, tile: Tile) -> None:
+        """Take out a tile of a level, the field first: then it is not done, before anything else is gone."""
+        self.check_identity()
+        for name in sorted(self.description.fields, key="escape_time".__ne__):
+            self.place.delete(shard_key(level, name, tile))
+
+    def restore(self) -> None:
+        """Put the field description back into the root's metadata, from the copy beside the field."""
+        manifest = layout.copy_of_manifest(self.place)
+        self.place.put("zarr.json", layout.dumps(layout.root(manifest or {}, self.description)))
 
     def read_shard(self, tile: Tile, level: int = 0, name: str = "escape_time") -> NDArray[Any] | None:
         """The samples of one tile; None where it is not done.
@@ -273,6 +291,7 @@ class Store:
 
     def finish(self) -> None:
         """Consolidate the metadata of the whole, which xarray asks for; done once, at the end of a run."""
+        self.check_identity()
         layout.consolidate(self.place, self.description)
 
     def bands(self, level: int = 0) -> Iterator[NDArray[np.int32]]:
@@ -367,6 +386,27 @@ def _opened(place: Place) -> Store:
         raise StoreError(f"{place.url} has a damaged field description: {error!r}") from None
 
 
+def open_damaged(path: str | os.PathLike[str]) -> tuple[Store, str]:
+    """Open a store, by the copy beside the field where its description is lost; what is wrong with it, "" if nothing.
+
+    Raises StoreError as `open_store` does, where there is no such copy.
+    """
+    try:
+        return open_store(path), ""
+    except StoreError:
+        place = place_of(path)
+        found, copy = layout.manifest(place), layout.copy_of_manifest(place)
+        if copy is None or (found and found.get("digest") == layout.digest(found)):  # it was not edited
+            raise
+        try:
+            store = Store(place, str(copy["identity"]), Description.from_json(copy["field"]))
+        except (KeyError, TypeError, ValueError):
+            store = None
+        if store is None:
+            raise
+        return store, "has another field description than the store was made with" if found else "has none"
+
+
 def open_field(path: str | os.PathLike[str], level: int = 0) -> Any:
     """Open a store to read its field: an xarray Dataset of lazy Dask arrays, or a Zarr group where xarray is missing.
 
@@ -442,12 +482,9 @@ def open_for_writing(
                 )
             if not overwrite:
                 return _same(place, description, os.fspath(path))
-            ours = {"zarr.json", "tiles", *map(str, range(64))}
-            foreign = [name for name in there if name not in ours]
+            foreign = list(islice(layout.strays(place), 3))
             if foreign:
-                raise StoreError(
-                    f"{path} also holds {', '.join(foreign[:3])}: move that away before you --overwrite it"
-                )
+                raise StoreError(f"{path} also holds {', '.join(foreign)}: move that away before you --overwrite it")
             place.remove()
         elif isinstance(place, Folder):
             inside = next((p for p in Path(place.url).parents if _is_ours(Folder(str(p)))), None)
@@ -480,9 +517,7 @@ def _create(place: Place, description: Description, given: Mapping[str, Any]) ->
     store = Store(place, uuid.uuid4().hex, description)
     manifest = {"field": description.to_json(), "identity": store.identity, "given": dict(given)}
     manifest["digest"] = layout.digest(manifest)
-    attributes = {KEY: manifest, "ome": layout.ome(description)}
-    root = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    if not place.create("zarr.json", json.dumps(root, indent=2).encode()):
+    if not place.create("zarr.json", layout.dumps(layout.root(manifest, description))):
         return _same(place, description, place.url)  # another run came first
     layout.make(place, description)
     return store

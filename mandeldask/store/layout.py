@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import zarr
@@ -21,6 +22,7 @@ from mandeldask.kernels import FIELDS
 from mandeldask.store.description import Description, Level, chunk_side
 from mandeldask.store.place import Place
 from mandeldask.store.shard import LEVEL, DamagedShardError, Shards
+from mandeldask.view import Range, View
 
 KEY = "mandeldask"
 COPY = "0/zarr.json"  # has a copy of the manifest in its attributes
@@ -41,6 +43,14 @@ ATTRIBUTES = {
 AXIS_CHUNK = 2**20  # coordinates
 TILES_CHUNK = 64  # a side
 MAX_METADATA = 2**22  # bytes of a zarr.json: consolidated, that of the deepest pyramid is a tenth of it
+
+
+_NAMES = "|".join(FIELDS)
+_OURS = re.compile(
+    rf"zarr\.json|([0-9]{{1,2}}|tiles)/zarr\.json|[0-9]{{1,2}}/({_NAMES}|x|y)/zarr\.json|[0-9]{{1,2}}/[xy]/c/[0-9]{{1,9}}"
+    rf"|[0-9]{{1,2}}/({_NAMES})/c/[0-9]{{1,9}}/[0-9]{{1,9}}"
+    rf"|tiles/({'|'.join(TileColumns)})/(zarr\.json|c/[0-9]{{1,9}}/[0-9]{{1,9}})"
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,11 @@ def tiles_chunk(description: Description, name: str) -> Shards:
 def fill_value(name: str) -> Any:
     """What stands for *not computed*."""
     return 0 if name == "escape_time" else np.nan
+
+
+def root(manifest: Mapping[str, Any], description: Description) -> dict[str, Any]:
+    """The metadata of the root, before it is consolidated."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": {KEY: manifest, "ome": ome(description)}}
 
 
 def ome(description: Description) -> dict[str, Any]:
@@ -105,11 +120,23 @@ def ome(description: Description) -> dict[str, Any]:
     }
 
 
+def strays(place: Place) -> Iterator[str]:
+    """Keys, files and links that no store of ours has, partial files apart."""
+    for name in place.names():
+        keys = [f"{name}/{key}" for key, _ in place.sizes(name)] if "." not in name else [name]
+        for key in keys or [name]:
+            whole = re.sub(r"\.[0-9a-f]{32}\.partial$", "", key)
+            if not _OURS.fullmatch(whole) and not (keys == [] and re.fullmatch("[0-9]{1,2}|tiles", name)):
+                yield key
+
+
 def make(place: Place, description: Description) -> None:
     """Make what is missing of groups, arrays and coordinates, whatever an interruption left."""
-    for key in documents(description):
-        if place.get(key, size=1) is None:
-            mend(place, description, Problem(key, "is missing", missing=True))
+    for problem in problems(place, description):
+        if problem.missing:
+            mend(place, description, problem)
+    if copy_of_manifest(place) is None:
+        mend(place, description, Problem(COPY, "lacks the copy"))
     for chunk in coordinates(description):
         if not chunk.is_in(place):
             chunk.put_in(place)
@@ -120,8 +147,15 @@ class AxisChunk:
     """A part of a level's coordinates, and the key it has in the store."""
 
     key: str
-    values: NDArray[np.float64]
+    view: View
+    name: Literal["y", "x"]
+    window: Range  # of the field's samples
+    stride: int
     size: int  # values of a whole chunk of this array
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        return self.view.axis(self.name, self.window, self.stride)
 
     @property
     def _chunk(self) -> Shards:
@@ -129,9 +163,13 @@ class AxisChunk:
 
     def is_in(self, place: Place) -> bool:
         """Whether the store has it, to the bit."""
-        found = np.empty((1, self.values.size))
+        length = -(-(self.window[1] - self.window[0]) // self.stride)
+        data = place.get(self.key, size=self._chunk.chunk_limit)
+        if not data:
+            return False
+        found = np.empty((1, length))
         try:
-            self._chunk.chunk_of(place.get(self.key, size=self._chunk.chunk_limit) or b"", found)
+            self._chunk.chunk_of(data, found)
         except DamagedShardError:
             return False
         return found.tobytes() == self.values.tobytes()
@@ -142,12 +180,13 @@ class AxisChunk:
 
 def coordinates(description: Description) -> Iterator[AxisChunk]:
     """The coordinates of all levels, part by part: a field may be a line of 2^31 samples."""
+    view, names = description.view, get_args(Literal["y", "x"])
     for level in description.levels:
-        for axis, name in enumerate(("y", "x")):
-            n, k, size = description.shape[axis], level.stride, min(level.shape[axis], AXIS_CHUNK)
-            for first in range(0, level.shape[axis], size):
-                values = description.view.axis(name, (first * k, min((first + size) * k, n)), k)  # type: ignore[arg-type]
-                yield AxisChunk(f"{level.number}/{name}/c/{first // size}", values, size)
+        for name, n, length in zip(names, level.shape, description.shape, strict=True):
+            k, size = level.stride, min(n, AXIS_CHUNK)
+            for first in range(0, n, size):
+                window = first * k, min((first + size) * k, length)
+                yield AxisChunk(f"{level.number}/{name}/c/{first // size}", view, name, window, k, size)
 
 
 def _make_level(group: zarr.Group, description: Description, level: Level) -> None:

@@ -108,7 +108,7 @@ class Shards:
 
     def decoded(self, data: bytes | memoryview) -> NDArray[Any]:
         """The samples of one chunk, in a buffer of this thread's that the next call fills again."""
-        frame = self._checked(data)
+        frame = self.check_chunk(data)
         if not hasattr(_kept, "buffer") or _kept.buffer.nbytes != self.chunk_bytes:
             _kept.buffer = np.empty(self.chunk_bytes, np.uint8)
         try:
@@ -166,7 +166,7 @@ class Shards:
     def check(self, data: bytes, shape: tuple[int, int] | None = None) -> None:
         """Check every checksum, and that each chunk is there and claims its size; nothing is decoded."""
         for _, part in self.parts(part_of(data), shape or self.shape):
-            self._checked(part)
+            self.check_chunk(part)
 
     def parts(self, get: Get, shape: tuple[int, int]) -> Iterator[tuple[tuple[int, int], bytes | memoryview]]:
         """Row, column and bytes of each chunk that holds samples; for `get` see `read`, for `shape` `decode`.
@@ -192,7 +192,7 @@ class Shards:
             raise DamagedShardError(f"has a chunk {i},{j} outside of it")
         return data
 
-    def _checked(self, data: bytes | memoryview) -> memoryview:
+    def check_chunk(self, data: bytes | memoryview) -> memoryview:
         """The zstd frame of a chunk whose checksum is right and which claims to hold what a chunk holds."""
         frame = memoryview(data)[:-CRC]
         if bytes(data[-CRC:]) != _crc(frame):
