@@ -164,8 +164,10 @@ class _Check:
         below = self._window(self.level - 1, self.name, *part)
         if below is None:
             return
-        times = below if self.name == "escape_time" else self._window(self.level - 1, "escape_time", *part)
-        there = np.ones(samples.shape, bool) if times is None else times[::2, ::2] != 0
+        there = below[::2, ::2] != 0
+        if self.name != "escape_time":  # NaN is also what stands for a shard that is missing
+            times = self._window(self.level - 1, "escape_time", *part)
+            there = ~np.isnan(below[::2, ::2]) | (True if times is None else times[::2, ::2] == d.max_iter)
         wrong = there & (samples.view("u4") != np.ascontiguousarray(below[::2, ::2]).view("u4"))
         if wrong.any():
             i, j = np.argwhere(wrong)[0].tolist()

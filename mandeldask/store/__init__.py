@@ -419,15 +419,20 @@ def open_field(path: str | os.PathLike[str], level: int = 0) -> Any:
         raise StoreError(f"{store.path} has the levels 0 to {levels - 1}; got {level}")
     check(store)
     try:
-        xarray: Any = importlib.import_module("xarray")
+        lazy: Any = importlib.import_module("mandeldask.store.dataset")
     except ImportError:
-        xarray = None
-    try:
-        if xarray is None:
-            return layout.open_group(store.place, str(level))
-        return xarray.open_zarr(store.place.zarr(), group=str(level), consolidated=False)
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        raise _unfinished(store.path, error) from None
+        return layout.open_group(store.place, str(level))
+    d = store.description
+    parts: dict[str, list[NDArray[np.float64]]] = {"y": [], "x": []}
+    for chunk in layout.coordinates(d, d.levels[level]):
+        parts[chunk.name].append(chunk.values)
+    return lazy.dataset(
+        {name: Samples(store, level, name) for name in d.fields},
+        {name: np.concatenate(values) for name, values in parts.items()},
+        {name: json.loads(layout.documents(d)[f"{level}/{name}/zarr.json"]) for name in (*d.fields, "y", "x")},
+        d,
+        f"{store.identity}-{level}",
+    )
 
 
 def check(store: Store) -> None:
@@ -544,7 +549,3 @@ def _edited(place: Place) -> StoreError:
         f"the field description of {place.url} was changed since the store was made; "
         f"`mandeldask verify {place.url} --repair` puts the right one back"
     )
-
-
-def _unfinished(path: str, error: Exception) -> StoreError:
-    return StoreError(f"{path} lacks a part that a run would have made ({error}); `mandeldask resume {path}` mends it")

@@ -178,10 +178,10 @@ class AxisChunk:
         place.put(self.key, self._chunk.encode_chunk(self.values[np.newaxis]))
 
 
-def coordinates(description: Description) -> Iterator[AxisChunk]:
-    """The coordinates of all levels, part by part: a field may be a line of 2^31 samples."""
+def coordinates(description: Description, *levels: Level) -> Iterator[AxisChunk]:
+    """The coordinates of some levels, or of all, part by part: a field may be a line of 2^31 samples."""
     view, names = description.view, get_args(Literal["y", "x"])
-    for level in description.levels:
+    for level in levels or description.levels:
         for name, n, length in zip(names, level.shape, description.shape, strict=True):
             k, size = level.stride, min(n, AXIS_CHUNK)
             for first in range(0, n, size):
