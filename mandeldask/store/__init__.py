@@ -157,6 +157,7 @@ class Store:
         """Put the field description back into the root's metadata, from the copy beside the field."""
         manifest = layout.copy_of_manifest(self.place)
         self.place.put("zarr.json", layout.dumps(layout.root(manifest or {}, self.description)))
+        layout.consolidate(self.place, self.description)
 
     def read_shard(self, tile: Tile, level: int = 0, name: str = "escape_time") -> NDArray[Any] | None:
         """The samples of one tile; None where it is not done.
@@ -404,7 +405,10 @@ def open_damaged(path: str | os.PathLike[str]) -> tuple[Store, str]:
             store = None
         if store is None:
             raise
-        return store, "has another field description than the store was made with" if found else "has none"
+        return (
+            store,
+            "has another field description than the store was made with" if found else "has no field description",
+        )
 
 
 def open_field(path: str | os.PathLike[str], level: int = 0) -> Any:
