@@ -60,8 +60,7 @@ def main(path, folder):
         for name in sys.argv[3:] or tries:
             code, text = tries[name]()
             found[name] = {"code": code, "text": text, "peak": peak()}
-            print(f"{name}: {code} {text[-300:]}", file=sys.stderr)
-    print(json.dumps(found))
+    sys.stdout.write(json.dumps(found))
 
 
 if __name__ == "__main__":

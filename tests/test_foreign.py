@@ -76,16 +76,16 @@ def describe(path, **entries):
     (path / "zarr.json").write_text(json.dumps(root))
 
 
-@pytest.mark.parametrize("claimed", [GIB, 150 * 150 * 4], ids=["claims its size", "claims that of a chunk"])
-def test_a_decompression_bomb_in_shards_and_in_the_table_of_tiles(path, claimed):
-    frame = bomb(claimed)
-    for key in ("0/escape_time/c/0/0", "1/escape_time/c/0/0"):
-        (path / key).write_bytes(shard_of(frame))
+def test_a_decompression_bomb_in_shards_and_in_the_table_of_tiles(path):
+    frame = bomb(GIB)
+    (path / "0/escape_time/c/0/0").write_bytes(shard_of(frame))
+    (path / "0/escape_time/c/1/1").write_bytes(shard_of(bomb(150 * 150 * 4)))  # claims what a chunk holds
+    (path / "1/escape_time/c/0/0").write_bytes(shard_of(frame))
     for key in ("tiles/minimum/c/0/0", "tiles/seconds/c/0/0", "0/x/c/0"):
         (path / key).write_bytes(frame + crc(frame))
     found = use(path, *READING)
     assert found["verify"]["code"] == found["verify quick"]["code"] == 6
-    for key in ("0/escape_time/c/0/0", "1/escape_time/c/0/0", "tiles/minimum/c/0/0", "0/x/c/0"):
+    for key in ("0/escape_time/c/0/0", "0/escape_time/c/1/1", "1/escape_time/c/0/0", "tiles/minimum/c/0/0", "0/x/c/0"):
         assert key in found["verify"]["text"]
     for name in ("image", "checksum", "open"):
         assert found[name]["code"] == 3
@@ -105,13 +105,27 @@ def test_files_of_a_gigabyte_where_few_bytes_belong(path):
     assert {found[name]["code"] for name in ("image", "open", "resume")} == {3}
 
 
-@pytest.mark.parametrize("key", ["zarr.json", "0/zarr.json"])
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, " " * 10**8], ids=["lists", "objects", "100 MB"])
-def test_metadata_that_is_nested_deep_or_long(path, key, text):
-    (path / key).write_text(text)
+def test_metadata_of_100_mb(path):
+    for key in ("0/zarr.json", "0/escape_time/zarr.json"):
+        (path / key).write_text(" " * 10**8)
     found = use(path, "status", "verify", "open", "resume")
     assert found["verify"]["code"] == 6
     assert found["open"]["code"] == found["resume"]["code"] == 3
+    (path / "zarr.json").write_text(" " * 10**8)
+    for read in (open_store, md.verify):
+        with pytest.raises(md.StoreError, match="is not a store of mandeldask"):
+            read(path)
+
+
+@pytest.mark.parametrize("key", ["zarr.json", "0/zarr.json", "1/escape_time/zarr.json"])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000], ids=["lists", "objects"])
+def test_metadata_that_is_nested_deep(path, key, text):
+    (path / key).write_text(text)
+    assert md.verify(path).kinds.keys() <= {"metadata", "description"}
+    assert md.verify(path).exit_code == 6
+    for read in (md.open, md.resume):
+        with pytest.raises(md.StoreError):
+            read(path)
 
 
 HUGE = {

@@ -186,6 +186,6 @@ class AStore(RuleBasedStateMachine):
 
 
 AStore.TestCase.settings = settings(
-    max_examples=12, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=8, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestAStore = AStore.TestCase
