@@ -16,7 +16,19 @@ if TYPE_CHECKING:
     from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
     from mandeldask.field import escape_time
     from mandeldask.grid import complex_grid
-    from mandeldask.job import Plan, Status, Submitted, Summary, resume, run, status, submit
+    from mandeldask.job import (
+        Plan,
+        Status,
+        Submitted,
+        Summary,
+        Verification,
+        deepen,
+        resume,
+        run,
+        status,
+        submit,
+        verify,
+    )
     from mandeldask.store import open_field as open
     from mandeldask.view import View
 
@@ -31,20 +43,35 @@ __all__ = [
     "StoreError",
     "Submitted",
     "Summary",
+    "Verification",
     "View",
     "complex_grid",
+    "deepen",
     "escape_time",
     "open",
     "resume",
     "run",
     "status",
     "submit",
+    "verify",
 ]
 _MODULES = {
     "mandeldask.errors": ("ClusterError", "ConfigError", "MandeldaskError", "StoreError"),
     "mandeldask.field": ("escape_time",),
     "mandeldask.grid": ("complex_grid",),
-    "mandeldask.job": ("Plan", "Status", "Submitted", "Summary", "resume", "run", "status", "submit"),
+    "mandeldask.job": (
+        "Plan",
+        "Status",
+        "Submitted",
+        "Summary",
+        "Verification",
+        "deepen",
+        "resume",
+        "run",
+        "status",
+        "submit",
+        "verify",
+    ),
     "mandeldask.store": ("open",),
     "mandeldask.view": ("View",),
 }

@@ -11,6 +11,7 @@ import numpy as np
 from distributed import get_worker
 from numpy.typing import NDArray
 
+from mandeldask.errors import StoreError
 from mandeldask.kernels import BlockFunction
 from mandeldask.messages import Grid, thumbnail
 from mandeldask.store import Store, Tile
@@ -37,11 +38,12 @@ class Record:
     thumbnail: bytes = b""  # every k-th sample: `messages.thumbnail`
 
 
-def compute_tile(tile: Tile, block_function: BlockFunction, store: Store) -> Record:
-    """Compute one tile, write it, and report."""
+def compute_tile(tile: Tile, block_function: BlockFunction, store: Store, source: Store | None = None) -> Record:
+    """Compute one tile, write it, and report; with a `source` by what that store of fewer iterations knows of it."""
     started = time.time()
     d = store.description
-    block, seconds = compute(d.view, *d.window(tile, (tile[0] + 1, tile[1] + 1)), block_function)
+    found = deepened(tile, block_function, store, source) if source else None
+    block, seconds = found or compute(d.view, *d.window(tile, (tile[0] + 1, tile[1] + 1)), block_function)
     store.write(tile, block)
     escape_time = block["escape_time"] if block.dtype.names else block
     preview = thumbnail(escape_time, Grid(d.shape, d.tile), tile, d.max_iter)
@@ -79,6 +81,41 @@ def compute(view: View, rows: Range, columns: Range, block_function: BlockFuncti
             block = np.empty((rows[1] - rows[0], x), part.dtype)
         block[row - rows[0] : stop - rows[0]] = part
     assert block is not None  # a tile has a row
+    return block, seconds
+
+
+def deepened(
+    tile: Tile, block_function: BlockFunction, store: Store, source: Store
+) -> tuple[NDArray[Any], float] | None:
+    """As `compute`, for the samples of a tile that had not escaped in `source`; None where it cannot tell.
+
+    A sample's values depend on max_iter only where it had not escaped: the others are copied.
+    """
+    d = store.description
+    try:
+        parts = {name: source.read_shard(tile, 0, name) for name in d.fields}
+    except (StoreError, OSError):  # damaged, or gone by now
+        return None
+    known = {name: part for name, part in parts.items() if part is not None}
+    if len(known) < len(parts):
+        return None
+    old = known["escape_time"]
+    block = old if len(known) == 1 else np.empty(old.shape, [(name, part.dtype) for name, part in known.items()])
+    if block is not old:
+        for name, part in known.items():
+            block[name] = part
+    todo = old == source.description.max_iter
+    (top, bottom), (left, right) = d.levels[0].window(tile)
+    band = max(1, BAND // (right - left))
+    seconds = 0.0
+    for row in range(0, bottom - top, band):
+        rows = slice(row, min(row + band, bottom - top))
+        if todo[rows].any():
+            c = d.view.block((top + rows.start, top + rows.stop), (left, right))[todo[rows]]
+            start = time.perf_counter()
+            deeper = block_function(c)
+            seconds += time.perf_counter() - start
+            block[rows][todo[rows]] = deeper
     return block, seconds
 
 

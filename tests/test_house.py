@@ -31,6 +31,7 @@ RANKS = [
     {"store"},
     {"messages"},
     {"tile"},
+    {"check"},
     {"cluster"},
     {"job"},
     {"image"},  # a leaf, and what shows pictures of its own looks like it
@@ -156,14 +157,17 @@ def test_the_public_names():
         "StoreError",
         "Submitted",
         "Summary",
+        "Verification",
         "View",
         "complex_grid",
+        "deepen",
         "escape_time",
         "open",
         "resume",
         "run",
         "status",
         "submit",
+        "verify",
     ]
 
 

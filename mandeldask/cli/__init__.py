@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mandeldask import __version__
-from mandeldask.cli import clusters, computing, dashboard, jobs, lab, looking
+from mandeldask.cli import clusters, computing, dashboard, jobs, keeping, lab, looking
 from mandeldask.cli.ends import EXIT_INTERRUPTED, Interrupted
 from mandeldask.errors import MandeldaskError
 from mandeldask.words import plain
@@ -20,6 +20,7 @@ Exit codes
   3    a store that cannot be used: another field, another program's, unwritable, disk full, busy
   4    done, but some tiles failed or are missing; `mandeldask resume STORE` tries them again
   5    a cluster that cannot be started, was lost, or has too little memory for a tile
+  6    verify: something in the store is wrong; `mandeldask verify STORE --repair` takes it out
   130  interrupted (143 by SIGTERM, 129 by a closed terminal); what is finished is in the store
   1    a bug: please report it with the traceback
 """
@@ -59,6 +60,8 @@ def cli(ctx: click.Context) -> None:
 for command in (
     computing.run,
     computing.resume,
+    keeping.verify,
+    keeping.deepen,
     jobs.submit,
     jobs.status,
     jobs.wait,

@@ -16,7 +16,7 @@ import click
 from mandeldask.cli import dashboard as dashboards
 from mandeldask.cli.ends import EXIT_FAILED_TILES, signals_end_in_order
 from mandeldask.cli.looking import draw
-from mandeldask.cli.options import cluster_option, description_options, upload_option
+from mandeldask.cli.options import cluster_of, cluster_option, description_options, upload_option, workers_option
 from mandeldask.errors import ConfigError, MandeldaskError
 from mandeldask.words import shown
 
@@ -63,7 +63,7 @@ def run(
     def compute(tell: Observer) -> Summary:
         return job.run(config, out, overrides=overrides, overwrite=overwrite, cluster=cluster, upload=upload, tell=tell)
 
-    _compute(ctx, compute, **output)
+    compute_under_screen(ctx, compute, **output)
 
 
 @click.command()
@@ -71,7 +71,7 @@ def run(
 @click.option("--kernel", default="auto", show_default=True, help="Any kernel: all give the same bits.")
 @cluster_option
 @upload_option
-@click.option("--workers", type=int, help="Worker processes on this machine; by default one a usable core.")
+@workers_option
 @output_options
 @click.pass_context
 def resume(
@@ -87,17 +87,15 @@ def resume(
     """Compute what is missing of STORE, and only that."""
     from mandeldask import job
 
-    if cluster and workers:
-        raise ConfigError("--cluster and --workers exclude each other; give one")
-    described = {"kind": "local", "workers": workers} if workers is not None else cluster
+    described = cluster_of(cluster, workers)
 
     def compute(tell: Observer) -> Summary:
         return job.resume(store, kernel=kernel, cluster=described, upload=upload, tell=tell)
 
-    _compute(ctx, compute, **output)
+    compute_under_screen(ctx, compute, **output)
 
 
-def _compute(
+def compute_under_screen(
     ctx: click.Context,
     compute: Callable[[Observer], Summary],
     *,

@@ -7,12 +7,26 @@ from typing import Any
 
 import click
 
+from mandeldask.errors import ConfigError
+
 cluster_option = click.option(
     "--cluster",
     metavar="FILE|ADDRESS",
     help="Who computes: a cluster description (configs/clusters), the address of a scheduler, its scheduler file, or "
     "the word local. By default what the run description names, else DASK_SCHEDULER_ADDRESS, else this machine.",
 )
+
+workers_option = click.option(
+    "--workers", type=int, help="Worker processes on this machine; by default one a usable core."
+)
+
+
+def cluster_of(cluster: str | None, workers: int | None) -> Any:
+    """What --cluster and --workers name together; None where neither is given."""
+    if cluster and workers is not None:
+        raise ConfigError("--cluster and --workers exclude each other; give one")
+    return {"kind": "local", "workers": workers} if workers is not None else cluster
+
 
 upload_option = click.option(
     "--upload",

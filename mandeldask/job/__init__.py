@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mandeldask.job.ask import Status, cancel, logs, status, status_of_job, status_of_jobs, status_of_store, wait
+from mandeldask.job.deeper import deepen
 from mandeldask.job.events import (
     Event,
     Expected,
@@ -19,9 +20,11 @@ from mandeldask.job.events import (
 )
 from mandeldask.job.runs import resume, run
 from mandeldask.job.submission import Submitted, submit
+from mandeldask.job.verification import Checking, Verification, verify
 from mandeldask.tile import Record
 
 __all__ = [
+    "Checking",
     "Event",
     "Expected",
     "Notice",
@@ -36,7 +39,9 @@ __all__ = [
     "Summary",
     "TileDone",
     "TileFailed",
+    "Verification",
     "cancel",
+    "deepen",
     "ignore",
     "logs",
     "resume",
@@ -46,5 +51,6 @@ __all__ = [
     "status_of_jobs",
     "status_of_store",
     "submit",
+    "verify",
     "wait",
 ]

@@ -15,7 +15,7 @@ from distributed import Client
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError
 from mandeldask.job.drive import SPACE, data_of, key_of, on_scheduler, topic_of
 from mandeldask.job.ledger import is_alive, is_reserved, let_go
-from mandeldask.job.levels import Levels
+from mandeldask.job.levels import missing
 from mandeldask.store import open_store
 
 POLL_SECONDS = 0.5
@@ -78,7 +78,7 @@ def status_of_store(path: str) -> Status:
     alive = bool(lease) and is_alive(lease)
     present = store.done()
     done, tiles = int(present.sum()), present.size
-    complete = done == tiles and not len(Levels(store, present))
+    complete = done == tiles and not any(tiles.any() for tiles in missing(store, ~present))
     if alive and is_reserved(lease) and complete:
         alive = False  # nothing is left for the driver that it is held for
     at_work = "waiting" if is_reserved(lease) else "running"

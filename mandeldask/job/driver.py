@@ -23,6 +23,7 @@ from mandeldask.job.ledger import Ledger, cannot_write, name_of
 from mandeldask.job.levels import Levels
 from mandeldask.job.order import Window, order
 from mandeldask.job.pulse import every
+from mandeldask.job.source import source_of
 from mandeldask.job.window import submit_levels, submit_window
 from mandeldask.kernels import BlockFunction
 from mandeldask.messages import job_id, key_name
@@ -64,6 +65,7 @@ class Driver:
         run: str | None = None,
     ) -> None:
         self.client, self.store, self.block_function = client, store, block_function
+        self.source = source_of(store)
         self.run_id = run or uuid.uuid4().hex
         self.job = job_id(store.identity, store.path)
         self.name = key_name(self.job, self.run_id)
@@ -154,7 +156,8 @@ class Driver:
                 return
             # a tile is never asked for twice by the same key: what is left of the first time may still be there
             name = key_name(self.job, self.run_id) if window.tiles[0] in self.attempts else self.name
-            futures = submit_window(self.client, self.store, window, self.block_function, name, **self._places(window))
+            places = self._places(window)
+            futures = submit_window(self.client, self.store, window, self.block_function, name, self.source, **places)
             self.in_flight.update(zip(futures, window.tiles, strict=True))
             completed.update(futures)
 

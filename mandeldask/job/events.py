@@ -23,9 +23,10 @@ class Preparing:
 
 @dataclass(frozen=True)
 class Notice:
-    """A line about the cluster for a person who waits: which it is, that its jobs are queued, what differs there."""
+    """A line for a person who waits, of the cluster: which it is, that its jobs are queued, what differs there."""
 
     text: str
+    about: str = "cluster"
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,13 @@ class Ledger:
             self._changed.add(tile)
         self.note(name_of(tile), error)
 
+    def forget(self, tile: Tile) -> None:
+        """Forget what was known of a tile: it is computed again, or read again by `complete`."""
+        with self._lock:
+            for column in self.columns.values():
+                column[tile] = 0
+            self._changed.add(tile)
+
     def note(self, name: str, error: str) -> None:
         """Enter what happened to a tile of a level."""
         with self._lock:

@@ -10,6 +10,16 @@ from mandeldask.store import Description, Store, Tile
 from mandeldask.tile import LevelTile
 
 
+def missing(
+    store: Store, computed: np.ndarray[tuple[int, int], np.dtype[np.bool_]]
+) -> Iterator[np.ndarray[tuple[int, int], np.dtype[np.bool_]]]:
+    """Of each level above the field's own the tiles to be made by themselves: the others come with `computed` tiles."""
+    d = store.description
+    for level in d.levels[1:]:
+        absent = ~store.done(level.number)
+        yield absent & ~computed if level.number <= d.fine else absent
+
+
 class Levels:
     """The tiles of the levels above 0 that are missing, and how many of their children are still awaited.
 
@@ -19,17 +29,14 @@ class Levels:
     def __init__(self, store: Store, done: np.ndarray[tuple[int, int], np.dtype[np.bool_]] | None = None) -> None:
         self.description: Description = store.description
         d = self.description
-        present = [store.done(level.number) if level.number or done is None else done for level in d.levels]
-        computed = ~present[0]  # what these runs' own tiles will write, of the fine levels too
+        computed = ~(store.done() if done is None else done)
         self.awaited: dict[LevelTile, set[Tile]] = {}
-        coming = [computed]
-        for level in d.levels[1:]:
+        coming = computed  # of the level below: what these runs will write
+        for level, mine in zip(d.levels[1:], missing(store, computed), strict=True):
             k = level.number
-            mine = computed.copy() if k <= d.fine else np.zeros(level.tiles, np.bool_)
-            for i, j in np.argwhere(~present[k] & ~mine).tolist():
-                self.awaited[k, i, j] = {child for child in d.children(k, (i, j)) if coming[k - 1][child]}
-                mine[i, j] = True
-            coming.append(mine)
+            for i, j in np.argwhere(mine).tolist():
+                self.awaited[k, i, j] = {child for child in d.children(k, (i, j)) if coming[child]}
+            coming = mine | computed if k <= d.fine else mine
 
     def __len__(self) -> int:
         return len(self.awaited)

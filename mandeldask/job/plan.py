@@ -10,7 +10,7 @@ from mandeldask.config import Config
 from mandeldask.errors import ClusterError, ConfigError, StoreError
 from mandeldask.job.events import Plan
 from mandeldask.job.ledger import refuse_second_driver
-from mandeldask.job.levels import Levels
+from mandeldask.job.levels import missing
 from mandeldask.kernels import FIELDS, SCRATCH_BYTES
 from mandeldask.store import Description, Store, open_for_writing, open_store
 from mandeldask.view import View
@@ -50,7 +50,7 @@ def make_plan(config: Config, kernel: str, size: Size, overwrite: bool = False, 
     store = open_for_writing(config.store, description, config.view.given, overwrite)
     done = store.done()
     count = int(done.sum())
-    levels = len(Levels(store, done))
+    levels = sum(int(tiles.sum()) for tiles in missing(store, ~done))
     return Plan(store, kernel, size, count, done.size - count, memory, resumed=count > 0, levels=levels)
 
 

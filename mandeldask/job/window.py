@@ -13,7 +13,13 @@ from mandeldask.tile import LevelTile, build_level, compute_tile
 
 
 def submit_window(
-    client: Client, store: Store, window: Window, block_function: BlockFunction, name: str, **where: Any
+    client: Client,
+    store: Store,
+    window: Window,
+    block_function: BlockFunction,
+    name: str,
+    source: Store | None = None,
+    **where: Any,
 ) -> list[Future]:
     """Hand the tiles of a window to the scheduler, one task a tile, with keys (name, row, column).
 
@@ -22,7 +28,14 @@ def submit_window(
     """
     keys = [(name, *tile) for tile in window.tiles]
     return client.map(  # type: ignore[no-any-return]
-        compute_tile, window.tiles, key=keys, block_function=block_function, store=store, pure=False, **where
+        compute_tile,
+        window.tiles,
+        key=keys,
+        block_function=block_function,
+        store=store,
+        source=source,
+        pure=False,
+        **where,
     )
 
 

@@ -25,11 +25,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from mandeldask.errors import DamagedError, StoreError
@@ -55,6 +55,7 @@ __all__ = [
     "open_for_writing",
     "open_store",
     "place_of",
+    "shard_key",
 ]
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 
@@ -122,7 +123,7 @@ class Store:
         for name in sorted(self.description.fields, key="escape_time".__eq__):
             samples = block[name] if block.dtype.names else block
             key = shard_key(level, name, tile)
-            self.place.put(key, _shards(self.description, level, name).encode(samples))
+            self.place.put(key, self.shards(level, name).encode(samples))
 
     def done(self, level: int = 0) -> NDArray[np.bool_]:
         """Which tiles of a level are done, shape `Level.tiles`: those whose shards hold anything, in every field."""
@@ -133,13 +134,30 @@ class Store:
 
     def _listed(self, level: int, name: str) -> NDArray[np.bool_]:
         done = np.zeros(self.description.levels[level].tiles, np.bool_)
+        for tile, size in self.listing(level, name):
+            done[tile] = size > 0  # a machine that lost its power may leave an empty file
+        return done
+
+    def listing(self, level: int, name: str) -> Iterator[tuple[Tile, int]]:
+        """The tiles of an array whose shards are there, with their bytes."""
+        rows, columns = self.description.levels[level].tiles
         for key, size in self.place.sizes(f"{level}/{name}/c"):
             match = _SHARD.fullmatch(key)
-            tile = (int(match[1]), int(match[2])) if match else done.shape
-            # a machine that lost its power may leave an empty file
-            if tile[0] < done.shape[0] and tile[1] < done.shape[1] and size:
-                done[tile] = True
-        return done
+            tile = (int(match[1]), int(match[2])) if match else (rows, columns)
+            if tile[0] < rows and tile[1] < columns and match and key == f"{tile[0]}/{tile[1]}":
+                yield tile, size
+
+    def discard(self, level: int, tile: Tile) -> None:
+        """Take out a tile of a level, the field first: then it is not done, before anything else is gone."""
+        self.check_identity()
+        for name in sorted(self.description.fields, key="escape_time".__ne__):
+            self.place.delete(shard_key(level, name, tile))
+
+    def restore(self) -> None:
+        """Put the field description back into the root's metadata, from the copy beside the field."""
+        manifest = layout.copy_of_manifest(self.place)
+        self.place.put("zarr.json", layout.dumps(layout.root(manifest or {}, self.description)))
+        layout.consolidate(self.place, self.description)
 
     def read_shard(self, tile: Tile, level: int = 0, name: str = "escape_time") -> NDArray[Any] | None:
         """The samples of one tile; None where it is not done.
@@ -149,12 +167,13 @@ class Store:
         DamagedError
             It cannot be decoded.
         """
-        data = self.place.get(shard_key(level, name, tile))
+        shards = self.shards(level, name)
+        data = self.place.get(shard_key(level, name, tile), size=shards.limit + 1)
         if not data:
             return None
         shape = self.description.levels[level].tile_shape(tile)
         try:
-            return _shards(self.description, level, name).decode(data, shape)
+            return shards.decode(data, shape)
         except DamagedShardError as error:
             raise self.damaged(tile, level, name, str(error)) from None
 
@@ -162,7 +181,7 @@ class Store:
         """The samples of one tile; the fill value where it is not done."""
         samples = self.read_shard(tile, level, name)
         if samples is None:
-            shards = _shards(self.description, level, name)
+            shards = self.shards(level, name)
             samples = np.full(self.description.levels[level].tile_shape(tile), shards.fill, shards.dtype)
         return samples
 
@@ -176,7 +195,7 @@ class Store:
         DamagedError
             A shard cannot be decoded.
         """
-        here, shards = self.description.levels[level], _shards(self.description, level, name)
+        here, shards = self.description.levels[level], self.shards(level, name)
         (top, bottom, _), (left, right, _) = rows.indices(here.shape[0]), columns.indices(here.shape[1])
         out = np.full((max(0, bottom - top), max(0, right - left)), shards.fill, shards.dtype)
         if not out.size:
@@ -189,10 +208,14 @@ class Store:
                 part = slice(first - y, last - y), slice(start - x, end - x)
                 into = out[first - top : last - top, start - left : end - left]
                 try:
-                    shards.read(get, part, (y_end - y, x_end - x), into)
+                    shards.read(get, part, into)
                 except DamagedShardError as error:
                     raise self.damaged((i, j), level, name, str(error)) from None
         return out
+
+    def shards(self, level: int, name: str) -> Shards:
+        """How the shards of a level's array are made."""
+        return _shards(self.description, level, name)
 
     def damaged(self, tile: Tile, level: int, name: str, problem: str) -> DamagedError:
         """What to say of a shard that cannot be read."""
@@ -202,13 +225,10 @@ class Store:
         )
 
     @property
-    def escape_time(self) -> zarr.Array[Any]:
-        """The field as a Zarr array, read only. Raises StoreError where an interruption left no array yet."""
+    def escape_time(self) -> Samples:
+        """The field, to be read by slices."""
         check(self)
-        try:
-            return zarr.open_array(self.place.zarr(), path="0/escape_time", mode="r")
-        except (FileNotFoundError, KeyError, ValueError) as error:
-            raise _unfinished(self.path, error) from None
+        return Samples(self, 0, "escape_time")
 
     def read_tiles(self) -> dict[str, NDArray[Any]]:
         """The `tiles` group: for each of `TileColumns` an array of shape `description.tiles`.
@@ -216,16 +236,36 @@ class Store:
         A part that is damaged reads as 0, not known: all but the seconds can be read from the shards again.
         """
         columns = {name: np.zeros(self.description.tiles, dtype) for name, dtype in TileColumns.items()}
-        for name, column in columns.items():
-            side = layout.tiles_chunk(self.description, name)
+        for _, name, (rows, columns_) in self._tiles_chunks():
+            with suppress(DamagedShardError):
+                self._read_tiles_chunk(name, (rows, columns_), columns[name][rows, columns_])
+        return columns
+
+    def damaged_tiles(self) -> list[tuple[str, str]]:
+        """Keys of the `tiles` group's chunks that cannot be read, and what is wrong with each."""
+        found = []
+        for key, name, window in self._tiles_chunks():
+            try:
+                self._read_tiles_chunk(name, window, np.zeros(self.description.tiles, TileColumns[name])[window])
+            except DamagedShardError as error:
+                found.append((key, str(error)))
+        return found
+
+    def _tiles_chunks(self) -> Iterator[tuple[str, str, tuple[slice, slice]]]:
+        """Key, column and window of tiles of each chunk of the `tiles` group that is there."""
+        rows, columns = self.description.tiles
+        for name in TileColumns:
+            height, width = layout.tiles_chunk(self.description, name).shape
             for key, _ in self.place.sizes(f"tiles/{name}/c"):
                 match = _SHARD.fullmatch(key)
-                y, x = (int(match[1]) * side.shape[0], int(match[2]) * side.shape[1]) if match else column.shape
-                if y < column.shape[0] and x < column.shape[1]:
-                    with suppress(DamagedShardError):
-                        window = column[y : y + side.shape[0], x : x + side.shape[1]]
-                        side.chunk_of(self.place.get(f"tiles/{name}/c/{key}") or b"", window)
-        return columns
+                y, x = (int(match[1]) * height, int(match[2]) * width) if match else (rows, columns)
+                if y < rows and x < columns:
+                    yield f"tiles/{name}/c/{key}", name, (slice(y, y + height), slice(x, x + width))
+
+    def _read_tiles_chunk(self, name: str, window: tuple[slice, slice], out: NDArray[Any]) -> None:
+        chunk = layout.tiles_chunk(self.description, name)
+        i, j = (part.start // side for part, side in zip(window, chunk.shape, strict=True))
+        chunk.chunk_of(self.place.get(f"tiles/{name}/c/{i}/{j}", size=chunk.chunk_limit) or b"", out)
 
     def write_tiles(self, columns: Mapping[str, NDArray[Any]], changed: set[Tile]) -> None:
         """Write the chunks of the `tiles` group in which the `changed` tiles lie."""
@@ -252,12 +292,13 @@ class Store:
 
     def finish(self) -> None:
         """Consolidate the metadata of the whole, which xarray asks for; done once, at the end of a run."""
-        layout.consolidate(self.place)
+        self.check_identity()
+        layout.consolidate(self.place, self.description)
 
     def bands(self, level: int = 0) -> Iterator[NDArray[np.int32]]:
         """A level's escape times from the first row to the last, a row of chunks at a time."""
         here = self.description.levels[level]
-        rows = _shards(self.description, level, "escape_time").chunk[0]
+        rows = self.shards(level, "escape_time").chunk[0]
         for first in range(0, here.shape[0], rows):
             yield self.window(slice(first, first + rows), slice(None), level)
 
@@ -276,6 +317,38 @@ class Store:
                 f"{self.path} cannot be seen from {socket.gethostname()}, or was replaced while a run was writing it: "
                 "the workers need a path that they share with the client"
             )
+
+
+@dataclass(frozen=True)
+class Samples:
+    """An array of a level that is read by slices, chunk by chunk; the fill value where a tile is not done.
+
+    Raises DamagedError where a shard cannot be decoded.
+    """
+
+    store: Store
+    level: int
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.store.description.levels[self.level].shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.store.shards(self.level, self.name).dtype
+
+    @property
+    def chunks(self) -> tuple[int, int]:
+        """Rows and columns of the chunks that are decoded at once."""
+        return self.store.shards(self.level, self.name).chunk
+
+    def __getitem__(self, key: slice | tuple[slice, slice]) -> NDArray[Any]:
+        rows, columns = (*key, slice(None))[:2] if isinstance(key, tuple) else (key, slice(None))
+        whole = self.store.window(
+            slice(rows.start, rows.stop), slice(columns.start, columns.stop), self.level, self.name
+        )
+        return whole[:: rows.step, :: columns.step]
 
 
 def open_store(path: str | os.PathLike[str]) -> Store:
@@ -306,10 +379,36 @@ def _opened(place: Place) -> Store:
             f"{place.url} has format version {version}, and this mandeldask reads {FORMAT_VERSION}: "
             "open it with the mandeldask that wrote it"
         )
+    if manifest.get("digest", layout.digest(manifest)) != layout.digest(manifest):
+        raise _edited(place)
     try:
         return Store(place, str(manifest["identity"]), Description.from_json(manifest["field"]))
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{place.url} has a damaged field description: {error!r}") from None
+
+
+def open_damaged(path: str | os.PathLike[str]) -> tuple[Store, str]:
+    """Open a store, by the copy beside the field where its description is lost; what is wrong with it, "" if nothing.
+
+    Raises StoreError as `open_store` does, where there is no such copy.
+    """
+    try:
+        return open_store(path), ""
+    except StoreError:
+        place = place_of(path)
+        found, copy = layout.manifest(place), layout.copy_of_manifest(place)
+        if copy is None or (found and found.get("digest") == layout.digest(found)):  # it was not edited
+            raise
+        try:
+            store = Store(place, str(copy["identity"]), Description.from_json(copy["field"]))
+        except (KeyError, TypeError, ValueError):
+            store = None
+        if store is None:
+            raise
+        return (
+            store,
+            "has another field description than the store was made with" if found else "has no field description",
+        )
 
 
 def open_field(path: str | os.PathLike[str], level: int = 0) -> Any:
@@ -324,15 +423,20 @@ def open_field(path: str | os.PathLike[str], level: int = 0) -> Any:
         raise StoreError(f"{store.path} has the levels 0 to {levels - 1}; got {level}")
     check(store)
     try:
-        xarray: Any = importlib.import_module("xarray")
+        lazy: Any = importlib.import_module("mandeldask.store.dataset")
     except ImportError:
-        xarray = None
-    try:
-        if xarray is None:
-            return layout.open_group(store.place, str(level))
-        return xarray.open_zarr(store.place.zarr(), group=str(level), consolidated=False)
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        raise _unfinished(store.path, error) from None
+        return layout.open_group(store.place, str(level))
+    d = store.description
+    parts: dict[str, list[NDArray[np.float64]]] = {"y": [], "x": []}
+    for chunk in layout.coordinates(d, d.levels[level]):
+        parts[chunk.name].append(chunk.values)
+    return lazy.dataset(
+        {name: Samples(store, level, name) for name in d.fields},
+        {name: np.concatenate(values) for name, values in parts.items()},
+        {name: json.loads(layout.documents(d)[f"{level}/{name}/zarr.json"]) for name in (*d.fields, "y", "x")},
+        d,
+        f"{store.identity}-{level}",
+    )
 
 
 def check(store: Store) -> None:
@@ -387,12 +491,9 @@ def open_for_writing(
                 )
             if not overwrite:
                 return _same(place, description, os.fspath(path))
-            ours = {"zarr.json", "tiles", *map(str, range(64))}
-            foreign = [name for name in there if name not in ours]
+            foreign = list(islice(layout.strays(place), 3))
             if foreign:
-                raise StoreError(
-                    f"{path} also holds {', '.join(foreign[:3])}: move that away before you --overwrite it"
-                )
+                raise StoreError(f"{path} also holds {', '.join(foreign)}: move that away before you --overwrite it")
             place.remove()
         elif isinstance(place, Folder):
             inside = next((p for p in Path(place.url).parents if _is_ours(Folder(str(p)))), None)
@@ -412,22 +513,20 @@ def _same(place: Place, description: Description, path: str) -> Store:
         )
     if isinstance(place, Folder) and not os.access(place.url, os.W_OK):
         raise PermissionError(errno.EACCES, "Permission denied")
-    try:
-        layout.make(place, description)
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path} is damaged: {error}; choose another --out, or --overwrite") from None
-    problems = layout.problems(place, description)
-    if problems:
-        raise StoreError(f"{path} is damaged: {problems[0]}; choose another --out, or --overwrite")
+    wrong = [problem for problem in layout.problems(place, description) if not problem.missing]
+    if wrong:
+        raise StoreError(
+            f"{path} is damaged: {wrong[0]}; `mandeldask verify {path} --repair` mends it; or choose another --out"
+        )
+    layout.make(place, description)
     return store
 
 
 def _create(place: Place, description: Description, given: Mapping[str, Any]) -> Store:
     store = Store(place, uuid.uuid4().hex, description)
     manifest = {"field": description.to_json(), "identity": store.identity, "given": dict(given)}
-    attributes = {KEY: manifest, "ome": layout.ome(description)}
-    root = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    if not place.create("zarr.json", json.dumps(root, indent=2).encode()):
+    manifest["digest"] = layout.digest(manifest)
+    if not place.create("zarr.json", layout.dumps(layout.root(manifest, description))):
         return _same(place, description, place.url)  # another run came first
     layout.make(place, description)
     return store
@@ -449,5 +548,8 @@ def _shards(description: Description, level: int, name: str) -> Shards:
     return layout.shards_of(description, level, name)
 
 
-def _unfinished(path: str, error: Exception) -> StoreError:
-    return StoreError(f"{path} lacks a part that a run would have made ({error}); `mandeldask resume {path}` mends it")
+def _edited(place: Place) -> StoreError:
+    return StoreError(
+        f"the field description of {place.url} was changed since the store was made; "
+        f"`mandeldask verify {place.url} --repair` puts the right one back"
+    )

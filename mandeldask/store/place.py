@@ -5,9 +5,11 @@ A place is a small value that travels to the workers. `place_of` gives the one t
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -76,16 +78,24 @@ class Folder:
     url: str
 
     def get(self, key: str, start: int = 0, size: int | None = None) -> bytes | None:
+        path = self._path(key)
         try:
-            with open(os.path.join(self.url, key), "rb") as file:
-                if start:
-                    file.seek(start, os.SEEK_SET if start > 0 else os.SEEK_END)
-                return file.read() if size is None else file.read(size)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None
+            # a pipe is not waited for, and a symbolic link at the end not followed: neither is a value
+            file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb")
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO):
+                return None
+            raise
+        with file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            if start:
+                file.seek(start if start > 0 else max(0, status.st_size + start))
+            return file.read() if size is None else file.read(size)
 
     def put(self, key: str, value: bytes) -> None:
-        path = os.path.join(self.url, key)
+        path = self._path(key)
         partial = self._write(path, value, self.url)
         try:
             os.replace(partial, path)
@@ -111,7 +121,7 @@ class Folder:
 
     def delete(self, key: str) -> None:
         with suppress(FileNotFoundError, NotADirectoryError):
-            os.remove(os.path.join(self.url, key))
+            os.remove(self._path(key))
 
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
         return _walk(os.path.join(self.url, prefix), "")
@@ -149,6 +159,14 @@ class Folder:
         from zarr.storage import LocalStore  # as in `objects`: what only some need is imported where they need it
 
         return LocalStore(self.url, read_only=read_only)
+
+    def _path(self, key: str) -> str:
+        """The file of a key. A store may lie behind a symbolic link, but none within it may lead out of it."""
+        root = os.path.realpath(self.url)
+        path = os.path.join(root, *key.split("/"))
+        if os.path.realpath(os.path.dirname(path)) != os.path.dirname(path):
+            raise StoreError(f"{self.url} has a symbolic link on the way to {key}: put the folder itself in its place")
+        return path
 
     def _write(self, path: str, value: bytes, above: str) -> str:
         """Write a partial file; folders are made only below one that is there: a store that was removed stays so."""
@@ -194,8 +212,9 @@ def _walk(folder: str, start: str) -> Iterator[tuple[str, int]]:
     except (FileNotFoundError, NotADirectoryError):
         return
     for entry in entries:
-        if entry.is_dir():
+        if entry.is_dir(follow_symlinks=False):
             yield from _walk(entry.path, f"{start}{entry.name}/")
-        elif entry.is_file():
+        else:  # a symbolic link or a pipe holds nothing
             with suppress(FileNotFoundError):
-                yield f"{start}{entry.name}", entry.stat().st_size
+                file = entry.is_file(follow_symlinks=False)
+                yield f"{start}{entry.name}", entry.stat(follow_symlinks=False).st_size if file else 0

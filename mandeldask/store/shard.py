@@ -14,9 +14,10 @@ frame claims to hold is never believed. `scripts/bench_store shards` measures bo
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import google_crc32c
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 LEVEL = 1  # of zstd: 3 takes twice the time for a twentieth of the bytes
 MISSING = 2**64 - 1
 CRC = 4  # bytes
-Get = Callable[[int, int], bytes | None]
+Get = Callable[[int, int], bytes | memoryview | None]
 _MAGIC = b"\x28\xb5\x2f\xfd"
 _zstd = Zstd(level=LEVEL)
 _kept = threading.local()
@@ -61,6 +62,16 @@ class Shards:
         """Bytes of a decoded chunk."""
         return self.chunk[0] * self.chunk[1] * self.dtype.itemsize
 
+    @cached_property
+    def chunk_limit(self) -> int:
+        """Bytes that an encoded chunk has at most: more than zstd makes of any samples (RFC 8878: 3 in 128 KiB)."""
+        return self.chunk_bytes + self.chunk_bytes // 128 + 1024
+
+    @cached_property
+    def limit(self) -> int:
+        """Bytes that a shard has at most."""
+        return self.chunks[0] * self.chunks[1] * self.chunk_limit + self.index_size
+
     def encode(self, samples: NDArray[Any]) -> bytes:
         """The shard of these samples: its whole shape, or less at the array's edge."""
         index = np.full((*self.chunks, 2), MISSING, "<u8")
@@ -82,26 +93,30 @@ class Shards:
         data = _zstd.encode(self._whole(samples))
         return bytes(data + _crc(data))
 
-    def index(self, tail: bytes) -> NDArray[np.uint64]:
+    def index(self, tail: bytes | memoryview) -> NDArray[np.uint64]:
         """The index, from the last `index_size` bytes of a shard; uint64 of shape (rows, columns, 2)."""
         if len(tail) != self.index_size:
             raise DamagedShardError("is cut short")
         table = tail[:-CRC]
-        if tail[-CRC:] != _crc(table):
+        if bytes(tail[-CRC:]) != _crc(table):
             raise DamagedShardError("has a wrong checksum of its index")
         return np.frombuffer(table, "<u8").reshape(*self.chunks, 2)
 
     def chunk_of(self, data: bytes | memoryview, out: NDArray[Any]) -> None:
         """Decode one chunk, with its checksum, into `out`: its first rows and columns, as many as `out` has."""
-        frame = self._checked(data)
+        out[...] = self.decoded(data)[: out.shape[0], : out.shape[1]]
+
+    def decoded(self, data: bytes | memoryview) -> NDArray[Any]:
+        """The samples of one chunk, in a buffer of this thread's that the next call fills again."""
+        frame = self.check_chunk(data)
         if not hasattr(_kept, "buffer") or _kept.buffer.nbytes != self.chunk_bytes:
             _kept.buffer = np.empty(self.chunk_bytes, np.uint8)
         try:
             _zstd.decode(frame, _kept.buffer)
         except (RuntimeError, ValueError) as error:
             raise DamagedShardError(f"has a chunk that cannot be decoded ({error})") from None
-        whole = _kept.buffer.view(self.dtype.newbyteorder("<")).reshape(self.chunk)
-        out[...] = whole[: out.shape[0], : out.shape[1]]
+        samples: NDArray[Any] = _kept.buffer.view(self.dtype.newbyteorder("<")).reshape(self.chunk)
+        return samples
 
     def decode(self, data: bytes, shape: tuple[int, int] | None = None) -> NDArray[Any]:
         """The samples of a whole shard, or of its first rows and columns at the array's edge.
@@ -109,17 +124,19 @@ class Shards:
         Raises
         ------
         DamagedShardError
-            A wrong checksum, a chunk that is missing, of another size or outside the shard.
+            A wrong checksum, a chunk that is missing, of another size or outside the shard; more bytes than `limit`.
         """
+        if len(data) > self.limit:
+            raise DamagedShardError(f"is longer than the {self.limit} bytes that it can have")
         shape = shape or self.shape
+        (rows, columns), parts = self.chunk, self.parts(part_of(data), shape)
+        first = next(parts)  # the index is right: only then is memory taken
         out = np.empty(shape, self.dtype)
-        (rows, columns), view = self.chunk, memoryview(data)
-        for (i, j), part in self._parts(data, shape):
-            window = out[i * rows : (i + 1) * rows, j * columns : (j + 1) * columns]
-            self.chunk_of(view[part], window)
+        for (i, j), part in chain([first], parts):
+            self.chunk_of(part, out[i * rows : (i + 1) * rows, j * columns : (j + 1) * columns])
         return out
 
-    def read(self, get: Get, window: tuple[slice, slice], shape: tuple[int, int], out: NDArray[Any]) -> bool:
+    def read(self, get: Get, window: tuple[slice, slice], out: NDArray[Any]) -> bool:
         """Read a window of a shard into `out`, by the chunks that lie in it; False where no shard is.
 
         Parameters
@@ -127,9 +144,7 @@ class Shards:
         get : (start, size) -> bytes
             A part of the shard's bytes, counted from its end where `start` is negative; None where no shard is.
         window : (rows, columns)
-            Slices with a start and a stop, within `shape`.
-        shape : (rows, columns)
-            The shard's samples: less than its whole shape at the array's edge.
+            Slices with a start and a stop, within the shard's samples.
         """
         tail = get(-self.index_size, self.index_size)
         if not tail:
@@ -139,45 +154,45 @@ class Shards:
         (rows, columns) = self.chunk
         for i in range(top // rows, (bottom - 1) // rows + 1):
             for j in range(left // columns, (right - 1) // columns + 1):
-                offset, size = index[i, j].tolist()
-                if offset + size > MISSING - 1 or size <= CRC or size > 2 * self.chunk_bytes + 1024:
-                    raise DamagedShardError(f"lacks its chunk {i},{j}")
-                data = get(offset, size)
-                if data is None or len(data) != size:
-                    raise DamagedShardError(f"has a chunk {i},{j} outside of it")
+                chunk = self.decoded(self._part(get, index, i, j))
                 y, x = i * rows, j * columns
                 first, start = max(top, y), max(left, x)
                 last, end = min(bottom, y + rows), min(right, x + columns)
-                whole = np.empty((min(rows, shape[0] - y), min(columns, shape[1] - x)), self.dtype)
-                self.chunk_of(data, whole)
-                out[first - top : last - top, start - left : end - left] = whole[
+                out[first - top : last - top, start - left : end - left] = chunk[
                     first - y : last - y, start - x : end - x
                 ]
         return True
 
     def check(self, data: bytes, shape: tuple[int, int] | None = None) -> None:
         """Check every checksum, and that each chunk is there and claims its size; nothing is decoded."""
-        view = memoryview(data)
-        for _, part in self._parts(data, shape or self.shape):
-            self._checked(view[part])
+        for _, part in self.parts(part_of(data), shape or self.shape):
+            self.check_chunk(part)
 
-    def _parts(self, data: bytes, shape: tuple[int, int]) -> list[tuple[tuple[int, int], slice]]:
-        index = self.index(data[-self.index_size :])
-        end = len(data) - self.index_size
-        within = -(-shape[0] // self.chunk[0]), -(-shape[1] // self.chunk[1])
-        parts = []
-        for i, j in np.ndindex(self.chunks):
-            offset, size = index[i, j].tolist()
-            if i >= within[0] or j >= within[1]:
-                continue
-            if offset == size == MISSING:
-                raise DamagedShardError(f"lacks its chunk {i},{j}")
-            if offset + size > end or size <= CRC:
-                raise DamagedShardError(f"has a chunk {i},{j} outside of it")
-            parts.append(((i, j), slice(offset, offset + size)))
-        return parts
+    def parts(self, get: Get, shape: tuple[int, int]) -> Iterator[tuple[tuple[int, int], bytes | memoryview]]:
+        """Row, column and bytes of each chunk that holds samples; for `get` see `read`, for `shape` `decode`.
 
-    def _checked(self, data: bytes | memoryview) -> memoryview:
+        Raises
+        ------
+        DamagedShardError
+            The index is damaged; a chunk is missing or outside the shard.
+        """
+        index = self.index(get(-self.index_size, self.index_size) or b"")
+        for i in range(-(-shape[0] // self.chunk[0])):
+            for j in range(-(-shape[1] // self.chunk[1])):
+                yield (i, j), self._part(get, index, i, j)
+
+    def _part(self, get: Get, index: NDArray[np.uint64], i: int, j: int) -> bytes | memoryview:
+        offset, size = index[i, j].tolist()
+        if offset == size == MISSING:
+            raise DamagedShardError(f"lacks its chunk {i},{j}")
+        if not CRC < size <= self.chunk_limit or offset > 2**62:
+            raise DamagedShardError(f"has a chunk {i},{j} of {size} bytes at {offset}")
+        data = get(offset, size)
+        if data is None or len(data) != size:
+            raise DamagedShardError(f"has a chunk {i},{j} outside of it")
+        return data
+
+    def check_chunk(self, data: bytes | memoryview) -> memoryview:
         """The zstd frame of a chunk whose checksum is right and which claims to hold what a chunk holds."""
         frame = memoryview(data)[:-CRC]
         if bytes(data[-CRC:]) != _crc(frame):
@@ -195,6 +210,16 @@ class Shards:
         whole = np.full(self.chunk, self.fill, little)
         whole[: part.shape[0], : part.shape[1]] = part
         return whole
+
+
+def part_of(data: bytes) -> Get:
+    """Parts of a shard that is in memory."""
+    view = memoryview(data)
+
+    def get(start: int, size: int) -> memoryview:
+        return view[start:][:size]
+
+    return get
 
 
 def _crc(data: bytes | memoryview) -> bytes:

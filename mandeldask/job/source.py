@@ -1,0 +1,36 @@
+"""The shallower store that a deepened one is made from: remembered in the deeper one, for whoever goes on with it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from mandeldask.errors import StoreError
+from mandeldask.store import Store, open_store
+
+NOTE = "deepens"
+_URL = re.compile("[a-zA-Z][a-zA-Z0-9+.-]+://")
+
+
+def remember(store: Store, source: Store) -> None:
+    """Note in a store that it is made from another."""
+    store.write_notes(**{NOTE: {"path": source.path, "identity": source.identity}})
+
+
+def source_of(store: Store) -> Store | None:
+    """The store of the same field, but for a smaller max_iter, that this one is made from; None where it is gone."""
+    note = store.read_notes().get(NOTE)
+    note = note if isinstance(note, dict) else {}
+    path = note.get("path")
+    # a folder from elsewhere must not send its reader to a server
+    if not isinstance(path, str) or bool(_URL.match(path)) != bool(_URL.match(store.path)):
+        return None
+    try:
+        source = open_store(path)
+    except StoreError:
+        return None
+    d = source.description
+    same = (
+        note.get("identity") == source.identity and replace(d, max_iter=store.description.max_iter) == store.description
+    )
+    return source if same and d.max_iter < store.description.max_iter else None
