@@ -16,6 +16,7 @@ from mandeldask.kernels import FIELDS
 from mandeldask.store.description import Description, Level, chunk_side
 from mandeldask.store.place import Place
 from mandeldask.store.shard import LEVEL, Shards
+from mandeldask.view import LogPolar
 
 KEY = "mandeldask"
 GENERATOR = "mandeldask"
@@ -57,6 +58,16 @@ def fill_value(name: str) -> Any:
 def axes(description: Description, level: Level) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
     """The coordinates of a level's samples: those of every `stride`-th sample of the field, to the bit."""
     return {name: description.view.axis(name, stride=level.stride) for name in ("y", "x")}
+
+
+def axis_attributes(description: Description, name: str) -> dict[str, Any]:
+    """What the coordinates along an axis are."""
+    frame = description.frame
+    if isinstance(frame, LogPolar):
+        angle = {"long_name": "angle about the centre, anticlockwise from the real axis", "units": "rad"}
+        return angle if name == "x" else {"long_name": "natural logarithm of |c - centre|", "units": "1"}
+    part = "Re" if name == "x" else "Im"
+    return {"long_name": f"{part}((c - centre) exp(-i rotation))" if frame else f"{part}(c)"}
 
 
 def ome(description: Description) -> dict[str, Any]:
@@ -111,7 +122,7 @@ def _make_level(group: zarr.Group, description: Description, level: Level) -> No
                 chunks=(min(values.size, 2**20),),
                 compressors=[ZstdCodec(level=LEVEL), Crc32cCodec()],
                 dimension_names=(name,),
-                attributes={"long_name": f"{'Re' if name == 'x' else 'Im'}(c)"},
+                attributes=axis_attributes(description, name),
             )
         array: Any = group[name]
         if not np.array_equal(array[:], values):  # an interruption left the metadata alone
