@@ -56,16 +56,16 @@ def zoom(
     keys = (*zooms.KEYS, "out", "cluster", *DEFAULTS)
     options |= {"from": options.pop("first"), "to": options.pop("last"), "size": _size(options["size"])}
     values = zooms.read(config, options, keys)
-    values["size"] = tuple(values["size"]) if isinstance(values.get("size"), list) else values.get("size", (1280, 720))
     if "out" not in values:
         raise ConfigError("no film named: give --out FILM.mp4")
     film, out = zooms.of(values), str(values["out"])
     how = {key: values.get(key, default) for key, default in DEFAULTS.items()}
+    zooms.check(out, how["colormap"], how["scale"], how["interior"])
     talks = not (quiet or as_json)
     with signals_end_in_order(), Screen() if talks else nullcontext() as screen, ExitStack() as shown_bar:
         if screen:
             _introduce(screen, film)
-        encoding = _Encoding(film.frames, shown_bar) if talks else None
+        encoding = _Encoding(shown_bar) if talks else None
         try:
             made = zooms.make(
                 film, out, **how, cluster=values.get("cluster"), overwrite=overwrite,
@@ -106,21 +106,24 @@ def _size(text: str | None) -> tuple[int, int] | None:
 class _Encoding:
     """Shows how far the painting and encoding of frames is: a bar, or a line now and then."""
 
-    def __init__(self, frames: int, stack: ExitStack) -> None:
-        self.frames, self.stack = frames, stack
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack = stack
         self.begun = self.told = time.monotonic()
         self.bar: Any = None
 
     def __call__(self, done: int, frames: int) -> None:
         now = time.monotonic()
-        if done == 1:
-            self.begun = self.told = now
+        if done == 0:
             if sys.stderr.isatty():
                 bar = click.progressbar(length=frames, label="  frames    ", file=sys.stderr, show_pos=True)
                 self.bar = self.stack.enter_context(bar)
-        if self.bar:
-            self.bar.update(1)
-        elif now - self.told >= LINE_SECONDS and done < frames:
+            else:
+                click.echo(f"  frames     0/{frames}", err=True)
+        elif done == 1:  # compiled, and the coarse textures read
+            self.begun = self.told = now
+        elif not self.bar and now - self.told >= LINE_SECONDS and done < frames:
             left = (now - self.begun) / (done - 1) * (frames - done)
             click.echo(f"  frames     {done}/{frames}, {duration(round(left))} left", err=True)
             self.told = now
+        if self.bar and done:
+            self.bar.update(1)

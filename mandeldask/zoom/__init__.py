@@ -29,7 +29,7 @@ from mandeldask.zoom import colours, video
 from mandeldask.zoom.colours import Pixels
 from mandeldask.zoom.film import KEYS, Film, of, read
 
-__all__ = ["KEYS", "Film", "Made", "make", "of", "read"]
+__all__ = ["KEYS", "Film", "Made", "check", "make", "of", "read"]
 
 
 @dataclass(frozen=True)
@@ -71,22 +71,27 @@ def make(
     tell : callable, optional
         Is given the events of both runs.
     painted : callable, optional
-        Called with (frames done, frames) after each frame.
+        Called with (frames done, frames), at the start and after each frame.
 
     Raises
     ------
     ConfigError, StoreError, ClusterError
         One or two lines that say what is wrong and what to do.
     """
-    video.need_av()
-    target = video.check_path(out)
-    colours.check(colormap, scale, interior)
+    target = check(out, colormap, scale, interior)
     strip, core = compute(film, folder_of(target), kernel, cluster, client, overwrite, tell)
     failed = int((~strip.done()).sum() + (~core.done()).sum())
     frames = paint(film, strip, core, colours.to_colour(strip, colormap, scale, interior), painted)
     title = f"Mandelbrot zoom into {film.centre[0]}, {film.centre[1]}, from {film.first} to {film.last}"
     video.write(target, frames, film.size, film.rate, title)
     return Made(os.fspath(target), film.frames, film.strip.size + film.core.size, failed)
+
+
+def check(out: str | os.PathLike[str], colormap: str, scale: str, interior: str) -> Path:
+    """The path of a film to be written; ConfigError where it, or one in these colours, cannot be made."""
+    video.need_av()
+    colours.check(colormap, scale, interior)
+    return video.check_path(out)
 
 
 def folder_of(target: Path) -> Path:
@@ -134,6 +139,8 @@ def paint(
         from mandeldask.zoom.painter import Painter
     except ImportError as error:
         raise ConfigError(f"a film needs Numba, which cannot be imported here ({error}); install it") from None
+    if painted:
+        painted(0, film.frames)
     painter = Painter(film, strip, core, to_colour)
     for frame in range(film.frames):
         yield painter.paint(film.span(frame))

@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -188,8 +187,10 @@ def of(values: Mapping[str, Any]) -> Film:
         raise ConfigError(f"a film needs centre, from and to; {', '.join(missing)} is missing")
     names = {field.name for field in fields(Film)}
     given = {key: value for key, value in values.items() if key in names}
-    if isinstance(given.get("max_iter"), Decimal | float):
+    if "max_iter" in given:
         given["max_iter"] = integer(given["max_iter"])  # 1e5
+    if isinstance(given.get("size"), list | tuple):
+        given["size"] = tuple(map(integer, given["size"]))
     return Film(**given, first=values["from"], last=values["to"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import numba
@@ -66,7 +67,14 @@ class Painter:
         return out[::-1]
 
 
-@numba.njit(nogil=True, cache=True)
+def _compiled(function: Any) -> Any:
+    dispatcher = numba.njit(nogil=True)(function)
+    with suppress(RuntimeError):  # neither the package's folder nor the user's cache can be written
+        dispatcher.enable_caching()
+    return dispatcher
+
+
+@_compiled
 def _texel(
     texels: Any, entry: Any, y: float, x: float, wrap: bool, weight: float, colour: Any
 ) -> None:  # pragma: no cover
@@ -86,7 +94,7 @@ def _texel(
                 colour[k] += share * texels[at, k]
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled
 def _paint(
     out: NDArray[np.uint8], row: Any, column: Any, fineness: Any, shift: float, strip: Any, strip_table: Any,
     scale: float, core: Any, core_table: Any,
