@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mandeldask import __version__
-from mandeldask.cli import clusters, computing, dashboard, jobs, keeping, lab, looking
+from mandeldask.cli import clusters, computing, dashboard, jobs, keeping, lab, looking, zoom
 from mandeldask.cli.ends import EXIT_INTERRUPTED, Interrupted
 from mandeldask.errors import MandeldaskError
 from mandeldask.words import plain
@@ -72,6 +72,7 @@ for command in (
     dashboard.dashboard,
     looking.image,
     looking.checksum,
+    zoom.zoom,
     looking.schema,
     lab.info,
     lab.lab,

@@ -42,7 +42,7 @@ from mandeldask.config.strict_yaml import MAX_BYTES, NUMBER, read_yaml
 from mandeldask.config.words import bare, line, show
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import AUTO, KERNELS, MAX_ITER_LIMIT
-from mandeldask.view import MAX_SIDE, Number, Registration, View
+from mandeldask.view import LOG_POLAR, MAX_SIDE, LogPolar, Number, Registration, Turned, View
 
 __all__ = [
     "Cluster",
@@ -95,9 +95,13 @@ Coordinate = Annotated[
 
 
 class ViewDescription(Section):
-    """Which samples of the complex plane: x and y, or centre and span."""
+    """Which samples of the complex plane: x and y, or centre and span; or, in a log-polar strip, centre and radius."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["x", "y"]}, {"required": ["centre", "span"]}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": ["x", "y"]}, {"required": ["centre", "span"]}, {"required": ["centre", "radius"]}]
+        }
+    )
 
     x: tuple[Coordinate, Coordinate] | None = Field(
         None, description="Bounds of the real part, [low, high].", examples=[[-2, 1]]
@@ -115,6 +119,24 @@ class ViewDescription(Section):
         description="Distance from the first column to the last (gridline), or width of the window (pixel).",
         examples=["1e-5"],
     )
+    rotation: Coordinate | None = Field(
+        None,
+        description="Degrees by which the rectangle is turned anticlockwise about its centre, from -360 to 360; "
+        "with centre and span, or with centre and the bounds x and y of the offsets from it.",
+        examples=["30"],
+    )
+    projection: Literal["log-polar"] | None = Field(
+        None,
+        description="log-polar: columns are angles over a full turn, rows are radii in equal ratios; with centre and "
+        "radius. When left out, a rectangle.",
+        examples=["log-polar"],
+    )
+    radius: tuple[Coordinate, Coordinate] | None = Field(
+        None,
+        description="Of a log-polar strip, [inner, outer]: the first and the last row. The rows follow from the "
+        "columns, 1 + ln(outer / inner) columns / 2 pi.",
+        examples=[["1e-9", 2]],
+    )
     shape: tuple[Side, Side] = Field(description="Samples: [rows (y), columns (x)].", examples=[[1000, 1000]])
     registration: Registration = Field(
         "gridline",
@@ -125,16 +147,26 @@ class ViewDescription(Section):
 
     def build(self) -> View:
         """The `View` described; ConfigError where it breaks one of the view's own rules."""
-        given = [key for key in ("x", "y", "centre", "span") if getattr(self, key) is not None]
-        if given == ["x", "y"]:
-            assert self.x is not None
-            assert self.y is not None
-            return View(self.x, self.y, self.shape, self.registration)  # type: ignore[arg-type]
-        if given == ["centre", "span"]:
-            assert self.centre is not None
-            assert self.span is not None
-            return View.around(self.centre, self.span, self.shape, self.registration)
-        raise ValueError(f"needs x and y, or centre and span, and not both; has {', '.join(given) or 'none'}")
+        names = ("x", "y", "centre", "span", "rotation", "projection", "radius")
+        values = {key: getattr(self, key) for key in names if getattr(self, key) is not None}
+        given = set(values)
+        if given == {"x", "y"}:
+            return View(**values, shape=self.shape, registration=self.registration)
+        if given - {"rotation"} == {"centre", "span"}:
+            return View.around(**values, shape=self.shape, registration=self.registration)
+        if given == {"x", "y", "centre", "rotation"}:
+            frame = Turned(values.pop("centre"), values.pop("rotation"))
+            return View(**values, shape=self.shape, registration=self.registration, frame=frame)
+        if given == {"projection", "centre", "radius"}:
+            if self.registration != "gridline":
+                raise ValueError("with projection log-polar has registration gridline")
+            return View.log_polar(values["centre"], values["radius"], self.shape[1], self.shape[0])
+        needs = "x and y, or centre and span, and not both"
+        if given & {"projection", "radius"}:
+            needs = "projection, centre and radius for a log-polar strip"
+        elif "rotation" in given:
+            needs = "centre and span for a rotation"
+        raise ValueError(f"needs {needs}; has {', '.join(values) or 'none'}")
 
 
 class _Built:
@@ -145,7 +177,10 @@ class _Built:
             return value if isinstance(value, View) else read(value).build()
 
         def dump(view: View) -> dict[str, Any]:
-            given = {key: digits if key != "span" else digits[0] for key, digits in view.given.items()}
+            single = ("span", "rotation")
+            given = {key: digits[0] if key in single else digits for key, digits in view.given.items()}
+            if isinstance(view.frame, LogPolar):
+                given["projection"] = LOG_POLAR
             return {**given, "shape": list(view.shape), "registration": view.registration}
 
         return core_schema.no_info_wrap_validator_function(
@@ -159,7 +194,8 @@ class Config(Section):
     """A mandeldask run: what to compute, with what, and where to put it."""
 
     view: Annotated[View, _Built()] = Field(
-        description="Which samples of the complex plane: x and y, or centre and span; shape; registration.",
+        description="Which samples of the complex plane: x and y, or centre and span, turned if wanted; or a log-polar "
+        "strip; shape; registration.",
         examples=[{"x": [-2, 1], "y": [-1.5, 1.5], "shape": [1000, 1000]}],
     )
     max_iter: Annotated[int, Strict(), Field(ge=1, le=MAX_ITER_LIMIT), BeforeValidator(integer)] = Field(
@@ -326,10 +362,13 @@ def _split(override: str) -> tuple[tuple[str, ...], Any]:
 def _apply(mapping: dict[Any, Any], changes: Mapping[tuple[str, ...], Any]) -> None:
     """Set every key of `changes` in `mapping`, in place."""
     set_here = {keys[1] for keys, value in changes.items() if keys[0] == "view" and keys[1:] and value is not None}
-    bounds, around = set_here & {"x", "y"}, set_here & {"centre", "span"}
+    bounds, around = set_here & {"x", "y"}, set_here & {"centre", "span", "rotation", "projection", "radius"}
     view = mapping.get("view")
     if isinstance(view, dict) and bool(bounds) != bool(around):
-        for key in ("centre", "span") if bounds else ("x", "y"):
+        for key in ("centre", "span", "rotation", "projection", "radius") if bounds else ("x", "y"):
+            view.pop(key, None)
+    if isinstance(view, dict) and bool(around & {"span", "rotation"}) != bool(around & {"projection", "radius"}):
+        for key in ("projection", "radius") if around & {"span", "rotation"} else ("span", "rotation"):
             view.pop(key, None)
     for keys, value in changes.items():
         section = mapping

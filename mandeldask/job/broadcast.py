@@ -67,6 +67,7 @@ class Broadcast:
     ) -> None:
         d = plan.store.description
         path = plan.store.path
+        extent = d.view.extent
         self.client = client
         self.job = {
             "id": job_id(plan.store.identity, path),
@@ -77,8 +78,8 @@ class Broadcast:
             "shape": d.shape,
             "tile": d.tile,
             "max_iter": d.max_iter,
-            "x": d.x,
-            "y": d.y,
+            "x": extent[0],
+            "y": extent[1],
         }
         self.store = plan.store
         self._before = list(_before(columns, done))

@@ -97,14 +97,11 @@ def _cells(shape: tuple[int, ...], side: int) -> int:
 
 def _samples(d: Description, first: tuple[int, int], side: int, sample_side: int) -> NDArray[np.complex128]:
     """Samples evenly spread over a cell of side x side tiles, at most sample_side each way."""
-    end = tuple(min(a + side, n) for a, n in zip(first, d.tiles, strict=True))
-    axes = []
-    for name, (low, high) in zip("yx", d.window(first, end), strict=True):  # type: ignore[arg-type]
-        stride = -(-(high - low) // sample_side)
-        axes.append(d.view.axis(name, (low + (stride - 1) // 2, high), stride))  # type: ignore[arg-type]
-    c = np.empty((axes[0].size, axes[1].size), np.complex128)
-    c.real, c.imag = axes[1], axes[0][:, np.newaxis]
-    return c
+    end = min(first[0] + side, d.tiles[0]), min(first[1] + side, d.tiles[1])
+    rows, columns = d.window(first, end)
+    strides = [-(-(high - low) // sample_side) for low, high in (rows, columns)]
+    low = [low + (stride - 1) // 2 for (low, _), stride in zip((rows, columns), strides, strict=True)]
+    return d.view.block((low[0], rows[1]), (low[1], columns[1]), stride=(strides[0], strides[1]))
 
 
 def _seconds(block_function: BlockFunction, c: NDArray[np.complex128], clock: Clock) -> float:

@@ -28,9 +28,8 @@ def of_store(path: str | os.PathLike[str], kernel: str) -> dict[str, object]:
     """The run description, as a mapping, that goes on with a store."""
     store = open_store(path)
     d = store.description
-    view = {"x": list(d.x), "y": list(d.y), "shape": list(d.shape), "registration": d.registration}
     return {
-        "view": view,
+        "view": d.view,
         "max_iter": d.max_iter,
         "fields": list(d.fields),
         "tile": list(d.tile),

@@ -106,7 +106,7 @@ class Screen:
     def _plan(self, plan: Plan) -> None:
         self.plan = plan
         d, size = plan.store.description, plan.cluster
-        self.line("view", f"x [{d.x[0]!r}, {d.x[1]!r}], y [{d.y[0]!r}, {d.y[1]!r}], {d.registration}")
+        self.line("view", str(d.view))
         self.line(
             "field",
             f"{d.shape[0]} x {d.shape[1]} = {count(plan.samples)} samples, max_iter {d.max_iter}",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from functools import cached_property
 from typing import Any
 
 from mandeldask.kernels import FIELDS
-from mandeldask.view import Range, View
+from mandeldask.view import Frame, Range, View, frame_from_json
 
 FORMAT_VERSION = 2
 Tile = tuple[int, int]  # row and column in a grid of tiles
@@ -67,17 +68,20 @@ class Description:
     fields: tuple[str, ...]
     tile: tuple[int, int]
     format_version: int = FORMAT_VERSION
+    frame: Frame | None = None
 
     @classmethod
     def of(cls, view: View, max_iter: int, fields: tuple[str, ...], tile: tuple[int, int]) -> Description:
         """The description of a field of `view`; a tile larger than the field is cut to it."""
         rows, columns = (min(side, n) for side, n in zip(tile, view.shape, strict=True))
-        return cls(view.x, view.y, view.shape, view.registration, max_iter, tuple(fields), (rows, columns))
+        made = (view.x, view.y, view.shape, view.registration, max_iter, tuple(fields), (rows, columns))
+        return cls(*made, frame=view.frame)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Description:
         """The description that `to_json` gave; ValueError, TypeError or KeyError for anything else."""
-        view = View(value["x"], value["y"], value["shape"], value["registration"])
+        frame = frame_from_json(value["frame"]) if "frame" in value else None
+        view = View(value["x"], value["y"], value["shape"], value["registration"], frame)
         max_iter, fields, tile = value["max_iter"], value["fields"], value["tile"]
         whole = all(type(n) is int and 1 <= n < 2**31 for n in (max_iter, *tile))
         if not whole or not set(fields) <= set(FIELDS):
@@ -91,7 +95,10 @@ class Description:
         return description
 
     def to_json(self) -> dict[str, Any]:
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """What the store carries; `frame` is there only for a view that has one."""
+        values = {f.name: getattr(self, f.name) for f in fields_of(self) if f.name != "frame"}
+        framed = {"frame": self.frame.to_json()} if self.frame else {}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()} | framed
 
     def problem(self) -> str:
         """Why no store can be made of this; empty where one can."""
@@ -108,7 +115,7 @@ class Description:
 
     @property
     def view(self) -> View:
-        return View(self.x, self.y, self.shape, self.registration)  # type: ignore[arg-type]
+        return View(self.x, self.y, self.shape, self.registration, self.frame)  # type: ignore[arg-type]
 
     @property
     def tiles(self) -> tuple[int, int]:
@@ -159,7 +166,8 @@ class Description:
     def differences(self, other: Description) -> list[str]:
         """`name: mine, other` for each entry in which two descriptions differ."""
         mine, theirs = self.to_json(), other.to_json()
-        return [f"{k} is {mine[k]} there, {theirs[k]} here" for k in mine if mine[k] != theirs[k]]
+        keys = [k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)]
+        return [f"{k} is {mine.get(k, 'none')} there, {theirs.get(k, 'none')} here" for k in keys]
 
 
 def chunk_side(side: int) -> int:

@@ -22,7 +22,7 @@ from mandeldask.kernels import FIELDS
 from mandeldask.store.description import Description, Level, chunk_side
 from mandeldask.store.place import Place
 from mandeldask.store.shard import LEVEL, DamagedShardError, Shards
-from mandeldask.view import Range, View
+from mandeldask.view import LogPolar, Range, View
 
 KEY = "mandeldask"
 COPY = "0/zarr.json"  # has a copy of the manifest in its attributes
@@ -86,6 +86,16 @@ def fill_value(name: str) -> Any:
 def root(manifest: Mapping[str, Any], description: Description) -> dict[str, Any]:
     """The metadata of the root, before it is consolidated."""
     return {"zarr_format": 3, "node_type": "group", "attributes": {KEY: manifest, "ome": ome(description)}}
+
+
+def axis_attributes(description: Description, name: str) -> dict[str, Any]:
+    """What the coordinates along an axis are."""
+    frame = description.frame
+    if isinstance(frame, LogPolar):
+        angle = {"long_name": "angle about the centre, anticlockwise from the real axis", "units": "rad"}
+        return angle if name == "x" else {"long_name": "natural logarithm of |c - centre|", "units": "1"}
+    part = "Re" if name == "x" else "Im"
+    return {"long_name": f"{part}((c - centre) exp(-i rotation))" if frame else f"{part}(c)"}
 
 
 def ome(description: Description) -> dict[str, Any]:
@@ -198,7 +208,7 @@ def _make_level(group: zarr.Group, description: Description, level: Level) -> No
             chunks=(min(level.shape[axis], AXIS_CHUNK),),
             compressors=[ZstdCodec(level=LEVEL), Crc32cCodec()],
             dimension_names=(name,),
-            attributes={"long_name": f"{'Re' if name == 'x' else 'Im'}(c)"},
+            attributes=axis_attributes(description, name),
         )
     for name in description.fields:
         _make_field(group, description, level, name)

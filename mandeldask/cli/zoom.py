@@ -1,0 +1,129 @@
+"""The command that makes a film: zoom."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+import time
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from mandeldask.cli.ends import EXIT_FAILED_TILES, signals_end_in_order
+from mandeldask.cli.options import cluster_option
+from mandeldask.errors import ConfigError
+from mandeldask.words import count, duration, shown
+
+LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
+DEFAULTS = {"colormap": "classic", "scale": "mix", "interior": "#000000", "kernel": "auto"}
+
+
+@click.command()
+@click.argument("config", type=click.Path(), required=False)
+@click.option("--centre", nargs=2, metavar="RE IM", help="The point to zoom into; all digits count.")
+@click.option("--from", "first", metavar="SPAN", help="Width of the first frame, in the units of c.")
+@click.option("--to", "last", metavar="SPAN", help="Width of the last frame; smaller than the first.")
+@click.option("--size", metavar="WxH", help="Pixels of a frame, both even. [default: 1280x720]")
+@click.option("--fps", metavar="N", help="Frames a second. [default: 30]")
+@click.option("--seconds", metavar="S", help="How long it lasts. [default: 10]")
+@click.option("--max-iter", type=int, help="Iterations after which a sample counts as not escaped. [default: 1000]")
+@click.option("--out", "-o", type=click.Path(), help="The film: .mp4, .mkv or .mov.")
+@click.option("--kernel", help="Any kernel: all give the same bits. [default: auto]")
+@click.option("--colormap", help="As for `mandeldask image`. [default: classic]")
+@click.option("--scale", help="As for `mandeldask image`, laid out for the whole film. [default: mix]")
+@click.option("--interior", help="Colour of the samples that do not escape. [default: #000000]")
+@cluster_option
+@click.option("--overwrite", is_flag=True, help="Replace the samples of another film that are kept beside OUT.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object, and nothing else.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+@click.pass_context
+def zoom(
+    ctx: click.Context, /, config: str | None, *, overwrite: bool, as_json: bool, quiet: bool, **options: Any
+) -> None:
+    """Make a film that zooms into a point, from a description, CONFIG (a YAML file), or from options.
+
+    The same command goes on with a film that was interrupted.
+    """
+    from mandeldask import job
+    from mandeldask import zoom as zooms
+    from mandeldask.progress import Screen
+
+    ctx.obj["json"] = as_json
+    keys = (*zooms.KEYS, "out", "cluster", *DEFAULTS)
+    options |= {"from": options.pop("first"), "to": options.pop("last"), "size": _size(options["size"])}
+    values = zooms.read(config, options, keys)
+    if "out" not in values:
+        raise ConfigError("no film named: give --out FILM.mp4")
+    film, out = zooms.of(values), str(values["out"])
+    how = {key: values.get(key, default) for key, default in DEFAULTS.items()}
+    zooms.check(out, how["colormap"], how["scale"], how["interior"])
+    talks = not (quiet or as_json)
+    with signals_end_in_order(), Screen() if talks else nullcontext() as screen, ExitStack() as shown_bar:
+        if screen:
+            _introduce(screen, film)
+        encoding = _Encoding(shown_bar) if talks else None
+        try:
+            made = zooms.make(
+                film, out, **how, cluster=values.get("cluster"), overwrite=overwrite,
+                tell=screen or job.ignore, painted=encoding,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            again = shlex.join(["mandeldask", *sys.argv[1:]])
+            click.echo(f"\nmandeldask: what was computed is kept; go on with:  {again}", err=True)
+            raise
+        shown_bar.close()
+        if screen:
+            screen.line("film", f"{shown(made.path)}: {made.frames} frames, {film.size[0]} x {film.size[1]}")
+    if as_json:
+        click.echo(json.dumps(asdict(made)))
+    if made.failed:
+        click.echo(f"mandeldask: {made.failed} tiles failed, and are grey; the same command tries them again", err=True)
+        ctx.exit(EXIT_FAILED_TILES)
+
+
+def _introduce(screen: Any, film: Any) -> None:
+    screen.line("film", f"{film.frames} frames of {film.size[0]} x {film.size[1]}, {film.octaves:.3g} octaves")
+    screen.line(
+        "samples",
+        f"{count(film.strip.size)} in a strip and {count(film.core.size)} in its core: {film.samples_a_pixel:.2g} for "
+        "each pixel of the film",
+    )
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", text)
+    if not match:
+        raise ConfigError(f"size must be WIDTHxHEIGHT, such as 1280x720; got {text!r}")
+    return int(match[1]), int(match[2])
+
+
+class _Encoding:
+    """Shows how far the painting and encoding of frames is: a bar, or a line now and then."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack = stack
+        self.begun = self.told = time.monotonic()
+        self.bar: Any = None
+
+    def __call__(self, done: int, frames: int) -> None:
+        now = time.monotonic()
+        if done == 0:
+            if sys.stderr.isatty():
+                bar = click.progressbar(length=frames, label="  frames    ", file=sys.stderr, show_pos=True)
+                self.bar = self.stack.enter_context(bar)
+            else:
+                click.echo(f"  frames     0/{frames}", err=True)
+        elif done == 1:  # compiled, and the coarse textures read
+            self.begun = self.told = now
+        elif not self.bar and now - self.told >= LINE_SECONDS and done < frames:
+            left = (now - self.begun) / (done - 1) * (frames - done)
+            click.echo(f"  frames     {done}/{frames}, {duration(round(left))} left", err=True)
+            self.told = now
+        if self.bar and done:
+            self.bar.update(1)

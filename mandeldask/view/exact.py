@@ -1,0 +1,121 @@
+"""Cosines, sines and powers far beyond binary64, then rounded once: the same bits on every machine.
+
+A libm's or NumPy's differ in the last bit from one CPU to another. Here an angle is a rational share of a turn, and a
+radius a rational power, each in integers of 192 bits or 60 decimal digits; what is lost on the way is below 2^-170, so
+that the rounding to 53 bits is the correct one but for one value in 2^100.
+
+An axis of n values costs n products: index i is FINE * high + low, and the factors of `low` are made once an axis.
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import Context, Decimal
+from fractions import Fraction
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+BITS = 192
+ONE = 1 << BITS
+PI = Fraction("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
+FINE = 1024
+DECIMALS = Context(prec=60)
+NOTHING = 1 << (BITS - 100)  # the least cosine but 0 of an axis is above 2^-33: an angle has at most 2^31 steps
+
+Reals = NDArray[np.float64]
+Complex = tuple[int, int]  # in units of 2^-BITS
+
+
+def cos_sin(turn: Fraction) -> tuple[float, float]:
+    """The cos and sin of a share of a full turn, correctly rounded; exact at each quarter."""
+    c, s = _circle(turn)
+    return _float(c), _float(s)
+
+
+@lru_cache(maxsize=32)
+def angles(n: int, first: int, last: int, stride: int = 1) -> tuple[Reals, Reals]:
+    """The cos and sin of 2 pi i / n for i in range(first, last, stride), correctly rounded."""
+    points = [_times(_high_angle(n, i // FINE), _low_angles(n)[i % FINE]) for i in range(first, last, stride)]
+    return _fixed([_float(c) for c, _ in points]), _fixed([_float(s) for _, s in points])
+
+
+@lru_cache(maxsize=32)
+def radii(inner: float, outer: float, n: int, first: int, last: int, stride: int = 1) -> Reals:
+    """The radii inner (outer / inner)^(i / (n - 1)) for i in range(first, last, stride), correctly rounded."""
+    low = _low_powers(inner, outer, n)
+    return _fixed(
+        [
+            float(DECIMALS.multiply(_high_power(inner, outer, n, i // FINE), low[i % FINE]))
+            for i in range(first, last, stride)
+        ]
+    )
+
+
+def logarithm(value: float) -> float:
+    """ln, correctly rounded."""
+    return float(DECIMALS.ln(Decimal(value)))
+
+
+@lru_cache(maxsize=4096)
+def _high_angle(n: int, high: int) -> Complex:
+    return _circle(Fraction(FINE * high, n))
+
+
+@lru_cache(maxsize=8)
+def _low_angles(n: int) -> list[Complex]:
+    step = _circle(Fraction(1, n))
+    points = [(ONE, 0)]
+    while len(points) < FINE:
+        points.append(_times(points[-1], step))
+    return points
+
+
+@lru_cache(maxsize=4096)
+def _high_power(inner: float, outer: float, n: int, high: int) -> Decimal:
+    power = DECIMALS.exp(DECIMALS.multiply(_log_step(inner, outer, n), Decimal(FINE * high)))
+    return DECIMALS.multiply(Decimal(inner), power)
+
+
+@lru_cache(maxsize=8)
+def _low_powers(inner: float, outer: float, n: int) -> list[Decimal]:
+    step = DECIMALS.exp(_log_step(inner, outer, n))
+    powers = [Decimal(1)]
+    while len(powers) < FINE:
+        powers.append(DECIMALS.multiply(powers[-1], step))
+    return powers
+
+
+def _log_step(inner: float, outer: float, n: int) -> Decimal:
+    ratio = DECIMALS.subtract(DECIMALS.ln(Decimal(outer)), DECIMALS.ln(Decimal(inner)))
+    return DECIMALS.divide(ratio, Decimal(n - 1))
+
+
+def _circle(turn: Fraction) -> Complex:
+    """The cos and sin of a share of a turn: Taylor's series from the nearest quarter."""
+    quarter = round(4 * turn)
+    angle = 2 * PI * (turn - Fraction(quarter, 4))  # at most pi/4 either way
+    x = (angle.numerator << BITS) // angle.denominator
+    sums = [0, 0]
+    term, k = ONE, 0
+    while term not in (0, -1):  # a shift to the right ends there
+        sums[k % 2] += -term if k % 4 >= 2 else term
+        k += 1
+        term = (term * x >> BITS) // k
+    c, s = sums
+    return ((c, s), (-s, c), (-c, -s), (s, -c))[quarter % 4]
+
+
+def _times(a: Complex, b: Complex) -> Complex:
+    return (a[0] * b[0] - a[1] * b[1]) >> BITS, (a[0] * b[1] + a[1] * b[0]) >> BITS
+
+
+def _float(value: int) -> float:
+    return math.ldexp(float(value), -BITS) if abs(value) > NOTHING else 0.0
+
+
+def _fixed(values: list[float]) -> Reals:
+    array = np.array(values)
+    array.flags.writeable = False  # it is in a cache
+    return array

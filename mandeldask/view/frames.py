@@ -1,0 +1,114 @@
+"""Frames: how the two axes of a view that is no upright rectangle make samples of the complex plane.
+
+What a frame works out an axis at a time is exact to the last bit (`mandeldask.view.exact`); samples are made from it by
+plain products and sums of binary64, each rounded: no fused operation, no function whose bits a CPU decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Context, Decimal
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mandeldask.errors import ConfigError
+from mandeldask.view.exact import Reals, cos_sin
+from mandeldask.view.numbers import Number, decimal, exact, finite_pair
+
+LOG_POLAR = "log-polar"
+MAX_DECIMALS = 20  # of an angle in degrees: the sine of the least, 2e-22, still has more bits than binary64 takes
+Samples = NDArray[np.complex128]
+
+
+@dataclass(frozen=True)
+class Turned:
+    """A rectangle turned anticlockwise about its centre: c = centre + (u + iv) e^(i rotation).
+
+    Parameters
+    ----------
+    centre : (re, im)
+        Rounded once to binary64.
+    rotation : decimal string
+        Degrees from -360 to 360, with at most 20 decimals; kept exactly, from 0 up to but not including 360.
+    """
+
+    centre: tuple[float, float]
+    rotation: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "centre", finite_pair("centre", self.centre, "[re, im]"))
+        object.__setattr__(self, "rotation", degrees(self.rotation))
+
+    @property
+    def cos_sin(self) -> tuple[float, float]:
+        """Of the rotation, correctly rounded."""
+        return cos_sin(Fraction(self.rotation) / 360)
+
+    def place(self, c: Samples, u: Reals, v: Reals) -> None:
+        """Samples at the offsets u (columns) and v (rows), into c."""
+        (cos, sin), (re, im) = self.cos_sin, self.centre
+        np.subtract(u * cos, (v * sin)[:, np.newaxis], out=c.real)
+        np.add(c.real, re, out=c.real)
+        np.add(u * sin, (v * cos)[:, np.newaxis], out=c.imag)
+        np.add(c.imag, im, out=c.imag)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"centre": list(self.centre), "rotation": self.rotation}
+
+
+@dataclass(frozen=True)
+class LogPolar:
+    """A strip about a centre: c = centre + r e^(i phi), columns a full turn of phi, rows from the inner radius out.
+
+    Parameters
+    ----------
+    centre : (re, im)
+    radius : (inner, outer)
+        0 < inner < outer, of the first and the last row. All are rounded once to binary64.
+    """
+
+    centre: tuple[float, float]
+    radius: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "centre", finite_pair("centre", self.centre, "[re, im]"))
+        inner, outer = finite_pair("radius", self.radius, "[inner, outer]")
+        if not 0 < inner < outer:
+            raise ConfigError(f"radius must ascend from above 0, [inner, outer]; got {list(self.radius)}")
+        object.__setattr__(self, "radius", (inner, outer))
+
+    def place(self, c: Samples, cos_phi: Reals, sin_phi: Reals, r: Reals) -> None:
+        """Samples at the angles (columns) and the radii (rows), into c."""
+        np.multiply(cos_phi, r[:, np.newaxis], out=c.real)
+        np.add(c.real, self.centre[0], out=c.real)
+        np.multiply(sin_phi, r[:, np.newaxis], out=c.imag)
+        np.add(c.imag, self.centre[1], out=c.imag)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"projection": LOG_POLAR, "centre": list(self.centre), "radius": list(self.radius)}
+
+
+Frame = Turned | LogPolar
+
+
+def frame_from_json(value: Mapping[str, Any]) -> Frame:
+    """The frame that `to_json` gave; KeyError or ConfigError for anything else."""
+    if "projection" in value:
+        return LogPolar(value["centre"], value["radius"])
+    return Turned(value["centre"], value["rotation"])
+
+
+def degrees(rotation: Number) -> str:
+    """An angle in degrees in its one spelling, from 0 up to but not including 360."""
+    value = decimal("rotation", rotation)
+    if abs(value) > 360:
+        raise ConfigError(f"rotation must be from -360 to 360 degrees; got {rotation}")
+    if int(value.as_tuple().exponent) < -MAX_DECIMALS and exact("rotation", value) * 10**MAX_DECIMALS % 1:
+        raise ConfigError(f"rotation must have at most {MAX_DECIMALS} decimals; got {str(rotation)[:60]}")
+    context = Context(prec=MAX_DECIMALS + 5)
+    turned = context.remainder(context.add(value, Decimal(360)), Decimal(360))
+    return f"{context.normalize(turned):f}"

@@ -1,0 +1,172 @@
+"""A film that zooms into a point: each sample computed once, whatever the number of frames that show it.
+
+The samples of a film lie in two ordinary stores, computed like any other field, on any cluster, and resumed:
+
+- a log-polar strip around the centre. A zoom only shifts it along its rows, so it serves all frames alike, and at any
+  pixel the number of samples is the same in every frame: nothing pulses, as where keyframes follow each other;
+- a core, the last frame at twice its resolution, for what lies within the strip's inner circle.
+
+A frame is then looked up in both, averaged where a pixel covers many samples, and encoded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mandeldask import cluster as clusters
+from mandeldask import config as configs
+from mandeldask import job
+from mandeldask.errors import ConfigError, StoreError
+from mandeldask.job.description import AnyCluster
+from mandeldask.store import Store, open_store
+from mandeldask.view import View
+from mandeldask.zoom import colours, video
+from mandeldask.zoom.colours import Pixels
+from mandeldask.zoom.film import KEYS, Film, of, read
+
+__all__ = ["KEYS", "Film", "Made", "check", "make", "of", "read"]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A film that was made."""
+
+    path: str
+    frames: int
+    samples: int  # computed, in this run and before
+    failed: int  # tiles of the strip and the core that were given up
+
+
+def make(
+    film: Film,
+    out: str | os.PathLike[str],
+    *,
+    kernel: str = "auto",
+    cluster: AnyCluster | None = None,
+    client: Any = None,
+    colormap: str = "classic",
+    scale: str = "mix",
+    interior: str = "#000000",
+    overwrite: bool = False,
+    tell: job.Observer = job.ignore,
+    painted: Callable[[int, int], object] | None = None,
+) -> Made:
+    """Make a film; what an interrupted call computed is not computed again.
+
+    Parameters
+    ----------
+    out : path ending in .mp4, .mkv or .mov
+        Its samples are kept beside it, in a folder of the same name that ends in .zoom: another film of the same
+        samples, in other colours, computes nothing.
+    kernel, cluster, client : as for `mandeldask.run`
+    overwrite : bool
+        Replace the samples of another film in that folder.
+    colormap, scale, interior : as for `mandeldask.image.write_png`
+        The scale is laid out for the whole film: an escape time has one colour in all frames.
+    tell : callable, optional
+        Is given the events of both runs.
+    painted : callable, optional
+        Called with (frames done, frames), at the start and after each frame.
+
+    Raises
+    ------
+    ConfigError, StoreError, ClusterError
+        One or two lines that say what is wrong and what to do.
+    """
+    target = check(out, colormap, scale, interior)
+    strip, core = compute(film, folder_of(target), kernel, cluster, client, overwrite, tell)
+    failed = int((~strip.done()).sum() + (~core.done()).sum())
+    frames = paint(film, strip, core, colours.to_colour(strip, colormap, scale, interior), painted)
+    title = f"Mandelbrot zoom into {film.centre[0]}, {film.centre[1]}, from {film.first} to {film.last}"
+    video.write(target, frames, film.size, film.rate, title)
+    return Made(os.fspath(target), film.frames, film.strip.size + film.core.size, failed)
+
+
+def check(out: str | os.PathLike[str], colormap: str, scale: str, interior: str) -> Path:
+    """The path of a film to be written; ConfigError where it, or one in these colours, cannot be made."""
+    video.need_av()
+    colours.check(colormap, scale, interior)
+    return video.check_path(out)
+
+
+def folder_of(target: Path) -> Path:
+    """Where the samples of a film are."""
+    return target.with_suffix(".zoom")
+
+
+def compute(
+    film: Film,
+    folder: Path,
+    kernel: str,
+    cluster: AnyCluster | None,
+    client: Any,
+    overwrite: bool,
+    tell: job.Observer,
+) -> tuple[Store, Store]:
+    """The stores of strip and core, computed as far as they are not."""
+    views = {folder / "strip.zarr": film.strip, folder / "core.zarr": film.core}
+    pending = {path: view for path, view in views.items() if not _complete(path, view, film)}
+    if pending:
+        _make_folder(folder)
+        with ExitStack() as stack:
+            if client is None:
+                clusters.leave_if_being_spawned()
+                described = clusters.resolve(configs.load_cluster(cluster) if cluster else None)
+                client = stack.enter_context(clusters.connect(described))
+            for path, view in pending.items():
+                config = {"view": view, "max_iter": film.max_iter, "kernel": kernel}
+                job.run(
+                    config, path, client=client, tell=tell, overwrite=overwrite and _holds(path, view, film) is None
+                )
+    strip, core = map(open_store, views)
+    return strip, core
+
+
+def paint(
+    film: Film,
+    strip: Store,
+    core: Store,
+    to_colour: colours.ToColour,
+    painted: Callable[[int, int], object] | None = None,
+) -> Iterator[Pixels]:
+    """The frames of a film, one after the other: RGB, shape (height, width, 3)."""
+    try:
+        from mandeldask.zoom.painter import Painter
+    except ImportError as error:
+        raise ConfigError(f"a film needs Numba, which cannot be imported here ({error}); install it") from None
+    if painted:
+        painted(0, film.frames)
+    painter = Painter(film, strip, core, to_colour)
+    for frame in range(film.frames):
+        yield painter.paint(film.span(frame))
+        if painted:
+            painted(frame + 1, film.frames)
+
+
+def _holds(path: Path, view: View, film: Film) -> Store | None:
+    """The store at a path if it holds this field, or a part of it."""
+    try:
+        store = open_store(path)
+    except StoreError:  # told with its remedy when it is opened for writing
+        return None
+    d = store.description
+    return store if d.view == view and d.max_iter == film.max_iter else None
+
+
+def _complete(path: Path, view: View, film: Film) -> bool:
+    store = _holds(path, view, film)
+    return store is not None and all(bool(store.done(level.number).all()) for level in store.description.levels)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"cannot make {folder}, for the film's samples: {error.strerror}; choose another --out"
+        ) from None

@@ -1,0 +1,202 @@
+"""What a film shows: a centre, from one span to another; and the two views that hold all samples of it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mandeldask.config.parts import integer
+from mandeldask.config.strict_yaml import MAX_BYTES, read_yaml
+from mandeldask.errors import ConfigError
+from mandeldask.view import MIN_SPACING_ULPS, Number, View
+from mandeldask.view.numbers import exact, finite_pair
+
+SIDES = (64, 8192)  # of a frame; beyond, few players follow
+MAX_FRAMES = 10**6
+MAX_RATE = 240
+CORE = 2  # samples of the core a pixel of the last frame, each way
+COLUMNS = 256  # the strip's columns are a multiple: they can be halved eight times
+MARGIN = 8  # rows of the strip beyond the corners of the first frame
+
+KEYS = ("centre", "from", "to", "size", "fps", "seconds", "max_iter")
+
+
+@dataclass(frozen=True)
+class Film:
+    """A zoom into `centre`, the width of a frame falling evenly in its logarithm from `first` to `last`.
+
+    Parameters
+    ----------
+    centre : (re, im)
+        Numbers or decimal strings.
+    first, last : number or decimal string
+        Width of the first and of the last frame in the units of c; the first is the larger.
+    size : (width, height)
+        Pixels of a frame, both even, as H.264 has it.
+    fps, seconds : numbers
+        Frames a second, and how long it lasts.
+    max_iter : int
+
+    Raises
+    ------
+    ConfigError
+        Any value that breaks these rules; a last span that binary64 cannot resolve at this size.
+    """
+
+    centre: tuple[Number, Number]
+    first: Number
+    last: Number
+    size: tuple[int, int] = (1280, 720)
+    fps: Number = 30
+    seconds: Number = 10
+    max_iter: int = 1000
+
+    def __post_init__(self) -> None:
+        for name, most in (("fps", MAX_RATE), ("seconds", MAX_FRAMES)):
+            if not 0 < _number(name, getattr(self, name)) <= most:
+                raise ConfigError(f"{name} must be above 0, at most {most}; got {getattr(self, name)}")
+        low, high = SIDES
+        if (
+            not isinstance(self.size, list | tuple)
+            or len(self.size) != 2
+            or not all(type(n) is int and low <= n <= high and n % 2 == 0 for n in self.size)
+        ):
+            raise ConfigError(
+                f"size must be width and height of a frame in pixels, even and from {low} to {high}, such as 1280x720; "
+                f"got {_shown(self.size)}"
+            )
+        object.__setattr__(self, "size", tuple(self.size))
+        if type(self.max_iter) is not int or not 1 <= self.max_iter < 2**31:
+            raise ConfigError(f"max_iter must be an integer from 1 to {2**31 - 1}; got {self.max_iter!r}")
+        if not 2 <= self.frames <= MAX_FRAMES:
+            raise ConfigError(f"a film has 2 to {MAX_FRAMES} frames; fps times seconds make {self.frames}")
+        finite_pair("centre", self.centre, "[re, im]")
+        if not _number("from", self.first) > _number("to", self.last) > 0:
+            raise ConfigError(
+                f"from must be wider than to, and both above 0, for a film goes in; got {self.first} and {self.last}"
+            )
+        self._check_depth()
+
+    def _check_depth(self) -> None:
+        try:
+            for view in (self.core, self.strip):
+                view.check_resolved()
+        except ConfigError:
+            width, height = self.size
+            needed = MIN_SPACING_ULPS * float(np.spacing(max(abs(float(v)) for v in self.centre)))
+            # pixels of the last frame between two samples: in the core, and around the strip's inner edge
+            closest = min(1 / CORE, math.pi * min(width, height) / self.columns)
+            deepest = 1.01 * needed * width / closest
+            raise ConfigError(
+                f"to {self.last} is too deep for binary64: frames {width} pixels wide go down to {deepest:.2g} here. "
+                "Take a wider last span, or a smaller size"
+            ) from None
+
+    @property
+    def frames(self) -> int:
+        """How many; the first shows the span `first`, the last `last`."""
+        return round(_number("fps", self.fps) * _number("seconds", self.seconds))
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second."""
+        return _number("fps", self.fps).limit_denominator(1001)
+
+    def span(self, frame: int) -> float:
+        """The width of a frame, by its number from 0."""
+        first, last = float(self.first), float(self.last)
+        if frame == self.frames - 1:
+            return last
+        return float(first * (last / first) ** (frame / (self.frames - 1)))
+
+    @property
+    def octaves(self) -> float:
+        """How many times the width is halved."""
+        return math.log2(float(self.first) / float(self.last))
+
+    @property
+    def corner(self) -> float:
+        """Pixels from the middle of a frame to its corner."""
+        return math.hypot(*self.size) / 2
+
+    @property
+    def columns(self) -> int:
+        """Of the strip: in the corner of every frame they are at most a pixel apart."""
+        return math.ceil(2 * math.pi * self.corner / COLUMNS) * COLUMNS
+
+    @cached_property
+    def strip(self) -> View:
+        """The log-polar strip from the last frame's inner circle to the corners of the first frame."""
+        width, height = self.size
+        outer = float(self.first) / width * self.corner * math.exp(MARGIN * 2 * math.pi / self.columns)
+        inner = float(self.last) / width * min(width, height) / 2
+        return View.log_polar(self.centre, (inner, outer), self.columns)
+
+    @cached_property
+    def core(self) -> View:
+        """The last frame, at `CORE` samples a pixel each way."""
+        width, height = self.size
+        return View.around(self.centre, self.last, (CORE * height, CORE * width), "pixel")
+
+    @property
+    def samples_a_pixel(self) -> float:
+        """Samples to compute for a pixel of the film; to render each frame by itself takes 1, without any smoothing."""
+        return (self.strip.size + self.core.size) / (self.frames * self.size[0] * self.size[1])
+
+
+def read(path: str | os.PathLike[str] | None, changes: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """The keys of a film's YAML file, none without a path, with `changes` over them; `keys` are all that there are.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read; it is no mapping of such keys.
+    """
+    given: dict[str, Any] = {}
+    if path is not None:
+        try:
+            with open(path, "rb") as file:
+                found = read_yaml(file.read(MAX_BYTES + 1), os.fspath(path))
+        except (OSError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"{path}: cannot read the description: {getattr(error, 'strerror', error)}") from None
+        if not isinstance(found, dict):
+            raise ConfigError(f"{path}: a film's description is a mapping, KEY: VALUE")
+        given = found
+        for key in given:
+            if key not in keys:
+                close = difflib.get_close_matches(str(key)[:50].lower(), keys, n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise ConfigError(f"{path}: {str(key)[:50]} is no key here{hint} Permitted: {', '.join(keys)}")
+    return given | {key: value for key, value in changes.items() if value is not None}
+
+
+def of(values: Mapping[str, Any]) -> Film:
+    """The film that the keys of a description make; ConfigError names what is missing."""
+    missing = [key for key in ("centre", "from", "to") if key not in values]
+    if missing:
+        raise ConfigError(f"a film needs centre, from and to; {', '.join(missing)} is missing")
+    names = {field.name for field in fields(Film)}
+    given = {key: value for key, value in values.items() if key in names}
+    if "max_iter" in given:
+        given["max_iter"] = integer(given["max_iter"])  # 1e5
+    if isinstance(given.get("size"), list | tuple):
+        given["size"] = tuple(map(integer, given["size"]))
+    return Film(**given, first=values["from"], last=values["to"])
+
+
+def _number(name: str, value: Number) -> Fraction:
+    return exact(name, value)
+
+
+def _shown(value: object) -> str:
+    return "x".join(map(str, value)) if isinstance(value, list | tuple) else repr(value)

@@ -1,0 +1,77 @@
+"""Frames -> an H.264 file that any player opens."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from mandeldask.errors import ConfigError, StoreError
+from mandeldask.zoom.colours import Pixels
+
+QUALITY = "18"  # constant rate factor of x264: 18 is said to be hard to tell from the frames themselves
+SUFFIXES = (".mp4", ".mkv", ".mov")
+
+
+def need_av() -> Any:
+    """The module av; ConfigError where it is missing."""
+    try:
+        import av
+    except ImportError as error:
+        raise ConfigError(
+            f'a film needs PyAV, which cannot be imported here ({error}); pip install "mandeldask[zoom]"'
+        ) from None
+    return av
+
+
+def check_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a film to be written; ConfigError where none can be."""
+    target = Path(path)
+    if target.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"a film's name must end in {', '.join(SUFFIXES)}; got {target}")
+    if target.is_dir():
+        raise ConfigError(f"a film must be a file; {target} is a directory")
+    if not target.parent.is_dir():
+        raise ConfigError(f"there is no directory {target.parent} to write {target.name} in: make it first")
+    if not os.access(target.parent, os.W_OK):
+        raise ConfigError(f"cannot write in {target.parent.absolute()}; choose another --out")
+    return target
+
+
+def write(target: Path, frames: Iterator[Pixels], size: tuple[int, int], rate: Fraction, title: str) -> None:
+    """Encode frames (RGB, shape (height, width, 3)) as H.264, yuv420p, BT.709; the film appears whole or not at all.
+
+    Raises
+    ------
+    StoreError
+        The disk is full, or fails.
+    """
+    av = need_av()
+    partial = target.with_name(f".mandeldask-{secrets.token_hex(6)}{target.suffix}")
+    try:
+        with av.open(os.fspath(partial), "w", options={"movflags": "+faststart"}) as container:
+            container.metadata["title"] = title
+            container.metadata["encoded_by"] = "mandeldask"
+            stream = container.add_stream("libx264", rate=rate, options={"crf": QUALITY})
+            stream.width, stream.height = size
+            stream.pix_fmt = "yuv420p"
+            context = stream.codec_context
+            context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
+            context.color_range = 1  # 16 to 235
+            for pixels in frames:
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                frame = frame.reformat(format="yuv420p", src_colorspace="ITU709", dst_colorspace="ITU709")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        os.replace(partial, target)
+    except OSError as error:
+        why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or error
+        raise StoreError(f"cannot write {target}: {why}; what was computed is kept") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
