@@ -6,7 +6,9 @@ import os
 
 
 def shown(path: str) -> str:
-    """A path as a user would type it from here."""
+    """A path as a user would type it from here; a URL as it is."""
+    if "://" in path:
+        return path
     relative = os.path.relpath(path)
     return path if relative.startswith(os.pardir) else relative
 
