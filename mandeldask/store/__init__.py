@@ -46,6 +46,7 @@ __all__ = [
     "AnyPath",
     "DamagedShardError",
     "Description",
+    "Folder",
     "Level",
     "Place",
     "Store",

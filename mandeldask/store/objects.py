@@ -36,8 +36,18 @@ ROWS = 256  # of which the keys are kept at a time
 OURS = re.compile(
     r"zarr\.json|zarr\.[0-9a-f]{32}\.partial|([0-9]{1,2}|tiles)/(zarr\.json|[a-z_]+/(zarr\.json|c(/[0-9]{1,9}){1,2}))"
 )
+NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
+WRONG_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthenticationFailed")
+METADATA = ("/latest/api/token", "/security-credentials", "metadata.google", "metadata/identity")  # of a machine
+CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile of ~/.aws/credentials in AWS_PROFILE "
+    "(gs:// and az:// have variables of their own)"
+)
 _PROBE = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
 _REACHED: set[Objects] = set()  # places that have answered this process
+
+
+NONE = aws.Options()
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ class Objects:
     """A bucket, or what lies below a prefix of one."""
 
     url: str
-    options: aws.Options = aws.Options()
+    options: aws.Options = NONE
 
     def get(self, key: str, start: int = 0, size: int | None = None) -> bytes | None:
         def read(obstore: Any, bucket: Any) -> bytes:
@@ -122,7 +132,9 @@ class Objects:
         keys = [key for key, _ in self.sizes("")]
         foreign = [key for key in keys if not OURS.fullmatch(key)]
         if foreign:
-            raise StoreError(f"{self.url} also holds {', '.join(foreign[:3])}: move that away before you --overwrite it")
+            raise StoreError(
+                f"{self.url} also holds {', '.join(foreign[:3])}: move that away before you --overwrite it"
+            )
         # the root last: what an interrupted removal leaves is still known as a store of ours
         self._delete([key for key in keys if key != "zarr.json"])
         self._delete(["zarr.json"])
@@ -232,7 +244,7 @@ def objects_of(url: str) -> Objects:
     parts = path.rstrip("/").split("/")
     if not all(parts) or {".", ".."} & set(parts) or re.search(r"[?#%\\*]", path) or not path.isprintable():
         raise StoreError(f"a store is {scheme}://BUCKET/PREFIX, of plain names; got {url.partition('?')[0]!r}")
-    return Objects(f"{scheme}://{'/'.join(parts)}", aws.options() if scheme == "s3" else aws.Options())
+    return Objects(f"{scheme}://{'/'.join(parts)}", aws.options() if scheme == "s3" else NONE)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -245,38 +257,49 @@ def _told(place: Objects, error: Exception, reached: bool = True) -> Exception:
     """The error in our words: obstore's own are pages, and repeat what a server says."""
     text, status = str(error), _status(error)
     code = found[1] if (found := re.search(r"<Code>(\w{1,64})</Code>", text)) else ""
-    said = " ".join(str(word) for word in (status or "", code) if word)
-    kind = type(error).__name__
-    if "/latest/api/token" in text or "security-credentials" in text or "metadata.google" in text:
-        return StoreError(
-            f"no credentials for {place.url}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile of "
-            "~/.aws/credentials in AWS_PROFILE (gs:// and az:// have variables of their own)"
-        )
-    if code in ("NoSuchBucket", "ContainerNotFound"):
-        return StoreError(f"{place.server} has no bucket {place.bucket}: make it first, or choose another --out")
-    if isinstance(error, FileNotFoundError):
-        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    if status == 416:
-        return _BeyondError()
-    if status == 501 or kind == "NotSupportedError":
-        return _UnsupportedError(f"{place.server} cannot do what is asked of it: {said}")
-    if status == 507 or code in ("QuotaExceeded", "XMinioStorageFull"):
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthenticationFailed") or "Token" in code:
-        _bucket.cache_clear()  # they may be mended, in this process
-        return StoreError(f"{place.server} refuses the credentials ({said}): mend them, or name others in AWS_PROFILE")
     if status in (401, 403):
-        _bucket.cache_clear()
-        return StoreError(
+        _bucket.cache_clear()  # credentials may be mended while this process lives
+    signs = {
+        "no key": isinstance(error, FileNotFoundError) and code not in NO_BUCKET,
+        "beyond": status == 416,
+        "unknown": status == 501 or type(error).__name__ == "NotSupportedError",
+        "full": status == 507 or code in ("QuotaExceeded", "XMinioStorageFull"),
+    }
+    known: dict[str, Exception] = {
+        "no key": FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)),
+        "beyond": _BeyondError(),
+        "unknown": _UnsupportedError(f"{place.server} cannot do what is asked of it"),
+        "full": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    }
+    sign = next((sign for sign, holds in signs.items() if holds), None)
+    return known[sign] if sign else StoreError(_message(place, error, status, code, reached))
+
+
+def _message(place: Objects, error: Exception, status: int, code: str, reached: bool) -> str:
+    """Rule, value and remedy."""
+    text = str(error)
+    said = " ".join(str(word) for word in (status or "", code) if word) or _reason(text)
+    remedy = f"what is finished stays: `mandeldask resume {place.url}`" if reached else "is AWS_ENDPOINT_URL right?"
+    cases = [
+        (any(part in text for part in METADATA), f"no credentials for {place.url}: {CREDENTIALS}"),
+        (code in NO_BUCKET, f"{place.server} has no bucket {place.bucket}: make it first, or choose another --out"),
+        (
+            status == 401 or code in WRONG_KEYS or "Token" in code,
+            f"{place.server} refuses the credentials ({said}): mend them; {CREDENTIALS}",
+        ),
+        (
+            status == 403,
             f"{place.server} denies access to {place.url} ({said}): it takes credentials that may list, read, write "
-            "and delete there"
-        )
-    if status in (301, 307, 400) and (status != 400 or code == "AuthorizationHeaderMalformed"):
-        return StoreError(f"the bucket {place.bucket} is in another region ({said}): set AWS_REGION")
-    if is_transient(error):
-        remedy = f"what is finished stays: `mandeldask resume {place.url}`" if reached else "is AWS_ENDPOINT_URL right?"
-        return StoreError(f"no answer from {place.server} ({said or _reason(text)}): {remedy}")
-    return StoreError(f"{place.server} does not do what is asked of it: {said or kind}")
+            "and delete there",
+        ),
+        (
+            status in (301, 307) or code == "AuthorizationHeaderMalformed",
+            f"the bucket {place.bucket} is in another region ({said}): set AWS_REGION",
+        ),
+        (is_transient(error), f"no answer from {place.server} ({said}): {remedy}"),
+    ]
+    default = f"{place.server} does not do what is asked of it: {said if status else type(error).__name__}"
+    return next((message for holds, message in cases if holds), default)
 
 
 def _status(error: BaseException) -> int:
@@ -286,7 +309,15 @@ def _status(error: BaseException) -> int:
 
 def _reason(text: str) -> str:
     """Why there is no connection, in the words of its last cause."""
-    reasons = ("Connection refused", "Connection reset", "certificate", "dns error", "timed out", "TimedOut", "BadScheme")
+    reasons = (
+        "Connection refused",
+        "Connection reset",
+        "certificate",
+        "dns error",
+        "timed out",
+        "TimedOut",
+        "BadScheme",
+    )
     words = {"TimedOut": "timed out", "dns error": "no such host", "certificate": "its certificate is not accepted"}
     found = next((reason for reason in reasons if reason.lower() in text.lower()), "no connection")
     return words.get(found, found)
@@ -306,7 +337,7 @@ def _obstore(place: Objects) -> Any:
 
 @lru_cache(maxsize=16)
 def _bucket(place: Objects, request: float, patience: float) -> Any:
-    """obstore's handle, one a process: it holds the credentials, and is never pickled."""
+    """Obstore's handle, one a process: it holds the credentials, and is never pickled."""
     stores = _obstore(place).store
     retries = {
         "max_retries": 100,
@@ -320,7 +351,7 @@ def _bucket(place: Objects, request: float, patience: float) -> Any:
     endpoint, region = place.options.endpoint or here.endpoint, place.options.region or here.region
     keys = aws.keys()
     if not keys and os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
-        raise StoreError(f"no credentials for {place.url}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        raise StoreError(f"no credentials for {place.url}: {CREDENTIALS}")
     if endpoint:
         keys["aws_endpoint_url_s3"] = endpoint
     return stores.S3Store(
