@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import warnings
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.errors import ContainsArrayError
 from zarr.storage import MemoryStore
 
 from mandeldask.kernels import FIELDS
@@ -104,7 +106,8 @@ def make(place: Place, description: Description) -> None:
 def _make_level(group: zarr.Group, description: Description, level: Level) -> None:
     for name, values in axes(description, level).items():
         if name not in group:
-            group.create_array(
+            _create(
+                group,
                 name,
                 shape=values.shape,
                 dtype="float64",
@@ -124,7 +127,8 @@ def _make_level(group: zarr.Group, description: Description, level: Level) -> No
 
 def _make_field(group: zarr.Group, description: Description, level: Level, name: str) -> None:
     shards = shards_of(description, level.number, name)
-    group.create_array(
+    _create(
+        group,
         name,
         shape=level.shape,
         dtype=shards.dtype,
@@ -140,7 +144,8 @@ def _make_field(group: zarr.Group, description: Description, level: Level, name:
 def _make_tiles(group: zarr.Group, description: Description) -> None:
     for name, dtype in TileColumns.items():
         if name not in group:
-            group.create_array(
+            _create(
+                group,
                 name,
                 shape=description.tiles,
                 dtype=dtype,
@@ -149,6 +154,11 @@ def _make_tiles(group: zarr.Group, description: Description) -> None:
                 fill_value=0,
                 dimension_names=("tile_y", "tile_x"),
             )
+
+
+def _create(group: zarr.Group, name: str, **how: Any) -> None:
+    with suppress(ContainsArrayError):  # another run makes the same store at this moment
+        group.create_array(name, **how)
 
 
 def problems(place: Place, description: Description) -> list[str]:
