@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -48,9 +49,10 @@ def described(tmp_path):
     return path
 
 
-def mandeldask(*words, **options):
+def mandeldask(*words, env=None, **options):
     command = [sys.executable, "-m", "mandeldask", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    env = os.environ | {"PYTHONPATH": ENV["PYTHONPATH"]} if env is None else env
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env, **options)
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -220,7 +222,10 @@ def test_a_tile_costs_a_request_a_shard_and_one_more(bucket, monkeypatch):
 def test_what_is_wrong_with_a_bucket_is_told(bucket, s3, monkeypatch, change, name, message):
     """By whoever opens the store first: in a line, without the secret."""
     for variable, value in change.items():
-        monkeypatch.setenv(variable, value)
+        if value:
+            monkeypatch.setenv(variable, value)
+        else:
+            monkeypatch.delenv(variable)
     with pytest.raises(md.StoreError, match=message) as told:
         open_for_writing(bucket.replace("fields", name), DESCRIPTION)
     assert str(told.value).count("\n") == 0

@@ -53,7 +53,7 @@ def computed(process, path, tiles):
     """Wait until so many tiles were computed."""
 
     def enough():
-        assert process.poll() is None, "the run ended before the fault"
+        assert process.poll() is None, (path.parent / "log.txt").read_text()
         return len(faults.counted(path)) >= tiles
 
     poll(enough, f"{tiles} tiles", every=0.01)

@@ -39,10 +39,11 @@ OURS = re.compile(
 NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 WRONG_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthenticationFailed")
 METADATA = ("/latest/api/token", "/security-credentials", "metadata.google", "metadata/identity")  # of a machine
-CREDENTIALS = (
-    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile of ~/.aws/credentials in AWS_PROFILE "
-    "(gs:// and az:// have variables of their own)"
-)
+CREDENTIALS = {  # where they are looked for
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile of ~/.aws/credentials in AWS_PROFILE",
+    "gs": "name the file of a service account in GOOGLE_SERVICE_ACCOUNT",
+    "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
 _PROBE = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
 _REACHED: set[Objects] = set()  # places that have answered this process
 
@@ -158,13 +159,17 @@ class Objects:
         return [Objects(f"{scheme}://{'/'.join(parts[:n])}", self.options) for n in range(len(parts) - 1, 0, -1)]
 
     @property
+    def scheme(self) -> str:
+        return self.url.partition(":")[0]
+
+    @property
     def bucket(self) -> str:
         return self.url.split("/")[2]
 
     @property
     def server(self) -> str:
         """Whom requests go to, as messages name it."""
-        return self.options.endpoint or f"the object storage of {self.url.partition(':')[0]}://"
+        return self.options.endpoint or f"the object storage of {self.scheme}://"
 
     def _top(self, prefix: str) -> Any:
         return self._ask(lambda obstore, bucket: obstore.list_with_delimiter(bucket, prefix or None))
@@ -280,12 +285,13 @@ def _message(place: Objects, error: Exception, status: int, code: str, reached: 
     text = str(error)
     said = " ".join(str(word) for word in (status or "", code) if word) or _reason(text)
     remedy = f"what is finished stays: `mandeldask resume {place.url}`" if reached else "is AWS_ENDPOINT_URL right?"
+    where = CREDENTIALS.get(place.scheme, CREDENTIALS["az"])
     cases = [
-        (any(part in text for part in METADATA), f"no credentials for {place.url}: {CREDENTIALS}"),
+        (any(part in text for part in METADATA), f"no credentials for {place.url}: {where}"),
         (code in NO_BUCKET, f"{place.server} has no bucket {place.bucket}: make it first, or choose another --out"),
         (
             status == 401 or code in WRONG_KEYS or "Token" in code,
-            f"{place.server} refuses the credentials ({said}): mend them; {CREDENTIALS}",
+            f"{place.server} refuses the credentials ({said}): {where}",
         ),
         (
             status == 403,
@@ -298,7 +304,9 @@ def _message(place: Objects, error: Exception, status: int, code: str, reached: 
         ),
         (is_transient(error), f"no answer from {place.server} ({said}): {remedy}"),
     ]
-    default = f"{place.server} does not do what is asked of it: {said if status else type(error).__name__}"
+    default = (
+        f"{place.server} does not do what is asked of it: {said if status else f'{type(error).__name__}; {where}'}"
+    )
     return next((message for holds, message in cases if holds), default)
 
 
@@ -345,13 +353,13 @@ def _bucket(place: Objects, request: float, patience: float) -> Any:
         "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
     }
     client = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=request)}
-    if not place.url.startswith("s3:"):
+    if place.scheme != "s3":
         return stores.from_url(place.url, client_options=client, retry_config=retries)
     here = aws.options()
     endpoint, region = place.options.endpoint or here.endpoint, place.options.region or here.region
     keys = aws.keys()
     if not keys and os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
-        raise StoreError(f"no credentials for {place.url}: {CREDENTIALS}")
+        raise StoreError(f"no credentials for {place.url}: {CREDENTIALS[place.scheme]}")
     if endpoint:
         keys["aws_endpoint_url_s3"] = endpoint
     return stores.S3Store(
