@@ -29,7 +29,7 @@ SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
 PATIENCE = 300.0
 QUICK = 4.0
 REQUEST_SECONDS = 60.0  # of one request: a shard of 64 MiB at 1 MiB/s
-FIRST_SECONDS = 10.0  # the same of the first of a process: a wrong address is told at once
+OPENING_SECONDS = 10.0  # the same where a person opens a store: a wrong address is told at once
 PAGE = 1000  # keys that a server gives at a time
 LISTERS = 8  # rows of tiles that are listed at a time
 ROWS = 256  # of which the keys are kept at a time
@@ -126,7 +126,7 @@ class Objects:
                     yield from ((key[start:], size) for key, size in entries)
 
     def names(self) -> list[str]:
-        top = self._top("")
+        top = self._top("", opening=True)
         return sorted([*top["common_prefixes"], *(entry["path"] for entry in top["objects"])])
 
     def remove(self) -> None:
@@ -171,8 +171,8 @@ class Objects:
         """Whom requests go to, as messages name it."""
         return self.options.endpoint or f"the object storage of {self.scheme}://"
 
-    def _top(self, prefix: str) -> Any:
-        return self._ask(lambda obstore, bucket: obstore.list_with_delimiter(bucket, prefix or None))
+    def _top(self, prefix: str, opening: bool = False) -> Any:
+        return self._ask(lambda obstore, bucket: obstore.list_with_delimiter(bucket, prefix or None), opening)
 
     def _delete(self, keys: list[str]) -> None:
         if keys:
@@ -181,17 +181,16 @@ class Objects:
             except FileNotFoundError:
                 return
 
-    def _ask(self, request: Callable[[Any, Any], Any]) -> Any:
-        """What a request gives; a server that has answered this process before is waited for."""
-        deadline = time.monotonic() + PATIENCE
+    def _ask(self, request: Callable[[Any, Any], Any], opening: bool = False) -> Any:
+        """What a request gives; a server that does not answer is waited for, but not where a person opens a store."""
+        obstore, deadline = _obstore(self), time.monotonic() + PATIENCE
         while True:
-            reached = self in _REACHED
-            obstore = _obstore(self)
+            patient = not opening or self in _REACHED
             try:
-                answer = request(obstore, _bucket(self, REQUEST_SECONDS if reached else FIRST_SECONDS, QUICK))
+                answer = request(obstore, _bucket(self, REQUEST_SECONDS if patient else OPENING_SECONDS, QUICK))
             except (obstore.exceptions.BaseError, OSError, ValueError) as error:
-                if not (reached and is_transient(error) and time.monotonic() < deadline):
-                    raise _told(self, error, reached) from None
+                if not (patient and is_transient(error) and time.monotonic() < deadline):
+                    raise _told(self, error, patient) from None
                 time.sleep(1)
             else:
                 _REACHED.add(self)
@@ -258,7 +257,7 @@ def is_transient(error: BaseException) -> bool:
     return status >= 500 or status == 429 or (not status and "HTTP error" in str(error))
 
 
-def _told(place: Objects, error: Exception, reached: bool = True) -> Exception:
+def _told(place: Objects, error: Exception, patient: bool = True) -> Exception:
     """The error in our words: obstore's own are pages, and repeat what a server says."""
     text, status = str(error), _status(error)
     code = found[1] if (found := re.search(r"<Code>(\w{1,64})</Code>", text)) else ""
@@ -277,14 +276,14 @@ def _told(place: Objects, error: Exception, reached: bool = True) -> Exception:
         "full": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
     }
     sign = next((sign for sign, holds in signs.items() if holds), None)
-    return known[sign] if sign else StoreError(_message(place, error, status, code, reached))
+    return known[sign] if sign else StoreError(_message(place, error, status, code, patient))
 
 
-def _message(place: Objects, error: Exception, status: int, code: str, reached: bool) -> str:
+def _message(place: Objects, error: Exception, status: int, code: str, patient: bool) -> str:
     """Rule, value and remedy."""
     text = str(error)
     said = " ".join(str(word) for word in (status or "", code) if word) or _reason(text)
-    remedy = f"what is finished stays: `mandeldask resume {place.url}`" if reached else "is AWS_ENDPOINT_URL right?"
+    remedy = f"what is finished stays: `mandeldask resume {place.url}`" if patient else "is AWS_ENDPOINT_URL right?"
     where = CREDENTIALS.get(place.scheme, CREDENTIALS["az"])
     cases = [
         (any(part in text for part in METADATA), f"no credentials for {place.url}: {where}"),
