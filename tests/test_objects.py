@@ -13,10 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from services import ENV, Processes
+from click.testing import CliRunner
+from services import ENV, Processes, poll
 
 import mandeldask as md
+from mandeldask.cli import cli
 from mandeldask.config import parse
+from mandeldask.job import logs
 from mandeldask.kernels import KERNELS
 from mandeldask.store import Description, aws, open_for_writing, open_store, place_of
 from mandeldask.store.objects import PAGE, Objects
@@ -26,7 +29,7 @@ UNIT = {
     "max_iter": 50,
     "tile": [25, 40],
     "kernel": "numpy",
-    "cluster": {"kind": "local", "workers": 2},
+    "cluster": {"kind": "local", "workers": 1},
 }
 TILES = 12
 DESCRIPTION = Description.of(parse(UNIT).view, 50, ("escape_time",), (25, 40))
@@ -49,10 +52,9 @@ def described(tmp_path):
     return path
 
 
-def mandeldask(*words, env=None, **options):
-    command = [sys.executable, "-m", "mandeldask", *map(str, words)]
-    env = os.environ | {"PYTHONPATH": ENV["PYTHONPATH"]} if env is None else env
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=env, **options)
+def mandeldask(*words):
+    """A command, in this process."""
+    return CliRunner().invoke(cli, words)
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -130,9 +132,11 @@ def test_a_listing_of_more_than_a_page_is_whole(bucket):
     assert sorted(place.sizes("0/escape_time/c")) == sorted((key, 1) for key in keys)
 
 
-def test_all_that_a_user_does_with_a_store_works_with_a_url(bucket, described, checksum, field, tmp_path):
+def test_a_run_takes_the_url_of_its_store(bucket, described, checksum, field, tmp_path):
     url = f"{bucket}/a.zarr"
-    done = mandeldask("run", described, "--set", f"store={url}", cwd=tmp_path)
+    env = os.environ | {"PYTHONPATH": ENV["PYTHONPATH"]}
+    command = [sys.executable, "-m", "mandeldask", "run", described, "--set", f"store={url}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"mandeldask image {url} large.png" in done.stderr
     assert f'mandeldask.open("{url}")' in done.stderr
@@ -140,18 +144,24 @@ def test_all_that_a_user_does_with_a_store_works_with_a_url(bucket, described, c
     store = open_store(url)
     assert store.checksum() == checksum
     assert "lease" not in store.read_notes()
-    level = md.open(url)
-    assert np.array_equal(level.escape_time, field)
-    assert np.array_equal(md.open(url, 1).escape_time, field[::2, ::2])
+    for level in range(len(store.description.levels)):
+        assert np.array_equal(md.open(url, level).escape_time, field[:: 1 << level, :: 1 << level])
 
-    store.place.delete("0/escape_time/c/1/2")
-    status = json.loads(mandeldask("status", url, "--json").stdout)
-    assert (status["state"], status["done"], status["store"]) == ("stopped", TILES - 1, url)
-    resumed = mandeldask("resume", url, "--workers", 1, "--json", cwd=tmp_path)
-    assert (resumed.returncode, json.loads(resumed.stdout)["computed"]) == (0, 1)
-    assert mandeldask("checksum", url).stdout.split() == [checksum, url]
-    assert mandeldask("wait", url).returncode == 0
-    assert mandeldask("image", url, "b.png", cwd=tmp_path).returncode == 0
+
+def test_every_command_takes_the_url_of_a_store(bucket, checksum, field, tmp_path):
+    store = open_for_writing(f"{bucket}/a.zarr", DESCRIPTION)
+    for i, j in np.ndindex(4, 3):
+        if (i, j) != (1, 2):
+            store.write((i, j), np.ascontiguousarray(field[25 * i : 25 * (i + 1), 40 * j : 40 * (j + 1)]))
+    status = json.loads(mandeldask("status", store.path, "--json").stdout)
+    assert (status["state"], status["done"], status["store"]) == ("stopped", TILES - 1, store.path)
+    assert f"mandeldask resume {store.path}" in mandeldask("status", store.path).stdout
+    summary = md.resume(store.path, kernel="numpy", cluster={"kind": "local", "workers": 1})
+    assert (summary.computed, summary.failed) == (1, 0)
+    assert mandeldask("checksum", store.path).stdout.split() == [checksum, store.path]
+    assert mandeldask("wait", store.path).exit_code == 0
+    assert mandeldask("image", store.path, str(tmp_path / "b.png")).exit_code == 0
+    assert (tmp_path / "b.png").stat().st_size > 0
 
 
 def test_overwriting_removes_our_own_keys_and_no_others(bucket):
@@ -288,35 +298,36 @@ def test_keys_and_endpoint_are_found_in_awss_files(bucket, s3, monkeypatch, tmp_
     assert s3.secret not in str(told.value)
 
 
-def test_a_job_runs_where_the_credentials_are_and_nobody_else_sees_them(bucket, s3, described, checksum, tmp_path):
+def test_a_job_runs_where_the_credentials_are_and_nobody_else_sees_them(bucket, s3, checksum, monkeypatch, tmp_path):
     """Submitted by a client that has none; then bucket, logs, scheduler and pickles are searched for the secret."""
     env = {name: value for name, value in ENV.items() if not name.startswith("AWS_")}
     url, secret = f"{bucket}/a.zarr", s3.secret.encode()
     with Processes(tmp_path / "dask", workers=0, env=env) as dask:
         for _ in range(2):
-            dask.start_worker("--no-nanny", env=env | s3.keys("WRITER"))
-        dask.wait()
-        client_env = env | {"AWS_ENDPOINT_URL": s3.endpoint, "AWS_EC2_METADATA_DISABLED": "true"}
-        where = ("--cluster", dask.address)
-        submitted = mandeldask("submit", described, "-o", url, "--name", "job", *where, env=client_env)
-        assert submitted.returncode == 0, submitted.stderr
-        waited = mandeldask("wait", "job", "--json", *where, env=client_env)
-        assert (waited.returncode, json.loads(waited.stdout)["done"]) == (0, TILES), waited.stdout
-        refused = mandeldask("status", url, env=client_env)
-        assert (refused.returncode, "no credentials" in refused.stderr) == (3, True)
-        logs = mandeldask("logs", "job", *where, env=client_env)
-        said = [x.stdout + x.stderr for x in (submitted, waited, refused, logs)]
-        with dask.client() as client:
-            known = client.run_on_scheduler(scheduler_knows)
-            assert b"escape_time" in known
+            dask.start_worker("--no-nanny", env=env | s3.env)
+        with dask.wait().client() as client:
+            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+                monkeypatch.delenv(name)
+            monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+            submitted = md.submit(UNIT, url, name="job", client=client)
+            end = poll(lambda: (now := md.status("job", client)).ended and now, "the end of the job")
+            with pytest.raises(md.StoreError, match="no credentials"):
+                md.status(url)
+            assert (end.state, end.done, submitted.store) == ("finished", TILES, url)
+            said = [repr(submitted), repr(end), repr(logs(client, "job"))]
+
+            for name, value in s3.env.items():
+                monkeypatch.setenv(name, value)
             numbers = md.open(url).chunk()
-            graph = client.persist(numbers.escape_time)
-            assert graph.sum().compute() > 0
-            known += client.run_on_scheduler(scheduler_knows)
-        said += [process_log.read_text(errors="replace") for process_log in (tmp_path / "dask").glob("*.log")]
+            kept = client.persist(numbers.escape_time)
+            assert kept.sum().compute() > 0
+            known = client.run_on_scheduler(scheduler_knows)
+        said += [file.read_text(errors="replace") for file in (tmp_path / "dask").glob("*.log")]
     store = open_store(url)
     assert store.checksum() == checksum
-    assert any("driver" in text for text in said)
+    assert b"escape_time" in known
+    assert len(known) > 10_000
+    assert "the driver runs on" in "".join(said)
     assert s3.secret not in "".join(said)
     assert secret not in known
     for thing in (store, store.place, store.place.zarr(), store.escape_time, numbers):

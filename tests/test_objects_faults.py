@@ -61,11 +61,10 @@ def computed(process, path, tiles):
 
 def test_a_server_that_is_killed_and_restarted_costs_a_run_nothing(s3, start, bucket, whole, tmp_path):
     process = start()
-    for tiles in (5, 30):
-        computed(process, tmp_path / "calls", tiles)
-        s3.process.kill()
-        s3.process.wait()
-        s3.start()
+    computed(process, tmp_path / "calls", 20)
+    s3.process.kill()
+    s3.process.wait()
+    s3.start()
     assert process.wait(timeout=180) == 0, (tmp_path / "log.txt").read_text()
     assert open_store(bucket).checksum() == whole
     assert len(faults.counted(tmp_path / "calls")) == TILES
