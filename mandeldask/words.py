@@ -6,9 +6,16 @@ import os
 
 
 def shown(path: str) -> str:
-    """A path as a user would type it from here."""
+    """A path as a user would type it from here; a URL as it is."""
+    if is_url(path):
+        return path
     relative = os.path.relpath(path)
     return path if relative.startswith(os.pardir) else relative
+
+
+def is_url(path: str) -> bool:
+    """Whether a store is named by a URL, and not by a path."""
+    return "://" in path
 
 
 def plain(text: str) -> str:

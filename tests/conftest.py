@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,27 @@ def lab_report(tmp_path_factory):
     assert "  measuring  " in done.stderr
     assert done.stdout.split() == ["lab.html", "lab.json", "lab.md"]
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory):
+    """An S3 server, shared by the tests that leave it running."""
+    from services import S3  # which imports this file
+
+    with S3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3, monkeypatch, tmp_path):
+    """The URL of a place of its own in the server's bucket; this process and those it starts may write there."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    for name, value in s3.env.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://fields/{uuid.uuid4().hex}"
 
 
 def skip_or_fail(reason: str) -> None:

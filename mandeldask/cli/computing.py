@@ -18,7 +18,7 @@ from mandeldask.cli.ends import EXIT_FAILED_TILES, signals_end_in_order
 from mandeldask.cli.looking import draw
 from mandeldask.cli.options import cluster_of, cluster_option, description_options, upload_option, workers_option
 from mandeldask.errors import ConfigError, MandeldaskError
-from mandeldask.words import shown
+from mandeldask.words import is_url, shown
 
 if TYPE_CHECKING:
     from mandeldask.job import Observer, Summary
@@ -33,7 +33,11 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object, and nothing else."),
         click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors."),
         click.option("--no-image", is_flag=True, help="Make no picture."),
-        click.option("--image", type=click.Path(), help="The picture; by default it stands beside the store."),
+        click.option(
+            "--image",
+            type=click.Path(),
+            help="The picture; by default beside the store.",
+        ),
         click.option("--report", type=click.Path(), help="Save Dask's performance report, REPORT.html."),
         click.option("--keep-dashboard", is_flag=True, help="Keep the dashboard up at the end, until Enter."),
     ):
@@ -160,7 +164,8 @@ def _end(summary: Summary, picture: str | None, screen: Screen | None, as_json: 
     if screen:
         store = shlex.quote(shown(summary.store))
         screen.line("next", f"mandeldask image {store} large.png    the picture, one pixel a sample")
-        screen.line("", f'xarray.open_zarr("{shown(summary.store)}", group="0")    the numbers')
+        opened = "mandeldask.open({})" if is_url(summary.store) else 'xarray.open_zarr({}, group="0")'
+        screen.line("", f"{opened.format(json.dumps(shown(summary.store)))}    the numbers")
 
 
 def _picture_path(store: str, asked: str | None) -> str | None:
@@ -170,6 +175,8 @@ def _picture_path(store: str, asked: str | None) -> str | None:
     if asked:
         return asked
     path = f"{store.rstrip('/').removesuffix('.zarr')}.png"
+    if is_url(store):  # here, by the store's name
+        path = path.rpartition("/")[2]
     try:
         check_path(path)
         problem = "" if not os.path.lexists(path) or is_ours(path) else f"{path} is there already, from elsewhere"

@@ -17,7 +17,7 @@ import click
 from mandeldask.cli.dashboard import announce, with_page
 from mandeldask.cli.options import cluster_option, description_options
 from mandeldask.errors import ConfigError
-from mandeldask.words import count, duration, plain, shown
+from mandeldask.words import count, duration, is_url, plain, shown
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -67,7 +67,7 @@ def submit(
             screen.line("job", f"{submitted.name}, on {submitted.scheduler}")
             ask = f"mandeldask status {submitted.name} --cluster {_again(how['cluster'], submitted.scheduler)}"
             screen.line("next", f"{ask}    how far it is; wait, cancel and logs likewise")
-            if os.path.isdir(submitted.store):
+            if is_url(submitted.store) or os.path.isdir(submitted.store):
                 screen.line("", f"mandeldask status {shown(submitted.store)}    the same from the store alone")
             else:
                 screen.line("", f"{submitted.store} is on the workers' side, and cannot be seen from here")
@@ -201,10 +201,14 @@ def _check_store(client: Client, name: str, target: str) -> None:
     from mandeldask import job
 
     works_on = job.status_of_job(client, name).store
-    if os.path.realpath(works_on) != os.path.realpath(target):
+    if _real(works_on) != _real(target):
         raise ConfigError(
             f"job {name} of this scheduler works on {plain(works_on)}, not on {target}; give the job's name"
         )
+
+
+def _real(path: str) -> str:
+    return path.rstrip("/") if is_url(path) else os.path.realpath(path)
 
 
 def _again(cluster: str | None, scheduler: str) -> str:

@@ -25,7 +25,7 @@ from distributed import Client
 from mandeldask import __version__
 from mandeldask.cluster.wait import silent
 from mandeldask.errors import ClusterError, MandeldaskError
-from mandeldask.store import Store, open_store
+from mandeldask.store import Folder, Store, open_store
 
 ANSWER_SECONDS = 30.0
 MISSING = "missing"
@@ -75,7 +75,7 @@ def check_store(client: Client, store: Store) -> None:
     ClusterError
         A worker that cannot: which, the path, and what to do.
     """
-    answers = _ask(client, reach, store.path, store.identity)
+    answers = _ask(client, reach, store)
     failed = {worker: answer for worker, answer in answers.items() if answer}
     if failed:
         worker, reason = next(iter(failed.items()))
@@ -85,24 +85,25 @@ def check_store(client: Client, store: Store) -> None:
         )
 
 
-def reach(path: str, identity: str) -> str:
+def reach(store: Store) -> str:
     """Runs on a worker: what keeps it from using the store; "" where nothing does."""
-    token = uuid.uuid4().hex
-    probe = Path(path, f"zarr.{token}.partial")  # should this process die here, a leftover like any other
+    place, token = store.place, uuid.uuid4().hex
+    probe = f"zarr.{token}.partial"  # should this process die here, a leftover like any other
     try:
-        if open_store(path).identity != identity:
+        if open_store(place).identity != store.identity:
             return f"{platform.node()} has another store there"
-        probe.write_text(token)
+        place.put(probe, token.encode())
         try:
-            same = probe.read_text() == token
+            same = place.get(probe) == token.encode()
         finally:
-            probe.unlink()
+            place.delete(probe)
     except FileNotFoundError:
         return f"{platform.node()} has no such folder"
     except OSError as error:
         return f"{platform.node()} cannot write there: {error.strerror or error}"
     except MandeldaskError as error:
-        return f"{platform.node()}: {error}" if os.path.exists(path) else f"{platform.node()} has no such folder"
+        missing = isinstance(place, Folder) and not os.path.exists(place.url)
+        return f"{platform.node()} has no such folder" if missing else f"{platform.node()}: {error}"
     return "" if same else f"{platform.node()} reads back something else than it wrote"
 
 

@@ -227,8 +227,9 @@ class Config(Section):
     )
     store: Path | None = Field(
         None,
-        description="Path of the Zarr store to write, from where the command runs; --out overrides it.",
-        examples=["run.zarr"],
+        description="Path of the Zarr store to write, from where the command runs, or its URL in a bucket; --out "
+        "overrides it.",
+        examples=["run.zarr", "s3://bucket/run.zarr"],
     )
 
 

@@ -208,9 +208,9 @@ def logs(client: Client, name: str) -> list[tuple[float, str]]:
 def _let_go(client: Client, store: str, run: str) -> None:
     """Here, or where a worker sees the store; where neither can, the hold is forgotten after a while."""
     with suppress(MandeldaskError, OSError):
-        if os.path.isdir(store):
+        try:
             let_go(store, run)
-        else:
+        except (MandeldaskError, OSError):
             client.run(let_go, store, run, workers=list(client.nthreads())[:1])
 
 

@@ -24,7 +24,7 @@ from mandeldask.job.ledger import MAX_ERROR_LENGTH, MAX_ERRORS, Ledger, let_go, 
 from mandeldask.job.plan import make_plan
 from mandeldask.job.pulse import every
 from mandeldask.kernels import KERNELS
-from mandeldask.store import open_store
+from mandeldask.store import Folder, Place, open_store
 
 SPACE = "mandeldask"  # of the scheduler's metadata, published data and event topics
 ASK_SECONDS = 0.5
@@ -40,6 +40,7 @@ class Job:
     config: Mapping[str, Any]
     kernel: str
     run: str  # this submission: a name may be used again
+    place: Place  # of the store
     identity: str = ""  # of the store, once it is there
 
 
@@ -77,13 +78,13 @@ def prepare(job: Job, size: clusters.Size, overwrite: bool) -> Plan:
         As `make_plan`; StoreError also where the directory that the store is to stand in is missing.
     """
     config = configs.parse(job.config)
-    folder = os.path.dirname(config.store or "")
-    if not os.path.isdir(folder):
+    folder = os.path.dirname(job.place.url)
+    if isinstance(job.place, Folder) and not os.path.isdir(folder):
         raise StoreError(
             f"there is no directory {folder} on {socket.gethostname()}, where the workers run: "
             "name a store where they can see it, or make the directory there"
         )
-    plan = make_plan(config, job.kernel, size, overwrite, job.run)
+    plan = make_plan(config, job.kernel, size, overwrite, job.run, job.place)
     reserve(plan.store, job.name, job.run)
     return plan
 
@@ -135,7 +136,7 @@ def drive(job: Job) -> dict[str, Any]:
         outcome = {"state": state, "message": str(error), "exit_code": error.exit_code}
         teller.log(f"{state}: {error}")
         with suppress(MandeldaskError, OSError):  # told already
-            let_go(str(job.config["store"]), job.run)
+            let_go(job.place, job.run)
     client.set_metadata([SPACE, job.name, "outcome"], outcome | {"started": started, "ended": time.time()})
     return outcome
 
@@ -144,7 +145,7 @@ def _drive(job: Job, client: Client, home: str, teller: _Teller) -> Summary:
     config = configs.parse(job.config)
     block_function = KERNELS[job.kernel](config.max_iter, config.fields, config.view)
     _see_store(job)
-    plan = make_plan(config, job.kernel, clusters.size_of_client(client), run=job.run)
+    plan = make_plan(config, job.kernel, clusters.size_of_client(client), run=job.run, place=job.place)
 
     def ready(client: Client) -> None:
         clusters.wait_for_worker(client)
@@ -171,15 +172,16 @@ def _drive(job: Job, client: Client, home: str, teller: _Teller) -> Summary:
 
 def _see_store(job: Job) -> None:
     """Raise StoreError where the store that the job was submitted for is not to be seen: none is made here."""
-    path = str(job.config["store"])
     try:
-        same = open_store(path).identity == job.identity
-    except StoreError:
+        same = open_store(job.place).identity == job.identity
+    except StoreError as error:
+        if not isinstance(job.place, Folder):  # it says why
+            raise StoreError(f"{socket.gethostname()}, where the driver runs: {error}") from None
         same = False
     if not same:
         raise StoreError(
             f"{socket.gethostname()}, where the driver runs, does not see the store that was made for this job at "
-            f"{path}: name one where all machines of the cluster see it, and submit again"
+            f"{job.place.url}: name one where all machines of the cluster see it, and submit again"
         )
 
 

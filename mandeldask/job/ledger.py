@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import DamagedError, StoreError
 from mandeldask.job.pulse import every
-from mandeldask.store import Store, Tile, open_store
+from mandeldask.store import AnyPath, Store, Tile, open_store
 from mandeldask.tile import LevelTile, Record, statistics
 
 FLUSH_SECONDS = 2.0
@@ -228,7 +228,7 @@ def is_reserved(lease: Mapping[str, Any]) -> bool:
     return bool(lease.get("job")) and "pid" not in lease
 
 
-def let_go(path: str, run: str) -> None:
+def let_go(path: AnyPath, run: str) -> None:
     """Take back what `reserve` did, for a job that is not to be."""
     store = open_store(path)
     lease = store.read_notes().get("lease")

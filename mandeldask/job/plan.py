@@ -12,7 +12,7 @@ from mandeldask.job.events import Plan
 from mandeldask.job.ledger import refuse_second_driver
 from mandeldask.job.levels import missing
 from mandeldask.kernels import FIELDS, SCRATCH_BYTES
-from mandeldask.store import Description, Store, open_for_writing, open_store
+from mandeldask.store import AnyPath, Description, Place, Store, open_for_writing, open_store
 from mandeldask.view import View
 
 TILE_SIDES = (4096, 2048, 1024, 512, 256)
@@ -22,8 +22,12 @@ IDLE_WORKER_BYTES = 240 * 2**20  # an interpreter with distributed, zarr and num
 USABLE = 0.8  # of a worker's memory limit: Dask pauses it there
 
 
-def make_plan(config: Config, kernel: str, size: Size, overwrite: bool = False, run: str | None = None) -> Plan:
+def make_plan(
+    config: Config, kernel: str, size: Size, overwrite: bool = False, run: str | None = None, place: Place | None = None
+) -> Plan:
     """Check the run against the cluster's memory, open or create its store, and see what is left to do.
+
+    `place` is the store's, where who described the run found it: with options that this process may lack.
 
     Raises
     ------
@@ -36,7 +40,8 @@ def make_plan(config: Config, kernel: str, size: Size, overwrite: bool = False, 
     """
     if not config.store:
         raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
-    there = _store_at(config.store)
+    path = place or config.store
+    there = _store_at(path)
     if there and overwrite:
         refuse_second_driver(there, run)
     tile = (
@@ -47,7 +52,7 @@ def make_plan(config: Config, kernel: str, size: Size, overwrite: bool = False, 
     description = Description.of(config.view, config.max_iter, config.fields, tile)
     memory = tile_memory(config.fields, description.tile)
     _check_memory(memory, description, size)
-    store = open_for_writing(config.store, description, config.view.given, overwrite)
+    store = open_for_writing(path, description, config.view.given, overwrite)
     done = store.done()
     count = int(done.sum())
     levels = sum(int(tiles.sum()) for tiles in missing(store, ~done))
@@ -86,7 +91,7 @@ def _check_memory(memory: int, d: Description, size: Size) -> None:
     )
 
 
-def _store_at(path: str) -> Store | None:
+def _store_at(path: AnyPath) -> Store | None:
     try:
         return open_store(path)
     except StoreError:  # told with its remedy when the store is opened for writing

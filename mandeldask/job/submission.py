@@ -23,6 +23,7 @@ from mandeldask.job.drive import Job, check_name, prepare, send
 from mandeldask.job.events import Notice, Observer, Plan, Preparing, Started, ignore
 from mandeldask.job.ledger import let_go
 from mandeldask.kernels import choose
+from mandeldask.store import Place, place_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def submit(
     Parameters
     ----------
     config, out, overrides, overwrite, cluster, upload, tell
-        As for `run`. The path of the store is one that the workers see.
+        As for `run`. The store's path is one that the workers see; of a bucket they need credentials.
     name : str, optional
         Of the job; by default the store's name and a few random digits.
     client : distributed.Client, optional
@@ -77,12 +78,13 @@ def submit(
     config = read(config, overrides, out)
     if not config.store:
         raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
-    store = os.path.abspath(os.path.expanduser(config.store))
+    place = place_of(config.store)
     kernel, reason = choose(config.kernel, config.view)
     tell(Preparing(kernel, reason, here=False))
     described = clusters.resolve(configs.load_cluster(cluster) if cluster else config.cluster)
-    config = config.model_copy(update={"store": store, "cluster": None})
-    job = Job(check_name(_a_name(store) if name is None else name), config.model_dump(), kernel, uuid.uuid4().hex)
+    config = config.model_copy(update={"store": place.url, "cluster": None})
+    name = check_name(_a_name(place.url) if name is None else name)
+    job = Job(name, config.model_dump(), kernel, uuid.uuid4().hex, place)
 
     def say(text: str) -> None:
         tell(Notice(text))
@@ -98,7 +100,7 @@ def submit(
     with ExitStack() as stack:
         if size:  # as this machine sees it; a batch system may take its time, and the driver looks again when it begins
             plan = prepare(job, size, overwrite)
-            stack.push(_undo(plan.store.path, job.run))
+            stack.push(_undo(place, job.run))
         if client is None:
             client = stack.enter_context(clusters.connect(stack.enter_context(keeper.kept(described))))
         if not size:
@@ -124,19 +126,19 @@ def _prepare_there(client: Client, job: Job, overwrite: bool) -> Plan:
     try:
         clusters.check_store(client, plan.store)
     except ClusterError:
-        client.run(let_go, plan.store.path, job.run, workers=[worker])
+        client.run(let_go, job.place, job.run, workers=[worker])
         raise
     assert isinstance(plan, Plan)
     return plan
 
 
-def _undo(path: str, run: str) -> Callable[..., None]:
+def _undo(place: Place, run: str) -> Callable[..., None]:
     """For an ExitStack: let the store go where something went wrong."""
 
     def undo(kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             with suppress(MandeldaskError, OSError):
-                let_go(path, run)
+                let_go(place, run)
 
     return undo
 

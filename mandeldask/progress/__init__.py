@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import threading
 import time
 from collections import Counter
@@ -114,11 +113,9 @@ class Screen:
         self.line("kernel", self.kernel)
         done = f", {plan.done} done already: resuming" if plan.resumed else ""
         self.line("tiles", f"{plan.tiles} of {d.tile[0]} x {d.tile[1]}{done}; {plan.pending} to compute")
-        try:
-            free = shutil.disk_usage(plan.store.path).free
-        except OSError:  # a store that only the workers see
-            free = plan.bytes
-        room = f", and only {format_bytes(free)} are free" if plan.pending and plan.bytes > free else ""
+        free = plan.store.place.free()
+        scarce = free is not None and plan.pending and plan.bytes > free
+        room = f", and only {format_bytes(free)} are free" if scarce else ""
         self.line("store", f"{shown(plan.store.path)}, at most {format_bytes(plan.bytes)} before compression{room}")
         self.line(
             "cluster",

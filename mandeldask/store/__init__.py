@@ -37,14 +37,16 @@ from mandeldask.kernels import FIELDS
 from mandeldask.store import layout
 from mandeldask.store.description import FORMAT_VERSION, Description, Level, Tile, chunk_side
 from mandeldask.store.layout import KEY, TileColumns
-from mandeldask.store.place import PARTIAL, Folder, Place, place_of
+from mandeldask.store.place import PARTIAL, AnyPath, Folder, Place, place_of
 from mandeldask.store.shard import DamagedShardError, Shards
 
 __all__ = [
     "FORMAT_VERSION",
     "KEY",
+    "AnyPath",
     "DamagedShardError",
     "Description",
+    "Folder",
     "Level",
     "Place",
     "Store",
@@ -351,7 +353,7 @@ class Samples:
         return whole[:: rows.step, :: columns.step]
 
 
-def open_store(path: str | os.PathLike[str]) -> Store:
+def open_store(path: AnyPath) -> Store:
     """Open an existing store.
 
     Raises
@@ -361,6 +363,7 @@ def open_store(path: str | os.PathLike[str]) -> Store:
         store's own description has them.
     """
     place = place_of(path)
+    path = _as_given(path)
     try:
         if not place.names() and not os.path.lexists(place.url):
             raise StoreError(f"no store at {path}; compute one with `mandeldask run CONFIG --out {path}`")
@@ -387,7 +390,7 @@ def _opened(place: Place) -> Store:
         raise StoreError(f"{place.url} has a damaged field description: {error!r}") from None
 
 
-def open_damaged(path: str | os.PathLike[str]) -> tuple[Store, str]:
+def open_damaged(path: AnyPath) -> tuple[Store, str]:
     """Open a store, by the copy beside the field where its description is lost; what is wrong with it, "" if nothing.
 
     Raises StoreError as `open_store` does, where there is no such copy.
@@ -411,7 +414,7 @@ def open_damaged(path: str | os.PathLike[str]) -> tuple[Store, str]:
         )
 
 
-def open_field(path: str | os.PathLike[str], level: int = 0) -> Any:
+def open_field(path: AnyPath, level: int = 0) -> Any:
     """Open a store to read its field: an xarray Dataset of lazy Dask arrays, or a Zarr group where xarray is missing.
 
     Either way `opened["escape_time"]` is int32 of shape (y, x), 0 where not computed yet, and `opened["x"]`,
@@ -456,7 +459,7 @@ def check(store: Store) -> None:
 
 
 def open_for_writing(
-    path: str | os.PathLike[str],
+    path: AnyPath,
     description: Description,
     given: Mapping[str, Any] | None = None,
     overwrite: bool = False,
@@ -476,6 +479,7 @@ def open_for_writing(
         Another field (names what differs), something that is not ours, a place that cannot be written.
     """
     place = place_of(path)
+    path = _as_given(path)
     problem = description.problem()
     if problem:
         raise StoreError(problem)
@@ -490,13 +494,13 @@ def open_for_writing(
                     f"{path} holds something else than a store of mandeldask, and is left alone: choose another --out"
                 )
             if not overwrite:
-                return _same(place, description, os.fspath(path))
+                return _same(place, description, path)
             foreign = list(islice(layout.strays(place), 3))
             if foreign:
                 raise StoreError(f"{path} also holds {', '.join(foreign)}: move that away before you --overwrite it")
             place.remove()
-        elif isinstance(place, Folder):
-            inside = next((p for p in Path(place.url).parents if _is_ours(Folder(str(p)))), None)
+        else:
+            inside = next((p.url for p in place.above() if _is_ours(p)), None)
             if inside:
                 raise StoreError(f"{path} lies inside {inside}, a store itself: choose another --out")
         return _create(place, description, given or {})
@@ -532,8 +536,12 @@ def _create(place: Place, description: Description, given: Mapping[str, Any]) ->
     return store
 
 
+def _as_given(path: AnyPath) -> str:
+    return os.fspath(path) if isinstance(path, str | os.PathLike) else path.url
+
+
 def _is_ours(place: Place) -> bool:
-    with suppress(OSError):
+    with suppress(OSError, StoreError):  # credentials may be for a prefix alone
         return layout.manifest(place) is not None
     return False
 

@@ -11,13 +11,14 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from mandeldask.errors import StoreError
+from mandeldask.store.objects import Objects, objects_of
 
 PARTIAL = re.compile(r"[^/]*\.[0-9a-f]{32}\.partial")  # what a writer that was killed leaves, zarr's and ours
 
@@ -69,6 +70,13 @@ class Place(Protocol):
     def zarr(self, read_only: bool = True) -> Any:
         """The place as a store of zarr's."""
         ...
+
+    def above(self) -> Sequence[Place]:
+        """The places that this one lies in, the nearest first."""
+        ...
+
+
+AnyPath = str | os.PathLike[str] | Place
 
 
 @dataclass(frozen=True)
@@ -168,6 +176,9 @@ class Folder:
             raise StoreError(f"{self.url} has a symbolic link on the way to {key}: put the folder itself in its place")
         return path
 
+    def above(self) -> list[Folder]:
+        return [Folder(str(path)) for path in Path(self.url).parents]
+
     def _write(self, path: str, value: bytes, above: str) -> str:
         """Write a partial file; folders are made only below one that is there: a store that was removed stays so."""
         partial = f"{path}.{uuid.uuid4().hex}.partial"
@@ -185,17 +196,22 @@ class Folder:
         return partial
 
 
-def place_of(path: str | os.PathLike[str]) -> Place:
-    """The place that a path stands for.
+def place_of(path: AnyPath) -> Place:
+    """The place that a path or a URL stands for; a place is itself.
 
     Raises
     ------
     StoreError
         A URL of a kind that is not known, or what can be no path.
     """
-    text = os.path.expanduser(os.fspath(path))
-    if re.match("[a-zA-Z][a-zA-Z0-9+.-]+:/", text):  # Path("s3://bucket") has lost a slash
-        raise StoreError(f"a store is a path on a file system; got {text}")
+    if isinstance(path, Folder | Objects):
+        return path
+    text = os.fspath(path)  # type: ignore[arg-type]  # there are no other places
+    if "://" in text:
+        return objects_of(text)
+    text = os.path.expanduser(text)
+    if re.match("[a-zA-Z][a-zA-Z0-9+.-]+:/", text):
+        raise StoreError(f"a URL is given as text, SCHEME://BUCKET/PREFIX: a Path has lost a slash of it; got {text}")
     if not text or "\0" in text or any(len(os.fsencode(part)) > 255 for part in Path(text).parts):
         raise StoreError(f"a store needs a path; got {text!r}")
     return Folder(os.path.abspath(text))

@@ -1,0 +1,348 @@
+"""A store in a bucket: the place itself, what a user does with it, what he may get wrong, and who sees the secret."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from services import ENV, Processes, poll
+
+import mandeldask as md
+from mandeldask.cli import cli
+from mandeldask.config import parse
+from mandeldask.job import logs
+from mandeldask.kernels import KERNELS
+from mandeldask.store import Description, aws, open_for_writing, open_store, place_of
+from mandeldask.store.objects import PAGE, Objects
+
+UNIT = {
+    "view": {"x": [0, 1], "y": [0, 1], "shape": [100, 120]},
+    "max_iter": 50,
+    "tile": [25, 40],
+    "kernel": "numpy",
+    "cluster": {"kind": "local", "workers": 1},
+}
+TILES = 12
+DESCRIPTION = Description.of(parse(UNIT).view, 50, ("escape_time",), (25, 40))
+
+
+@pytest.fixture(scope="module")
+def field():
+    return KERNELS["numpy"](50)(parse(UNIT).view.block((0, 100), (0, 120)))
+
+
+@pytest.fixture(scope="module")
+def checksum(field):
+    return hashlib.sha256(field.astype("<i4").tobytes()).hexdigest()
+
+
+@pytest.fixture
+def described(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(json.dumps(UNIT))
+    return path
+
+
+def mandeldask(*words):
+    """A command, in this process."""
+    return CliRunner().invoke(cli, words)
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def place(request, tmp_path):
+    if request.param == "folder":
+        (tmp_path / "a.zarr").mkdir()
+        return place_of(tmp_path / "a.zarr")
+    return place_of(request.getfixturevalue("bucket"))
+
+
+def test_a_place_holds_whole_values_by_their_keys(place):
+    """The contract of a place, which a folder and a bucket keep alike."""
+    assert (place.names(), list(place.sizes("")), place.get("zarr.json")) == ([], [], None)
+    place.put("0/y/c/0", b"0123456789")
+    assert place.get("0/y/c/0") == b"0123456789"
+    assert place.get("0/y/c/0", size=4) == b"0123"
+    assert place.get("0/y/c/0", size=100) == b"0123456789"
+    assert place.get("0/y/c/0", 3, 4) == b"3456"
+    assert place.get("0/y/c/0", 3) == b"3456789"
+    assert place.get("0/y/c/0", -4, 4) == b"6789"
+    assert place.get("0/y/c/0", -4, 2) == b"67"
+    assert place.get("0/y/c/0", 10, 4) == b""
+    assert place.get("0/y/c/1") is None
+    assert place.get("0/y/c/1", -4, 4) is None
+    assert place.get("0/y") is None
+    place.put("0/y/c/0", b"")
+    assert place.get("0/y/c/0") == place.get("0/y/c/0", size=10) == b""
+    assert place.create("zarr.json", b"first")
+    assert not place.create("zarr.json", b"second")
+    assert place.get("zarr.json") == b"first"
+    assert place.names() == ["0", "zarr.json"]
+    assert dict(place.sizes("0/y/c")) == {"0": 0}
+    assert dict(place.sizes("")) == {"0/y/c/0": 0, "zarr.json": 5}
+    assert list(place.sizes("1")) == []
+    place.delete("zarr.json")
+    place.delete("zarr.json")
+    assert place.get("zarr.json") is None
+    assert place_of(place) is place
+    assert pickle.loads(pickle.dumps(place)) == place
+    place.remove()
+    assert list(place.sizes("")) == []
+
+
+def test_of_many_who_create_a_key_one_does(place):
+    start = threading.Barrier(8)
+
+    def create(n):
+        start.wait()
+        return place.create("zarr.json", b"%d" % n)
+
+    with ThreadPoolExecutor(8) as creators:
+        created = list(creators.map(create, range(8)))
+    assert created.count(True) == 1
+    assert place.get("zarr.json") == b"%d" % created.index(True)
+
+
+def test_two_runs_that_make_a_store_at_once_make_one(bucket):
+    start = threading.Barrier(2)
+
+    def make(_):
+        start.wait()
+        return open_for_writing(bucket, DESCRIPTION)
+
+    with ThreadPoolExecutor(2) as makers:
+        first, second = makers.map(make, range(2))
+    assert first == second == open_store(bucket)
+    assert (first.done() == np.zeros((4, 3))).all()
+
+
+def test_a_listing_of_more_than_a_page_is_whole(bucket):
+    place = place_of(bucket)
+    keys = [f"{row}/{column}" for row in range(6) for column in range(PAGE // 5)] + ["aside"]
+    with ThreadPoolExecutor(8) as writers:
+        list(writers.map(lambda key: place.put(f"0/escape_time/c/{key}", b"x"), keys))
+    assert sorted(place.sizes("0/escape_time/c")) == sorted((key, 1) for key in keys)
+
+
+def test_a_run_takes_the_url_of_its_store(bucket, described, checksum, field, tmp_path):
+    url = f"{bucket}/a.zarr"
+    env = os.environ | {"PYTHONPATH": ENV["PYTHONPATH"]}
+    command = [sys.executable, "-m", "mandeldask", "run", described, "--set", f"store={url}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"mandeldask image {url} large.png" in done.stderr
+    assert f'mandeldask.open("{url}")' in done.stderr
+    assert [path.name for path in tmp_path.glob("*.png")] == ["a.png"]
+    store = open_store(url)
+    assert store.checksum() == checksum
+    assert "lease" not in store.read_notes()
+    for level in range(len(store.description.levels)):
+        assert np.array_equal(md.open(url, level).escape_time, field[:: 1 << level, :: 1 << level])
+
+
+def test_every_command_takes_the_url_of_a_store(bucket, checksum, field, tmp_path):
+    store = open_for_writing(f"{bucket}/a.zarr", DESCRIPTION)
+    for i, j in np.ndindex(4, 3):
+        if (i, j) != (1, 2):
+            store.write((i, j), np.ascontiguousarray(field[25 * i : 25 * (i + 1), 40 * j : 40 * (j + 1)]))
+    status = json.loads(mandeldask("status", store.path, "--json").stdout)
+    assert (status["state"], status["done"], status["store"]) == ("stopped", TILES - 1, store.path)
+    assert f"mandeldask resume {store.path}" in mandeldask("status", store.path).stdout
+    summary = md.resume(store.path, kernel="numpy", cluster={"kind": "local", "workers": 1})
+    assert (summary.computed, summary.failed) == (1, 0)
+    assert mandeldask("checksum", store.path).stdout.split() == [checksum, store.path]
+    assert mandeldask("wait", store.path).exit_code == 0
+    assert mandeldask("image", store.path, str(tmp_path / "b.png")).exit_code == 0
+    assert (tmp_path / "b.png").stat().st_size > 0
+
+
+def test_overwriting_removes_our_own_keys_and_no_others(bucket):
+    url = f"{bucket}/a.zarr"
+    before = open_for_writing(url, DESCRIPTION)
+    for name in ("b.zarr", "a.zarr.txt"):
+        place_of(bucket).put(f"{name}/zarr.json", b"another's")
+    with pytest.raises(md.StoreError, match="lies inside"):
+        open_for_writing(f"{url}/0/inside", DESCRIPTION)
+    with pytest.raises(md.StoreError, match="holds something else"):
+        open_for_writing(bucket, DESCRIPTION, overwrite=True)
+    with pytest.raises(md.StoreError, match="max_iter is 50 there, 60 here"):
+        open_for_writing(url, Description.of(parse(UNIT).view, 60, ("escape_time",), (25, 40)))
+    before.place.put("0/notes.txt", b"a person's")
+    with pytest.raises(md.StoreError, match=r"also holds 0/notes\.txt"):
+        open_for_writing(url, DESCRIPTION, overwrite=True)
+    before.place.delete("0/notes.txt")
+    before.write((0, 0), np.ones((25, 40), np.int32))
+    after = open_for_writing(url, DESCRIPTION, overwrite=True)
+    assert after.identity != before.identity
+    assert not after.done().any()
+    assert place_of(bucket).get("b.zarr/zarr.json") == place_of(bucket).get("a.zarr.txt/zarr.json") == b"another's"
+    with pytest.raises(md.StoreError, match="was replaced"):
+        before.write((0, 0), np.ones((25, 40), np.int32))
+
+
+def test_a_tile_costs_a_request_a_shard_and_one_more(bucket, monkeypatch):
+    store = open_for_writing(bucket, DESCRIPTION)
+    asked = []
+    ask = Objects._ask
+    monkeypatch.setattr(Objects, "_ask", lambda place, request: asked.append(request) or ask(place, request))
+    store.write((0, 0), np.ones((25, 40), np.int32))
+    assert len(asked) == 1 + len(DESCRIPTION.fields) * (DESCRIPTION.fine + 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "message"),
+    [
+        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "fields", "refuses the credentials .403 SignatureDoesNotMatch"),
+        ({"AWS_ACCESS_KEY_ID": "nobody"}, "fields", "refuses the credentials .403 InvalidAccessKeyId"),
+        ({"AWS_SECRET_ACCESS_KEY": ""}, "fields", "half a pair of keys: it lacks AWS_SECRET_ACCESS_KEY"),
+        ({"AWS_ACCESS_KEY_ID": "READER"}, "fields", "denies access to s3://fields/.* .403 AccessDenied"),
+        ({}, "no-such-bucket", "has no bucket no-such-bucket"),
+        (
+            {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"},
+            "fields",
+            "no answer from .* .Connection refused.: is AWS_",
+        ),
+        ({"AWS_ENDPOINT_URL": "http://no-such-host.invalid"}, "fields", "no such host"),
+        ({"AWS_ENDPOINT_URL": "http://a:b@127.0.0.1:1"}, "fields", "without a name or a password"),
+        (
+            {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"},
+            "fields",
+            "no credentials for s3://fields/.*: set AWS_ACCESS_KEY_ID",
+        ),
+        (
+            {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_METADATA_ENDPOINT": "http://127.0.0.1:1"},
+            "fields",
+            "no credentials for s3://fields/.*: set AWS_ACCESS_KEY_ID",
+        ),
+        (
+            {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_PROFILE": "work"},
+            "fields",
+            "AWS_PROFILE names work, which is in neither of AWS's files",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_bucket_is_told(bucket, s3, monkeypatch, change, name, message):
+    """By whoever opens the store first: in a line, without the secret."""
+    for variable, value in change.items():
+        if value:
+            monkeypatch.setenv(variable, value)
+        else:
+            monkeypatch.delenv(variable)
+    with pytest.raises(md.StoreError, match=message) as told:
+        open_for_writing(bucket.replace("fields", name), DESCRIPTION)
+    assert str(told.value).count("\n") == 0
+    assert len(str(told.value)) < 400
+    assert not any(secret in str(told.value) for secret in ("wrong", "a:b", s3.secret))
+
+
+def test_a_missing_store_and_a_missing_extra_are_told(bucket, monkeypatch):
+    with pytest.raises(md.StoreError, match=r"no store at s3://fields/.*; compute one with"):
+        open_store(f"{bucket}/nothing.zarr")
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(md.StoreError, match=r"needs obstore: pip install 'mandeldask\[objects\]'"):
+        open_store(bucket)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("memory://a/b", "a store is a path, or a URL of s3://, gs://"),
+        ("ftp://host/a.zarr", "a store is a path, or a URL of s3://, gs://"),
+        ("s3://", "s3://BUCKET/PREFIX"),
+        ("s3://bucket//a", "s3://BUCKET/PREFIX"),
+        ("s3://bucket/../a", "s3://BUCKET/PREFIX"),
+        ("s3://bucket/a?X-Amz-Signature=abc", "s3://BUCKET/PREFIX"),
+        ("s3://key:secret@bucket/a", "credentials are no part of it"),
+        ("s3:/bucket/a", "a Path has lost a slash"),
+    ],
+)
+def test_a_url_is_a_scheme_a_bucket_and_a_prefix(url, message):
+    with pytest.raises(md.StoreError, match=message) as told:
+        place_of(url)
+    assert not {"secret", "abc"} & set(str(told.value).replace("=", " ").replace(":", " ").split())
+
+
+def test_a_url_is_read_in_one_way():
+    assert place_of("S3://fields/a/b.zarr/").url == place_of("s3a://fields/a/b.zarr").url == "s3://fields/a/b.zarr"
+    assert [place.url for place in place_of("s3://fields/a/b.zarr").above()] == ["s3://fields/a", "s3://fields"]
+    assert place_of("gs://fields").bucket == "fields"
+
+
+def test_keys_and_endpoint_are_found_in_awss_files(bucket, s3, monkeypatch, tmp_path):
+    for name in s3.env:
+        monkeypatch.delenv(name)
+    keys, config = tmp_path / "credentials", tmp_path / "config"
+    keys.write_text(f"[lab]\naws_access_key_id = WRITER\naws_secret_access_key = {s3.secret}\n[sso]\n")
+    config.write_text(f"[default]\nregion = eu-north-1\n[profile lab]\nendpoint_url = {s3.endpoint}\ns3 =\n  a = b%c\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    assert aws.keys() == {}
+    assert aws.options() == aws.Options(region="eu-north-1")
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    assert aws.options() == aws.Options(endpoint=s3.endpoint)
+    assert open_for_writing(bucket, DESCRIPTION) == open_store(bucket)
+    monkeypatch.setenv("AWS_PROFILE", "sso")
+    with pytest.raises(md.StoreError, match="aws configure export-credentials --profile sso"):
+        aws.keys()
+    keys.write_text(f"aws_secret_access_key = {s3.secret}\n")
+    with pytest.raises(md.StoreError, match=r"cannot read .*credentials: MissingSectionHeaderError") as told:
+        aws.keys()
+    assert s3.secret not in str(told.value)
+
+
+def test_a_job_runs_where_the_credentials_are_and_nobody_else_sees_them(bucket, s3, checksum, monkeypatch, tmp_path):
+    """Submitted by a client that has none; then bucket, logs, scheduler and pickles are searched for the secret."""
+    env = {name: value for name, value in ENV.items() if not name.startswith("AWS_")}
+    url, secret = f"{bucket}/a.zarr", s3.secret.encode()
+    with Processes(tmp_path / "dask", workers=0, env=env) as dask:
+        for _ in range(2):
+            dask.start_worker("--no-nanny", env=env | s3.env)
+        with dask.wait().client() as client:
+            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+                monkeypatch.delenv(name)
+            monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+            submitted = md.submit(UNIT, url, name="job", client=client)
+            end = poll(lambda: (now := md.status("job", client)).ended and now, "the end of the job")
+            with pytest.raises(md.StoreError, match="no credentials"):
+                md.status(url)
+            assert (end.state, end.done, submitted.store) == ("finished", TILES, url)
+            said = [repr(submitted), repr(end), repr(logs(client, "job"))]
+
+            for name, value in s3.env.items():
+                monkeypatch.setenv(name, value)
+            numbers = md.open(url).chunk()
+            kept = client.persist(numbers.escape_time)
+            assert kept.sum().compute() > 0
+            known = client.run_on_scheduler(scheduler_knows)
+        said += [file.read_text(errors="replace") for file in (tmp_path / "dask").glob("*.log")]
+    store = open_store(url)
+    assert store.checksum() == checksum
+    assert b"escape_time" in known
+    assert len(known) > 10_000
+    assert "the driver runs on" in "".join(said)
+    assert s3.secret not in "".join(said)
+    assert secret not in known
+    for thing in (store, store.place, store.place.zarr(), store.escape_time, numbers):
+        assert secret not in pickle.dumps(thing)
+        assert s3.secret not in repr(thing)
+    assert pickle.loads(pickle.dumps(store.place.zarr())).place == store.place
+    stored = s3.stored(url.removeprefix("s3://fields/"))
+    assert len(stored) > TILES
+    assert not any(secret in value for value in stored.values())
+
+
+def scheduler_knows(dask_scheduler=None):
+    """All that a scheduler was told, as bytes: events, metadata, and the tasks as they came."""
+    tasks = [(str(task.run_spec), pickle.dumps(task.run_spec)) for task in dask_scheduler.tasks.values()]
+    events = {
+        topic: list(broker._topics[topic].events) for broker in [dask_scheduler._broker] for topic in broker._topics
+    }
+    return repr((tasks, events, dask_scheduler.task_metadata)).encode()
