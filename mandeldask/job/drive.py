@@ -17,10 +17,11 @@ from distributed import Client, Future, get_client, get_worker, secede
 from mandeldask import cluster as clusters
 from mandeldask import config as configs
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
+from mandeldask.job import space
 from mandeldask.job.compute import compute, finish
 from mandeldask.job.driver import Driver
 from mandeldask.job.events import Event, Expected, Plan, Progress, Summary, TileFailed
-from mandeldask.job.ledger import MAX_ERROR_LENGTH, MAX_ERRORS, Ledger, let_go, name_of, reserve
+from mandeldask.job.ledger import MAX_ERROR_LENGTH, MAX_ERRORS, Ledger, let_go, name_of, reserve, swept
 from mandeldask.job.plan import make_plan
 from mandeldask.job.pulse import every
 from mandeldask.kernels import KERNELS
@@ -41,6 +42,7 @@ class Job:
     kernel: str
     run: str  # this submission: a name may be used again
     identity: str = ""  # of the store, once it is there
+    ignore_space: bool = False
 
 
 def check_name(name: str) -> str:
@@ -83,7 +85,7 @@ def prepare(job: Job, size: clusters.Size, overwrite: bool) -> Plan:
             f"there is no directory {folder} on {socket.gethostname()}, where the workers run: "
             "name a store where they can see it, or make the directory there"
         )
-    plan = make_plan(config, job.kernel, size, overwrite, job.run)
+    plan = make_plan(config, job.kernel, size, overwrite, job.run, job.ignore_space)
     reserve(plan.store, job.name, job.run)
     return plan
 
@@ -144,7 +146,7 @@ def _drive(job: Job, client: Client, home: str, teller: _Teller) -> Summary:
     config = configs.parse(job.config)
     block_function = KERNELS[job.kernel](config.max_iter, config.fields, config.view)
     _see_store(job)
-    plan = make_plan(config, job.kernel, clusters.size_of_client(client), run=job.run)
+    plan = make_plan(config, job.kernel, clusters.size_of_client(client), run=job.run, ignore_space=job.ignore_space)
 
     def ready(client: Client) -> None:
         clusters.wait_for_worker(client)
@@ -153,7 +155,9 @@ def _drive(job: Job, client: Client, home: str, teller: _Teller) -> Summary:
 
     teller(plan)
     ledger = Ledger(plan.store)
-    with ledger.kept(job.name, job.run):
+    with ledger.kept(job.name, job.run), swept(plan.store, teller.log):
+        if plan.pending and not job.ignore_space:
+            space.look(plan, block_function, teller.log)
         failed = compute(
             plan,
             ledger,

@@ -23,9 +23,10 @@ class Preparing:
 
 @dataclass(frozen=True)
 class Notice:
-    """A line about the cluster for a person who waits: which it is, that its jobs are queued, what differs there."""
+    """A line for a person: of the cluster which it is, that its jobs are queued, what differs there; of the store."""
 
     text: str
+    about: str = "cluster"
 
 
 @dataclass(frozen=True)

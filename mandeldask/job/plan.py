@@ -11,8 +11,9 @@ from mandeldask.errors import ClusterError, ConfigError, StoreError
 from mandeldask.job.events import Plan
 from mandeldask.job.ledger import refuse_second_driver
 from mandeldask.job.levels import Levels
+from mandeldask.job.space import refuse_absurd
 from mandeldask.kernels import FIELDS, SCRATCH_BYTES
-from mandeldask.store import Description, Store, open_for_writing, open_store
+from mandeldask.store import Description, Store, open_for_writing, open_store, place_of
 from mandeldask.view import View
 
 TILE_SIDES = (4096, 2048, 1024, 512, 256)
@@ -22,7 +23,14 @@ IDLE_WORKER_BYTES = 240 * 2**20  # an interpreter with distributed, zarr and num
 USABLE = 0.8  # of a worker's memory limit: Dask pauses it there
 
 
-def make_plan(config: Config, kernel: str, size: Size, overwrite: bool = False, run: str | None = None) -> Plan:
+def make_plan(
+    config: Config,
+    kernel: str,
+    size: Size,
+    overwrite: bool = False,
+    run: str | None = None,
+    ignore_space: bool = False,
+) -> Plan:
     """Check the run against the cluster's memory, open or create its store, and see what is left to do.
 
     Raises
@@ -32,7 +40,7 @@ def make_plan(config: Config, kernel: str, size: Size, overwrite: bool = False, 
     ClusterError
         A tile that does not fit in a worker's memory.
     StoreError
-        A store that cannot be written, or holds another field.
+        A store that cannot be written, holds another field, or would not fit on the disk were it of one colour.
     """
     if not config.store:
         raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
@@ -47,6 +55,8 @@ def make_plan(config: Config, kernel: str, size: Size, overwrite: bool = False, 
     description = Description.of(config.view, config.max_iter, config.fields, tile)
     memory = tile_memory(config.fields, description.tile)
     _check_memory(memory, description, size)
+    if not (ignore_space or there or description.problem()):
+        refuse_absurd(place_of(config.store), description)
     store = open_for_writing(config.store, description, config.view.given, overwrite)
     done = store.done()
     count = int(done.sum())

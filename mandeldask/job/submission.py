@@ -47,6 +47,7 @@ def submit(
     cluster: AnyCluster | None = None,
     client: Client | None = None,
     upload: bool = False,
+    ignore_space: bool = False,
     tell: Observer = ignore,
 ) -> Submitted:
     """Compute a field into a store on a cluster, without waiting for it.
@@ -57,7 +58,7 @@ def submit(
 
     Parameters
     ----------
-    config, out, overrides, overwrite, cluster, upload, tell
+    config, out, overrides, overwrite, cluster, upload, ignore_space, tell
         As for `run`. The path of the store is one that the workers see.
     name : str, optional
         Of the job; by default the store's name and a few random digits.
@@ -82,7 +83,8 @@ def submit(
     tell(Preparing(kernel, reason, here=False))
     described = clusters.resolve(configs.load_cluster(cluster) if cluster else config.cluster)
     config = config.model_copy(update={"store": store, "cluster": None})
-    job = Job(check_name(_a_name(store) if name is None else name), config.model_dump(), kernel, uuid.uuid4().hex)
+    name = check_name(_a_name(store) if name is None else name)
+    job = Job(name, config.model_dump(), kernel, uuid.uuid4().hex, ignore_space=ignore_space)
 
     def say(text: str) -> None:
         tell(Notice(text))

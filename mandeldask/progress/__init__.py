@@ -71,8 +71,8 @@ class Screen:
         match event:
             case Preparing():
                 self._preparing(event)
-            case Notice(text):
-                self.line("cluster", text)
+            case Notice(text, about):
+                self.line(about, text)
             case Plan():
                 self._plan(event)
             case Started():
