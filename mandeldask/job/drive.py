@@ -195,15 +195,16 @@ def on_scheduler(client: Client, function: Callable[..., Any], *arguments: Any) 
     ClusterError
         The scheduler has no mandeldask, or is gone.
     """
+    address = client.scheduler.address
     try:
         return client.run_on_scheduler(function, *arguments)
     except (ImportError, AttributeError):
         raise ClusterError(
-            f"the scheduler at {client.scheduler.address} has no mandeldask of this version, so no jobs either: "
+            f"the scheduler at {address} has no mandeldask of this version, so no jobs either: "
             "install it there, or submit with --upload"
         ) from None
-    except OSError as error:
-        raise ClusterError(f"the scheduler was lost: {error}. What is finished is in the stores") from None
+    except OSError:
+        raise ClusterError(f"the scheduler at {address} was lost. What is finished is in the stores") from None
 
 
 def _claim(job: dict[str, Any], dask_scheduler: Any = None) -> bool:
