@@ -150,9 +150,8 @@ def test_a_run_that_is_struck_at_random_and_resumed_ends_as_an_undisturbed_one(
     resumed = finish(arena, path, command, name)
     store = open_store(path)
     computed = len(counted(arena.counted))
-    print(
-        f"\nseed {seed}, {how[0]}: {'; '.join(story)}; resumed {resumed} times, {computed} tiles computed for {TILES}"
-    )
+    told = f"{'; '.join(story)}; resumed {resumed} times, {computed} tiles computed for {TILES}"
+    sys.stdout.write(f"\nseed {seed}, {how[0]}: {told}\n")
     assert store.checksum() == expected
     field = store.escape_time[:]
     for level in store.description.levels:
