@@ -29,15 +29,15 @@ def _run(c, before, max_iter):
 
 
 def count(c, path, seconds=0.0):
-    """Append one line a call, whole even when many processes write."""
-    time.sleep(seconds)
+    """Append one line a call, whole even when many processes write, then take so long: what is begun counts."""
     fd = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
     os.write(fd, f"{c[0, 0]}\n".encode())
     os.close(fd)
+    time.sleep(seconds)
 
 
 def counted(path):
-    """The first sample of each computed tile, in the order of computation."""
+    """The first sample of each tile whose computation was begun, in that order."""
     return Path(path).read_text().split() if Path(path).exists() else []
 
 

@@ -92,11 +92,11 @@ def reach(path: str, identity: str) -> str:
     try:
         if open_store(path).identity != identity:
             return f"{platform.node()} has another store there"
-        probe.write_text(token)
         try:
+            probe.write_text(token)
             same = probe.read_text() == token
         finally:
-            probe.unlink()
+            probe.unlink(missing_ok=True)
     except FileNotFoundError:
         return f"{platform.node()} has no such folder"
     except OSError as error:

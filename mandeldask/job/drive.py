@@ -155,21 +155,22 @@ def _drive(job: Job, client: Client, home: str, teller: _Teller) -> Summary:
 
     teller(plan)
     ledger = Ledger(plan.store)
-    with ledger.kept(job.name, job.run), swept(plan.store, teller.log):
-        if plan.pending and not job.ignore_space:
-            space.look(plan, block_function, teller.log)
-        failed = compute(
-            plan,
-            ledger,
-            block_function,
-            client,
-            teller,
-            ready,
-            name=job.name,
-            home=home,
-            run=job.run,
-            watch=teller.watch,
-        )
+    with ledger.kept(job.name, job.run):
+        with swept(plan.store, teller.log):
+            if plan.pending and not job.ignore_space:
+                space.look(plan, block_function, teller.log)
+            failed = compute(
+                plan,
+                ledger,
+                block_function,
+                client,
+                teller,
+                ready,
+                name=job.name,
+                home=home,
+                run=job.run,
+                watch=teller.watch,
+            )
         return finish(plan, ledger, failed)
 
 

@@ -41,7 +41,7 @@ GATHER_SECONDS = 0.02
 COUNT_SECONDS = 10.0
 LOST = "the cluster was lost: its scheduler is gone or cancelled the work. What is finished is in the store; go on with"
 KILLED = "its worker died each time it was tried (out of memory, or a crash in the kernel)"
-MAX_DEATHS = 2  # of workers that had nothing but this tile to compute
+MAX_DEATHS = 3  # of workers that had nothing but this tile to compute
 HOPELESS = 8  # tiles failed for good before any succeeded
 DISK_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG),

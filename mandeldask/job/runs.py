@@ -106,13 +106,14 @@ def run(
         tell(plan)
         ledger = Ledger(plan.store)
         failed: list[Tile | LevelTile] = []
-        with ledger.kept(), swept(plan.store, say_of_store):
-            if plan.pending or plan.levels:
-                block_function = KERNELS[kernel](config.max_iter, config.fields, config.view)
-                if plan.pending and not ignore_space:
-                    space.look(plan, block_function, say_of_store)
-                client = client or stack.enter_context(clusters.connect(described))
-                failed = compute(plan, ledger, block_function, client, tell, all_ready)
+        with ledger.kept():
+            with swept(plan.store, say_of_store):
+                if plan.pending or plan.levels:
+                    block_function = KERNELS[kernel](config.max_iter, config.fields, config.view)
+                    if plan.pending and not ignore_space:
+                        space.look(plan, block_function, say_of_store)
+                    client = client or stack.enter_context(clusters.connect(described))
+                    failed = compute(plan, ledger, block_function, client, tell, all_ready)
             summary = finish(plan, ledger, failed)
         tell(summary)  # while the cluster is there, for who wants to look at it
     return summary
