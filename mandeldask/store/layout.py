@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import warnings
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.errors import ContainsArrayError, ContainsGroupError
 from zarr.storage import MemoryStore
 
 from mandeldask.kernels import FIELDS
@@ -33,6 +35,7 @@ ATTRIBUTES = {
     "distance": {"long_name": "exterior distance estimate"},  # in the units of c
 }
 TILES_CHUNK = 64  # a side
+MAX_RIVALS = 100  # groups and arrays that another run made first
 MAX_METADATA = 2**22  # bytes of a zarr.json: consolidated, that of the deepest pyramid is a tenth of it
 
 
@@ -92,7 +95,18 @@ def ome(description: Description) -> dict[str, Any]:
 
 
 def make(place: Place, description: Description) -> None:
-    """Make what is missing of groups and arrays: an interruption between two of them is mended by the next run."""
+    """Make what is missing of groups and arrays: an interruption between two of them is mended by the next run.
+
+    Another run may be making the same at this moment: what it has made is there the next time.
+    """
+    for _ in range(MAX_RIVALS):
+        with suppress(ContainsArrayError, ContainsGroupError):
+            _make(place, description)
+            return
+    _make(place, description)
+
+
+def _make(place: Place, description: Description) -> None:
     root = open_group(place, "", "r+")
     for level in description.levels:
         root.require_group(str(level.number))
@@ -194,6 +208,7 @@ def read_json(place: Place, key: str) -> dict[str, Any]:
 def _consolidate(store: Any, group: str | None) -> None:
     with warnings.catch_warnings():  # zarr says that other readers may not know of it, which harms none
         warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
+        warnings.filterwarnings("ignore", message=".*partial is not recognized.*")  # what somebody writes just now
         zarr.consolidate_metadata(store, path=group)
 
 
