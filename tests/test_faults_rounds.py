@@ -38,6 +38,7 @@ VICTIMS = ("worker", "nanny", "scheduler", "driver", "client")
 STOPPED_SECONDS = 2
 STALE_SECONDS = 15.0  # until a driver that shows its life every second is forgotten
 ATTEMPTS = 6
+PATIENCE = 240  # seconds
 COMMAND = "import preloaded, sys; preloaded.install(sys.argv.pop(1)); from mandeldask.cli import main; main()"
 
 
@@ -120,6 +121,7 @@ def impatient(monkeypatch):
     monkeypatch.setattr(ledger, "STALE_SECONDS", STALE_SECONDS)
 
 
+@pytest.mark.timeout(600)  # a round takes 10 s on a quiet machine, two minutes on a crowded one
 @pytest.mark.parametrize("seed", range(SEED, SEED + ROUNDS))
 def test_a_run_that_is_struck_at_random_and_resumed_ends_as_an_undisturbed_one(
     arena, tmp_path, expected, impatient, seed
@@ -139,7 +141,7 @@ def test_a_run_that_is_struck_at_random_and_resumed_ends_as_an_undisturbed_one(
     for _ in range(chance.choice([1, 1, 2])):
         moment = len(counted(arena.counted)) + chance.randrange(1, TILES // 2)
         victim, number = chance.choice(VICTIMS), chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP])
-        poll(lambda moment=moment: len(counted(arena.counted)) >= moment or over(), "the moment to strike")
+        poll(lambda moment=moment: len(counted(arena.counted)) >= moment or over(), "the moment to strike", PATIENCE)
         if over():
             break
         story.append(f"{number.name} to the {victim} after {len(counted(arena.counted))} tiles")
@@ -164,13 +166,13 @@ def test_a_run_that_is_struck_at_random_and_resumed_ends_as_an_undisturbed_one(
 def finish(arena, path, command, name):
     """Resume until the store is complete; how often that was needed."""
     for attempt in range(ATTEMPTS):
-        assert command.wait(120) in (0, 3, 5, -signal.SIGKILL), (arena.folder / "commands.log").read_text()
+        assert command.wait(PATIENCE) in (0, 3, 5, -signal.SIGKILL), (arena.folder / "commands.log").read_text()
         if path.exists():  # a driver that lives somewhere else
-            poll(lambda: md.status(path).ended or arena.dask.scheduler.poll() is not None, "the driver's end", 120)
+            poll(lambda: md.status(path).ended or arena.dask.scheduler.poll() is not None, "the driver's end", PATIENCE)
             if md.status(path).state == "complete":
                 return attempt
         arena.make_whole()
         # the lease of a submitted job that died with its scheduler holds for a while
-        poll(lambda: not path.exists() or md.status(path).ended, "the end of the lease", 120)
+        poll(lambda: not path.exists() or md.status(path).ended, "the end of the lease", PATIENCE)
         command = arena.start("resume", path, "--kernel", "counted", "--no-image")
     raise AssertionError(f"not complete after {ATTEMPTS} attempts: {(arena.folder / 'commands.log').read_text()}")

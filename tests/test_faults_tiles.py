@@ -178,4 +178,4 @@ def test_a_scheduler_that_dies_is_told_once_with_what_to_type(tmp_path, how):
 
 def command_of(folder, *words):
     program = "import preloaded, sys; preloaded.install(sys.argv.pop(1)); from mandeldask.cli import main; main()"
-    return [sys.executable, "-c", program, str(folder / "here"), *map(str, words)]
+    return [sys.executable, "-c", program, str(folder / "counted"), *map(str, words)]
