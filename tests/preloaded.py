@@ -24,9 +24,10 @@ def install(path):
     """The kernels in this process; `path` takes a line for each tile."""
     faults.install("counted", partial(faults.count, path=path, seconds=0.1))
     faults.install("slow", partial(faults.count, path=path, seconds=0.3))
+    faults.install("long", partial(faults.count, path=path, seconds=3.0))
     faults.install("crash", faults.crash)
 
 
 def remove():
-    for name in ("counted", "slow", "crash"):
+    for name in ("counted", "slow", "long", "crash"):
         faults.remove(name)

@@ -158,7 +158,7 @@ def test_a_scheduler_that_dies_is_told_once_with_what_to_type(tmp_path, how):
     env = ENV | {"COUNTED": str(tmp_path / "counted")}
     with Processes(tmp_path / "dask", 1, ("--no-nanny", "--preload", "preloaded"), env=env) as processes:
         path = tmp_path / "a.zarr"
-        config = {**UNIT, "kernel": "slow", "tile": [10, 10], "store": str(path)}
+        config = {**UNIT, "kernel": "long", "tile": [10, 10], "store": str(path)}
         (tmp_path / "unit.yaml").write_text(json.dumps(config))
         begin = ["submit", "--name", "lost"] if how == "wait" else ["run", "--no-image"]
         words = [*begin, tmp_path / "unit.yaml", "--cluster", processes.address]
@@ -167,7 +167,7 @@ def test_a_scheduler_that_dies_is_told_once_with_what_to_type(tmp_path, how):
             words = ["wait", "lost", "--cluster", processes.address]
         process = subprocess.Popen(command_of(tmp_path, *words), env=ENV, stderr=subprocess.PIPE, text=True)
         first = process.stderr.readline()  # it is connected
-        poll(lambda: faults.counted(tmp_path / "counted"), "a computed tile")
+        poll(lambda: faults.counted(tmp_path / "counted"), "a tile in work")
         processes.scheduler.kill()
         said = first + process.communicate(timeout=100)[1]
     assert process.returncode == 5, said
