@@ -61,7 +61,7 @@ def make_plan(
     done = store.done()
     count = int(done.sum())
     levels = len(Levels(store, done))
-    return Plan(store, kernel, size, count, done.size - count, levels, memory, resumed=count > 0)
+    return Plan(store, kernel, size, count, done.size - count, memory, resumed=count > 0, levels=levels)
 
 
 def choose_tile(view: View, fields: tuple[str, ...], size: Size) -> tuple[int, int]:
