@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import time
@@ -28,15 +29,15 @@ def _run(c, before, max_iter):
 
 
 def count(c, path, seconds=0.0):
-    """Append one line a call, whole even when many processes write."""
-    time.sleep(seconds)
+    """Append one line a call, whole even when many processes write, then take so long: what is begun counts."""
     fd = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
     os.write(fd, f"{c[0, 0]}\n".encode())
     os.close(fd)
+    time.sleep(seconds)
 
 
 def counted(path):
-    """The first sample of each computed tile, in the order of computation."""
+    """The first sample of each tile whose computation was begun, in that order."""
     return Path(path).read_text().split() if Path(path).exists() else []
 
 
@@ -64,3 +65,23 @@ def disk_full(c):
 def corner(c):
     """The first sample of the tile at the origin of the views used here, [0, 1] x [0, 1]."""
     return np.complex128(0)
+
+
+def segfault(c):
+    if c[0, 0] == corner(c):
+        ctypes.string_at(0)
+
+
+def devour(c, limit):
+    """Take more memory than a worker may have, and wait for the end that its nanny makes."""
+    if c[0, 0] == corner(c):
+        taken = [np.ones(2**20) for _ in range(limit // 2**23)]
+        time.sleep(60)
+        raise MemoryError(f"nobody minded {len(taken)} blocks")
+
+
+def failing_writes(share, error):
+    """From here on this process's writes to files fail at random; needs libfiu loaded before it (LD_PRELOAD)."""
+    fiu = ctypes.CDLL(None)
+    fiu.fiu_enable_random.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_float]
+    assert fiu.fiu_enable_random(b"posix/io/rw/write", 1, error, 0, share) == 0

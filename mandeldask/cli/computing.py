@@ -16,7 +16,14 @@ import click
 from mandeldask.cli import dashboard as dashboards
 from mandeldask.cli.ends import EXIT_FAILED_TILES, signals_end_in_order
 from mandeldask.cli.looking import draw
-from mandeldask.cli.options import cluster_of, cluster_option, description_options, upload_option, workers_option
+from mandeldask.cli.options import (
+    cluster_of,
+    cluster_option,
+    description_options,
+    space_option,
+    upload_option,
+    workers_option,
+)
 from mandeldask.errors import ConfigError, MandeldaskError
 from mandeldask.words import is_url, shown
 
@@ -58,6 +65,7 @@ def run(
     overrides: tuple[str, ...],
     cluster: str | None,
     upload: bool,
+    ignore_space: bool,
     overwrite: bool,
     **output: Any,
 ) -> None:
@@ -65,7 +73,8 @@ def run(
     from mandeldask import job
 
     def compute(tell: Observer) -> Summary:
-        return job.run(config, out, overrides=overrides, overwrite=overwrite, cluster=cluster, upload=upload, tell=tell)
+        how: dict[str, Any] = {"cluster": cluster, "upload": upload, "ignore_space": ignore_space, "tell": tell}
+        return job.run(config, out, overrides=overrides, overwrite=overwrite, **how)
 
     compute_under_screen(ctx, compute, **output)
 
@@ -75,6 +84,7 @@ def run(
 @click.option("--kernel", default="auto", show_default=True, help="Any kernel: all give the same bits.")
 @cluster_option
 @upload_option
+@space_option
 @workers_option
 @output_options
 @click.pass_context
@@ -85,6 +95,7 @@ def resume(
     kernel: str,
     cluster: str | None,
     upload: bool,
+    ignore_space: bool,
     workers: int | None,
     **output: Any,
 ) -> None:
@@ -94,7 +105,8 @@ def resume(
     described = cluster_of(cluster, workers)
 
     def compute(tell: Observer) -> Summary:
-        return job.resume(store, kernel=kernel, cluster=described, upload=upload, tell=tell)
+        how: dict[str, Any] = {"cluster": described, "upload": upload, "ignore_space": ignore_space, "tell": tell}
+        return job.resume(store, kernel=kernel, **how)
 
     compute_under_screen(ctx, compute, **output)
 

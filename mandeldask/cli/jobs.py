@@ -258,7 +258,7 @@ def _show(s: Status, as_json: bool) -> None:
     if s.job:
         click.echo(f"  job        {plain(s.job)}")
     click.echo(f"  state      {_line(s)}")
-    if s.message:
+    if s.message and s.ended:
         click.echo(f"  why        {plain(s.message)}")
     if s.updated and not s.ended:
         click.echo(f"  last word  {max(0.0, time.time() - s.updated):.0f} s ago")
@@ -275,7 +275,8 @@ def _line(s: Status) -> str:
     workers = f", {s.workers} workers" if s.workers is not None else ""
     failed = f", {s.failed} failed" if s.failed else ""
     left = f", {_left(s)} left" if s.seconds_left is not None else ""
-    return f"{s.state}: {_tiles(s)} tiles{failed}{rate}{workers}{left}"
+    waits = f", {plain(s.message)}" if s.state == "waiting" and s.message else ""
+    return f"{s.state}: {_tiles(s)} tiles{failed}{rate}{workers}{left}{waits}"
 
 
 def _tiles(s: Status) -> str:

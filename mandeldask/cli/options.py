@@ -35,10 +35,16 @@ upload_option = click.option(
 )
 
 
+space_option = click.option(
+    "--ignore-space", is_flag=True, help="Begin even where the field will surely not fit on the disk."
+)
+
+
 def description_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """CONFIG and what changes it: the same for run and submit."""
     for option in (
         click.option("--overwrite", is_flag=True, help="Replace the store that is there, if it is mandeldask's."),
+        space_option,
         upload_option,
         cluster_option,
         click.option(

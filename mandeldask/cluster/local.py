@@ -16,14 +16,12 @@ from dask.utils import parse_bytes
 from distributed import Client
 from distributed.system import MEMORY_LIMIT
 
+from mandeldask.cluster.patience import patience
 from mandeldask.cluster.size import Size
 from mandeldask.config import LocalCluster
 from mandeldask.errors import ClusterError
 
 LOOPBACK = "127.0.0.1"
-# A worker that is stopped, or whose host is gone, would hold its tile for 5 minutes, which is Dask's own patience. A
-# healthy worker is heard every second or so.
-PATIENCE = {"distributed.scheduler.worker-ttl": "30 s"}
 
 
 def size_of(cluster: LocalCluster) -> Size:
@@ -43,7 +41,7 @@ def started(cluster: LocalCluster) -> Iterator[Client]:
     # Dask's nanny makes its workers give freed memory back at once, and a tile's buffers then cost a page fault every
     # 4 KiB: 6951 faults instead of 83 for a 2048 x 2048 tile.
     environ = {k: v for k, v in _pre_spawn_environ().items() if k != "MALLOC_TRIM_THRESHOLD_"}
-    settings = {"distributed.nanny.pre-spawn-environ": environ, **PATIENCE}
+    settings = {"distributed.nanny.pre-spawn-environ": environ, **patience()}
     with dask.config.set(settings), warnings.catch_warnings():
         # another dashboard may have the usual port: the link that is printed says which was taken instead
         warnings.filterwarnings("ignore", message="Port .* is already in use")

@@ -14,7 +14,8 @@ import dask
 from distributed import Client
 from distributed.utils import silence_logging_cmgr
 
-from mandeldask.cluster.local import LOOPBACK, PATIENCE
+from mandeldask.cluster.local import LOOPBACK
+from mandeldask.cluster.patience import patience
 from mandeldask.config import ClusterClass
 from mandeldask.errors import ClusterError
 
@@ -29,7 +30,7 @@ def started(cluster: ClusterClass) -> Iterator[Client]:
         The class cannot be imported, is no cluster manager, or cannot be started with these arguments.
     """
     made = _class(cluster.type)
-    with silence_logging_cmgr(logging.CRITICAL), dask.config.set(PATIENCE):
+    with silence_logging_cmgr(logging.CRITICAL), dask.config.set(patience()):
         try:
             with warnings.catch_warnings():
                 # another dashboard may have the usual port: the link that is printed says which was taken instead

@@ -20,7 +20,8 @@ from dask.utils import parse_bytes
 from distributed import Client, Status
 from tornado.ioloop import PeriodicCallback
 
-from mandeldask.cluster.local import LOOPBACK, PATIENCE
+from mandeldask.cluster.local import LOOPBACK
+from mandeldask.cluster.patience import patience
 from mandeldask.cluster.size import Size
 from mandeldask.config import Queue
 from mandeldask.errors import ClusterError
@@ -77,7 +78,7 @@ def started(cluster: Queue) -> Iterator[Client]:
             "the login node. `mandeldask cluster` shows the job script without it"
         )
     jobs = Jobs(cluster)
-    with dask.config.set(PATIENCE), warnings.catch_warnings():
+    with dask.config.set(patience()), warnings.catch_warnings():
         # another dashboard may have the usual port: the link that is printed says which was taken instead
         warnings.filterwarnings("ignore", message="Port .* is already in use")
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -43,7 +44,7 @@ class Status:
     seconds_left: float | None
     workers: int | None
     updated: float | None  # Unix time of the last word from the driver
-    message: str | None  # why it failed
+    message: str | None  # why it failed, or what it waits for
     exit_code: int | None  # of a job that has ended
 
     @property
@@ -145,8 +146,14 @@ def wait(
         It has not after `timeout` seconds.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
+    status: Status | None = None
     while True:
-        status = look()
+        try:
+            status = look()
+        except ClusterError as error:
+            if status is None:
+                raise
+            raise ClusterError(f"{error}: mandeldask resume {shlex.quote(status.store)}") from None
         tell(status)
         if status.ended:
             return status
@@ -226,6 +233,7 @@ def _of_job(job: dict[str, Any]) -> Status:
             message = None if cancelled else "the scheduler has lost its driver; submit it again"
         else:
             state = "running" if driver["state"] == "processing" and progress else "waiting"
+            message = driver["waits"] if state == "waiting" else None
     now = progress if state == "running" else {}
     summary = outcome.get("summary") or {}
     return Status(
@@ -276,5 +284,19 @@ def _jobs(dask_scheduler: Any = None) -> list[dict[str, Any]]:
             continue
         task = dask_scheduler.tasks.get(key_of(name, str(job.get("run"))))
         driver = {"state": task and task.state, "error": task and task.exception_text}
-        jobs.append({**job, "driver": driver})
+        jobs.append({**job, "driver": {**driver, "waits": _waits_for(task, dask_scheduler)}})
     return jobs
+
+
+def _waits_for(task: Any, dask_scheduler: Any) -> str | None:
+    """On the scheduler: why a driver does not begin; None where it has, or will in a moment."""
+    workers = dask_scheduler.workers.values()
+    if not workers:
+        return "there is no worker: start some"
+    busy = "all threads are busy: the next that is free takes its driver"
+    worker = task and task.processing_on
+    if not worker:
+        return busy if task and task.state == "queued" else None
+    others = sum(other not in worker.long_running for other in worker.executing)
+    begun = task in worker.executing or task in worker.long_running
+    return None if begun or others < worker.nthreads else busy

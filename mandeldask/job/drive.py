@@ -17,10 +17,11 @@ from distributed import Client, Future, get_client, get_worker, secede
 from mandeldask import cluster as clusters
 from mandeldask import config as configs
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
+from mandeldask.job import space
 from mandeldask.job.compute import compute, finish
 from mandeldask.job.driver import Driver
 from mandeldask.job.events import Event, Expected, Plan, Progress, Summary, TileFailed
-from mandeldask.job.ledger import MAX_ERROR_LENGTH, MAX_ERRORS, Ledger, let_go, name_of, reserve
+from mandeldask.job.ledger import MAX_ERROR_LENGTH, MAX_ERRORS, Ledger, let_go, name_of, reserve, swept
 from mandeldask.job.plan import make_plan
 from mandeldask.job.pulse import every
 from mandeldask.kernels import KERNELS
@@ -42,6 +43,7 @@ class Job:
     run: str  # this submission: a name may be used again
     place: Place  # of the store
     identity: str = ""  # of the store, once it is there
+    ignore_space: bool = False
 
 
 def check_name(name: str) -> str:
@@ -84,7 +86,7 @@ def prepare(job: Job, size: clusters.Size, overwrite: bool) -> Plan:
             f"there is no directory {folder} on {socket.gethostname()}, where the workers run: "
             "name a store where they can see it, or make the directory there"
         )
-    plan = make_plan(config, job.kernel, size, overwrite, job.run, job.place)
+    plan = make_plan(config, job.kernel, size, overwrite, job.run, job.ignore_space, job.place)
     reserve(plan.store, job.name, job.run)
     return plan
 
@@ -145,7 +147,8 @@ def _drive(job: Job, client: Client, home: str, teller: _Teller) -> Summary:
     config = configs.parse(job.config)
     block_function = KERNELS[job.kernel](config.max_iter, config.fields, config.view)
     _see_store(job)
-    plan = make_plan(config, job.kernel, clusters.size_of_client(client), run=job.run, place=job.place)
+    size = clusters.size_of_client(client)
+    plan = make_plan(config, job.kernel, size, run=job.run, ignore_space=job.ignore_space, place=job.place)
 
     def ready(client: Client) -> None:
         clusters.wait_for_worker(client)
@@ -155,18 +158,21 @@ def _drive(job: Job, client: Client, home: str, teller: _Teller) -> Summary:
     teller(plan)
     ledger = Ledger(plan.store)
     with ledger.kept(job.name, job.run):
-        failed = compute(
-            plan,
-            ledger,
-            block_function,
-            client,
-            teller,
-            ready,
-            name=job.name,
-            home=home,
-            run=job.run,
-            watch=teller.watch,
-        )
+        with swept(plan.store, teller.log):
+            if plan.pending and not job.ignore_space:
+                space.look(plan, block_function, teller.log)
+            failed = compute(
+                plan,
+                ledger,
+                block_function,
+                client,
+                teller,
+                ready,
+                name=job.name,
+                home=home,
+                run=job.run,
+                watch=teller.watch,
+            )
         return finish(plan, ledger, failed)
 
 
@@ -193,15 +199,16 @@ def on_scheduler(client: Client, function: Callable[..., Any], *arguments: Any) 
     ClusterError
         The scheduler has no mandeldask, or is gone.
     """
+    address = client.scheduler.address
     try:
         return client.run_on_scheduler(function, *arguments)
     except (ImportError, AttributeError):
         raise ClusterError(
-            f"the scheduler at {client.scheduler.address} has no mandeldask of this version, so no jobs either: "
+            f"the scheduler at {address} has no mandeldask of this version, so no jobs either: "
             "install it there, or submit with --upload"
         ) from None
-    except OSError as error:
-        raise ClusterError(f"the scheduler was lost: {error}. What is finished is in the stores") from None
+    except OSError:
+        raise ClusterError(f"the scheduler at {address} was lost. What is finished is in the stores") from None
 
 
 def _claim(job: dict[str, Any], dask_scheduler: Any = None) -> bool:

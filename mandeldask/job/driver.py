@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 import time
 import uuid
 from collections import deque
@@ -39,11 +40,14 @@ TELL_SECONDS = 1.0
 # To fetch the records of short tiles one by one costs the scheduler a third more; meanwhile others are in flight.
 GATHER_SECONDS = 0.02
 COUNT_SECONDS = 10.0
-LOST = "the cluster was lost: its scheduler is gone or cancelled the work"
+LOST = "the cluster was lost: its scheduler is gone or cancelled the work. What is finished is in the store; go on with"
 KILLED = "its worker died each time it was tried (out of memory, or a crash in the kernel)"
-MAX_DEATHS = 4  # of workers that had nothing but this tile to compute; as many as Dask's scheduler allows
+MAX_DEATHS = 3  # of workers that had nothing but this tile to compute
 HOPELESS = 8  # tiles failed for good before any succeeded
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+DISK_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG),
+    *(errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN),  # a file system that went away
+}
 
 
 class Driver:
@@ -183,7 +187,7 @@ class Driver:
         if self.cancelled:
             raise JobCancelledError("cancelled; what is finished is in the store")
         if any(future.status == "cancelled" for future in futures):
-            raise ClusterError(LOST)
+            raise self._lost()
         finished = [future for future in futures if future.status == "finished"]
         try:
             results = dict(zip(finished, self.client.gather(finished), strict=True))
@@ -195,7 +199,7 @@ class Driver:
             try:
                 result = results[future] if future in results else future.result()
             except CancelledError:
-                raise ClusterError(LOST) from None
+                raise self._lost() from None
             except Exception as error:  # whatever a kernel may raise
                 if level_tile:
                     self._not_made(level_tile, error)
@@ -208,6 +212,9 @@ class Driver:
                 else:
                     self._done(result)
             future.release()
+
+    def _lost(self) -> ClusterError:
+        return ClusterError(f"{LOST}: mandeldask resume {shlex.quote(self.store.path)}")
 
     def _done(self, record: Record) -> None:
         self.computed += 1

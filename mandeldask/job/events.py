@@ -23,7 +23,7 @@ class Preparing:
 
 @dataclass(frozen=True)
 class Notice:
-    """A line for a person who waits, of the cluster: which it is, that its jobs are queued, what differs there."""
+    """A line for a person: of the cluster which it is, that its jobs are queued, what differs there; of the store."""
 
     text: str
     about: str = "cluster"

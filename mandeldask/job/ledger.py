@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from dask.utils import format_bytes
 from numpy.typing import NDArray
 
 from mandeldask.errors import DamagedError, StoreError
@@ -26,6 +27,7 @@ from mandeldask.tile import LevelTile, Record, statistics
 FLUSH_SECONDS = 2.0
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0  # a driver elsewhere that has been silent so long is gone
+SWEEP_SECONDS = 60.0  # a writer ends within seconds of its scheduler, and its file grows while it writes
 RESERVED_SECONDS = 600.0  # the same of a job whose driver has not begun: workers may be busy, or still to come
 _HELD: set[str] = set()  # leases of this process
 MAX_ERRORS = 100  # kept in the store; each cut to MAX_ERROR_LENGTH characters
@@ -120,14 +122,20 @@ class Ledger:
                 errors = dict(self.errors) if self._errors_changed else None
                 self._errors_changed = False
                 columns = {name: column.copy() for name, column in self.columns.items()} if changed else {}
-            if changed:
-                self.store.write_tiles(columns, changed)
-            notes: dict[str, Any] = {} if errors is None else {"errors": errors or None}
-            progress, self.progress = self.progress, None
-            if progress is not None:
-                notes["progress"] = progress
-            if notes:
-                self.store.write_notes(**notes)
+            try:
+                if changed:
+                    self.store.write_tiles(columns, changed)
+                notes: dict[str, Any] = {} if errors is None else {"errors": errors or None}
+                progress, self.progress = self.progress, None
+                if progress is not None:
+                    notes["progress"] = progress
+                if notes:
+                    self.store.write_notes(**notes)
+            except OSError:  # the next time may serve
+                with self._lock:
+                    self._changed |= changed
+                    self._errors_changed |= errors is not None
+                raise
 
     @contextmanager
     def kept(self, job: str | None = None, run: str | None = None) -> Iterator[None]:
@@ -172,6 +180,24 @@ class Ledger:
     def _beat(self, mine: dict[str, Any]) -> None:
         with self._writing:
             hold(self.store, mine)
+
+
+@contextmanager
+def swept(store: Store, say: Callable[[str], None]) -> Iterator[None]:
+    """Remove the partial files of writers that died before this run; to be held within its lease, which is theirs else.
+
+    At the beginning only those are gone for sure that have written nothing for a while; the rest is at the end.
+    """
+    begun = time.time()
+    _sweep(store, begun - SWEEP_SECONDS, say)
+    yield
+    _sweep(store, begun, say)
+
+
+def _sweep(store: Store, older: float, say: Callable[[str], None]) -> None:
+    with suppress(OSError):  # of files that nobody reads
+        if size := store.place.sweep(older):
+            say(f"swept {format_bytes(size)} that writers who died had left")
 
 
 def hold(store: Store, lease: Mapping[str, Any]) -> None:

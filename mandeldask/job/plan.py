@@ -11,8 +11,9 @@ from mandeldask.errors import ClusterError, ConfigError, StoreError
 from mandeldask.job.events import Plan
 from mandeldask.job.ledger import refuse_second_driver
 from mandeldask.job.levels import missing
+from mandeldask.job.space import refuse_absurd
 from mandeldask.kernels import FIELDS, SCRATCH_BYTES
-from mandeldask.store import AnyPath, Description, Place, Store, open_for_writing, open_store
+from mandeldask.store import AnyPath, Description, Place, Store, open_for_writing, open_store, place_of
 from mandeldask.view import View
 
 TILE_SIDES = (4096, 2048, 1024, 512, 256)
@@ -23,7 +24,13 @@ USABLE = 0.8  # of a worker's memory limit: Dask pauses it there
 
 
 def make_plan(
-    config: Config, kernel: str, size: Size, overwrite: bool = False, run: str | None = None, place: Place | None = None
+    config: Config,
+    kernel: str,
+    size: Size,
+    overwrite: bool = False,
+    run: str | None = None,
+    ignore_space: bool = False,
+    place: Place | None = None,
 ) -> Plan:
     """Check the run against the cluster's memory, open or create its store, and see what is left to do.
 
@@ -36,7 +43,7 @@ def make_plan(
     ClusterError
         A tile that does not fit in a worker's memory.
     StoreError
-        A store that cannot be written, or holds another field.
+        A store that cannot be written, holds another field, or would not fit on the disk were it of one colour.
     """
     if not config.store:
         raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
@@ -52,6 +59,8 @@ def make_plan(
     description = Description.of(config.view, config.max_iter, config.fields, tile)
     memory = tile_memory(config.fields, description.tile)
     _check_memory(memory, description, size)
+    if not (ignore_space or there or description.problem()):
+        refuse_absurd(place_of(path), description)
     store = open_for_writing(path, description, config.view.given, overwrite)
     done = store.done()
     count = int(done.sum())

@@ -10,10 +10,11 @@ from distributed import Client
 
 from mandeldask import cluster as clusters
 from mandeldask import config as configs
+from mandeldask.job import space
 from mandeldask.job.compute import compute, finish
 from mandeldask.job.description import AnyCluster, AnyConfig, of_store, read
 from mandeldask.job.events import Notice, Observer, Preparing, Summary, ignore
-from mandeldask.job.ledger import Ledger
+from mandeldask.job.ledger import Ledger, swept
 from mandeldask.job.plan import make_plan
 from mandeldask.kernels import AUTO, KERNELS, choose
 from mandeldask.store import Tile
@@ -29,6 +30,7 @@ def run(
     cluster: AnyCluster | None = None,
     client: Client | None = None,
     upload: bool = False,
+    ignore_space: bool = False,
     tell: Observer = ignore,
 ) -> Summary:
     """Compute a field into a store; on a store of the same field, compute what is missing.
@@ -49,6 +51,8 @@ def run(
         A cluster that is already there; by default the one described is started and ended.
     upload : bool
         Send this mandeldask to the scheduler and the workers first; by default they must have it.
+    ignore_space : bool
+        Begin even where the field will surely not fit on the disk.
     tell : callable, optional
         Is given each event as it happens: `Preparing`, `Plan`, `Started`, `TileDone`, `TileFailed`, `Summary`.
 
@@ -74,6 +78,9 @@ def run(
     def say(text: str) -> None:
         tell(Notice(text))
 
+    def say_of_store(text: str) -> None:
+        tell(Notice(text, about="store"))
+
     def ready(client: Client) -> None:
         clusters.wait_for_worker(client, None if given else described, say)
         if not ours:
@@ -88,7 +95,7 @@ def run(
             client = client or stack.enter_context(clusters.connect(described))
             ready(client)
             size = clusters.size_of_client(client)
-        plan = make_plan(config, kernel, size, overwrite)
+        plan = make_plan(config, kernel, size, overwrite, ignore_space=ignore_space)
 
         def all_ready(client: Client) -> None:
             if not known:
@@ -100,10 +107,13 @@ def run(
         ledger = Ledger(plan.store)
         failed: list[Tile | LevelTile] = []
         with ledger.kept():
-            if plan.pending or plan.levels:
-                block_function = KERNELS[kernel](config.max_iter, config.fields, config.view)
-                client = client or stack.enter_context(clusters.connect(described))
-                failed = compute(plan, ledger, block_function, client, tell, all_ready)
+            with swept(plan.store, say_of_store):
+                if plan.pending or plan.levels:
+                    block_function = KERNELS[kernel](config.max_iter, config.fields, config.view)
+                    if plan.pending and not ignore_space:
+                        space.look(plan, block_function, say_of_store)
+                    client = client or stack.enter_context(clusters.connect(described))
+                    failed = compute(plan, ledger, block_function, client, tell, all_ready)
             summary = finish(plan, ledger, failed)
         tell(summary)  # while the cluster is there, for who wants to look at it
     return summary
@@ -116,8 +126,9 @@ def resume(
     cluster: AnyCluster | None = None,
     client: Client | None = None,
     upload: bool = False,
+    ignore_space: bool = False,
     tell: Observer = ignore,
 ) -> Summary:
     """Compute what is missing of a store, with any kernel on any cluster: the bits are the same. See `run`."""
     config = configs.parse(of_store(store, kernel), source=f"resume {os.fspath(store)}")
-    return run(config, cluster=cluster, client=client, upload=upload, tell=tell)
+    return run(config, cluster=cluster, client=client, upload=upload, ignore_space=ignore_space, tell=tell)

@@ -48,6 +48,7 @@ def submit(
     cluster: AnyCluster | None = None,
     client: Client | None = None,
     upload: bool = False,
+    ignore_space: bool = False,
     tell: Observer = ignore,
 ) -> Submitted:
     """Compute a field into a store on a cluster, without waiting for it.
@@ -58,7 +59,7 @@ def submit(
 
     Parameters
     ----------
-    config, out, overrides, overwrite, cluster, upload, tell
+    config, out, overrides, overwrite, cluster, upload, ignore_space, tell
         As for `run`. The store's path is one that the workers see; of a bucket they need credentials.
     name : str, optional
         Of the job; by default the store's name and a few random digits.
@@ -84,7 +85,7 @@ def submit(
     described = clusters.resolve(configs.load_cluster(cluster) if cluster else config.cluster)
     config = config.model_copy(update={"store": place.url, "cluster": None})
     name = check_name(_a_name(place.url) if name is None else name)
-    job = Job(name, config.model_dump(), kernel, uuid.uuid4().hex, place)
+    job = Job(name, config.model_dump(), kernel, uuid.uuid4().hex, place, ignore_space=ignore_space)
 
     def say(text: str) -> None:
         tell(Notice(text))

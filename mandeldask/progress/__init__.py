@@ -70,8 +70,8 @@ class Screen:
         match event:
             case Preparing():
                 self._preparing(event)
-            case Notice():
-                self.line(event.about, event.text)
+            case Notice(text, about):
+                self.line(about, text)
             case Plan():
                 self._plan(event)
             case Started():

@@ -366,6 +366,7 @@ def dumps(document: Mapping[str, Any]) -> bytes:
 def _consolidate(store: Any, group: str | None) -> None:
     with warnings.catch_warnings():  # zarr says that other readers may not know of it, which harms none
         warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
+        warnings.filterwarnings("ignore", message=".*partial is not recognized.*")  # what somebody writes just now
         zarr.consolidate_metadata(store, path=group)
 
 
