@@ -184,10 +184,10 @@ def _picture_path(store: str, asked: str | None) -> str | None:
 
 def _picture(summary: Summary, path: str, screen: Screen | None) -> str | None:
     """Draw the picture of a finished run; what goes wrong is told, and takes nothing from the run."""
-    from mandeldask.store import open_store
+    from mandeldask.image import picture
 
     try:
-        draw(open_store(summary.store), path, screen is not None and sys.stderr.isatty(), size=PICTURE_SIDE)
+        draw(picture(summary.store, size=PICTURE_SIDE), path, screen is not None and sys.stderr.isatty())
     except MandeldaskError as error:
         click.echo(f"mandeldask: no picture: {error}", err=True)
         return None
