@@ -58,12 +58,16 @@ def run(
     **output: Any,
 ) -> None:
     """Compute the field that CONFIG (a YAML file) describes; on a store of the same field, what is missing."""
+    from mandeldask import config as configs
     from mandeldask import job
 
-    def compute(tell: Observer) -> Summary:
-        return job.run(config, out, overrides=overrides, overwrite=overwrite, cluster=cluster, upload=upload, tell=tell)
+    described = configs.load(config, overrides)
 
-    _compute(ctx, compute, **output)
+    def compute(tell: Observer) -> Summary:
+        return job.run(described, out, overwrite=overwrite, cluster=cluster, upload=upload, tell=tell)
+
+    look = described.picture.model_dump(exclude_none=True) if described.picture else {}
+    _compute(ctx, compute, look, **output)
 
 
 @click.command()
@@ -94,12 +98,13 @@ def resume(
     def compute(tell: Observer) -> Summary:
         return job.resume(store, kernel=kernel, cluster=described, upload=upload, tell=tell)
 
-    _compute(ctx, compute, **output)
+    _compute(ctx, compute, {}, **output)
 
 
 def _compute(
     ctx: click.Context,
     compute: Callable[[Observer], Summary],
+    look: dict[str, Any],
     *,
     as_json: bool,
     quiet: bool,
@@ -110,7 +115,7 @@ def _compute(
 ) -> None:
     """Run a computation under a screen, then make the picture; ends with the exit code."""
     from mandeldask.dashboard.found import announced
-    from mandeldask.image import check_path
+    from mandeldask.image import check_look, check_path
     from mandeldask.job import Event, Plan, Started, Summary
     from mandeldask.progress import Screen
 
@@ -119,6 +124,8 @@ def _compute(
         raise ConfigError("--image and --no-image exclude each other; give one")
     if image:
         check_path(image)
+    if not no_image:
+        check_look(**look)
     dashboards.check_report(report)
     screen: Screen | None = None if quiet or as_json else Screen()
     picture: str | None = None
@@ -143,7 +150,7 @@ def _compute(
                 screen(event)
             if isinstance(event, Summary):
                 recorded.close()
-                _end(event, picture, screen, as_json)
+                _end(event, picture, look, screen, as_json)
                 if keep_dashboard and link:
                     dashboards.keep(link)
                 looking.close()
@@ -153,10 +160,10 @@ def _compute(
         ctx.exit(EXIT_FAILED_TILES)
 
 
-def _end(summary: Summary, picture: str | None, screen: Screen | None, as_json: bool) -> None:
+def _end(summary: Summary, picture: str | None, look: dict[str, Any], screen: Screen | None, as_json: bool) -> None:
     """The picture, and what there is to say at the end."""
     if picture:
-        picture = _picture(summary, picture, screen)
+        picture = _picture(summary, picture, look, screen)
     if as_json:
         click.echo(json.dumps({**asdict(summary), "efficiency": summary.efficiency, "picture": picture}))
     if screen:
@@ -182,12 +189,12 @@ def _picture_path(store: str, asked: str | None) -> str | None:
     return None if problem else path
 
 
-def _picture(summary: Summary, path: str, screen: Screen | None) -> str | None:
+def _picture(summary: Summary, path: str, look: dict[str, Any], screen: Screen | None) -> str | None:
     """Draw the picture of a finished run; what goes wrong is told, and takes nothing from the run."""
     from mandeldask.image import picture
 
     try:
-        draw(picture(summary.store, size=PICTURE_SIDE), path, screen is not None and sys.stderr.isatty())
+        draw(picture(summary.store, **{"size": PICTURE_SIDE, **look}), path, screen is not None and sys.stderr.isatty())
     except MandeldaskError as error:
         click.echo(f"mandeldask: no picture: {error}", err=True)
         return None

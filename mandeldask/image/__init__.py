@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mandeldask.image.colour import GREY, SCALES, Scale, ToIndex, gradient, palette, palette_index
-from mandeldask.image.drawing import Picture, picture
+from mandeldask.image.drawing import Picture, check_look, picture
 from mandeldask.image.files import check_path, is_ours
 from mandeldask.image.look import SHADES, Look
 
@@ -15,6 +15,7 @@ __all__ = [
     "Picture",
     "Scale",
     "ToIndex",
+    "check_look",
     "check_path",
     "gradient",
     "is_ours",

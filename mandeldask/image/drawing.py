@@ -67,11 +67,7 @@ def picture(
     """
     from mandeldask.store import Store, open_store
 
-    try:
-        chosen = Look(**look)
-    except TypeError:
-        known = ", ".join(f.name for f in dataclasses.fields(Look))
-        raise ConfigError(f"a look has {known}; got {', '.join(look)}") from None
+    chosen = _look(look)
     source: Source
     if isinstance(field, str | os.PathLike | Store):
         source = Stored(field if isinstance(field, Store) else open_store(field))
@@ -275,6 +271,20 @@ def _lay_out(source: Source, look: Look, flat: bool) -> _Colours:
         escaped = reach / escaped[escaped > 0]
     colours = linear(gradient(look.colormap, STEPS, look.reverse))
     return _Colours(tone=look.layout.curve(escaped), map=colours, reach=reach)
+
+
+def check_look(*, size: int | None = None, supersample: int = 1, **look: Any) -> None:
+    """Raise ConfigError where `picture` would, before there is a field."""
+    _look(look)
+    _stride((SIDE_LIMIT, SIDE_LIMIT), size, supersample)
+
+
+def _look(look: dict[str, Any]) -> Look:
+    try:
+        return Look(**look)
+    except TypeError:
+        known = ", ".join(f.name for f in dataclasses.fields(Look))
+        raise ConfigError(f"a look has {known}; got {', '.join(look)}") from None
 
 
 def _check_fields(source: Source, look: Look) -> None:
