@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
     from mandeldask.field import escape_time
     from mandeldask.grid import complex_grid
+    from mandeldask.image import picture
     from mandeldask.job import Plan, Status, Submitted, Summary, resume, run, status, submit
     from mandeldask.store import open_field as open
     from mandeldask.view import View
@@ -35,6 +36,7 @@ __all__ = [
     "complex_grid",
     "escape_time",
     "open",
+    "picture",
     "resume",
     "run",
     "status",
@@ -44,6 +46,7 @@ _MODULES = {
     "mandeldask.errors": ("ClusterError", "ConfigError", "MandeldaskError", "StoreError"),
     "mandeldask.field": ("escape_time",),
     "mandeldask.grid": ("complex_grid",),
+    "mandeldask.image": ("picture",),
     "mandeldask.job": ("Plan", "Status", "Submitted", "Summary", "resume", "run", "status", "submit"),
     "mandeldask.store": ("open",),
     "mandeldask.view": ("View",),

@@ -32,8 +32,8 @@ RANKS = [
     {"messages"},
     {"tile"},
     {"cluster"},
-    {"job"},
-    {"image"},  # a leaf, and what shows pictures of its own looks like it
+    {"image"},
+    {"job"},  # a notebook shows a run with its picture
     {"dashboard", "lab", "progress"},  # leaves: none knows another
     {"cli"},
     {"__main__"},
@@ -160,6 +160,7 @@ def test_the_public_names():
         "complex_grid",
         "escape_time",
         "open",
+        "picture",
         "resume",
         "run",
         "status",

@@ -21,7 +21,8 @@ from mandeldask.image.colour import Colour, ToIndex, ToTone, gradient, palette, 
 from mandeldask.image.files import check_path, replace
 from mandeldask.image.look import Look
 from mandeldask.image.shade import STEPS, Floats, coloured, linear, lit
-from mandeldask.image.source import Source, Stored, hold
+from mandeldask.image.source import Source, Stored, hold, sampled
+from mandeldask.view import View
 
 SAMPLE_SIDE = 1024  # the scale is laid out for so many samples a side: within 0.0005 of the exact histogram
 SIDE_LIMIT = 2**31 - 1  # of a PNG
@@ -46,15 +47,17 @@ def picture(
 
     Parameters
     ----------
-    field : path of a store, Store, array or Dataset
+    field : path of a store, Store, array, Dataset or View
         An array of escape times is int of shape (y, x), y ascending: NumPy's, Dask's (computed now) or xarray's. What
-        `mandeldask.open` gives will do; but only a path is read level by level, in bounded memory.
+        `mandeldask.open` gives will do; but only a path is read level by level, in bounded memory. Of a View every
+        k-th sample is computed, now and here: a look at what a run would give.
     size : pixels, optional
         Of the longer side, about: every k-th sample is drawn, k = m 2^n with m below 8. Nothing is resampled.
     supersample : 1, 2, 4 or 8
         A pixel is the mean, in linear light, of so many by so many samples.
     max_iter : int, optional
-        Of an array: the cap it was computed with; by default its largest value. A store knows its own.
+        Of an array: the cap it was computed with; by default its largest value. Of a View: the cap to take; 1000
+        by default. A store knows its own.
     **look
         See `mandeldask.image.Look`: colormap, reverse, scale, repeat, period, phase, interior, shade, light.
 
@@ -69,6 +72,9 @@ def picture(
 
     chosen = _look(look)
     source: Source
+    if isinstance(field, View):
+        source = sampled(field, chosen.fields, max_iter, (size or SHOWN_SIDE) * supersample)
+        return Picture(source, chosen, 1, supersample)
     if isinstance(field, str | os.PathLike | Store):
         source = Stored(field if isinstance(field, Store) else open_store(field))
     else:
@@ -107,6 +113,12 @@ class Picture:
     def missing(self) -> int:
         """Tiles of the store that are not computed, drawn grey."""
         return self.source.missing
+
+    @property
+    def samples_read(self) -> int:
+        """Samples of each field that are read to draw it."""
+        rows, columns = self.shape
+        return rows * columns * self.supersample**2 * self.source.cost(self.stride)
 
     def half(self) -> Picture:
         """The same at half the size, in the same colours."""

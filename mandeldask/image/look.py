@@ -74,6 +74,12 @@ class Look:
         """Whether 256 colours are enough."""
         return self.shade == "counts" and not self.light
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that it needs of a view which is computed for it."""
+        more = {self.shade} - {"counts"} | ({"smooth"} if self.light else set())
+        return "escape_time", *sorted(more)
+
 
 def _light(light: object) -> tuple[float, float]:
     numbers = isinstance(light, list | tuple) and len(light) == 2

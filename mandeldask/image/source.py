@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError, StoreError
-from mandeldask.kernels import FIELDS
+from mandeldask.kernels import AUTO, FIELDS, KERNELS, choose
+from mandeldask.view import View
 
 if TYPE_CHECKING:
     from mandeldask.store import Store
 
 LIMIT = 2**31 - 1  # of max_iter
+SAMPLED_SIDE = 4096  # of a view that is computed for a picture
 IN_MEMORY = 2**28  # samples: 1 GiB of escape times
 
 
@@ -160,6 +162,23 @@ def hold(field: Any, max_iter: int | None) -> Held:
     if isinstance(max_iter, bool) or not isinstance(max_iter, int | np.integer) or not 1 <= max_iter <= LIMIT:
         raise ConfigError(f"max_iter must be an integer from 1 to {LIMIT}; got {max_iter!r}")
     return Held(arrays, int(max_iter))
+
+
+def sampled(view: View, fields: tuple[str, ...], max_iter: int | None, side: int) -> Held:
+    """The source of a view of which every k-th sample is computed here, k the least that gives `side` of them.
+
+    Raises
+    ------
+    ConfigError
+        A view too deep for binary64, a `max_iter` out of range.
+    """
+    stride = max(1, -(-max(view.shape) // min(side, SAMPLED_SIDE)))
+    y, x = view.axis("y", stride=stride), view.axis("x", stride=stride)
+    cap = 1000 if max_iter is None else max_iter
+    compute = KERNELS[choose(AUTO, view)[0]](cap, fields)
+    block = np.concatenate([compute(x + 1j * part[:, np.newaxis]) for part in np.array_split(y, max(1, y.size // 64))])
+    arrays = {name: block[name] for name in fields} if block.dtype.names else {"escape_time": block}
+    return Held(arrays, int(cap), f"Mandelbrot escape times, x {list(view.x)}, y {list(view.y)}, max_iter {cap}")
 
 
 def _array(name: str, field: Any) -> NDArray[Any]:
