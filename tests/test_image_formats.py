@@ -12,8 +12,9 @@ import tifffile
 from PIL import Image
 from test_image import ALL, colours, field, indices, stored
 
+from mandeldask.config import load
 from mandeldask.errors import ConfigError, StoreError
-from mandeldask.image import is_ours, picture
+from mandeldask.image import check_look, is_ours, picture
 
 SHAPE = (700, 1300)
 LOOKS = {"palette": {}, "colours": {"shade": "smooth", "light": (315, 45)}}
@@ -157,6 +158,57 @@ def test_the_command_draws_every_format_and_tells_of_missing_tiles(tmp_path):
         assert f"{name}: {300 if name == 'a.png' else 600} x" in done.stderr
         assert "1 tiles are not computed yet, and are grey" in done.stderr
     assert colours(tmp_path / "a.png").shape == (300, 300, 3)
+
+
+GALLERY = sorted((Path(__file__).parent.parent / "configs/gallery").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", GALLERY, ids=lambda path: path.stem)
+def test_each_picture_of_the_gallery_has_a_config_that_holds_all_that_it_takes(path):
+    config = load(path)
+    config.view.check_resolved()
+    check_look(config.view.shape, config.fields, **config.picture.model_dump(exclude_none=True))
+    assert path.read_text().startswith("# yaml-language-server: $schema=../schema.json\n")
+    drawn = path.parent.parent.parent / f".github/gallery/{path.stem}.jpg"
+    with Image.open(drawn) as picture:
+        assert max(picture.size) == 1200 and drawn.stat().st_size <= 300_000
+
+
+CONFIG = """
+view: {x: [-1.5, 0.5], y: [-0.2, 1.2], shape: [70, 100]}
+max_iter: 50
+kernel: numpy-compact
+fields: [escape_time, smooth]
+picture: {shade: smooth, colormap: magma, supersample: 2}
+cluster: {kind: local, workers: 1}
+"""
+
+
+def test_one_command_computes_and_draws_what_a_description_says(tmp_path):
+    (tmp_path / "a.yaml").write_text(CONFIG)
+    command = [sys.executable, "-m", "mandeldask", "run", "a.yaml", "--out", "a.zarr", "--image", "b.png"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    expected = rgb(picture(tmp_path / "a.zarr", shade="smooth", colormap="magma", supersample=2), tmp_path)
+    assert np.array_equal(colours(tmp_path / "b.png"), expected) and expected.shape == (35, 50, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("fields=[escape_time]", "shade smooth needs the field smooth"),
+        ("picture.colormap=magmma", "did you mean magma"),
+        ("picture.supersample=3", "supersample must be one of"),
+        ("picture.colour=red", "picture.colour is no key here; did you mean"),
+        ("picture.light=[1]", "picture.light"),
+    ],
+)
+def test_a_look_that_cannot_be_drawn_is_told_before_anything_is_computed(tmp_path, change, message):
+    (tmp_path / "a.yaml").write_text(CONFIG)
+    command = [sys.executable, "-m", "mandeldask", "run", "a.yaml", "--out", "a.zarr", "--set", change]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["a.yaml"]
 
 
 def environment():

@@ -60,6 +60,7 @@ def run(
     """Compute the field that CONFIG (a YAML file) describes; on a store of the same field, what is missing."""
     from mandeldask import config as configs
     from mandeldask import job
+    from mandeldask.image import check_look
 
     described = configs.load(config, overrides)
 
@@ -67,6 +68,8 @@ def run(
         return job.run(described, out, overwrite=overwrite, cluster=cluster, upload=upload, tell=tell)
 
     look = described.picture.model_dump(exclude_none=True) if described.picture else {}
+    if look and not output["no_image"]:
+        check_look(described.view.shape, described.fields, **look)
     _compute(ctx, compute, look, **output)
 
 
@@ -115,7 +118,7 @@ def _compute(
 ) -> None:
     """Run a computation under a screen, then make the picture; ends with the exit code."""
     from mandeldask.dashboard.found import announced
-    from mandeldask.image import check_look, check_path
+    from mandeldask.image import check_path
     from mandeldask.job import Event, Plan, Started, Summary
     from mandeldask.progress import Screen
 
@@ -124,8 +127,6 @@ def _compute(
         raise ConfigError("--image and --no-image exclude each other; give one")
     if image:
         check_path(image)
-    if not no_image:
-        check_look(**look)
     dashboards.check_report(report)
     screen: Screen | None = None if quiet or as_json else Screen()
     picture: str | None = None

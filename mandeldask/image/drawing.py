@@ -79,7 +79,7 @@ def picture(
         source = Stored(field if isinstance(field, Store) else open_store(field))
     else:
         source = hold(field, max_iter)
-    _check_fields(source, chosen)
+    _check_fields(source.fields, chosen)
     return Picture(source, chosen, _stride(source.shape, size, supersample), supersample)
 
 
@@ -285,10 +285,12 @@ def _lay_out(source: Source, look: Look, flat: bool) -> _Colours:
     return _Colours(tone=look.layout.curve(escaped), map=colours, reach=reach)
 
 
-def check_look(*, size: int | None = None, supersample: int = 1, **look: Any) -> None:
-    """Raise ConfigError where `picture` would, before there is a field."""
-    _look(look)
-    _stride((SIDE_LIMIT, SIDE_LIMIT), size, supersample)
+def check_look(
+    shape: tuple[int, int], fields: tuple[str, ...], *, size: int | None = None, supersample: int = 1, **look: Any
+) -> None:
+    """Raise ConfigError where `picture` would, before there is a field of this shape with these parts."""
+    _check_fields(fields, _look(look))
+    _stride(shape, size, supersample)
 
 
 def _look(look: dict[str, Any]) -> Look:
@@ -299,17 +301,17 @@ def _look(look: dict[str, Any]) -> Look:
         raise ConfigError(f"a look has {known}; got {', '.join(look)}") from None
 
 
-def _check_fields(source: Source, look: Look) -> None:
+def _check_fields(fields: tuple[str, ...], look: Look) -> None:
     needed = {look.shade} - {"counts"}
-    if look.light and not {"smooth", "distance"} & set(source.fields):
+    if look.light and not {"smooth", "distance"} & set(fields):
         needed.add("smooth")
-    lacking = sorted(needed - set(source.fields))
+    lacking = sorted(needed - set(fields))
     if lacking:
         why = f"shade {look.shade}" if look.shade in lacking else "light"
-        fields = ",".join([*source.fields, *lacking])
+        wanted = ",".join([*fields, *lacking])
         raise ConfigError(
-            f"{why} needs the field {lacking[0]}, and there is {', '.join(source.fields)} alone; compute it with "
-            f"`mandeldask run CONFIG --out NEW --set fields=[{fields}]`"
+            f"{why} needs the field {lacking[0]}, and there is {', '.join(fields)} alone; compute it with "
+            f"`mandeldask run CONFIG --out NEW --set fields=[{wanted}]`"
         )
 
 
