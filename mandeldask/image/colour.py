@@ -33,7 +33,7 @@ OWN = {
     ),
 }
 TOP = 0.999  # of the escaped samples lie below the last colour: a few deep ones would darken all others
-TABLE_LIMIT = 2**20  # bytes, one a count; beyond, each count is worked out
+TABLE_LIMIT = 2**17  # bytes, one a count; beyond lie few, and each is worked out
 EDGE = 1e-9  # of a tone: the last bits of a logarithm differ between machines
 KNOTS = 4096  # of the curve from values to tones
 
@@ -184,10 +184,17 @@ def palette_index(sample: Integers, max_iter: int, scale: Scale | None = None) -
         steps[counts >= max_iter] = INTERIOR
         return steps
 
-    if max_iter > TABLE_LIMIT:
-        return lambda counts: index(np.asarray(counts))
-    table = index(np.arange(max_iter + 1))
-    return lambda counts: np.asarray(table.take(counts.astype(np.intp, copy=False), mode="clip"), np.uint8)
+    table = index(np.arange(min(max_iter, TABLE_LIMIT) + 1))
+
+    def looked_up(counts: Integers) -> NDArray[np.uint8]:
+        steps = np.asarray(table.take(counts.astype(np.intp, copy=False), mode="clip"), np.uint8)
+        if max_iter > TABLE_LIMIT:
+            steps[counts >= max_iter] = INTERIOR
+            beyond = (counts > TABLE_LIMIT) & (counts < max_iter)
+            steps[beyond] = index(counts[beyond])
+        return steps
+
+    return looked_up
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
