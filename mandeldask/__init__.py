@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
     from mandeldask.field import escape_time
     from mandeldask.grid import complex_grid
+    from mandeldask.image import picture
     from mandeldask.job import (
         Plan,
         Status,
@@ -49,6 +50,7 @@ __all__ = [
     "deepen",
     "escape_time",
     "open",
+    "picture",
     "resume",
     "run",
     "status",
@@ -59,6 +61,7 @@ _MODULES = {
     "mandeldask.errors": ("ClusterError", "ConfigError", "MandeldaskError", "StoreError"),
     "mandeldask.field": ("escape_time",),
     "mandeldask.grid": ("complex_grid",),
+    "mandeldask.image": ("picture",),
     "mandeldask.job": (
         "Plan",
         "Status",

@@ -33,8 +33,8 @@ RANKS = [
     {"tile"},
     {"check"},
     {"cluster"},
-    {"job"},
-    {"image"},  # a leaf, and what shows pictures of its own looks like it
+    {"image"},
+    {"job"},  # a notebook shows a run with its picture
     {"dashboard", "lab", "progress", "zoom"},  # leaves: none knows another
     {"cli"},
     {"__main__"},
@@ -163,6 +163,7 @@ def test_the_public_names():
         "deepen",
         "escape_time",
         "open",
+        "picture",
         "resume",
         "run",
         "status",

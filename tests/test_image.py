@@ -1,4 +1,5 @@
 import hashlib
+import io
 import os
 import sys
 import tempfile
@@ -8,23 +9,50 @@ from pathlib import Path
 import bokeh.palettes
 import numpy as np
 import pytest
-import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mandeldask.errors import ConfigError, StoreError
-from mandeldask.image import COLORMAPS, GREY, SCALES, palette, palette_index, write_png
+from mandeldask.errors import ConfigError, DamagedError, StoreError
+from mandeldask.image import GREY, SCALES, Scale, gradient, palette, palette_index, picture
 from mandeldask.kernels import KERNELS
+from mandeldask.store import Description, open_for_writing, open_store
 from mandeldask.view import View
 
 MAX_ITER = 50
 NOT_COMPUTED, INTERIOR = 0, 255
+BOUNDS = ((-1.5, 0.5), (-0.2, 1.2))
+ALL = ("escape_time", "smooth", "distance")
 
 
-def field(rows, columns, max_iter=MAX_ITER):
-    """An asymmetric piece of the set, escape times of (rows, columns)."""
-    return KERNELS["numpy"](max_iter)(View((-1.5, 0.5), (-0.2, 1.2), (rows, columns)).block((0, rows), (0, columns)))
+def field(rows, columns, max_iter=MAX_ITER, fields=("escape_time",)):
+    """An asymmetric piece of the set of (rows, columns): escape times, or a dict of fields."""
+    block = KERNELS["numpy-compact"](max_iter, fields)(View(*BOUNDS, (rows, columns)).block((0, rows), (0, columns)))
+    return {name: block[name] for name in fields} if block.dtype.names else block
+
+
+def stored(path, shape, tile, fields=("escape_time",), leave_out=(), max_iter=MAX_ITER):
+    """A store of `field(*shape)` with all its levels, but for some tiles of the field."""
+    view = View(*BOUNDS, shape)
+    store = open_for_writing(path, Description.of(view, max_iter, fields, tile))
+    d = store.description
+    compute = KERNELS["numpy-compact"](max_iter, fields)
+    for t in np.ndindex(d.tiles):
+        if t not in leave_out:
+            store.write(t, compute(view.block(*d.levels[0].window(t))))
+    for level in d.levels[d.fine + 1 :]:
+        for t in np.ndindex(level.tiles):
+            if all(store.done(level.number - 1)[child] for child in d.children(level.number, t)):
+                store.write_level(level.number, t)
+    return store
+
+
+def save(thing, path, **options):
+    """Draw a field of `MAX_ITER` to a file, and give the shape of the picture."""
+    look = {"max_iter": MAX_ITER} | options
+    drawn = picture(thing, **look)
+    drawn.save(path)
+    return drawn.shape
 
 
 def indices(path):
@@ -38,19 +66,6 @@ def colours(path):
         return np.array(picture.convert("RGB"))
 
 
-def sharded(path, counts, chunk, shard):
-    array = zarr.create_array(
-        str(path),
-        shape=counts.shape,
-        dtype="int32",
-        chunks=(chunk, chunk),
-        shards=(shard, shard),
-        fill_value=0,
-    )
-    array[:] = counts
-    return array
-
-
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "picture.png"
@@ -58,7 +73,7 @@ def out(tmp_path):
 
 def test_the_picture_is_the_field_with_y_upwards(out):
     counts = field(40, 70)
-    assert write_png(counts, MAX_ITER, out) == (40, 70)
+    assert save(counts, out) == (40, 70)
     assert np.array_equal(indices(out), palette_index(counts.ravel(), MAX_ITER)(counts)[::-1])
     assert Image.open(out).size == (70, 40)
 
@@ -66,7 +81,7 @@ def test_the_picture_is_the_field_with_y_upwards(out):
 def test_each_class_has_its_colour(out):
     counts = field(40, 70)
     counts[:8] = 0
-    write_png(counts, MAX_ITER, out, interior="#0a0B0c")
+    save(counts, out, interior="#0a0B0c")
     picture = colours(out)[::-1]
     assert (picture[counts == 0] == GREY).all()
     assert (picture[counts == MAX_ITER] == (10, 11, 12)).all()
@@ -79,13 +94,13 @@ def test_each_class_has_its_colour(out):
 
 @pytest.mark.parametrize("scale", SCALES)
 @settings(deadline=None, max_examples=60)
-@given(data=st.data(), max_iter=st.sampled_from([1, 2, 3, 100, 2**20, 2**20 + 1, 2**31 - 1]))
+@given(data=st.data(), max_iter=st.sampled_from([1, 2, 3, 100, 2**17, 2**17 + 1, 2**31 - 1]))
 def test_a_longer_escape_never_has_a_lower_index(scale, data, max_iter):
     """Over every scale, sample and max_iter, and the classes keep their own index."""
     count = st.integers(0, max_iter)
     sample = np.array(data.draw(st.lists(count, max_size=30)), np.int32)
     n = np.array(sorted({0, 1, max_iter, *data.draw(st.lists(count, max_size=30)), *sample.tolist()}), np.int32)
-    index = palette_index(sample, max_iter, scale)(n)
+    index = palette_index(sample, max_iter, Scale(scale))(n)
     assert (np.diff(index.astype(int)) >= 0).all()
     assert np.array_equal(index == NOT_COMPUTED, n == 0)
     assert np.array_equal(index == INTERIOR, n == max_iter)
@@ -94,18 +109,18 @@ def test_a_longer_escape_never_has_a_lower_index(scale, data, max_iter):
 @pytest.mark.parametrize("scale", SCALES)
 def test_table_and_search_agree(scale, monkeypatch):
     sample, n = field(60, 60, 300), np.arange(301, dtype=np.int32)
-    by_table = palette_index(sample, 300, scale)(n)
-    monkeypatch.setattr("mandeldask.image.TABLE_LIMIT", 1)
-    assert np.array_equal(palette_index(sample, 300, scale)(n), by_table)
+    by_table = palette_index(sample, 300, Scale(scale))(n)
+    monkeypatch.setattr("mandeldask.image.colour.TABLE_LIMIT", 1)
+    assert np.array_equal(palette_index(sample, 300, Scale(scale))(n), by_table)
 
 
 def test_scales_lay_out_the_tones():
     sample = np.repeat([1, 10, 100], [1, 1, 2])
     n = np.array([1, 10, 100])
-    assert palette_index(sample, 1000, "linear")(n).tolist() == [1, 1 + 254 * 9 // 99, 254]
-    assert palette_index(sample, 1000, "log")(n).tolist() == [1, 128, 254]
-    assert palette_index(sample, 1000, "equalised")(n).tolist() == [1, 128, 254]
-    assert palette_index(sample, 1000, "mix")(n).tolist() == [1, 128, 254]
+    assert palette_index(sample, 1000, Scale("linear"))(n).tolist() == [1, 1 + 254 * 9 // 99, 254]
+    assert palette_index(sample, 1000, Scale("log"))(n).tolist() == [1, 128, 254]
+    assert palette_index(sample, 1000, Scale("equalised"))(n).tolist() == [1, 128, 254]
+    assert palette_index(sample, 1000, Scale("mix"))(n).tolist() == [1, 128, 254]
 
 
 GOLDEN = {
@@ -124,14 +139,14 @@ def test_golden_indices(scale):
     """
     counts = field(64, 48)
     assert hashlib.sha256(counts.astype("<i4").tobytes()).hexdigest()[:16] == "f4bbade6ad6caa94"
-    index = palette_index(counts, MAX_ITER, scale)(counts)
+    index = palette_index(counts, MAX_ITER, Scale(scale))(counts)
     assert hashlib.sha256(index.tobytes()).hexdigest()[:16] == GOLDEN[scale]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 37), (37, 1), (3, 2000), (2000, 3)])
 @pytest.mark.parametrize("value", [0, 1, 7, MAX_ITER])
 def test_a_field_of_one_value_of_any_shape(out, shape, value):
-    assert write_png(np.full(shape, value, np.int32), MAX_ITER, out) == shape
+    assert save(np.full(shape, value, np.int32), out) == shape
     index = indices(out)
     assert index.shape == shape
     assert (index == {0: NOT_COMPUTED, MAX_ITER: INTERIOR}.get(value, 1)).all()
@@ -140,176 +155,282 @@ def test_a_field_of_one_value_of_any_shape(out, shape, value):
 @pytest.mark.parametrize("dtype", ["u1", "i2", "u4", "i8", "u8", ">i4"])
 def test_any_integers_will_do(out, dtype):
     counts = field(20, 30)
-    write_png(counts, MAX_ITER, out)
+    save(counts, out)
     expected = out.read_bytes()
-    write_png(counts.astype(dtype), np.int16(MAX_ITER), out)
+    save(counts.astype(dtype), out, max_iter=np.int16(MAX_ITER))
     assert out.read_bytes() == expected
 
 
-LIMITS = ("BAND_BYTES", "BAND_ROWS", "BLOCK_SAMPLES")
+def test_a_round_goes_there_and_back():
+    n = np.arange(1, 100)
+    sample = np.arange(1, 101)
+    there = Scale("linear").tones(sample)(n)
+    both = Scale("linear", repeat=1).tones(sample)(n)
+    assert both[:49] == pytest.approx(2 * there[:49])
+    assert both[51:] == pytest.approx(2 - 2 * there[51:])
+    assert Scale("linear", repeat=1, phase=0.5).tones(sample)(n) == pytest.approx(1 - both)
 
 
-@settings(deadline=None, max_examples=40)
+def test_a_period_is_counted_in_iterations_whatever_the_sample():
+    n = np.arange(1, 500)
+    index = palette_index(np.arange(1, 30), 1000, Scale(period=20))(n)
+    assert np.array_equal(index[:-20], index[20:])
+    assert index[9] == INTERIOR - 1 and index[19] == 1
+
+
+@given(values=st.lists(st.floats(-3, 1e6), min_size=1, max_size=40), scale=st.sampled_from(SCALES))
+def test_the_quick_curve_stays_by_the_scale(values, scale):
+    """For values that are not whole, below 1 too: tones from 0 to 1 that never descend."""
+    sample, v = np.array(values), np.sort([*values, -10.0, 0.0, 1e9])
+    tone = Scale(scale).curve(sample)(v)
+    assert (np.diff(tone) >= 0).all() and tone.min() >= 0 and tone.max() <= 1
+    if scale in ("log", "linear"):
+        assert tone == pytest.approx(Scale(scale).tones(sample)(v), abs=2e-3)
+
+
+@settings(deadline=None, max_examples=30)
 @given(rows=st.integers(1, 90), columns=st.integers(1, 90), size=st.integers(1, 120))
-def test_a_stride_draws_exact_samples(tmp_path_factory, rows, columns, size):
-    """Every k-th sample from the first, k the whole number nearest to side / size, whatever the bands."""
+def test_a_size_draws_exact_samples(tmp_path_factory, rows, columns, size):
+    """Every k-th sample from the first, whatever the blocks; k = m 2^n with m below 8 is near side / size."""
     counts = field(rows, columns)
-    k = max(1, int(max(rows, columns) / size + 0.5))
+    side = max(rows, columns)
+    k = picture(counts, size=size).stride
+    assert k >> max(0, k.bit_length() - 3) << max(0, k.bit_length() - 3) == k
+    assert abs(k - max(1, side / size)) <= max(0.5, side / size / 8)
     out = tmp_path_factory.mktemp("stride") / "picture.png"
     expected = palette_index(counts, MAX_ITER)(counts[::k, ::k])[::-1]
-    for limits in ((2**24, 2048, 2**20), (1000, 40, 300), (7, 5, 3)):
+    for band, block in ((2**24, 2**20), (1000, 300), (7, 3)):
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in zip(LIMITS, limits, strict=True):
-                patch.setattr(f"mandeldask.image.{name}", value)
-            assert write_png(counts, MAX_ITER, out, size=size) == expected.shape
+            patch.setattr("mandeldask.image.drawing.BAND_BYTES", band)
+            patch.setattr("mandeldask.image.drawing.BLOCK_SAMPLES", {True: block, False: block})
+            assert save(counts, out, size=size) == expected.shape
         assert np.array_equal(indices(out), expected)
 
 
-@pytest.mark.parametrize("size", [None, 40, 20, 7, 1])
-def test_a_zarr_array_is_read_like_any_other(tmp_path, out, size, monkeypatch):
-    monkeypatch.setattr("mandeldask.image.BAND_ROWS", 40)
-    monkeypatch.setattr("mandeldask.image.BLOCK_SAMPLES", 1500)
-    counts = field(90, 75)
-    k = max(1, int(90 / (size or 90) + 0.5))
-    write_png(sharded(tmp_path / "z", counts, 16, 32), MAX_ITER, out, size=size)
-    assert np.array_equal(indices(out), palette_index(counts, MAX_ITER)(counts[::k, ::k])[::-1])
+LOOKS = {
+    "flat": {},
+    "averaged": {"supersample": 2},
+    "smooth": {"shade": "smooth", "scale": "log"},
+    "distance under a light": {"shade": "distance", "light": (315, 45), "supersample": 4},
+    "counts under a light": {"light": (90, 30), "repeat": 3, "colormap": "magma", "reverse": True},
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("size", [None, 300, 77])
+def test_a_store_is_drawn_as_its_field_is(tmp_path, out, look, size, monkeypatch):
+    """From any level, in any blocks."""
+    shape = (700, 900)
+    save(field(*shape, fields=ALL), out, size=size, **LOOKS[look])
+    expected = out.read_bytes()
+    store = stored(tmp_path / "a.zarr", shape, (256, 300), ALL)
+    monkeypatch.setattr("mandeldask.image.drawing.BLOCK_SAMPLES", {True: 20_000, False: 20_000})
+    monkeypatch.setattr("mandeldask.image.drawing.BAND_BYTES", 100_000)
+    picture(store, size=size, **LOOKS[look]).save(out)
+    assert len(store.description.levels) == 3
+    drawn, wanted = colours(out), np.array(Image.open(io.BytesIO(expected)).convert("RGB"))
+    assert np.array_equal(drawn, wanted)
+
+
+def reads(monkeypatch):
+    """(level, samples) of what a picture reads of its store."""
+    from mandeldask.store import Store
+
+    seen, window = [], Store.window
+
+    def count(self, rows, columns, level=0, name="escape_time"):
+        block = window(self, rows, columns, level, name)
+        seen.append((level, block.size))
+        return block
+
+    monkeypatch.setattr(Store, "window", count)
+    return seen
+
+
+def test_a_small_picture_is_read_from_a_coarse_level_and_so_is_the_scale(tmp_path, out, monkeypatch):
+    store = stored(tmp_path / "a.zarr", (2048, 2048), (512, 512))
+    seen = reads(monkeypatch)
+    picture(store, size=256).save(out)
+    assert sorted(seen) == [(1, 1024**2), (2, 511**2)]
+    seen.clear()
+    picture(store).save(out)
+    assert sum(size for level, size in seen if level == 0) == 2048**2
+
+
+def test_of_a_field_in_the_making_the_levels_are_read_that_its_own_tiles_write(tmp_path, out, monkeypatch):
+    left_out = {(1, 1)}
+    store = stored(tmp_path / "a.zarr", (2048, 2048), (512, 512), leave_out=left_out)
+    assert store.description.fine == 1 and not store.done(2).all()
+    seen = reads(monkeypatch)
+    drawn = picture(store, size=256)
+    drawn.save(out)
+    assert {level for level, _ in seen} == {1}
+    assert drawn.missing == 1
+    missing = indices(out)[::-1] == NOT_COMPUTED
+    assert missing[64:128, 64:128].all() and missing.sum() == 64**2
+
+
+def test_a_level_that_lost_a_shard_is_not_read(tmp_path, out, monkeypatch):
+    store = stored(tmp_path / "a.zarr", (2048, 2048), (512, 512))
+    picture(store, size=256).save(out)
+    expected = out.read_bytes()
+    (tmp_path / "a.zarr/2/escape_time/c/0/0").unlink()
+    seen = reads(monkeypatch)
+    picture(store, size=256).save(out)
+    assert out.read_bytes() == expected
+    assert {level for level, _ in seen} == {1}
 
 
 def test_the_same_field_gives_the_same_bytes(tmp_path):
-    """Also in another store, and the same colours at another size."""
-    counts = np.tile(field(500, 600), (3, 3))
-    pictures = []
-    for i, source in enumerate(
-        [counts, sharded(tmp_path / "a", counts, 256, 512), sharded(tmp_path / "b", counts, 100, 1000)]
-    ):
-        write_png(source, MAX_ITER, tmp_path / f"{i}.png", description="a field")
-        pictures.append((tmp_path / f"{i}.png").read_bytes())
-    assert pictures[0] == pictures[1] == pictures[2]
-    write_png(counts, MAX_ITER, tmp_path / "small.png", size=600)
+    """In any tiles, and the same colours at another size."""
+    counts = field(1400, 1500)
+    stores = [
+        stored(tmp_path / "a.zarr", (1400, 1500), (512, 512)),
+        stored(tmp_path / "b.zarr", (1400, 1500), (100, 900)),
+    ]
+    for i, source in enumerate(stores):
+        picture(source).save(tmp_path / f"{i}.png")
+    assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
+    save(counts, tmp_path / "2.png")
+    assert np.array_equal(indices(tmp_path / "0.png"), indices(tmp_path / "2.png"))
+    picture(stores[0], size=500).save(tmp_path / "small.png")
     assert np.array_equal(indices(tmp_path / "small.png"), indices(tmp_path / "0.png")[::-1][::3, ::3][::-1])
 
 
-class Recorder:
-    """A field that counts how often each of its chunks is read."""
-
-    dtype = np.dtype("int32")
-
-    def __init__(self, shape, chunks):
-        self.shape, self.chunks = shape, chunks
-        self.reads = np.zeros([-(-n // c) for n, c in zip(shape, chunks, strict=True)], int)
-
-    def __getitem__(self, key):
-        ranges = [range(n)[s] for n, s in zip(self.shape, key, strict=True)]
-        self.reads[np.ix_(*(sorted({i // c for i in r}) for r, c in zip(ranges, self.chunks, strict=True)))] += 1
-        return np.ones([len(r) for r in ranges], np.int32)
+def test_a_pixel_is_the_mean_of_its_samples_in_linear_light(out):
+    """Half black, half white gives the grey of half the light, 188, not of half the number."""
+    counts = np.tile(np.array([[1, 1, MAX_ITER, MAX_ITER], [MAX_ITER, MAX_ITER, 1, 1]], np.int32), (3, 5))
+    save(counts, out, supersample=2, colormap="greys", reverse=True, interior="#000000")
+    assert colours(out).shape == (3, 10, 3)
+    assert set(colours(out).ravel().tolist()) == {188}
 
 
-@pytest.mark.parametrize("size", [None, 1500, 100])
-@pytest.mark.parametrize("chunks", [(256, 256), (512, 512), (500, 300), (3000, 2000)])
-def test_each_chunk_is_decoded_once_for_the_picture(out, chunks, size, monkeypatch):
-    counts = Recorder((3000, 4000), chunks)
-    monkeypatch.setattr("mandeldask.image._sample", lambda counts: np.ones(1, np.int32))
-    monkeypatch.setattr("mandeldask.image.BAND_ROWS", 3000)
-    monkeypatch.setattr("mandeldask.image.BLOCK_SAMPLES", 3000 * 2000)
-    write_png(counts, MAX_ITER, out, size=size)
-    assert counts.reads.max() == 1
+def test_a_light_falls_on_the_side_that_faces_it(out):
+    """A hill that rises towards the set, which here lies to the right: lit from the left, dark from the right."""
+    x = np.mgrid[:20, :30][1]
+    hill = {"escape_time": np.full((20, 30), 7, np.int32), "smooth": (5 + 0.01 * x).astype(np.float32)}
+    brightness = {}
+    for azimuth in (0, 90, 180, 270):
+        save(hill, out, light=(azimuth, 45), colormap="viridis")
+        brightness[azimuth] = int(colours(out).sum())
+    assert brightness[90] < brightness[0] == brightness[180] < brightness[270]
 
 
-def test_the_scale_reads_a_bounded_part_of_the_field(monkeypatch):
-    from mandeldask.image import _sample
+GOLDEN_RGB = {
+    "averaged": [72.73, 78.49, 93.12],
+    "smooth": [48.9, 63.82, 92.32],
+    "distance under a light": [69.91, 80.11, 102.12],
+    "counts under a light": [55.55, 33.79, 41.68],
+}
 
-    counts = Recorder((200_000, 100_000), (512, 512))
-    assert _sample(counts).size == (24 * 48) ** 2
-    assert 24**2 <= counts.reads.sum() <= 4 * 24**2
-    for side in (1, 1152, 1153, 1500):
-        assert _sample(Recorder((side, side), (64, 64))).size == min(side, 1152) ** 2
+
+@pytest.mark.parametrize("look", GOLDEN_RGB)
+def test_golden_colours(look, out):
+    """The mean colour; of what needs no logarithm of a machine's own, the SHA-256 of the pixels too."""
+    save(field(64, 48, fields=ALL), out, **LOOKS[look])
+    mean = colours(out).reshape(-1, 3).mean(axis=0)
+    assert mean == pytest.approx(GOLDEN_RGB[look], abs=0.05)
+    if look == "averaged":
+        assert hashlib.sha256(colours(out).tobytes()).hexdigest()[:16] == "b3926339d98ea2ae"
 
 
 def test_memory_does_not_grow_with_the_field(tmp_path, out):
-    """256 MiB of escape times in shards of 16 MiB, within 64 MiB."""
-    tile = np.tile(field(256, 256), (8, 8))
-    array = zarr.create_array(
-        str(tmp_path / "z"),
-        shape=(8192, 8192),
-        dtype="int32",
-        chunks=(512, 512),
-        shards=(2048, 2048),
-        fill_value=0,
+    """256 MiB of escape times in shards of 16 MiB, within 96 MiB, of which 12 lay out the scale."""
+    store = open_for_writing(
+        tmp_path / "a.zarr", Description.of(View(*BOUNDS, (8192, 8192)), MAX_ITER, ("escape_time",), (2048, 2048))
     )
-    for y in range(0, 8192, 2048):
-        for x in range(0, 8192, 2048):
-            array[y : y + 2048, x : x + 2048] = tile
+    tile = np.tile(field(256, 256), (8, 8))
+    for t in np.ndindex(4, 4):
+        store.write(t, tile)
+    store.write_level(2, (0, 0))
     tracemalloc.start()
     try:
-        write_png(array, MAX_ITER, out)
+        picture(store).save(out)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 64 * 2**20, f"{peak / 2**20:.0f} MiB"
+    assert peak < 96 * 2**20, f"{peak / 2**20:.0f} MiB"
 
 
-def test_progress_counts_the_rows(out, monkeypatch):
-    monkeypatch.setattr("mandeldask.image.BAND_ROWS", 16)
+def test_progress_counts_the_pixels(out, monkeypatch):
+    monkeypatch.setattr("mandeldask.image.drawing.BAND_BYTES", 16 * 30)
     calls = []
-    write_png(field(40, 30), MAX_ITER, out, progress=lambda done, rows: calls.append((done, rows)))
-    assert calls == [(8, 40), (24, 40), (40, 40)]
+    picture(field(40, 30)).save(out, lambda done, all_: calls.append((done, all_)))
+    assert calls == [(240, 1200), (720, 1200), (1200, 1200)]
 
 
-def test_the_picture_says_where_it_comes_from(out):
-    write_png(field(4, 4), MAX_ITER, out, description="x [-1.5, 0.5]\0 é ∞")
-    assert Image.open(out).text == {"Software": "mandeldask", "Description": "x [-1.5, 0.5]  é ?"}
+def test_the_picture_says_where_it_comes_from(tmp_path, out):
+    picture(stored(tmp_path / "a.zarr", (20, 30), (20, 30))).save(out)
+    text = "Mandelbrot escape times, x [-1.5, 0.5], y [-0.2, 1.2], max_iter 50"
+    assert Image.open(out).text == {"Software": "mandeldask", "Description": text}
 
 
-@pytest.mark.parametrize("name", COLORMAPS)
+@pytest.mark.parametrize("name", ["classic", "magma", "greys", "turbo", "oranges", "cmocean:thermal", "twilight"])
 def test_every_colour_map_has_its_own_ends(name):
     colours = palette(name, "#FF0080")
     assert len(colours) == 256
     assert (colours[NOT_COMPUTED], colours[INTERIOR]) == (GREY, (255, 0, 128))
     assert all(type(v) is int and 0 <= v <= 255 for colour in colours for v in colour)
-    assert GREY not in colours[1:] or name == "greys"
-    if name != "classic":
-        known = getattr(bokeh.palettes, name.capitalize() + "256")
-        assert ["#{:02x}{:02x}{:02x}".format(*colours[i]) for i in (1, 254)] == [
-            known[0].lower(),
-            known[-1].lower(),
-        ]
+    assert palette(name, "#FF0080", reverse=True)[1:255] == colours[254:0:-1]
+    known = getattr(bokeh.palettes, name.capitalize() + "256", None)
+    if known:
+        assert ["#{:02x}{:02x}{:02x}".format(*colours[i]) for i in (1, 254)] == [known[0].lower(), known[-1].lower()]
+
+
+def test_without_cmap_its_maps_are_named_with_what_to_install(monkeypatch):
+    monkeypatch.setattr("mandeldask.image.colour._cmap", lambda: None)
+    with pytest.raises(ConfigError, match=r"pip install 'mandeldask\[pictures\]'.*got 'cmocean:ice'"):
+        gradient("cmocean:ice", 5)
 
 
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"colormap": "Magma"}, "did you mean magma"),
+        ({"colormap": "Magma"}, None),
         ({"colormap": "virdis"}, "one of classic, .*got 'virdis'; did you mean viridis"),
+        ({"colormap": "cmocean:icy"}, "did you mean cmocean:ice"),
         ({"colormap": None}, "colormap"),
         ({"scale": "equalized"}, "scale .*did you mean equalised"),
+        ({"shade": "smoth"}, "shade .*did you mean smooth"),
+        ({"shade": "smooth"}, r"needs the field smooth.*--set fields=\[escape_time,smooth\]"),
+        ({"light": (315, 45)}, "light needs the field smooth"),
+        ({"light": (315, 0)}, "light must be azimuth and height"),
+        ({"light": 3}, "light must be azimuth and height"),
         ({"interior": "black"}, "#rrggbb"),
         ({"interior": "#12345"}, "#rrggbb"),
         ({"interior": 0}, "#rrggbb"),
+        ({"period": 0}, "period must be a number above 0; got 0"),
+        ({"repeat": float("nan")}, "repeat must be"),
+        ({"repeat": 2, "period": 3}, "exclude each other"),
+        ({"phase": 0.5}, "phase is where"),
+        ({"colour": "red"}, "a look has colormap, .*; got colour"),
+        ({"reverse": 1}, "reverse must be"),
+        ({"supersample": 3}, "supersample must be one of 1, 2, 4, 8; got 3"),
+        ({"supersample": 4}, "as many samples a side"),
         ({"size": 0}, "size .*got 0"),
         ({"size": 1.5}, "size .*got 1.5"),
         ({"size": True}, "size .*got True"),
         ({"max_iter": 0}, "max_iter .*got 0"),
         ({"max_iter": 2**31}, "max_iter"),
         ({"max_iter": 10.0}, "max_iter"),
-        ({"counts": np.zeros((2, 2))}, "integers .*float64"),
-        ({"counts": np.zeros((2, 2), bool)}, "integers"),
-        ({"counts": np.zeros(3, int)}, r"shape \(3,\)"),
-        ({"counts": np.zeros((0, 3), int)}, r"shape \(0, 3\)"),
-        ({"counts": [[1, 2]]}, "integers"),
+        ({"field": np.zeros((2, 2))}, "integers .*float64"),
+        ({"field": np.zeros((2, 2), bool)}, "integers"),
+        ({"field": np.zeros(3, int)}, r"shape \(3,\)"),
+        ({"field": np.zeros((0, 3), int)}, r"shape \(0, 3\)"),
+        ({"field": [[1, 2]]}, "integers"),
+        ({"field": {"smooth": np.zeros((2, 2))}}, "must have the field escape_time; got smooth"),
+        ({"field": np.broadcast_to(np.ones(1, np.int8), (2**16, 2**16))}, "too large to be held in memory"),
     ],
 )
-def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, out, bad, message):
-    arguments = {"counts": np.ones((2, 2), int), "max_iter": MAX_ITER, "path": out} | bad
+def test_bad_arguments_are_refused(tmp_path, bad, message):
+    arguments = {"field": np.ones((2, 2), int), "max_iter": MAX_ITER} | bad
+    if message is None:
+        pytest.importorskip("cmap")
+        picture(**arguments)  # by any name that cmap takes
+        return
     with pytest.raises(ConfigError, match=message) as error:
-        write_png(**arguments)
+        picture(**arguments)
     assert "\n" not in str(error.value)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_side_beyond_png_is_refused(out):
-    counts = np.broadcast_to(np.ones(1, np.int8), (1, 2**31))
-    with pytest.raises(ConfigError, match="give a size"):
-        write_png(counts, MAX_ITER, out)
 
 
 @pytest.mark.parametrize(
@@ -327,7 +448,7 @@ def test_a_bad_path_is_refused(tmp_path, name, message):
     (tmp_path / "f").touch()
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ConfigError, match=message):
-        write_png(field(3, 3), MAX_ITER, tmp_path / name)
+        save(field(3, 3), tmp_path / name)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -339,46 +460,54 @@ def test_a_directory_that_may_not_be_written(request):
         os.seteuid(65534)
         request.addfinalizer(lambda: os.seteuid(0))
     with pytest.raises(ConfigError, match="Permission denied"):
-        write_png(field(3, 3), MAX_ITER, folder / "a.png")
+        save(field(3, 3), folder / "a.png")
     assert not list(folder.iterdir())
 
 
 def test_a_name_too_long_for_the_file_system(tmp_path):
     with pytest.raises(ConfigError, match="cannot write"):
-        write_png(field(3, 3), MAX_ITER, tmp_path / ("a" * 300 + ".png"))
+        save(field(3, 3), tmp_path / ("a" * 300 + ".png"))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
 def test_a_full_disk_leaves_the_old_picture(tmp_path, out, monkeypatch):
-    write_png(field(3, 3), MAX_ITER, out)
+    save(field(3, 3), out)
     before = out.read_bytes()
     with open("/dev/full", "wb") as full:
-        monkeypatch.setattr("mandeldask.image.open", lambda *_: full, raising=False)
+        monkeypatch.setattr("mandeldask.image.files.open", lambda *_: full, raising=False)
         with pytest.raises(StoreError, match="disk is full"):
-            write_png(field(30, 30), MAX_ITER, out)
+            save(field(30, 30), out)
     assert out.read_bytes() == before
     assert list(tmp_path.iterdir()) == [out]
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, ZeroDivisionError])
 def test_an_interruption_leaves_the_old_picture(tmp_path, out, stop):
-    write_png(field(3, 3), MAX_ITER, out)
+    save(field(3, 3), out)
     before = out.read_bytes()
 
     def interrupt(done, rows):
         raise stop
 
     with pytest.raises(stop):
-        write_png(field(30, 30), MAX_ITER, out, progress=interrupt)
+        picture(field(30, 30)).save(out, interrupt)
     assert out.read_bytes() == before
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_damaged_store_is_named_and_leaves_no_picture(tmp_path, out):
-    array = sharded(tmp_path / "z", field(64, 64), 16, 32)
-    shard = next(p for p in (tmp_path / "z").rglob("*") if p.is_file() and p.name != "zarr.json")
+@pytest.mark.parametrize("kind", ["png", "tif", "dzi"])
+def test_a_damaged_store_is_named_and_leaves_no_picture(tmp_path, kind):
+    store = stored(tmp_path / "a.zarr", (600, 600), (300, 300))
+    shard = tmp_path / "a.zarr/0/escape_time/c/1/0"
     shard.write_bytes(b"\xff" * shard.stat().st_size)
-    with pytest.raises(StoreError, match=r"cannot read rows .* columns .*: "):
-        write_png(array, MAX_ITER, out)
-    assert [p.name for p in tmp_path.iterdir()] == ["z"]
+    with pytest.raises(DamagedError, match="is damaged: shard 0/escape_time/c/1/0"):
+        picture(store).save(tmp_path / f"a.{kind}")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_no_store_is_told(tmp_path):
+    with pytest.raises(StoreError, match="no store at"):
+        picture(tmp_path / "none.zarr")
+    stored(tmp_path / "a.zarr", (20, 20), (20, 20))
+    assert picture(str(tmp_path / "a.zarr")).shape == picture(open_store(tmp_path / "a.zarr")).shape == (20, 20)

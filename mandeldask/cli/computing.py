@@ -70,13 +70,20 @@ def run(
     **output: Any,
 ) -> None:
     """Compute the field that CONFIG (a YAML file) describes; on a store of the same field, what is missing."""
+    from mandeldask import config as configs
     from mandeldask import job
+    from mandeldask.image import check_look
+
+    described = configs.load(config, overrides)
 
     def compute(tell: Observer) -> Summary:
         how: dict[str, Any] = {"cluster": cluster, "upload": upload, "ignore_space": ignore_space, "tell": tell}
-        return job.run(config, out, overrides=overrides, overwrite=overwrite, **how)
+        return job.run(described, out, overwrite=overwrite, **how)
 
-    compute_under_screen(ctx, compute, **output)
+    look = described.picture.model_dump(exclude_none=True) if described.picture else {}
+    if look and not output["no_image"]:
+        check_look(described.view.shape, described.fields, **look)
+    compute_under_screen(ctx, compute, look, **output)
 
 
 @click.command()
@@ -108,12 +115,13 @@ def resume(
         how: dict[str, Any] = {"cluster": described, "upload": upload, "ignore_space": ignore_space, "tell": tell}
         return job.resume(store, kernel=kernel, **how)
 
-    compute_under_screen(ctx, compute, **output)
+    compute_under_screen(ctx, compute, {}, **output)
 
 
 def compute_under_screen(
     ctx: click.Context,
     compute: Callable[[Observer], Summary],
+    look: dict[str, Any],
     *,
     as_json: bool,
     quiet: bool,
@@ -157,7 +165,7 @@ def compute_under_screen(
                 screen(event)
             if isinstance(event, Summary):
                 recorded.close()
-                _end(event, picture, screen, as_json)
+                _end(event, picture, look, screen, as_json)
                 if keep_dashboard and link:
                     dashboards.keep(link)
                 looking.close()
@@ -167,10 +175,10 @@ def compute_under_screen(
         ctx.exit(EXIT_FAILED_TILES)
 
 
-def _end(summary: Summary, picture: str | None, screen: Screen | None, as_json: bool) -> None:
+def _end(summary: Summary, picture: str | None, look: dict[str, Any], screen: Screen | None, as_json: bool) -> None:
     """The picture, and what there is to say at the end."""
     if picture:
-        picture = _picture(summary, picture, screen)
+        picture = _picture(summary, picture, look, screen)
     if as_json:
         click.echo(json.dumps({**asdict(summary), "efficiency": summary.efficiency, "picture": picture}))
     if screen:
@@ -199,12 +207,12 @@ def _picture_path(store: str, asked: str | None) -> str | None:
     return None if problem else path
 
 
-def _picture(summary: Summary, path: str, screen: Screen | None) -> str | None:
+def _picture(summary: Summary, path: str, look: dict[str, Any], screen: Screen | None) -> str | None:
     """Draw the picture of a finished run; what goes wrong is told, and takes nothing from the run."""
-    from mandeldask.store import open_store
+    from mandeldask.image import picture
 
     try:
-        draw(open_store(summary.store), path, screen is not None and sys.stderr.isatty(), size=PICTURE_SIDE)
+        draw(picture(summary.store, **{"size": PICTURE_SIDE, **look}), path, screen is not None and sys.stderr.isatty())
     except MandeldaskError as error:
         click.echo(f"mandeldask: no picture: {error}", err=True)
         return None

@@ -104,7 +104,7 @@ def deepen(
     def compute(tell: Observer) -> Summary:
         return job.deepen(store, max_iter, out, kernel=kernel, cluster=described, upload=upload, tell=tell)
 
-    compute_under_screen(ctx, compute, **output)
+    compute_under_screen(ctx, compute, {}, **output)
 
 
 class _Bar:

@@ -12,7 +12,7 @@ import click
 from mandeldask.cli.ends import EXIT_FAILED_TILES
 
 if TYPE_CHECKING:
-    from mandeldask.store import Store
+    from mandeldask.image import Picture
 
 LARGE = 10**8  # samples: to read them takes seconds
 
@@ -20,27 +20,33 @@ LARGE = 10**8  # samples: to read them takes seconds
 @click.command()
 @click.argument("store", type=click.Path())
 @click.argument("out", type=click.Path())
-@click.option(
-    "--colormap",
-    default="classic",
-    show_default=True,
-    help="classic, cividis, greys, inferno, magma, plasma, turbo or viridis.",
-)
-@click.option("--scale", default="mix", show_default=True, help="mix, log, equalised or linear.")
-@click.option(
-    "--interior", default="#000000", show_default=True, help="Colour of the samples that do not escape, #rrggbb."
-)
+@click.option("--colormap", help="classic (the default), a palette of Bokeh such as magma, or any map of cmap.")
+@click.option("--reverse", is_flag=True, default=None, help="The colour map from its last colour to its first.")
+@click.option("--scale", help="mix (the default: half log, half equalised), log, equalised or linear.")
+@click.option("--repeat", type=float, metavar="N", help="Run through the map, there and back, N times on the scale.")
+@click.option("--period", type=float, metavar="N", help="Run through the map, there and back, once in N iterations.")
+@click.option("--phase", type=float, help="Where the rounds start: 0.5 with the map's last colour.")
+@click.option("--interior", help="Colour of the samples that do not escape, #rrggbb; black by default.")
+@click.option("--shade", help="What is coloured: counts (the default), smooth or distance, the fields of these names.")
+@click.option("--light", type=(float, float), metavar="AZIMUTH HEIGHT", help="Slopes under a light, such as 315 45.")
+@click.option("--supersample", type=int, default=1, help="A pixel is the mean of 2, 4 or 8 samples a side.")
 @click.option("--size", type=int, help="Pixels of the longer side, about; by default one a sample.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
-def image(store: str, out: str, *, quiet: bool, **look: Any) -> None:
-    """Make a picture, OUT.png, of STORE. It is streamed, so it may be larger than memory."""
-    from mandeldask.store import open_store
+def image(store: str, out: str, *, quiet: bool, size: int | None, supersample: int, **look: Any) -> None:
+    """Make a picture of STORE: OUT.png, OUT.tif (a pyramidal BigTIFF) or OUT.dzi (Deep Zoom, with a folder of tiles).
 
-    opened = open_store(store)
-    rows, columns = draw(opened, out, not quiet and sys.stderr.isatty(), **look)
+    It is streamed, so it may be larger than memory.
+    """
+    from mandeldask.image import check_path, picture
+
+    check_path(out)
+    chosen = {key: value for key, value in look.items() if value is not None}
+    drawn = picture(store, size=size, supersample=supersample, **chosen)
+    draw(drawn, out, not quiet and sys.stderr.isatty())
     if not quiet:
+        rows, columns = drawn.shape
         click.echo(f"{out}: {columns} x {rows} pixels", err=True)
-        _missing(opened, "are grey")
+        _tell_missing(drawn.missing, "are grey")
 
 
 @click.command()
@@ -54,16 +60,15 @@ def checksum(ctx: click.Context, /, store: str) -> None:
     if opened.description.view.size > LARGE:
         click.echo(f"mandeldask: reading {opened.description.view.size / 1e9:.3g} G samples", err=True)
     click.echo(f"{opened.checksum()}  {store}")
-    if _missing(opened, "count as zeros"):
+    missing = int((~opened.done()).sum())
+    _tell_missing(missing, "count as zeros")
+    if missing:
         ctx.exit(EXIT_FAILED_TILES)
 
 
-def _missing(store: Store, what: str) -> int:
-    """Tell how many tiles are not computed yet."""
-    missing = int((~store.done()).sum())
+def _tell_missing(missing: int, what: str) -> None:
     if missing:
         click.echo(f"mandeldask: {missing} tiles are not computed yet, and {what}", err=True)
-    return missing
 
 
 @click.command()
@@ -75,17 +80,10 @@ def schema(what: str) -> None:
     click.echo(json.dumps(cluster_schema() if what == "cluster" else json_schema(), indent=2))
 
 
-def draw(store: Store, path: str, bar: bool, **look: Any) -> tuple[int, int]:
+def draw(picture: Picture, path: str, bar: bool) -> None:
     """Write the picture, under a bar if asked for."""
-    from mandeldask.image import write_png
-
-    d = store.description
-    look["description"] = f"Mandelbrot escape times, x {list(d.x)}, y {list(d.y)}, max_iter {d.max_iter}"
     if not bar:
-        return write_png(store.escape_time, d.max_iter, path, **look)
+        picture.save(path)
+        return
     with click.progressbar(length=1000, label=f"  {Path(path).name}", file=sys.stderr) as shown:
-
-        def progress(done: int, total: int) -> None:
-            shown.update(1000 * done // total - shown.pos)
-
-        return write_png(store.escape_time, d.max_iter, path, progress=progress, **look)
+        picture.save(path, lambda done, total: shown.update(1000 * done // total - shown.pos))

@@ -38,6 +38,7 @@ from mandeldask.config.clusters import (
     SchedulerFile,
 )
 from mandeldask.config.parts import Path, Section, integer
+from mandeldask.config.picture import PictureDescription
 from mandeldask.config.strict_yaml import MAX_BYTES, NUMBER, read_yaml
 from mandeldask.config.words import bare, line, show
 from mandeldask.errors import ConfigError
@@ -49,6 +50,7 @@ __all__ = [
     "ClusterClass",
     "Config",
     "LocalCluster",
+    "PictureDescription",
     "Queue",
     "SchedulerAddress",
     "SchedulerFile",
@@ -231,6 +233,11 @@ class Config(Section):
         "overrides it.",
         examples=["run.zarr", "s3://bucket/run.zarr"],
     )
+    picture: PictureDescription | None = Field(
+        None,
+        description="How the picture of a run looks; the field does not depend on it.",
+        examples=[{"colormap": "magma", "scale": "log"}],
+    )
 
 
 class _ClusterAlone(Section):
@@ -242,6 +249,7 @@ class _ClusterAlone(Section):
 _SECTIONS: dict[Keys, type[Section]] = {
     (): Config,
     ("view",): ViewDescription,
+    ("picture",): PictureDescription,
     **{("cluster", kind): model for kind, model in KINDS.items()},
 }
 _KEYS = {section: list(model.model_fields) for section, model in _SECTIONS.items()}

@@ -55,6 +55,11 @@ class Plan:
         """Bytes of the whole field before compression: int32 and float32 take four each."""
         return 4 * self.samples * len(self.store.description.fields)
 
+    def _repr_html_(self) -> str:
+        from mandeldask.job.shown import plan_html
+
+        return plan_html(self)
+
 
 @dataclass(frozen=True)
 class Started:
@@ -124,6 +129,11 @@ class Summary:
     def efficiency(self) -> float:
         """Kernel seconds over the worker threads' seconds."""
         return self.kernel_seconds / (self.threads * self.seconds) if self.seconds else 0.0
+
+    def _repr_html_(self) -> str:
+        from mandeldask.job.shown import summary_html
+
+        return summary_html(self)
 
 
 Event = Preparing | Notice | Plan | Started | Expected | TileDone | TileFailed | Progress | Summary

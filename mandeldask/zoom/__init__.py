@@ -66,7 +66,7 @@ def make(
     kernel, cluster, client : as for `mandeldask.run`
     overwrite : bool
         Replace the samples of another film in that folder.
-    colormap, scale, interior : as for `mandeldask.image.write_png`
+    colormap, scale, interior : as for `mandeldask.picture`
         The scale is laid out for the whole film: an escape time has one colour in all frames.
     tell : callable, optional
         Is given the events of both runs.

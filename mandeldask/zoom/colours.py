@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.image import palette, palette_index
+from mandeldask.image import Scale, palette, palette_index
 from mandeldask.store import Store
 
 Counts = NDArray[np.integer]
@@ -20,7 +20,7 @@ ToColour = Callable[[Counts], Pixels]
 def check(colormap: str, scale: str, interior: str) -> None:
     """ConfigError for a colour map, a scale or a colour that there is not."""
     palette(colormap, interior)
-    palette_index(np.array([1, 2]), 3, scale)
+    Scale(scale)
 
 
 def to_colour(strip: Store, colormap: str, scale: str, interior: str) -> ToColour:
@@ -28,6 +28,6 @@ def to_colour(strip: Store, colormap: str, scale: str, interior: str) -> ToColou
     d = strip.description
     level = next((level for level in d.levels if level.shape[0] * level.shape[1] <= MOST), d.levels[-1])
     sample = strip.window(slice(None), slice(None), level.number)
-    index = palette_index(sample, d.max_iter, scale)
+    index = palette_index(sample, d.max_iter, Scale(scale))
     colours = np.array(palette(colormap, interior), np.uint8)
     return lambda counts: colours[index(counts)]

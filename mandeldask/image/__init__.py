@@ -1,0 +1,25 @@
+"""Fields -> colours -> pictures: PNG, pyramidal TIFF and Deep Zoom of any size, and what a notebook shows."""
+
+from __future__ import annotations
+
+from mandeldask.image.colour import GREY, SCALES, Scale, ToIndex, gradient, palette, palette_index
+from mandeldask.image.drawing import Picture, check_look, picture
+from mandeldask.image.files import check_path, is_ours
+from mandeldask.image.look import SHADES, Look
+
+__all__ = [
+    "GREY",
+    "SCALES",
+    "SHADES",
+    "Look",
+    "Picture",
+    "Scale",
+    "ToIndex",
+    "check_look",
+    "check_path",
+    "gradient",
+    "is_ours",
+    "palette",
+    "palette_index",
+    "picture",
+]
