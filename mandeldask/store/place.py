@@ -78,8 +78,8 @@ class Folder:
     def get(self, key: str, start: int = 0, size: int | None = None) -> bytes | None:
         try:
             with open(os.path.join(self.url, key), "rb") as file:
-                if start:
-                    file.seek(start, os.SEEK_SET if start > 0 else os.SEEK_END)
+                if start:  # a value may be shorter than the end that is asked for
+                    file.seek(start if start > 0 else max(0, os.fstat(file.fileno()).st_size + start))
                 return file.read() if size is None else file.read(size)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 LEVEL = 1  # of zstd: 3 takes twice the time for a twentieth of the bytes
 MISSING = 2**64 - 1
+MAX_OFFSET = 2**63 - 1  # of a file
 CRC = 4  # bytes
 Get = Callable[[int, int], bytes | None]
 _MAGIC = b"\x28\xb5\x2f\xfd"
@@ -140,7 +141,7 @@ class Shards:
         for i in range(top // rows, (bottom - 1) // rows + 1):
             for j in range(left // columns, (right - 1) // columns + 1):
                 offset, size = index[i, j].tolist()
-                if offset + size > MISSING - 1 or size <= CRC or size > 2 * self.chunk_bytes + 1024:
+                if offset + size > MAX_OFFSET or size <= CRC or size > 2 * self.chunk_bytes + 1024:
                     raise DamagedShardError(f"lacks its chunk {i},{j}")
                 data = get(offset, size)
                 if data is None or len(data) != size:
