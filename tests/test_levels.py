@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections import deque
 from functools import partial
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 
 import mandeldask as md
 from mandeldask.config import parse
+from mandeldask.job import Progress
 from mandeldask.job.levels import Levels
 from mandeldask.kernels import FIELDS, KERNELS
 from mandeldask.store import Description, Store, open_for_writing, open_store
@@ -369,10 +372,14 @@ def test_lost_levels_are_made_again_without_a_call_of_the_kernel(client, tmp_pat
     for lost in losses:
         for name in lost:
             shutil.rmtree(path / name) if (path / name).is_dir() else (path / name).unlink()
-        assert md.status(path).state == "stopped"
-        plans = []
-        summary = md.resume(path, kernel="counted", client=client, tell=plans.append)
-        assert (summary.computed, summary.failed) == (0, 0)
+        status = md.status(path)
+        assert (status.state, status.done, status.exit_code) == ("stopped", status.tiles, 4)
+        events = []
+        summary = md.resume(path, kernel="counted", client=client, tell=events.append)
+        (plan,) = (e for e in events if isinstance(e, md.Plan))
+        assert (plan.pending, plan.levels) == (0, status.levels)
+        assert (summary.computed, summary.failed, summary.levels) == (0, 0, plan.levels)
+        assert [e.levels for e in events if isinstance(e, Progress)][-1] == 0
         assert files(path) == whole
         assert md.status(path).state == "complete"
     assert faults.counted(calls) == computed
@@ -404,7 +411,7 @@ def test_a_tile_that_fails_leaves_what_is_made_of_it_missing_and_no_more(client,
     missing = {(level.number, *tile) for level in d.levels for tile in np.argwhere(~store.done(level.number)).tolist()}
     assert missing == {(k, 0, 0) for k in range(len(d.levels))}
     status = md.status(path)
-    assert (status.state, status.exit_code, status.done, status.tiles) == ("stopped", 4, 11, 12)
+    assert (status.state, status.exit_code, status.done, status.tiles, status.levels) == ("stopped", 4, 11, 12, None)
     assert md.resume(path, kernel="numpy", client=client).computed == 1
     check_levels(open_store(path), field_of(UNIT))
     assert md.status(path).state == "complete"
@@ -418,7 +425,11 @@ def test_a_level_that_cannot_be_written_is_named_and_made_by_the_next_run(client
     assert (summary.computed, summary.failed, list(summary.errors)) == (12, 1, ["level 1: 0,0"])
     assert "IsADirectoryError" in summary.errors["level 1: 0,0"]
     status = md.status(path)
-    assert (status.state, status.done, status.tiles, list(status.errors)) == ("stopped", 12, 12, ["level 1: 0,0"])
+    assert (status.state, status.done, status.levels, list(status.errors)) == ("stopped", 12, 2, ["level 1: 0,0"])
+    said = subprocess.run(
+        [sys.executable, "-m", "mandeldask", "status", path], capture_output=True, text=True, check=False
+    ).stdout
+    assert "stopped: 12/12 tiles, 2 of the levels to make, 1 failed" in said
     shutil.rmtree(path / "1/escape_time/c/0/0")
     summary = md.resume(path, client=client)
     assert (summary.computed, summary.failed) == (0, 0)

@@ -271,7 +271,8 @@ def _line(s: Status) -> str:
     workers = f", {s.workers} workers" if s.workers is not None else ""
     failed = f", {s.failed} failed" if s.failed else ""
     left = f", {_left(s)} left" if s.seconds_left is not None else ""
-    return f"{s.state}: {_tiles(s)} tiles{failed}{rate}{workers}{left}"
+    levels = f", {s.levels} of the levels to make" if s.levels and s.done == s.tiles else ""
+    return f"{s.state}: {_tiles(s)} tiles{levels}{failed}{rate}{workers}{left}"
 
 
 def _tiles(s: Status) -> str:

@@ -65,7 +65,8 @@ def ome(description: Description) -> dict[str, Any]:
     Source: https://ngff.openmicroscopy.org/0.5/
     """
     starts, steps = [], []
-    for name, n in zip(("y", "x"), description.shape, strict=True):
+    for name in ("y", "x"):
+        n = description.shape[name == "x"]
         first, last = (float(description.view.axis(name, (at, at + 1))[0]) for at in (0, n - 1))
         starts.append(first)
         steps.append((last - first) / (n - 1) if n > 1 else 1.0)  # of a deep view two neighbours differ by a few bits
