@@ -49,6 +49,12 @@ def fail_first(c, path, times):
             raise ArithmeticError("the tile at the corner <b>failed</b>\nwith a second line")
 
 
+def fail_at_corner(c):
+    """Raise for the tile at the origin."""
+    if c[0, 0] == corner(c):
+        raise ArithmeticError("this tile never succeeds")
+
+
 def crash(c):
     if c[0, 0] == corner(c):
         os.kill(os.getpid(), 9)

@@ -90,7 +90,7 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines_only(client, tmp_pat
     said = run_on(Console(file=io.StringIO(), width=100), client, tmp_path)
     assert "\x1b" not in said
     assert "▀" not in said
-    assert "16 of 30 x 50; 16 to compute" in said
+    assert "16 of 30 x 50; 16 to compute, 5 of the levels to make" in said
     assert "done       16 tiles in" in said
 
 
@@ -136,6 +136,27 @@ def test_the_state_tells_rate_and_time_left(client, tmp_path):
     screen(TileDone(record((0, 0))))
     screen(Progress(1, 15, 0, 1e6, 2.5e9, 90.0, 2))
     assert screen._state() == "1/16 tiles, 2.5 G iterations/s, 1 min 30 s left"
+
+
+def test_a_run_whose_tiles_are_done_says_that_levels_are_being_made(client, tmp_path):
+    screen = Screen(Console(file=io.StringIO(), width=100))
+    md.run(CONFIG, tmp_path / "a.zarr", client=client, tell=lambda e: screen(e) if type(e).__name__ == "Plan" else None)
+    for tile in TILES:
+        screen(TileDone(record(tile)))
+    for levels, said in ((3, "3 tiles"), (1, "1 tile")):
+        screen(Progress(16, 16, 0, 1e6, 2.5e9, 0.0, 2, levels))
+        assert screen._state() == f"16/16 tiles; {said} of the levels left to make"
+
+
+def test_a_run_that_has_levels_alone_to_make_says_so(client, tmp_path):
+    md.run(CONFIG, tmp_path / "a.zarr", client=client)
+    for name in ("1/escape_time/c/0/1", "2/escape_time/c/0/0"):
+        (tmp_path / "a.zarr" / name).unlink()
+    screen = Screen(Console(file=io.StringIO(), width=100))
+    md.resume(tmp_path / "a.zarr", kernel="numpy", client=client, tell=screen)
+    said = screen.console.file.getvalue()
+    assert "16 done already: resuming; 0 to compute, 2 of the levels to make" in said
+    assert "done       2 tiles of the levels made; nothing was left to compute" in said
 
 
 def test_the_command_draws_in_a_real_terminal(tmp_path):

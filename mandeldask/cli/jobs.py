@@ -276,7 +276,8 @@ def _line(s: Status) -> str:
     failed = f", {s.failed} failed" if s.failed else ""
     left = f", {_left(s)} left" if s.seconds_left is not None else ""
     waits = f", {plain(s.message)}" if s.state == "waiting" and s.message else ""
-    return f"{s.state}: {_tiles(s)} tiles{failed}{rate}{workers}{left}{waits}"
+    levels = f", {s.levels} of the levels to make" if s.levels and s.done == s.tiles else ""
+    return f"{s.state}: {_tiles(s)} tiles{levels}{failed}{rate}{workers}{left}{waits}"
 
 
 def _tiles(s: Status) -> str:

@@ -37,6 +37,7 @@ class Status:
     job: str | None
     tiles: int
     done: int  # tiles in the store
+    levels: int | None  # tiles of the levels still to be made; None where that is not known before all tiles are done
     failed: int  # tiles given up
     errors: dict[str, str]  # "row,column" of a failed tile -> what happened
     samples_per_second: float | None
@@ -79,7 +80,8 @@ def status_of_store(path: str) -> Status:
     alive = bool(lease) and is_alive(lease)
     present = store.done()
     done, tiles = int(present.sum()), present.size
-    complete = done == tiles and not any(tiles.any() for tiles in missing(store, ~present))
+    levels = sum(int(tiles.sum()) for tiles in missing(store, ~present)) if done == tiles else None
+    complete = levels == 0
     if alive and is_reserved(lease) and complete:
         alive = False  # nothing is left for the driver that it is held for
     at_work = "waiting" if is_reserved(lease) else "running"
@@ -92,6 +94,7 @@ def status_of_store(path: str) -> Status:
         job=_text(lease.get("job") or notes.get("job")),
         tiles=tiles,
         done=done,
+        levels=levels,
         failed=len(errors),
         errors={str(tile): str(error) for tile, error in errors.items()},
         samples_per_second=_number(now.get("samples_per_second")),
@@ -241,7 +244,8 @@ def _of_job(job: dict[str, Any]) -> Status:
         store=job["store"],
         job=job["name"],
         tiles=job["tiles"],
-        done=summary["tiles"] - summary["failed"] if summary else _done(job, progress),
+        done=summary["done"] if summary else _done(job, progress),
+        levels=progress.get("levels"),
         failed=progress.get("failed", 0),
         errors=summary.get("errors") or progress.get("errors") or {},
         samples_per_second=now.get("samples_per_second"),

@@ -76,7 +76,9 @@ def finish(plan: Plan, ledger: Ledger, failed: list[Tile | LevelTile]) -> Summar
     return Summary(
         store=store.path,
         tiles=plan.tiles,
+        done=int(done.sum()),
         computed=this_run.tiles,
+        levels=this_run.levels,
         failed=len(failed),
         seconds=seconds,
         kernel_seconds=this_run.kernel_seconds,

@@ -145,7 +145,7 @@ class Driver:
         self.workers, self.threads = len(threads), sum(threads.values())
 
     def _progress(self) -> None:
-        self.tell(self.estimate.progress(time.time(), self.workers, max(1, self.threads)))
+        self.tell(self.estimate.progress(time.time(), self.workers, max(1, self.threads), len(self.levels)))
 
     def _refill(self, windows: Iterator[Window], completed: as_completed) -> None:
         low = max(MIN_IN_FLIGHT, TILES_A_THREAD * self.threads)

@@ -43,8 +43,8 @@ class Estimate:
         self._leave(tile)
         self.failed += 1
 
-    def progress(self, now: float, workers: int, threads: int) -> Progress:
-        """The state at a Unix time."""
+    def progress(self, now: float, workers: int, threads: int, levels: int = 0) -> Progress:
+        """The state at a Unix time; `levels` of their tiles are still to be made."""
         elapsed = max(now - self.first, 1e-3)
         return Progress(
             self.done,
@@ -54,6 +54,7 @@ class Estimate:
             self.iterations / elapsed if self.done else 0.0,
             self._seconds_left(elapsed, threads),
             workers,
+            levels,
         )
 
     def _leave(self, tile: Tile) -> None:

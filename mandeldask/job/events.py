@@ -104,6 +104,7 @@ class Progress:
     iterations_per_second: float
     seconds_left: float | None  # None until a tile is done
     workers: int
+    levels: int = 0  # tiles of the levels that are still to be made by themselves
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,10 @@ class Summary:
 
     store: str
     tiles: int
+    done: int  # tiles in the store
     computed: int  # tiles, in this run
-    failed: int
+    levels: int  # tiles of the levels that were made by themselves, in this run
+    failed: int  # tiles of the field and of the levels
     seconds: float  # wall time from the first task to the last shard
     kernel_seconds: float
     threads: int

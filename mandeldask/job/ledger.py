@@ -39,6 +39,7 @@ class Totals:
     """What this run has done so far: a few numbers, however many tiles."""
 
     tiles: int = 0
+    levels: int = 0  # tiles of the levels
     iterations: int = 0
     kernel_seconds: float = 0.0
     started: float = math.inf
@@ -98,8 +99,9 @@ class Ledger:
                 self._errors_changed = True
 
     def made(self, name: str) -> None:
-        """Forget what happened to a tile of a level before."""
+        """Enter a tile of a level that was made, and forget what happened to it before."""
         with self._lock:
+            self.this_run.levels += 1
             self._errors_changed |= self.errors.pop(name, None) is not None
 
     def complete(self, done: NDArray[np.bool_]) -> None:

@@ -112,7 +112,8 @@ class Screen:
         )
         self.line("kernel", self.kernel)
         done = f", {plan.done} done already: resuming" if plan.resumed else ""
-        self.line("tiles", f"{plan.tiles} of {d.tile[0]} x {d.tile[1]}{done}; {plan.pending} to compute")
+        levels = f", {plan.levels} of the levels to make" if plan.levels else ""
+        self.line("tiles", f"{plan.tiles} of {d.tile[0]} x {d.tile[1]}{done}; {plan.pending} to compute{levels}")
         free = plan.store.place.free()
         scarce = free is not None and plan.pending and plan.bytes > free
         room = f", and only {format_bytes(free)} are free" if scarce else ""
@@ -207,6 +208,9 @@ class Screen:
 
     def _state(self) -> str:
         assert self.plan is not None
+        if self.done == self.plan.pending:
+            levels = self.progress.levels if self.progress else self.plan.levels
+            return f"{self.done}/{self.plan.pending} tiles; {plural(levels, 'tile')} of the levels left to make"
         if not self.done:
             return (
                 f"no tile finished yet, {duration(round(time.monotonic() - self.begun))} since the workers were started"
@@ -242,6 +246,8 @@ class Screen:
                 f"{plural(s.computed, 'tile')} in {duration(s.seconds)}: {count(s.iterations)} iterations, "
                 f"{count(s.iterations_per_second)} iterations/s, {s.efficiency:.0%} of the workers' time in the kernel",
             )
+        elif s.levels:
+            self.line("done", f"{plural(s.levels, 'tile')} of the levels made; nothing was left to compute")
         else:
             self.line("done", "nothing was left to compute")
         if s.failed:

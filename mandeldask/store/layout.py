@@ -105,9 +105,10 @@ def ome(description: Description) -> dict[str, Any]:
     """
     starts, steps = [], []
     for name in ("y", "x"):
-        first = description.view.axis(name, (0, min(2, description.shape[name == "x"])))
-        starts.append(float(first[0]))
-        steps.append(float(first[1] - first[0]) if first.size > 1 else 1.0)
+        n = description.shape[name == "x"]
+        first, last = (float(description.view.axis(name, (at, at + 1))[0]) for at in (0, n - 1))
+        starts.append(first)
+        steps.append((last - first) / (n - 1) if n > 1 else 1.0)  # of a deep view two neighbours differ by a few bits
     return {
         "version": "0.5",
         "multiscales": [
