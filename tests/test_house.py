@@ -34,7 +34,7 @@ RANKS = [
     {"cluster"},
     {"job"},
     {"image"},  # a leaf, and what shows pictures of its own looks like it
-    {"dashboard", "lab", "progress"},  # leaves: none knows another
+    {"dashboard", "explorer", "lab", "progress"},  # leaves: none knows another
     {"cli"},
     {"__main__"},
 ]

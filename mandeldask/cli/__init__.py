@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mandeldask import __version__
-from mandeldask.cli import clusters, computing, dashboard, jobs, lab, looking
+from mandeldask.cli import clusters, computing, dashboard, explore, jobs, lab, looking
 from mandeldask.cli.ends import EXIT_INTERRUPTED, Interrupted
 from mandeldask.errors import MandeldaskError
 from mandeldask.words import plain
@@ -67,6 +67,7 @@ for command in (
     jobs.logs,
     clusters.cluster,
     dashboard.dashboard,
+    explore.explore,
     looking.image,
     looking.checksum,
     looking.schema,
