@@ -57,13 +57,12 @@ async def _until_told(scene: Scene, live: Live, port: int, ready: Callable[[str]
     await serve(scene, live, port, ready, stop)
 
 
-async def serve(
-    scene: Scene, live: Live, port: int, ready: Callable[[str], None], stop: asyncio.Event
-) -> None:
+async def serve(scene: Scene, live: Live, port: int, ready: Callable[[str], None], stop: asyncio.Event) -> None:
     """Serve in the running event loop until `stop` is set."""
     server, port = listen(shown := Shown(scene, live), port)
     try:
-        if scene.store is None or not await asyncio.to_thread(lambda store: store.done().all(), scene.store):
+        done, tiles = await asyncio.to_thread(scene.tiles)
+        if done < tiles or not tiles:
             live.start()
         ready(f"http://{LOOPBACK}:{port}/")
         await stop.wait()

@@ -113,7 +113,7 @@ class Live:
                 end.wait()
         except MandeldaskError as error:
             tell(ready.set_exception, error)
-        except Exception as error:  # noqa: BLE001 (the page shall not wait for ever)
+        except Exception as error:
             tell(ready.set_exception, ClusterError(f"the cluster could not be started: {error!r}"))
 
     def _say(self, words: str) -> None:

@@ -61,7 +61,9 @@ class Rendering:
             self.state, self.words = "failed", str(error)
         else:
             self.state = "failed" if summary.failed else "done"
-            self.words = f"{summary.failed} tiles failed" if summary.failed else f"mandeldask explore {shown(self.store)}"
+            self.words = (
+                f"{summary.failed} tiles failed" if summary.failed else f"mandeldask explore {shown(self.store)}"
+            )
 
     def _tell(self, event: job.Event) -> None:
         """In the job's thread."""

@@ -35,11 +35,16 @@ class Scene:
         """The bounds of the home view, exactly, as decimals."""
         return [exact(v) for v in self.view.x], [exact(v) for v in self.view.y]
 
+    def tiles(self) -> tuple[int, int]:
+        """How many tiles of the store are done, and how many there are, of all its levels."""
+        done = [self.store.done(level.number) for level in self.store.description.levels] if self.store else []
+        return sum(int(level.sum()) for level in done), sum(level.size for level in done)
+
     def to_json(self) -> dict[str, Any]:
         """What the page needs to know of it."""
         x, y = self.home
         d = self.store.description if self.store else None
-        levels = [{"rows": level.shape[0], "columns": level.shape[1], "stride": level.stride} for level in d.levels] if d else []
+        levels = d.levels if d else ()
         return {
             "name": self.name,
             "x": x,
@@ -52,7 +57,7 @@ class Scene:
             "side": SIDE,
             "stored": d is not None,
             "smooth": d is not None and "smooth" in d.fields,
-            "levels": levels,
+            "levels": [{"rows": v.shape[0], "columns": v.shape[1], "stride": v.stride} for v in levels],
             "colormaps": {name: [list(colour) for colour in palette(name)[1:255]] for name in COLORMAPS},
         }
 

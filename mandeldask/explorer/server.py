@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,9 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
-from tornado import web
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
+from tornado.web import Application, HTTPError, RequestHandler
 
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
 from mandeldask.explorer.live import BusyError, Live, Request
@@ -60,7 +61,8 @@ class Shown:
         self.reading += 1
         try:
             await self._in_thread(self._check)
-            return await self._in_thread(stored, store, level, row, column, what)
+            packed: Packed = await self._in_thread(stored, store, level, row, column, what)
+            return packed
         finally:
             self.reading -= 1
 
@@ -72,8 +74,7 @@ class Shown:
         try:
             await self._in_thread(self._check)
             if not self.tiles or self.done < self.tiles:
-                done = await self._in_thread(self.scene.store.done)
-                self.done, self.tiles = int(done.sum()), done.size
+                self.done, self.tiles = await self._in_thread(self.scene.tiles)
             self.problem = ""
         except (MandeldaskError, OSError) as error:
             self.problem = str(error)
@@ -90,7 +91,7 @@ class Shown:
         return await asyncio.get_running_loop().run_in_executor(self.readers, function, *arguments)
 
 
-class Handler(web.RequestHandler):
+class Handler(RequestHandler):  # type: ignore[misc]
     """Answers pages of this server alone, and tells what is wrong as JSON."""
 
     shown: Shown
@@ -110,9 +111,10 @@ class Handler(web.RequestHandler):
         origin, site = self.request.headers.get("Origin"), self.request.headers.get("Sec-Fetch-Site", "none")
         if self.request.host.lower() not in self.hosts:
             self.refuse(421, f"this server answers as {' or '.join(sorted(self.hosts))}, not as {self.request.host}")
-        elif (origin and urlsplit(origin).netloc.lower() not in self.hosts) or site not in ("same-origin", "none"):
-            if self.request.path != "/":  # a link from elsewhere may lead to the page
-                self.refuse(403, "this server answers its own page alone")
+            return
+        foreign = (origin and urlsplit(origin).netloc.lower() not in self.hosts) or site not in ("same-origin", "none")
+        if foreign and self.request.path != "/":  # a link from elsewhere may lead to the page
+            self.refuse(403, "this server answers its own page alone")
 
     def refuse(self, status: int, words: str) -> None:
         """End with a message."""
@@ -134,7 +136,7 @@ class Handler(web.RequestHandler):
 
     async def send(self, tile: Awaitable[Packed]) -> None:
         """Answer with a tile, unless nobody waits for it any more."""
-        self.work = asyncio.ensure_future(tile)  # type: ignore[arg-type]
+        self.work = asyncio.ensure_future(tile)
         try:
             packed = await self.work
         except asyncio.CancelledError:
@@ -160,7 +162,7 @@ class Page(Handler):
         name = name or "index.html"
         file = files("mandeldask.explorer") / "page" / name
         if not file.is_file():
-            raise web.HTTPError(404)
+            raise HTTPError(404)
         self.set_header("Content-Type", f"{TYPES[name.rpartition('.')[2]]}; charset=utf-8")
         self.finish(file.read_bytes())
 
@@ -204,9 +206,7 @@ class LiveTile(Handler):
     async def get(self, level: str, column: str, row: str) -> None:
         try:
             address = Address(int(level), int(column), int(row))
-            max_iter = _whole(self.get_query_argument("max_iter", "1000"))
-            if not 1 <= max_iter <= MAX_ITER:
-                raise ConfigError(f"max_iter of live tiles is from 1 to {MAX_ITER}; got {max_iter}")
+            max_iter = _max_iter(self.get_query_argument("max_iter", "1000"))
             _ = address.view
         except ConfigError as error:
             self.refuse(400, str(error))
@@ -241,9 +241,9 @@ class Nothing(Handler):
         self.refuse(404, "no such page")
 
 
-def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 12):
-        raise ConfigError(f"max_iter must be a whole number; got {text[:40]!r}")
+def _max_iter(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,12}", text) or not 1 <= int(text) <= MAX_ITER:
+        raise ConfigError(f"max_iter of live tiles is a whole number from 1 to {MAX_ITER}; got {text[:40]!r}")
     return int(text)
 
 
@@ -271,11 +271,11 @@ def listen(shown: Shown, port: int) -> tuple[HTTPServer, int]:
         (r"/state", State),
         (r"/start", Start),
         (r"/render", Render),
-        (rf"/stored/([0-9]{{1,3}})/([0-9]{{1,10}})/([0-9]{{1,10}})", StoredTile),
+        (r"/stored/([0-9]{1,3})/([0-9]{1,10})/([0-9]{1,10})", StoredTile),
         (rf"/live/(-?[0-9]{{1,5}})/{number}/{number}", LiveTile),
         (r"/.*", Nothing),
     ]
-    application = web.Application([(path, handler, common) for path, handler in routes])
+    application = Application([(path, handler, common) for path, handler in routes])
     server = HTTPServer(application, max_body_size=MAX_BODY, max_header_size=2**14, idle_connection_timeout=600)
     server.add_sockets(sockets)
     return server, port

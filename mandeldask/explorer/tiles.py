@@ -58,7 +58,7 @@ class Address:
 
 
 def decimal(n: int, level: int) -> str:
-    """n / 2^level in all its decimal digits."""
+    """N / 2^level in all its decimal digits."""
     if level <= 0:
         return str(n << -level)
     digits = str(abs(n) * 5**level).zfill(level + 1)

@@ -5,6 +5,7 @@ import { fixed, format, number, parse } from "./exact.js";
 export const TILE = 256;
 export const TILE_LEVEL = 8; // a tile of level z has samples 2^-(z + 8) apart
 const WIDEST = 32;
+const DEEPEST = 150; // near 0, where binary64 would go on; a fixed-point number has 192 bits
 const FARTHEST = fixed(16);
 
 export class View {
@@ -37,7 +38,7 @@ export class View {
   /** The deepest level that binary64 resolves here: samples four units in the last place apart. */
   get deepest() {
     const far = Math.max(Math.abs(number(this.re)), Math.abs(number(this.im))) + this.span;
-    return 42 - Math.floor(Math.log2(far));
+    return Math.min(DEEPEST, 42 - Math.floor(Math.log2(far)));
   }
 
   /** The narrowest width that binary64 resolves here. */
@@ -60,14 +61,14 @@ export class View {
     const [left, right, bottom, top] = this.bounds;
     this.re = (left + right) / 2n;
     this.im = (bottom + top) / 2n;
-    const [wide, high] = [number(right - left), number(top - bottom)];
-    this.span = 1.06 * Math.max(wide, (high * this.width) / this.height) || 1e-6;
+    this.span = this.homeSpan;
     this.keepWithin();
   }
 
   get homeSpan() {
-    const [left, right] = this.bounds;
-    return number(right - left) || 1;
+    const [left, right, bottom, top] = this.bounds;
+    const [wide, high] = [number(right - left), number(top - bottom)];
+    return 1.06 * Math.max(wide, (high * this.width) / this.height) || 1e-6;
   }
 
   pan(dx, dy) {
