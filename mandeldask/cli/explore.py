@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import webbrowser
 
 import click
@@ -30,9 +31,14 @@ def explore(what: str, *, cluster: str | None, upload: bool, workers: int | None
 
     def ready(link: str) -> None:
         click.echo(f"  explorer   {link}\n  showing    {plain(scene.name)}\n  Ctrl-C ends it", err=True)
-        if not no_browser and not webbrowser.open(link):
-            click.echo("mandeldask: no browser could be opened here; open the link yourself", err=True)
+        if not no_browser:  # beside: some browsers keep the one who opens them waiting
+            threading.Thread(target=_open, args=(link,), daemon=True).start()
 
     explorer.explore(
         scene, configs.load_cluster(described) if described else None, port=port, upload=upload, ready=ready
     )
+
+
+def _open(link: str) -> None:
+    if not webbrowser.open(link):
+        click.echo("mandeldask: no browser could be opened here; open the link yourself", err=True)

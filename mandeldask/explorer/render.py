@@ -57,8 +57,11 @@ class Rendering:
             summary = await asyncio.to_thread(job.run, config, client=client, tell=self._tell)
         except _StoppedError:
             self.state, self.words = "failed", f"stopped; what is done is in {shown(self.store)}"
-        except MandeldaskError as error:
+        except (MandeldaskError, OSError) as error:
             self.state, self.words = "failed", str(error)
+        except Exception as error:
+            self.state, self.words = "failed", repr(error)
+            raise
         else:
             self.state = "failed" if summary.failed else "done"
             self.words = (

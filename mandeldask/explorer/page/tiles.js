@@ -5,6 +5,8 @@ import { TILE, TILE_LEVEL } from "./view.js";
 
 const MOST = 480; // tiles kept
 const AT_ONCE = 6; // requests, which is what a browser makes of one host
+const PREVIEW = 3; // levels above
+const SHALLOWEST = -8;
 const AGAIN = { busy: 1000, failed: 5000 }; // ms until a tile is asked for again
 const KINDS = { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array };
 
@@ -41,6 +43,7 @@ export class Tiles {
   /** The tiles that the view is made of, nearest to its centre first. */
   targets(view, maxIter) {
     const stored = this.#storedTargets(view, maxIter);
+    this.box = this.scene.stored && !this.storeProblem ? this.#bounds(view) : null;
     const covered = stored.length && this.#covers(view, stored);
     const targets = covered ? stored : [...this.#liveTargets(view, maxIter, stored), ...stored];
     const [cx, cy] = [(view.width * view.density) / 2, (view.height * view.density) / 2];
@@ -143,6 +146,7 @@ export class Tiles {
     return {
       kind: "live",
       key: `live/${level}/${column}/${row}`,
+      address: { level, column, row },
       left: place(column, level),
       bottom: place(row, level),
       dx: step,
@@ -163,11 +167,25 @@ export class Tiles {
   want(targets, smooth) {
     const now = performance.now();
     const lacking = targets.filter((t) => !this.here(t) && !(this.refused.get(t.key) > now));
-    const rough = smooth && !lacking.length ? targets.filter((t) => this.#wantsFraction(t, now)) : [];
-    this.wanted = [...lacking, ...rough.map((t) => ({ ...t, what: "fraction", key: t.key }))];
+    const fractions = smooth && !lacking.length ? targets.filter((t) => this.#wantsFraction(t, now)) : [];
+    this.wanted = [...this.#previews(lacking), ...lacking, ...fractions.map((t) => ({ ...t, what: "fraction" }))];
     const keep = new Set(this.wanted.map(name));
     for (const [key, { abort }] of this.flying) if (!keep.has(key)) abort.abort();
     this.#fly();
+  }
+
+  /** Coarse tiles to come first where nothing is there yet: each stands for 64. */
+  #previews(lacking) {
+    const found = new Map();
+    for (const target of lacking) {
+      if (target.kind !== "live" || (this.box && within(target.rectangle, this.box))) continue;
+      const { level, column, row } = target.address;
+      const above = (d) => this.#liveTile(level - d, column >> BigInt(d), row >> BigInt(d), target.maxIter);
+      const known = [1, 2, 3, 4, 5, 6].some((d) => this.cache.has(above(d).key));
+      const coarse = above(PREVIEW);
+      if (!known && coarse.address.level >= SHALLOWEST) found.set(coarse.key, coarse);
+    }
+    return [...found.values()].filter((tile) => !this.refused.has(tile.key));
   }
 
   #wantsFraction(target, now) {
