@@ -80,10 +80,12 @@ class Visit(Tab):
         url = self.tab.evaluate("document.getElementById('plane').toDataURL()")
         return rgba(io.BytesIO(base64.b64decode(url.partition(",")[2])))
 
-    def counts(self, most=100):
-        """Live tiles that the page holds, the latest: path -> samples."""
-        found = self.tab.evaluate(LIVE, most)
-        return {key: np.array(values).reshape(SIDE, SIDE) for key, values in found.items()}
+    def counts(self, select, most=100):
+        """Tiles that the page holds whose keys hold a text, the latest: key -> samples."""
+        found = {}
+        for key, rows, data in self.tab.evaluate(COUNTS, [select, most]):
+            found[key] = np.frombuffer(base64.b64decode(data), "<u4").reshape(rows, -1)
+        return found
 
 
 SHARP = """async () => {
@@ -93,8 +95,13 @@ SHARP = """async () => {
     await new Promise((done) => setTimeout(done, 300));  // the link is written 250 ms after the last frame
     return steady() && was === location.hash;
 }"""
-LIVE = """(most) => Object.fromEntries([...explorer.tiles.cache].filter(([, tile]) => tile.kind === "live")
-    .slice(-most).map(([key, tile]) => [key, Array.from(tile.counts)]))"""
+COUNTS = """([select, most]) => [...explorer.tiles.cache].filter(([key]) => key.includes(select)).slice(-most)
+    .map(([key, tile]) => {
+        const bytes = new Uint8Array(new Uint32Array(tile.counts).buffer);
+        let text = "";
+        for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
+        return [key, tile.rows, btoa(text)];
+    })"""
 
 
 @pytest.fixture
@@ -131,11 +138,10 @@ def test_a_whole_store_is_shown_from_its_levels_and_wakes_nobody(browser, store,
         assert page.asked and all(path.startswith("/stored/1/") for path in page.asked)
         assert asleep.state()["cluster"]["state"] == "off"
         assert page.tab.inner_text("#cluster-words") == "asleep"
-    counts = page.tab.evaluate("[...explorer.tiles.cache.values()].map((t) => [t.key, t.rows, Array.from(t.counts)])")
-    for key, rows, values in counts:
+    for key, counts in page.counts("stored").items():
         level, i, j = map(int, key.split("/")[1:])
         window = store.window(slice(i * SIDE, (i + 1) * SIDE), slice(j * SIDE, (j + 1) * SIDE), level)
-        np.testing.assert_array_equal(np.array(values).reshape(rows, -1), window)
+        np.testing.assert_array_equal(counts, window)
 
 
 def test_the_wheel_zooms_at_the_pointer_and_deeper_tiles_are_the_kernels_numbers(visit):
@@ -148,7 +154,7 @@ def test_the_wheel_zooms_at_the_pointer_and_deeper_tiles_are_the_kernels_numbers
     after = page.tab.evaluate("explorer.view.at(500, 420).map(explorer.number)")
     assert page.view()[2] < span / 10
     assert np.abs(np.subtract(before, after)).max() < 2 * page.view()[2] / 1000
-    found = page.counts(2)
+    found = page.counts("live", 2)
     assert len(found) == 2
     for path, counts in found.items():
         np.testing.assert_array_equal(counts, kernel_at(path, 250))
@@ -277,31 +283,38 @@ def test_a_link_that_makes_no_sense_shows_the_whole(visit, fragment):
     assert page.tab.input_value("#max-iter") == "250"
 
 
-@pytest.mark.parametrize("finer", [0, 1])
-def test_the_saved_config_has_the_numbers_of_the_view_to_the_bit(visit, tmp_path, finer):
+def test_the_saved_config_has_the_numbers_of_the_view_to_the_bit(visit, tmp_path):
     page = visit(SEAHORSES).sharp()
-    page.tab.select_option("#finer", str(finer))
     with page.tab.expect_download() as saved:
         page.tab.click("#save-config")
     path = tmp_path / saved.value.suggested_filename
     saved.value.save_as(path)
     config = configs.load(path)
     rows, columns = config.view.shape
-    whole = KERNELS["numba"](config.max_iter)(config.view.block((0, rows), (0, columns)))
-    stride = 1 << finer
-    x, y = (config.view.axis(name) for name in "xy")
+    whole = KERNELS["numpy-compact"](config.max_iter)(config.view.block((0, rows), (0, columns)))
     compared = 0
-    for key, counts in page.counts().items():
-        axes = Address(*map(int, key.split("/")[1:])).view
-        if finer == 0:
-            inside = [(axes.axis(n) >= a[0]) & (axes.axis(n) <= a[-1]) for n, a in (("y", y), ("x", x))]
-            at = [np.searchsorted(a, axes.axis(n)[i]) for (n, a), i in zip((("y", y), ("x", x)), inside, strict=True)]
-            np.testing.assert_array_equal(whole[np.ix_(*at)], counts[np.ix_(*inside)])
-            np.testing.assert_array_equal(x[at[1]], axes.axis("x")[inside[1]])
-            compared += at[0].size * at[1].size
-    width = page.tab.evaluate("explorer.view.span / 2 ** -(explorer.view.level + 8)")
-    assert columns == pytest.approx(width * stride, abs=2 * stride)
-    assert finer or compared == rows * columns
+    level = page.tab.evaluate("explorer.view.level")
+    for key, counts in page.counts(f"live/{level}/").items():
+        tile = Address(*map(int, key.split("/")[1:])).view
+        (i, in_rows), (j, in_columns) = (places(config.view.axis(name), tile.axis(name)) for name in "yx")
+        np.testing.assert_array_equal(whole[np.ix_(i, j)], counts[np.ix_(in_rows, in_columns)])
+        compared += i.size * j.size
+    assert compared == rows * columns
+
+
+def places(axis, other):
+    """Where the samples that two axes share are in each of them."""
+    _, here, there = np.intersect1d(axis, other, assume_unique=True, return_indices=True)
+    return here, there
+
+
+def test_a_finer_config_has_its_samples_at_the_same_places(visit):
+    page = visit(SEAHORSES).sharp()
+    coarse, fine = (configs.parse(page.tab.evaluate(f"explorer.description({k})")).view for k in (0, 2))
+    steps = [np.diff(view.axis("x")[:2])[0] for view in (coarse, fine)]
+    assert steps[0] == 4 * steps[1]
+    assert coarse.x[0] <= fine.x[0] < coarse.x[0] + steps[0]
+    assert coarse.y[1] - steps[0] < fine.y[1] <= coarse.y[1]
 
 
 def test_the_picture_that_is_saved_is_the_canvas(visit, tmp_path):
@@ -319,8 +332,8 @@ def test_where_binary64_ends_the_page_says_so_and_stays(visit):
     page.says("binary64 ends here")
     page.sharp()
     level = page.tab.evaluate("explorer.view.level")
-    assert level == 42 and {path.split("/")[2] for path in page.asked if "live" in path} >= {"42"}
-    for path, counts in page.counts(2).items():
+    assert level == 43 and {path.split("/")[2] for path in page.asked if "live" in path} >= {"43"}
+    for path, counts in page.counts("live", 2).items():
         np.testing.assert_array_equal(counts, kernel_at(path, 300))
     page.tab.keyboard.press("0")
     poll(lambda: not page.tab.inner_text("#messages"), "the end of the message")
@@ -336,7 +349,7 @@ def test_a_view_is_rendered_to_a_store_and_followed(visit, explorer):
     rows, columns = wanted.view.shape
     np.testing.assert_array_equal(
         rendered.window(slice(None), slice(None)),
-        KERNELS["numba"](400)(wanted.view.block((0, rows), (0, columns))),
+        KERNELS["numpy-compact"](400)(wanted.view.block((0, rows), (0, columns))),
     )
     page.tab.click("#render-start")
     page.tab.fill("#render-name", "no/name")

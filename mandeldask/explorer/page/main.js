@@ -202,11 +202,10 @@ async function look() {
   clearTimeout(looking);
   try {
     const state = await (await fetch("/state")).json();
-    const more = stateOf && state.store.done !== stateOf.store.done;
+    const more = stateOf && (state.store.done !== stateOf.store.done || state.store.problem !== stateOf.store.problem);
     const turned = state.cluster.state !== stateOf?.cluster.state;
     stateOf = state;
     tiles.clusterOn = ["starting", "ready"].includes(state.cluster.state);
-    tiles.storeProblem = state.store.problem;
     complain("store", state.store.problem && `${state.store.problem}. What is here stays; the rest is computed.`);
     complain("server", "");
     complain("cluster", state.cluster.state === "lost" ? `No live tiles: ${state.cluster.words}. Stored tiles go on.` : "");

@@ -26,7 +26,6 @@ export class Tiles {
   refused = new Map(); // key -> ms from when on it may be asked for again
   wanted = [];
   clusterOn = false;
-  storeProblem = "";
   requests = 0;
 
   constructor(scene, changed, complain) {
@@ -43,7 +42,7 @@ export class Tiles {
   /** The tiles that the view is made of, nearest to its centre first. */
   targets(view, maxIter) {
     const stored = this.#storedTargets(view, maxIter);
-    this.box = this.scene.stored && !this.storeProblem ? this.#bounds(view) : null;
+    this.box = this.scene.stored ? this.#bounds(view) : null;
     const covered = stored.length && this.#covers(view, stored);
     const targets = covered ? stored : [...this.#liveTargets(view, maxIter, stored), ...stored];
     const [cx, cy] = [(view.width * view.density) / 2, (view.height * view.density) / 2];
@@ -56,7 +55,7 @@ export class Tiles {
 
   #storedTargets(view, maxIter) {
     const { scene } = this;
-    if (!scene.stored || this.storeProblem || maxIter > scene.max_iter) return [];
+    if (!scene.stored || maxIter > scene.max_iter) return [];
     const finest = Math.max(...this.step) / view.pixel; // drawn pixels a sample of level 0
     const k = Math.max(0, Math.round(-Math.log2(finest)));
     if (finest > Math.SQRT2) return [];
