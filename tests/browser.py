@@ -39,18 +39,17 @@ def chromium():
             browser.close()
 
 
-class Visit:
-    """A page of the dashboard in a tab of its own; `complaints` are console errors and requests beyond loopback."""
+class Tab:
+    """A page in a tab of its own; `complaints` are console errors and requests beyond loopback."""
 
-    def __init__(self, browser, link, theme="light"):
+    def __init__(self, browser, link, **options):
         self.complaints = []
-        self.tab = browser.new_page(viewport={"width": 1400, "height": 900}, color_scheme=theme)
+        self.tab = browser.new_page(**{"viewport": {"width": 1400, "height": 900}} | options)
         self.tab.on("console", self._console)
         self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.tab.on("request", self._request)
         self.tab.on("dialog", self._dialog)
         self.tab.goto(link)
-        self.tab.wait_for_function("window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].is_idle")
 
     def _console(self, message):
         if message.type in ("error", "warning"):
@@ -63,6 +62,18 @@ class Visit:
     def _dialog(self, dialog):
         self.complaints.append(f"a script ran: {dialog.message}")
         dialog.dismiss()
+
+    def shot(self, name):
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        self.tab.screenshot(path=SHOTS / f"{name}.png")
+
+
+class Visit(Tab):
+    """A page of the dashboard."""
+
+    def __init__(self, browser, link, theme="light"):
+        super().__init__(browser, link, color_scheme=theme)
+        self.tab.wait_for_function("window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].is_idle")
 
     def text(self, name):
         """The text of a part of the page, as it is seen."""
@@ -101,7 +112,3 @@ class Visit:
     def choose(self, view):
         """Look at the tiles another way."""
         self.tab.get_by_text(view, exact=True).first.click()
-
-    def shot(self, name):
-        SHOTS.mkdir(parents=True, exist_ok=True)
-        self.tab.screenshot(path=SHOTS / f"{name}.png")

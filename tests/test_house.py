@@ -35,7 +35,7 @@ RANKS = [
     {"cluster"},
     {"image"},
     {"job"},  # a notebook shows a run with its picture
-    {"dashboard", "lab", "progress", "zoom"},  # leaves: none knows another
+    {"dashboard", "explorer", "lab", "progress", "zoom"},  # leaves: none knows another
     {"cli"},
     {"__main__"},
 ]

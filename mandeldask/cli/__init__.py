@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mandeldask import __version__
-from mandeldask.cli import clusters, computing, dashboard, jobs, keeping, lab, looking, zoom
+from mandeldask.cli import clusters, computing, dashboard, explore, jobs, keeping, lab, looking, zoom
 from mandeldask.cli.ends import EXIT_INTERRUPTED, Interrupted
 from mandeldask.errors import MandeldaskError
 from mandeldask.words import plain
@@ -70,6 +70,7 @@ for command in (
     jobs.logs,
     clusters.cluster,
     dashboard.dashboard,
+    explore.explore,
     looking.image,
     looking.checksum,
     zoom.zoom,

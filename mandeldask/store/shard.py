@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 LEVEL = 1  # of zstd: 3 takes twice the time for a twentieth of the bytes
 MISSING = 2**64 - 1
-MAX_OFFSET = 2**63 - 1  # of a file
 CRC = 4  # bytes
 Get = Callable[[int, int], bytes | memoryview | None]
 _MAGIC = b"\x28\xb5\x2f\xfd"

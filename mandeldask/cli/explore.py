@@ -1,0 +1,44 @@
+"""The command that opens a field in the browser."""
+
+from __future__ import annotations
+
+import threading
+import webbrowser
+
+import click
+
+from mandeldask.cli.options import cluster_option, upload_option
+from mandeldask.errors import ConfigError
+from mandeldask.words import plain
+
+
+@click.command()
+@click.argument("what", metavar="STORE|CONFIG", type=click.Path())
+@cluster_option
+@upload_option
+@click.option("--workers", type=int, help="Worker processes on this machine; by default one a usable core.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="By default a free one.")
+@click.option("--no-browser", is_flag=True, help="Print the link, and open nothing.")
+def explore(what: str, *, cluster: str | None, upload: bool, workers: int | None, port: int, no_browser: bool) -> None:
+    """Walk about in STORE, or in the view of CONFIG, in the browser; what no store has is computed as you go."""
+    from mandeldask import config as configs
+    from mandeldask import explorer
+
+    if cluster and workers:
+        raise ConfigError("--cluster and --workers exclude each other; give one")
+    described = {"kind": "local", "workers": workers} if workers is not None else cluster
+    scene = explorer.look_at(what)
+
+    def ready(link: str) -> None:
+        click.echo(f"  explorer   {link}\n  showing    {plain(scene.name)}\n  Ctrl-C ends it", err=True)
+        if not no_browser:  # beside: some browsers keep the one who opens them waiting
+            threading.Thread(target=_open, args=(link,), daemon=True).start()
+
+    explorer.explore(
+        scene, configs.load_cluster(described) if described else None, port=port, upload=upload, ready=ready
+    )
+
+
+def _open(link: str) -> None:
+    if not webbrowser.open(link):
+        click.echo("mandeldask: no browser could be opened here; open the link yourself", err=True)

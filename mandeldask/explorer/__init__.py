@@ -1,0 +1,73 @@
+"""The explorer: pan and zoom in the browser over a store and beyond it; a leaf. See README.md beside this file."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+from mandeldask import cluster as clusters
+from mandeldask.config import Cluster
+from mandeldask.explorer.live import Live
+from mandeldask.explorer.scene import Scene, look_at
+from mandeldask.explorer.server import LOOPBACK, Shown, listen
+
+__all__ = ["Scene", "explore", "look_at", "serve"]
+
+
+def explore(
+    scene: Scene,
+    cluster: Cluster | None = None,
+    *,
+    port: int = 0,
+    upload: bool = False,
+    ready: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Serve the explorer on loopback until SIGINT, SIGTERM or SIGHUP; `ready` is given its link.
+
+    Parameters
+    ----------
+    cluster : Cluster, optional
+        Who computes live tiles; by default what the scene's run description names, else as for a run. It is started
+        when a tile is first wanted, at once where the scene has no whole store.
+    port : int
+        0 for a free one.
+    upload : bool
+        Send this mandeldask to the scheduler and the workers first.
+
+    Raises
+    ------
+    ConfigError
+        The port cannot be had.
+    """
+    described = clusters.resolve(cluster or (scene.config.cluster if scene.config else None))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_until_told(scene, Live(described, scene.kernel, upload), port, ready))
+
+
+async def _until_told(scene: Scene, live: Live, port: int, ready: Callable[[str], None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            with suppress(NotImplementedError):  # nor handlers in a loop: Ctrl-C is a KeyboardInterrupt there
+                loop.add_signal_handler(number, stop.set)
+    await serve(scene, live, port, ready, stop)
+
+
+async def serve(scene: Scene, live: Live, port: int, ready: Callable[[str], None], stop: asyncio.Event) -> None:
+    """Serve in the running event loop until `stop` is set."""
+    server, port = listen(shown := Shown(scene, live), port)
+    try:
+        done, tiles = await asyncio.to_thread(scene.tiles)
+        if done < tiles or not tiles:
+            live.start()
+        ready(f"http://{LOOPBACK}:{port}/")
+        await stop.wait()
+    finally:
+        server.stop()
+        shown.rendering.cancel()
+        shown.readers.shutdown(wait=False, cancel_futures=True)
+        await live.close()

@@ -1,0 +1,80 @@
+// A view as a link, as a run description, as a picture.
+
+import { dyadic, floor } from "./exact.js";
+import { DEFAULTS } from "./colour.js";
+import { TILE_LEVEL } from "./view.js";
+
+const COLOURS = ["map", "scale", "density", "phase", "smooth", "interior"];
+
+/** The fragment of a link to what is shown. */
+export function toFragment(view, maxIter, colours) {
+  const [re, im, span] = view.toText();
+  const parts = new URLSearchParams({ re, im, span, n: maxIter });
+  for (const key of COLOURS) if (colours[key] !== DEFAULTS[key]) parts.set(key, String(colours[key]));
+  return `#${parts}`;
+}
+
+/** What a fragment says, checked: { centre, maxIter, colours }, each null or empty where it says nothing of use. */
+export function fromFragment(fragment, maps, scales, limit) {
+  const parts = new URLSearchParams(fragment.slice(1));
+  const colours = {};
+  const text = (key, allowed) => {
+    if (allowed(parts.get(key) ?? "")) colours[key] = parts.get(key);
+  };
+  const figure = (key, low, high) => {
+    const value = Number(parts.get(key) ?? NaN);
+    if (value >= low && value <= high) colours[key] = value;
+  };
+  text("map", (value) => value in maps);
+  text("scale", (value) => scales.includes(value));
+  text("interior", (value) => /^#[0-9a-f]{6}$/i.test(value));
+  figure("density", 0.01, 100);
+  figure("phase", 0, 2);
+  if (parts.has("smooth")) colours.smooth = parts.get("smooth") === "true";
+  const n = Number(parts.get("n"));
+  const maxIter = Number.isInteger(n) && n >= 1 && n <= limit ? n : null;
+  const centre = parts.has("re") ? [parts.get("re"), parts.get("im"), parts.get("span")] : null;
+  return { centre, maxIter, colours };
+}
+
+/** The run description whose samples are those of the live tiles in view, `finer` levels deeper; and its size. */
+export function description(view, maxIter, finer) {
+  const level = view.level + finer + TILE_LEVEL;
+  const [left, top] = view.at(0, 0).map((value) => floor(value, level));
+  const [right, bottom] = view.at(view.width, view.height).map((value) => floor(value, level));
+  const bounds = (low, high) => [dyadic(low, level), dyadic(high + 1n, level)];
+  return {
+    view: {
+      x: bounds(left, right),
+      y: bounds(bottom, top),
+      shape: [Number(top - bottom) + 1, Number(right - left) + 1],
+      registration: "pixel",
+    },
+    max_iter: maxIter,
+  };
+}
+
+/** A run description as YAML. */
+export function toYaml({ view, max_iter }, link) {
+  const pair = (values) => `[${values.map((value) => JSON.stringify(value)).join(", ")}]`;
+  return [
+    "# A view saved by `mandeldask explore`; compute it with  mandeldask run FILE --out STORE",
+    `# ${link}`,
+    "view:",
+    `  x: ${pair(view.x)}`,
+    `  y: ${pair(view.y)}`,
+    `  shape: [${view.shape.join(", ")}]`,
+    `  registration: ${view.registration}`,
+    `max_iter: ${max_iter}`,
+    "",
+  ].join("\n");
+}
+
+/** Hand a file to the user. */
+export function save(blob, filename) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = filename;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}

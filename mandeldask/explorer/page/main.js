@@ -1,0 +1,247 @@
+// Wires the page together: scene, view, tiles, painter, gestures, panel.
+
+import { Colours, SCALE_NAMES } from "./colour.js";
+import { format, parse, number } from "./exact.js";
+import { Gestures } from "./gestures.js";
+import { description, fromFragment, save, toFragment, toYaml } from "./link.js";
+import { Painter } from "./paint.js";
+import { Panel } from "./panel.js";
+import { Tiles } from "./tiles.js";
+import { View } from "./view.js";
+
+const MOST_DENSE = 2; // drawn pixels a CSS pixel: a telephone's third costs twice the tiles and is not seen
+const ASK_EVERY = 70; // ms between two looks at which tiles to ask for, while the view moves
+const SETTLE = 250; // ms without motion, after which the link is written
+const LOOK_EVERY = { calm: 2500, busy: 700 }; // ms
+
+const scene = await (await fetch("/scene")).json();
+const view = new View(scene);
+const canvas = document.getElementById("plane");
+const painter = new Painter(canvas);
+const colours = new Colours(scene.colormaps);
+const tiles = new Tiles(scene, redraw, complain);
+const panel = new Panel(scene, { home, fit, outlines, saveConfig, savePicture, copyLink, render, stopRender, start, zoom, maxIter: setMaxIter, colours: setColours });
+const gestures = new Gestures(canvas, view, redraw, { home, fit, outlines, panel: () => panel.toggle() });
+
+let maxIter = scene.max_iter;
+let fitted = false;
+let outlined = false;
+let dirty = false;
+let asked = 0;
+let settling = 0;
+let last = 0;
+let stateOf = null;
+let written = "";
+let targets = [];
+let looking = 0;
+
+function redraw() {
+  if (dirty) return;
+  dirty = true;
+  requestAnimationFrame(frame);
+}
+
+function frame(now) {
+  dirty = false;
+  gestures.step(Math.min(50, now - last || 16));
+  last = now;
+  targets = tiles.targets(view, maxIter);
+  if (now - asked > ASK_EVERY || !gestures.busy) {
+    asked = now;
+    tiles.want(targets, colours.settings.smooth);
+  } else setTimeout(redraw, ASK_EVERY);
+  if (painter.frame(view, tiles, colours, targets, outlined)) redraw();
+  if (!fitted && sharp()) fitOnce();
+  readout();
+  if (gestures.busy) redraw();
+  clearTimeout(settling);
+  settling = setTimeout(settle, SETTLE);
+}
+
+/** Whether every tile of the view is here. */
+function sharp() {
+  return !gestures.busy && targets.length > 0 && targets.every((target) => tiles.here(target));
+}
+
+function settle() {
+  if (gestures.busy) return;
+  view.fromText(...view.toText()); // the link says exactly what is shown
+  const link = toFragment(view, maxIter, colours.settings);
+  if (link === written) return;
+  written = link;
+  history.replaceState(null, "", link);
+}
+
+function restore() {
+  if (location.hash === written && written) return;
+  const said = fromFragment(location.hash, scene.colormaps, SCALE_NAMES, scene.max_iter_limit);
+  if (said.maxIter) maxIter = said.maxIter;
+  if (!said.centre || !view.fromText(...said.centre)) view.home();
+  fitted = "density" in said.colours || "phase" in said.colours;
+  panel.setMaxIter(maxIter);
+  setColours(said.colours);
+}
+
+function home() {
+  gestures.rest = 0;
+  view.home();
+  redraw();
+}
+
+function zoom(amount) {
+  gestures.glide(amount);
+}
+
+function setMaxIter(value) {
+  maxIter = value;
+  colours.set({}, maxIter);
+  panel.setMaxIter(maxIter);
+  redraw();
+}
+
+function setColours(settings) {
+  colours.set(settings, maxIter);
+  panel.setColours(colours.settings);
+  redraw();
+}
+
+function fitOnce() {
+  fitted = true;
+  fit();
+}
+
+function fit() {
+  const found = colours.fit(targets.map((target) => tiles.here(target)).filter(Boolean));
+  if (found) setColours(found);
+}
+
+function outlines(on = !outlined) {
+  outlined = on;
+  panel.setOutlines(on);
+  redraw();
+}
+
+function saveConfig() {
+  const text = toYaml(description(view, maxIter, panel.finer), link());
+  save(new Blob([text], { type: "application/yaml" }), `${fileName()}.yaml`);
+  panel.say("saved", `Saved: compute it with  mandeldask run ${fileName()}.yaml --out ${fileName()}.zarr`, 8000);
+}
+
+function savePicture() {
+  painter.frame(view, tiles, colours, targets, false);
+  canvas.toBlob((blob) => save(blob, `${fileName()}.png`), "image/png");
+  redraw();
+}
+
+async function copyLink() {
+  settle();
+  try {
+    await navigator.clipboard.writeText(link());
+    panel.say("saved", "The link is in the clipboard.", 3000);
+  } catch {
+    panel.say("saved", `The link is in the address bar: ${link()}`, 8000);
+  }
+}
+
+const link = () => location.origin + location.pathname + toFragment(view, maxIter, colours.settings);
+const fileName = () => `${scene.name.replace(/\.(zarr|ya?ml)$/i, "").replace(/[^\w.-]+/g, "-") || "view"}-${short()}`;
+const short = () => view.toText().slice(0, 2).map((text) => text.slice(0, 9)).join("_").replace(/[^\w.-]/g, "");
+
+async function post(path, method, body) {
+  try {
+    const headers = body ? { "Content-Type": "application/json" } : {};
+    const answer = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
+    const said = await answer.json();
+    if (!answer.ok) panel.say("render", said.error, 10000);
+  } catch {
+    complain("server", "The explorer's server does not answer.");
+  }
+  look();
+}
+
+function render(name) {
+  post("/render", "POST", { name, description: description(view, maxIter, panel.finer) });
+}
+
+function stopRender() {
+  post("/render", "DELETE");
+}
+
+async function start() {
+  await post("/start", "POST");
+  tiles.refused.clear();
+  redraw();
+}
+
+/** A message that stays until what it tells of is over; "" ends it. */
+function complain(what, words) {
+  panel.say(what, words);
+}
+
+function readout() {
+  const [x, y] = gestures.pointer ?? [view.width / 2, view.height / 2];
+  const [re, im] = view.at(x, y);
+  const found = tiles.count(re, im);
+  const inside = found && found.n >= Math.min(maxIter, found.tile.maxIter);
+  panel.readout({
+    re: format(re, view.decimals),
+    im: format(im, view.decimals),
+    count: !found ? "–" : inside ? `≥ ${found.n.toLocaleString("en")}, not escaped` : found.n.toLocaleString("en"),
+    kind: found?.tile.kind ?? "",
+    zoom: view.homeSpan / view.span,
+    span: view.span,
+    level: Math.min(view.level, view.deepest),
+    pending: targets.filter((target) => !tiles.here(target)).length,
+    size: description(view, maxIter, panel.finer).view.shape,
+    deep: view.level + panel.finer > view.deepest,
+  });
+  panel.say("depth", view.atEnd ? `binary64 ends here: samples ${(view.pixel).toExponential(1)} apart are the closest it tells apart.` : "");
+}
+
+async function look() {
+  clearTimeout(looking);
+  try {
+    const state = await (await fetch("/state")).json();
+    const more = stateOf && (state.store.done !== stateOf.store.done || state.store.problem !== stateOf.store.problem);
+    const turned = state.cluster.state !== stateOf?.cluster.state;
+    stateOf = state;
+    tiles.clusterOn = ["starting", "ready"].includes(state.cluster.state);
+    complain("store", state.store.problem && `${state.store.problem}. What is here stays; the rest is computed.`);
+    complain("server", "");
+    complain("cluster", state.cluster.state === "lost" ? `No live tiles: ${state.cluster.words}. Stored tiles go on.` : "");
+    if (state.cluster.state === "ready") complain("live", "");
+    panel.state(state);
+    if (more) tiles.again();
+    if (more || turned) redraw();
+  } catch {
+    complain("server", "The explorer's server does not answer. What is here stays; start it again to go on.");
+  }
+  const busy = stateOf && (stateOf.cluster.state === "starting" || stateOf.rendering.state === "running");
+  looking = setTimeout(look, document.hidden ? 10000 : busy ? LOOK_EVERY.busy : LOOK_EVERY.calm);
+}
+
+function resize() {
+  const density = Math.min(devicePixelRatio || 1, MOST_DENSE);
+  const { clientWidth: width, clientHeight: height } = canvas;
+  canvas.width = Math.round(width * density);
+  canvas.height = Math.round(height * density);
+  view.resize(width, height, density);
+  redraw();
+}
+
+resize();
+restore();
+addEventListener("resize", resize);
+addEventListener("hashchange", restore);
+document.addEventListener("visibilitychange", () => document.hidden || look());
+look();
+canvas.focus({ preventScroll: true });
+
+// For the console, and for tests.
+window.explorer = {
+  scene, view, tiles, colours, sharp, number, parse, fit,
+  get maxIter() { return maxIter; },
+  get targets() { return targets; },
+  get state() { return stateOf; },
+  description: (finer = 0) => description(view, maxIter, finer),
+};

@@ -1,0 +1,153 @@
+// The controls and what the page says in words.
+
+import { SCALE_NAMES } from "./colour.js";
+
+const $ = (id) => document.getElementById(id);
+const STATES = { off: "asleep", starting: "starting", ready: "ready", lost: "lost" };
+const MAX_SLIDER = 1000;
+
+export class Panel {
+  #messages = new Map();
+  #timers = new Map();
+
+  constructor(scene, acts) {
+    Object.assign(this, { scene, acts });
+    document.title = `${scene.name} · mandeldask`;
+    $("name").textContent = scene.name;
+    options($("map"), Object.keys(scene.colormaps));
+    options($("scale"), SCALE_NAMES);
+    $("smooth-note").hidden = !scene.stored || scene.smooth;
+    for (const [id, act] of Object.entries({
+      home: acts.home, "zoom-in": () => acts.zoom(0.7), "zoom-out": () => acts.zoom(-0.7), fit: acts.fit,
+      "save-config": acts.saveConfig, "save-picture": acts.savePicture, "copy-link": acts.copyLink,
+      "render-stop": acts.stopRender, start: acts.start, toggle: () => this.toggle(),
+    })) $(id).addEventListener("click", act);
+    $("outlines").addEventListener("change", () => acts.outlines($("outlines").checked));
+    for (const id of ["map", "scale", "interior"])
+      $(id).addEventListener("input", () => acts.colours({ [id]: $(id).value }));
+    for (const id of ["density", "phase"])
+      $(id).addEventListener("input", () => acts.colours({ [id]: fromSlider(id, Number($(id).value)) }));
+    $("smooth").addEventListener("change", () => acts.colours({ smooth: $("smooth").checked }));
+    $("max-iter-slider").addEventListener("input", () => this.#typed(this.#fromSlider()));
+    $("max-iter-slider").addEventListener("change", () => acts.maxIter(this.#fromSlider()));
+    $("max-iter").addEventListener("change", () => acts.maxIter(this.#checked(Number($("max-iter").value))));
+    $("finer").addEventListener("change", () => this.#size());
+    $("render").addEventListener("submit", (event) => (event.preventDefault(), acts.render($("render-name").value)));
+    $("max-iter").max = scene.max_iter_limit;
+    if (matchMedia("(max-width: 640px)").matches) this.toggle();
+  }
+
+  get finer() {
+    return Number($("finer").value);
+  }
+
+  toggle() {
+    const open = $("panel").hidden;
+    $("panel").hidden = !open;
+    $("toggle").setAttribute("aria-expanded", String(open));
+  }
+
+  #fromSlider() {
+    const part = Number($("max-iter-slider").value) / MAX_SLIDER;
+    const value = 50 * (this.scene.max_iter_limit / 50) ** part;
+    return this.#checked(Number(value.toPrecision(2)));
+  }
+
+  #checked(value) {
+    return Math.min(this.scene.max_iter_limit, Math.max(1, Math.round(value) || this.scene.max_iter));
+  }
+
+  #typed(value) {
+    $("max-iter").value = value;
+  }
+
+  setMaxIter(value) {
+    this.#typed(value);
+    $("max-iter-slider").value = MAX_SLIDER * (Math.log(value / 50) / Math.log(this.scene.max_iter_limit / 50));
+    const { stored, max_iter } = this.scene;
+    $("max-iter-note").textContent =
+      stored && value > max_iter ? `more than the store's ${max_iter.toLocaleString("en")}: all is computed live` : "";
+  }
+
+  setColours(settings) {
+    for (const id of ["map", "scale", "interior"]) $(id).value = settings[id];
+    for (const id of ["density", "phase"]) $(id).value = toSlider(id, settings[id]);
+    $("smooth").checked = settings.smooth;
+  }
+
+  setOutlines(on) {
+    $("outlines").checked = on;
+  }
+
+  readout({ re, im, count, kind, zoom, span, level, pending, size, deep }) {
+    put("re", re);
+    put("im", im);
+    put("count", count);
+    put("kind", kind);
+    $("kind").className = `kind ${kind}`;
+    put("zoom", `${zoom < 1e4 ? Number(zoom.toPrecision(3)).toLocaleString("en") : zoom.toExponential(2)}×`);
+    put("span", span.toExponential(3));
+    put("level", String(level));
+    put("pending", pending ? `${pending} tile${pending === 1 ? "" : "s"} to come` : "sharp");
+    $("pending").classList.toggle("on", pending > 0);
+    this.shape = size;
+    this.deep = deep;
+    this.#size();
+  }
+
+  #size() {
+    const [rows, columns] = this.shape ?? [0, 0];
+    put("size", this.deep ? "too deep for binary64" : `${columns.toLocaleString("en")} × ${rows.toLocaleString("en")} samples`);
+    $("save-config").disabled = $("render-start").disabled = Boolean(this.deep);
+  }
+
+  state({ cluster, store, rendering }) {
+    $("cluster").dataset.state = cluster.state;
+    put("cluster-words", cluster.state === "ready" ? `${cluster.threads} thread${cluster.threads === 1 ? "" : "s"}` : STATES[cluster.state]);
+    $("cluster").title = cluster.words;
+    $("start").hidden = !["off", "lost"].includes(cluster.state);
+    put("start", cluster.state === "lost" ? "try again" : "wake");
+    const whole = store.done === store.tiles;
+    put("store-words", !this.scene.stored ? "no store" : whole ? "stored" : `${store.done} of ${store.tiles} tiles stored`);
+    this.#rendering(rendering);
+  }
+
+  #rendering({ state, words, done, tiles, store }) {
+    const running = state === "running";
+    $("rendering").hidden = state === "none";
+    $("rendering").dataset.state = state;
+    $("render-bar").max = tiles || 1;
+    $("render-bar").value = done;
+    $("render-stop").hidden = !running;
+    $("render-start").hidden = running;
+    put("render-words", running ? `${done} of ${tiles || "?"} tiles, ${words}` : words);
+    $("rendering").title = store;
+  }
+
+  /** Show a message, for so many ms or until it is "". */
+  say(what, words, ms = 0) {
+    if ((this.#messages.get(what) ?? "") !== words) {
+      this.#messages.set(what, words);
+      const lines = [...this.#messages.values()].filter(Boolean).map((text) => {
+        const line = document.createElement("p");
+        line.textContent = text;
+        return line;
+      });
+      $("messages").replaceChildren(...lines);
+    }
+    clearTimeout(this.#timers.get(what));
+    if (ms) this.#timers.set(what, setTimeout(() => this.say(what, ""), ms));
+  }
+}
+
+function options(select, names) {
+  select.replaceChildren(...names.map((name) => new Option(name, name)));
+}
+
+function put(id, text) {
+  const element = $(id);
+  if (element.textContent !== text) element.textContent = text;
+}
+
+const toSlider = (id, value) => (id === "density" ? 100 * Math.log10(value) : value * 100);
+const fromSlider = (id, value) => (id === "density" ? Number((10 ** (value / 100)).toPrecision(3)) : value / 100);

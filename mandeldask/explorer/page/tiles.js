@@ -1,0 +1,295 @@
+// Tiles: where they lie, which are wanted, and how they come.
+
+import { fixed, floor, number, parse, place } from "./exact.js";
+import { TILE, TILE_LEVEL } from "./view.js";
+
+const MOST = 480; // tiles kept
+const AT_ONCE = 6; // requests, which is what a browser makes of one host
+const PREVIEW = 3; // levels above
+const SHALLOWEST = -8;
+const AGAIN = { busy: 1000, failed: 5000 }; // ms until a tile is asked for again
+const KINDS = { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array };
+
+/** The plane's rectangle of a tile on the canvas, in drawn pixels; y down. */
+export function rectangle(tile, view) {
+  const { pixel } = view;
+  const x = (view.width * view.density) / 2 + number(tile.left - view.re) / pixel;
+  const bottom = (view.height * view.density) / 2 - number(tile.bottom - view.im) / pixel;
+  const w = (tile.columns * tile.dx) / pixel;
+  const h = (tile.rows * tile.dy) / pixel;
+  return { x, y: bottom - h, w, h };
+}
+
+export class Tiles {
+  cache = new Map(); // key -> tile, the least lately shown first
+  flying = new Map(); // key -> AbortController
+  refused = new Map(); // key -> ms from when on it may be asked for again
+  wanted = [];
+  clusterOn = false;
+  requests = 0;
+
+  constructor(scene, changed, complain) {
+    Object.assign(this, { scene, changed, complain });
+    this.origin = [parse(scene.x[0]), parse(scene.y[0])];
+    const step = (bounds, n) => {
+      const cells = scene.registration === "gridline" ? n - 1 : n;
+      return cells ? number(parse(bounds[1]) - parse(bounds[0])) / cells : 0;
+    };
+    const steps = [step(scene.x, scene.columns), step(scene.y, scene.rows)];
+    this.step = [steps[0] || steps[1] || 1e-9, steps[1] || steps[0] || 1e-9];
+  }
+
+  /** The tiles that the view is made of, nearest to its centre first. */
+  targets(view, maxIter) {
+    const stored = this.#storedTargets(view, maxIter);
+    this.box = this.scene.stored ? this.#bounds(view) : null;
+    const covered = stored.length && this.#covers(view, stored);
+    const targets = covered ? stored : [...this.#liveTargets(view, maxIter, stored), ...stored];
+    const [cx, cy] = [(view.width * view.density) / 2, (view.height * view.density) / 2];
+    for (const target of targets) {
+      const { x, y, w, h } = (target.rectangle = rectangle(target, view));
+      target.far = Math.hypot(x + w / 2 - cx, y + h / 2 - cy);
+    }
+    return targets.sort((a, b) => a.far - b.far);
+  }
+
+  #storedTargets(view, maxIter) {
+    const { scene } = this;
+    if (!scene.stored || maxIter > scene.max_iter) return [];
+    const finest = Math.max(...this.step) / view.pixel; // drawn pixels a sample of level 0
+    const k = Math.max(0, Math.round(-Math.log2(finest)));
+    if (finest > Math.SQRT2) return [];
+    const level = Math.min(k, scene.levels.length - 1);
+    const { rows, columns } = scene.levels[level];
+    const probe = this.#storedTile(level, 0, 0);
+    const { x, y, w, h } = rectangle({ ...probe, rows: TILE, columns: TILE }, view);
+    const range = (start, size, length, n) => [
+      Math.max(0, Math.floor(-start / size)),
+      Math.min(Math.ceil(n / TILE) - 1, Math.floor((length - start) / size)),
+    ];
+    const [left, right] = range(x, w, view.width * view.density, columns);
+    const below = y + h - view.height * view.density; // rows go up
+    const [low, high] = [
+      Math.max(0, Math.floor(below / h)),
+      Math.min(Math.ceil(rows / TILE) - 1, Math.floor((y + h) / h)),
+    ];
+    const found = [];
+    for (let i = low; i <= high; i++) for (let j = left; j <= right; j++) found.push(this.#storedTile(level, i, j));
+    return found;
+  }
+
+  #storedTile(level, row, column) {
+    const { rows, columns, stride } = this.scene.levels[level];
+    const start = this.scene.registration === "gridline" ? 0 : 0.5;
+    const at = (index, axis) => this.origin[axis] + fixed((index * TILE * stride + start - stride / 2) * this.step[axis]);
+    return {
+      kind: "stored",
+      key: `stored/${level}/${row}/${column}`,
+      left: at(column, 0),
+      bottom: at(row, 1),
+      dx: stride * this.step[0],
+      dy: stride * this.step[1],
+      rows: Math.min(TILE, rows - row * TILE),
+      columns: Math.min(TILE, columns - column * TILE),
+      maxIter: this.scene.max_iter,
+    };
+  }
+
+  /** Whether stored tiles that are there whole, or on their way, fill the canvas. */
+  #covers(view, stored) {
+    const box = this.#bounds(view);
+    const inside = box.x <= 0.5 && box.y <= 0.5;
+    const filled = box.x + box.w >= view.width * view.density - 0.5 && box.y + box.h >= view.height * view.density - 0.5;
+    return inside && filled && !stored.some((tile) => this.#lacks(tile));
+  }
+
+  #lacks(target) {
+    return this.refused.has(target.key) || Boolean(this.cache.get(target.key)?.missing);
+  }
+
+  /** The rectangle of the whole store. */
+  #bounds(view) {
+    const [{ rows, columns }] = this.scene.levels;
+    return rectangle({ ...this.#storedTile(0, 0, 0), rows, columns }, view);
+  }
+
+  /** Live tiles where no stored ones are; beyond the store's edge only once there is a cluster, or the view is there. */
+  #liveTargets(view, maxIter, stored) {
+    const level = Math.min(view.level, view.deepest);
+    const [left, top] = view.at(0, 0).map((value) => floor(value, level));
+    const [right, bottom] = view.at(view.width, view.height).map((value) => floor(value, level));
+    const box = stored.length ? this.#bounds(view) : null;
+    const lacking = stored.filter((tile) => this.#lacks(tile)).map((tile) => rectangle(tile, view));
+    const overEdge = this.clusterOn || !box || !this.#holdsCentre(box, view);
+    const found = [];
+    for (let row = bottom; row <= top; row++)
+      for (let column = left; column <= right; column++) {
+        const tile = this.#liveTile(level, column, row, maxIter);
+        if (box) {
+          const here = rectangle(tile, view);
+          const hole = lacking.some((other) => overlap(here, other));
+          if (!hole && (within(here, box) || !overEdge)) continue;
+        }
+        found.push(tile);
+      }
+    return found;
+  }
+
+  #holdsCentre({ x, y, w, h }, view) {
+    const [cx, cy] = [(view.width * view.density) / 2, (view.height * view.density) / 2];
+    return x <= cx && cx <= x + w && y <= cy && cy <= y + h;
+  }
+
+  #liveTile(level, column, row, maxIter) {
+    const step = 2 ** -(level + TILE_LEVEL);
+    return {
+      kind: "live",
+      key: `live/${level}/${column}/${row}`,
+      address: { level, column, row },
+      left: place(column, level),
+      bottom: place(row, level),
+      dx: step,
+      dy: step,
+      rows: TILE,
+      columns: TILE,
+      maxIter,
+    };
+  }
+
+  /** The tile of a target, if it is here and deep enough. */
+  here(target) {
+    const tile = this.cache.get(target.key);
+    return tile && tile.maxIter >= target.maxIter ? tile : null;
+  }
+
+  /** Ask for what is wanted, in this order, and for nothing else. */
+  want(targets, smooth) {
+    const now = performance.now();
+    const lacking = targets.filter((t) => !this.here(t) && !(this.refused.get(t.key) > now));
+    const fractions = smooth && !lacking.length ? targets.filter((t) => this.#wantsFraction(t, now)) : [];
+    this.wanted = [...this.#previews(lacking), ...lacking, ...fractions.map((t) => ({ ...t, what: "fraction" }))];
+    const keep = new Set(this.wanted.map(name));
+    for (const [key, { abort }] of this.flying) if (!keep.has(key)) abort.abort();
+    this.#fly();
+  }
+
+  /** Coarse tiles to come first where nothing is there yet: each stands for 64. */
+  #previews(lacking) {
+    const found = new Map();
+    for (const target of lacking) {
+      if (target.kind !== "live" || (this.box && within(target.rectangle, this.box))) continue;
+      const { level, column, row } = target.address;
+      const above = (d) => this.#liveTile(level - d, column >> BigInt(d), row >> BigInt(d), target.maxIter);
+      const known = [1, 2, 3, 4, 5, 6].some((d) => this.cache.has(above(d).key));
+      const coarse = above(PREVIEW);
+      if (!known && coarse.address.level >= SHALLOWEST) found.set(coarse.key, coarse);
+    }
+    return [...found.values()].filter((tile) => !this.refused.has(tile.key));
+  }
+
+  #wantsFraction(target, now) {
+    const tile = this.here(target);
+    const has = target.kind === "live" || this.scene.smooth;
+    return tile && has && !tile.fraction && !(this.refused.get(`${target.key} fraction`) > now);
+  }
+
+  #fly() {
+    while (this.flying.size < AT_ONCE) {
+      const next = this.wanted.find((target) => !this.flying.has(name(target)));
+      if (!next) return;
+      this.#fetch(next);
+    }
+  }
+
+  async #fetch(target) {
+    const abort = new AbortController();
+    const flight = name(target);
+    this.flying.set(flight, { abort });
+    this.requests += 1;
+    const query = [];
+    if (target.kind === "live") query.push(`max_iter=${target.maxIter}`);
+    if (target.what) query.push(`what=${target.what}`);
+    try {
+      const answer = await fetch(`/${target.key}${query.length ? `?${query.join("&")}` : ""}`, { signal: abort.signal });
+      if (!answer.ok) return this.#refuse(target, answer);
+      const [kind, rows, columns] = answer.headers.get("Tile").split(" ");
+      const samples = new KINDS[kind](await answer.arrayBuffer());
+      if (samples.length !== rows * columns) throw new TypeError("a tile that is cut off");
+      this.#arrive(target, samples);
+    } catch (error) {
+      if (abort.signal.aborted) return;
+      this.refused.set(flight, performance.now() + AGAIN.busy);
+      this.complain("server", "The explorer's server does not answer. What is here stays; start it again to go on.");
+      setTimeout(this.changed, AGAIN.busy + 50);
+    } finally {
+      this.flying.delete(flight);
+      this.wanted = this.wanted.filter((other) => name(other) !== flight);
+      this.#fly();
+    }
+  }
+
+  async #refuse(target, answer) {
+    const { error } = await answer.json().catch(() => ({ error: `status ${answer.status}` }));
+    const again = answer.status === 503 ? AGAIN.busy : AGAIN.failed;
+    this.refused.set(name(target), performance.now() + again);
+    this.complain(target.kind, error);
+    this.changed();
+    setTimeout(this.changed, again + 50);
+  }
+
+  #arrive(target, samples) {
+    this.refused.delete(name(target));
+    this.complain("server", "");
+    if (target.what === "fraction") {
+      const tile = this.cache.get(target.key);
+      if (tile) Object.assign(tile, { fraction: samples, look: null });
+    } else {
+      this.complain(target.kind, "");
+      const missing = target.kind === "stored" && samples.includes(0);
+      this.cache.delete(target.key);
+      this.cache.set(target.key, { ...target, counts: samples, missing, look: null });
+    }
+    this.changed();
+  }
+
+  /** Mark as shown, and let go of those that were not for the longest time. */
+  keep(tiles) {
+    for (const tile of tiles) {
+      if (this.cache.get(tile.key) !== tile) continue;
+      this.cache.delete(tile.key);
+      this.cache.set(tile.key, tile);
+    }
+    for (const key of this.cache.keys()) {
+      if (this.cache.size <= MOST) break;
+      this.cache.delete(key);
+    }
+  }
+
+  /** Forget stored tiles that had holes: the store has more by now. */
+  again() {
+    for (const [key, tile] of this.cache) if (tile.kind === "stored" && tile.missing) this.cache.delete(key);
+    this.refused.clear();
+    this.changed();
+  }
+
+  /** The count at a point of the plane, from the finest tile that is here; null for none. */
+  count(re, im) {
+    let best = null;
+    for (const tile of this.cache.values()) {
+      const j = Math.floor(number(re - tile.left) / tile.dx);
+      const i = Math.floor(number(im - tile.bottom) / tile.dy);
+      if (i < 0 || j < 0 || i >= tile.rows || j >= tile.columns || (best && best.tile.dx <= tile.dx)) continue;
+      const n = tile.counts[i * tile.columns + j];
+      if (n) best = { n, tile };
+    }
+    return best;
+  }
+}
+
+const name = (target) => (target.what ? `${target.key} ${target.what}` : target.key);
+
+export const overlap = (a, b) =>
+  a.x < b.x + b.w - 0.5 && b.x < a.x + a.w - 0.5 && a.y < b.y + b.h - 0.5 && b.y < a.y + a.h - 0.5;
+
+export const within = (a, b) =>
+  a.x >= b.x - 0.5 && a.y >= b.y - 0.5 && a.x + a.w <= b.x + b.w + 0.5 && a.y + a.h <= b.y + b.h + 0.5;

@@ -1,0 +1,89 @@
+"""Render this view: a job that makes a store of it, on the cluster that the tiles come from."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+from mandeldask import config as configs
+from mandeldask import job
+from mandeldask.errors import ConfigError, MandeldaskError
+from mandeldask.explorer.live import Live
+from mandeldask.explorer.scene import Scene
+from mandeldask.words import shown
+
+MAX_SAMPLES = 2**34  # 17 gigasamples: a slip of the pointer shall not fill a disk
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}"
+
+
+class Rendering:
+    """One job at a time; `state`: none, running, done, failed."""
+
+    def __init__(self, scene: Scene, live: Live) -> None:
+        beside = scene.store.path if scene.store else scene.config.store if scene.config and scene.config.store else ""
+        self.folder = Path(beside).parent if beside and "://" not in beside else Path.cwd()
+        self.live = live
+        self.state, self.words, self.store = "none", "", ""
+        self.done = self.tiles = 0
+        self._task: asyncio.Task[None] | None = None
+        self._stop = threading.Event()
+
+    def start(self, description: Any, name: str) -> None:
+        """Begin; `description` is a run description without a store, `name` the store's.
+
+        Raises
+        ------
+        ConfigError
+            One runs already; a description with a fault, or too large; a name that is none.
+        """
+        if self.state == "running":
+            raise ConfigError("a view is being rendered already; wait for its end")
+        if not isinstance(name, str) or not re.fullmatch(NAME, name):
+            raise ConfigError(f"a store's name has letters, digits, dots and dashes, no more; got {str(name)[:80]!r}")
+        store = self.folder / (name if name.endswith(".zarr") else f"{name}.zarr")
+        config = configs.parse(description, "the view").model_copy(update={"store": str(store), "cluster": None})
+        if config.view.size > MAX_SAMPLES:
+            raise ConfigError(f"a view is rendered from here up to {MAX_SAMPLES} samples; got {config.view.size}")
+        self.state, self.words, self.store, self.done, self.tiles = "running", "waiting for workers", str(store), 0, 0
+        self._stop = threading.Event()
+        self._task = asyncio.create_task(self._run(config))
+
+    async def _run(self, config: configs.Config) -> None:
+        try:
+            client = await self.live.connected()
+            summary = await asyncio.to_thread(job.run, config, client=client, tell=self._tell)
+        except _StoppedError:
+            self.state, self.words = "failed", f"stopped; what is done is in {shown(self.store)}"
+        except (MandeldaskError, OSError) as error:
+            self.state, self.words = "failed", str(error)
+        except Exception as error:
+            self.state, self.words = "failed", repr(error)
+            raise
+        else:
+            self.state = "failed" if summary.failed else "done"
+            self.words = (
+                f"{summary.failed} tiles failed" if summary.failed else f"mandeldask explore {shown(self.store)}"
+            )
+
+    def _tell(self, event: job.Event) -> None:
+        """In the job's thread."""
+        if self._stop.is_set():
+            raise _StoppedError
+        if isinstance(event, job.Plan):
+            self.tiles, self.done, self.words = event.tiles, event.done, "computing"
+        elif isinstance(event, job.TileDone):
+            self.done += 1
+
+    def cancel(self) -> None:
+        """Stop the job; what is done stays in its store."""
+        self._stop.set()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"state": self.state, "words": self.words, "store": self.store, "done": self.done, "tiles": self.tiles}
+
+
+class _StoppedError(Exception):
+    pass

@@ -1,0 +1,429 @@
+"""`mandeldask explore` without a browser: its tiles, what it refuses, what it survives."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from click.testing import CliRunner
+from explored import DEADLINE, Explorer, Served, hold, read_tile, waiting_tiles, workers_held
+from hypothesis import given
+from hypothesis import strategies as st
+from services import Processes, listening, poll
+
+import mandeldask as md
+from mandeldask.cli import cli
+from mandeldask.config import LocalCluster, SchedulerAddress
+from mandeldask.errors import ConfigError
+from mandeldask.explorer import live as live_module
+from mandeldask.explorer import look_at, tiles
+from mandeldask.explorer.live import Live, Request
+from mandeldask.explorer.tiles import SIDE, Address
+from mandeldask.kernels import KERNELS
+from mandeldask.store import open_store
+
+FIELD = {
+    "view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [700, 900]},
+    "max_iter": 300,
+    "fields": ["escape_time", "smooth"],
+    "tile": [256, 256],
+}
+SEAHORSE = "8/-192/26"  # [-0.75, -0.74609375] x [0.1015625, 0.10546875]
+
+
+@pytest.fixture(scope="module")
+def store(client, tmp_path_factory):
+    path = tmp_path_factory.mktemp("store") / "whole.zarr"
+    md.run(FIELD, path, client=client)
+    return open_store(path)
+
+
+@pytest.fixture(scope="module")
+def explorer(client, store):
+    with Served(look_at(store.path), client.scheduler.address) as explorer:
+        yield explorer
+
+
+@pytest.fixture
+def copy(store, tmp_path):
+    """A copy of the store, to be harmed."""
+    path = tmp_path / "copy.zarr"
+    shutil.copytree(store.path, path)
+    return path
+
+
+def windows(level):
+    return [(i, j) for i in range(-(-level.shape[0] // SIDE)) for j in range(-(-level.shape[1] // SIDE))]
+
+
+# Addresses
+
+
+@given(st.integers(-(10**30), 10**30), st.integers(-8, 300))
+def test_a_bound_has_all_its_decimal_digits(n, level):
+    assert Fraction(tiles.decimal(n, level)) == Fraction(n) / Fraction(2) ** level
+
+
+@given(st.integers(0, 40), st.data())
+def test_the_samples_of_a_live_tile_are_exact_at_any_level_that_binary64_resolves(level, data):
+    bound = st.integers(-(2 ** (level + 1)), 2 ** (level + 1) - 1)
+    address = Address(level, data.draw(bound), data.draw(bound))
+    for name, n in (("x", address.column), ("y", address.row)):
+        cells = [Fraction(n * SIDE * 2 + 2 * i + 1, 2 ** (level + 9)) for i in (0, 100, SIDE - 1)]
+        axis = address.view.axis(name)
+        assert [Fraction(axis[i]) for i in (0, 100, SIDE - 1)] == cells
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ((-9, 0, 0), "levels of live tiles go from -8"),
+        ((1001, 0, 0), "levels of live tiles go from -8"),
+        ((3, 2**13, 0), "within -1024 and 1024"),
+        ((3, 0, -(2**13) - 1), "within -1024 and 1024"),
+        ((60, 2**59, 2**59), "too deep for binary64"),
+        ((1000, 2**999, 2**999), "too deep for binary64"),
+    ],
+)
+def test_an_address_that_is_out_of_range_or_too_deep_is_refused(address, said):
+    with pytest.raises(ConfigError, match=said):
+        _ = Address(*address).view
+
+
+def test_the_fraction_is_the_smooth_escape_time_beyond_the_count():
+    counts = np.array([3, 3, 7, 9, 5], np.int32)
+    smooth = np.array([2.25, 3.1, np.nan, -50, np.inf], np.float32)
+    assert tiles.fraction(counts, smooth).tolist() == [125, 210, 0, 1, 0]
+
+
+# Stored tiles
+
+
+def test_stored_tiles_equal_the_store_at_every_level(explorer, store):
+    for level in store.description.levels:
+        whole = store.window(slice(None), slice(None), level.number)
+        smooth = store.window(slice(None), slice(None), level.number, "smooth")
+        for i, j in windows(level):
+            part = slice(i * SIDE, (i + 1) * SIDE), slice(j * SIDE, (j + 1) * SIDE)
+            path = f"/stored/{level.number}/{i}/{j}"
+            np.testing.assert_array_equal(explorer.tile(path), whole[part])
+            np.testing.assert_array_equal(
+                explorer.tile(f"{path}?what=fraction"), tiles.fraction(whole[part], smooth[part])
+            )
+
+
+def test_tiles_that_are_not_computed_are_zeros_and_live_ones_are_there(client, copy):
+    shutil.rmtree(copy / "0/escape_time/c/1")
+    with Served(look_at(str(copy)), client.scheduler.address) as explorer:
+        assert not explorer.tile("/stored/0/1/1").any()
+        assert explorer.tile("/stored/0/0/1").all()
+        poll(lambda: explorer.state()["cluster"]["state"] == "ready", "the cluster, which is wanted at once", DEADLINE)
+        assert explorer.state()["store"]["done"] == explorer.state()["store"]["tiles"] - 4
+
+
+def test_a_damaged_store_and_a_vanished_one_are_told_of_and_need_no_cluster(copy, tmp_path):
+    shard = copy / "0/escape_time/c/0/0"
+    shard.write_bytes(bytes(b ^ 0xFF for b in shard.read_bytes()))
+    with Served(look_at(str(copy)), {"kind": "local", "workers": 1}) as explorer:
+        status, said = explorer.error("/stored/0/0/0")
+        assert (status, "is damaged: shard 0/escape_time/c/0/0" in said) == (409, True)
+        assert explorer.tile("/stored/0/1/0").all()
+        shutil.move(copy, tmp_path / "elsewhere.zarr")
+        status, said = explorer.error("/stored/0/1/0")
+        assert (status, "is gone, or another by now" in said) == (409, True)
+        poll(lambda: "is gone" in explorer.state()["store"]["problem"], "word of the store")
+        shutil.move(tmp_path / "elsewhere.zarr", copy)
+        poll(lambda: not explorer.state()["store"]["problem"], "the store's return")
+        assert explorer.tile("/stored/0/1/0").all()
+        assert explorer.state()["cluster"]["state"] == "off"
+
+
+# Live tiles
+
+
+@pytest.mark.parametrize("address", ["0/-1/0", SEAHORSE, "40/-820338753536/120259084288", "-2/-1/-1"])
+def test_the_numbers_of_a_live_tile_are_the_kernels(explorer, address):
+    level, column, row = map(int, address.split("/"))
+    step = Fraction(2) ** -(level + 8)
+    x, y = (np.array([float((n * SIDE + i + Fraction(1, 2)) * step) for i in range(SIDE)]) for n in (column, row))
+    c = np.empty((SIDE, SIDE), complex)
+    c.real, c.imag = x, y[:, None]
+    np.testing.assert_array_equal(explorer.tile(f"/live/{address}?max_iter=700"), KERNELS["numpy"](700)(c))
+    both = KERNELS["numpy"](700, ("escape_time", "smooth"))(c)
+    found = explorer.tile(f"/live/{address}?max_iter=700&what=fraction").astype(int)
+    assert np.abs(found - tiles.fraction(both["escape_time"], both["smooth"])).max() <= 1  # the machine's logarithm
+
+
+def test_a_tile_that_was_computed_is_kept(explorer):
+    explorer.tile("/live/3/-5/2?max_iter=50")
+    before = explorer.state()["tiles"]["computed"]
+    explorer.tile("/live/3/-5/2?max_iter=50")
+    assert explorer.state()["tiles"]["computed"] == before
+
+
+def test_requests_that_nobody_waits_for_are_cancelled_on_the_scheduler(explorer, client):
+    explorer.tile("/live/0/0/0")
+    with workers_held(client):
+        asked = [explorer.ask(f"/live/9/{n}/7?max_iter=90") for n in range(4)]
+        poll(lambda: waiting_tiles(client) == 4, "the tiles on the scheduler")
+        cancelled = explorer.state()["tiles"]["cancelled"]
+        for connection in asked[1:]:
+            connection.close()
+        poll(lambda: waiting_tiles(client) == 1, "the end of three tiles")
+        assert explorer.state()["tiles"]["cancelled"] == cancelled + 3
+    answer = asked[0].getresponse()
+    assert read_tile(answer.headers, answer.read()).shape == (SIDE, SIDE)
+    asked[0].close()
+
+
+def test_a_tile_that_two_wait_for_is_computed_once_and_not_cancelled_with_one_of_them(explorer, client):
+    explorer.tile("/live/0/0/0")
+    with workers_held(client):
+        first, second = (explorer.ask("/live/9/3/11?max_iter=91") for _ in range(2))
+        poll(lambda: explorer.state()["tiles"]["waiting"] == 2, "both requests")
+        poll(lambda: waiting_tiles(client) == 1, "one tile")
+        first.close()
+        poll(lambda: explorer.state()["tiles"]["waiting"] == 1, "the first one's end")
+        assert waiting_tiles(client) == 1
+    assert second.getresponse().status == 200
+    second.close()
+
+
+def test_a_flood_of_requests_is_refused_and_ends_with_those_who_asked(explorer, client):
+    explorer.tile("/live/0/0/0")
+    with workers_held(client):
+        asked = [explorer.ask(f"/live/10/{n}/1") for n in range(live_module.MAX_WAITING)]
+        poll(lambda: explorer.state()["tiles"]["waiting"] == live_module.MAX_WAITING, "the flood")
+        status, headers, body = explorer.get("/live/10/-1/1")
+        assert (status, headers["Retry-After"]) == (503, "1")
+        assert "ask again later" in json.loads(body)["error"]
+        assert waiting_tiles(client) <= 10  # the others wait in the server
+        assert explorer.tile("/stored/0/0/0").all()
+        for connection in asked:
+            connection.close()
+        poll(lambda: explorer.state()["tiles"]["waiting"] == 0, "the flood's end")
+        poll(lambda: waiting_tiles(client) == 0, "the last tile's end")
+    assert explorer.get("/live/10/-1/1")[0] == 200
+
+
+def test_a_cluster_that_dies_is_told_of_and_stored_tiles_go_on(store, tmp_path):
+    with Processes(tmp_path, workers=1) as dask, Served(look_at(store.path), dask.address) as explorer:
+        explorer.tile("/live/2/1/1?max_iter=9")
+        with dask.client() as client:
+            held = client.submit(hold, pure=False)
+            poll(lambda: any(client.processing().values()), "the worker's wait")
+            asked = explorer.ask("/live/2/2/1")
+            poll(lambda: waiting_tiles(client) == 1, "the tile on the scheduler")
+            dask.scheduler.kill()
+            answer = asked.getresponse()
+            assert (answer.status, "was lost" in json.loads(answer.read())["error"]) == (503, True)
+            asked.close()
+            del held
+        assert explorer.state()["cluster"]["state"] == "lost"
+        assert explorer.error("/live/2/3/1")[0] == 503
+        assert explorer.tile("/stored/0/0/0").all()
+        assert explorer.get("/start", method="POST")[0] == 200
+        poll(lambda: "nobody listens" in explorer.state()["cluster"]["words"], "word of the second attempt", DEADLINE)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/stored/9/0/0", 400, "the store has the levels 0 to 2; got 9"),
+        ("/stored/0/3/0", 400, "level 0 has 3 x 4 windows of 256; got row 3"),
+        ("/stored/0/0/9999999999", 400, "level 0 has 3 x 4 windows"),
+        ("/stored/0/-1/0", 404, "no such page"),
+        ("/live/0/2000/0", 400, "live tiles lie within -1024 and 1024"),
+        (f"/live/70/{2**69}/1", 400, "too deep for binary64"),
+        ("/live/1001/1/1", 400, "levels of live tiles go from -8 to 1000"),
+        ("/live/999/" + "9" * 400 + "/1", 400, "live tiles lie within"),
+        ("/live/0/" + "9" * 401 + "/1", 404, "no such page"),
+        ("/live/0/0/0?max_iter=1000001", 400, "from 1 to 1000000; got '1000001'"),
+        ("/live/0/0/0?max_iter=0", 400, "from 1 to 1000000"),
+        ("/live/0/0/0?max_iter=1e3", 400, "from 1 to 1000000"),
+        ("/live/0/0/0?max_iter=" + "9" * 900, 400, "from 1 to 1000000"),
+        ("/live/a/0/0", 404, "no such page"),
+        ("/../README.md", 404, "no such page"),
+        ("/page/main.js", 404, "no such page"),
+        ("/nothing.js", 404, "Not Found"),
+    ],
+)
+def test_a_request_that_makes_no_sense_gets_a_message(explorer, path, status, said):
+    found, words = explorer.error(path)
+    assert found == status
+    assert said in words
+    assert len(words) < 700
+
+
+@pytest.mark.parametrize(
+    ("headers", "path", "status"),
+    [
+        ({"Host": "evil.example"}, "/", 421),
+        ({"Host": "evil.example:80"}, "/state", 421),
+        ({"Origin": "http://evil.example"}, "/live/0/0/0", 403),
+        ({"Origin": "null"}, "/state", 403),
+        ({"Sec_Fetch_Site": "cross-site"}, "/live/0/0/0", 403),
+        ({"Sec_Fetch_Site": "same-site"}, "/scene", 403),
+        ({"Sec_Fetch_Site": "cross-site"}, "/", 200),
+        ({"Sec_Fetch_Site": "same-origin"}, "/state", 200),
+    ],
+)
+def test_pages_of_other_sites_and_other_names_are_refused(explorer, headers, path, status):
+    assert explorer.get(path, **headers)[0] == status
+
+
+def test_another_sites_page_starts_no_job(explorer):
+    body = json.dumps({"name": "x", "description": {}})
+    assert explorer.error("/render", method="POST", body=body, Content_Type="text/plain")[0] == 415
+    refused = explorer.error("/render", method="POST", body=body, Content_Type="application/json", Origin="http://a.b")
+    assert refused[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("{", "no view to render"),
+        ("[]", "no view to render"),
+        (json.dumps({"name": "../x", "description": {}}), "a store's name has letters"),
+        (json.dumps({"name": "x", "description": {"max_iter": 5}}), "view is missing"),
+        (
+            json.dumps(
+                {"name": "x", "description": {"max_iter": 5, "view": {"x": [0, 1], "y": [0, 1], "shape": [10**6] * 2}}}
+            ),
+            "up to 17179869184 samples",
+        ),
+    ],
+)
+def test_a_view_that_cannot_be_rendered_is_refused(explorer, body, said):
+    status, words = explorer.error("/render", method="POST", body=body, Content_Type="application/json")
+    assert status == 400
+    assert said in words
+
+
+def test_every_answer_carries_the_policy(explorer):
+    for path in ("/", "/main.js", "/scene", "/stored/0/0/0", "/nowhere"):
+        _, headers, _ = explorer.get(path)
+        policy = headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self';")
+        assert "unsafe" not in policy
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "Access-Control-Allow-Origin" not in headers
+        assert "Server" not in headers
+
+
+def test_the_page_names_nothing_outside():
+    page = Path(live_module.__file__).parent / "page"
+    for path in page.iterdir():
+        outside = re.findall(r"""["'(]((?:https?:)?//[^"')\s]+)""", path.read_text())
+        assert set(outside) <= {"http://www.w3.org/2000/svg"}, path
+
+
+# The queue
+
+
+def test_the_cache_of_live_tiles_is_bounded(monkeypatch):
+    monkeypatch.setattr(live_module, "CACHE_BYTES", 10)
+    live = Live(LocalCluster(workers=1), "numpy")
+    requests = [Request(Address(0, n, 0), 10) for n in range(4)]
+    for request in requests:
+        live._keep(request, tiles.Packed(b"1234", False, "uint8", (2, 2)))
+    assert list(live.cache) == requests[2:]
+    assert live.cached_bytes == 8
+
+
+def test_a_cluster_that_cannot_be_started_says_so_and_may_be_tried_again():
+    async def ask():
+        live = Live(SchedulerAddress(kind="address", address="tcp://127.0.0.1:1"), "numpy")
+        said = []
+        for _ in range(2):
+            with pytest.raises(md.ClusterError) as caught:
+                await asyncio.wait_for(live.tile(Request(Address(0, 0, 0), 10)), DEADLINE)
+            said.append(str(caught.value))
+            live.start()
+            await asyncio.wait_for(live._starting, DEADLINE)
+        await live.close()
+        return said
+
+    assert all("nobody listens at tcp://127.0.0.1:1" in words for words in asyncio.run(ask()))
+
+
+# The command
+
+
+def test_a_run_description_is_shown_without_its_store_and_with_it(client, store, tmp_path):
+    config = tmp_path / "field.yaml"
+    config.write_text(json.dumps(FIELD | {"store": str(tmp_path / "there.zarr")}))
+    with Served(look_at(str(config)), client.scheduler.address) as explorer:
+        scene = json.loads(explorer.get("/scene")[2])
+        assert (scene["name"], scene["stored"], scene["x"]) == ("field.yaml", False, ["-2", "1"])
+        assert explorer.error("/stored/0/0/0") == (400, "no store is shown")
+        assert explorer.tile("/live/0/0/0?max_iter=10").shape == (SIDE, SIDE)
+    (tmp_path / "there.zarr").symlink_to(store.path)
+    assert look_at(str(config)).tiles() == look_at(store.path).tiles() == (17, 17)
+
+
+def call(*words):
+    result = CliRunner().invoke(cli, ["explore", *map(str, words), "--no-browser"], prog_name="mandeldask")
+    return result.exit_code, result.output
+
+
+def test_what_cannot_be_shown_ends_with_a_line(tmp_path, copy, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    foreign = tmp_path / "foreign.zarr"
+    foreign.mkdir()
+    (foreign / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
+    assert call(foreign) == (
+        3,
+        f"mandeldask: {foreign} is not a store of mandeldask: its root carries no field description\n",
+    )
+    code, said = call(tmp_path / "none.zarr")
+    assert (code, "no store at" in said) == (3, True)
+    code, said = call(tmp_path / "none.yaml")
+    assert (code, "no such file" in said) == (2, True)
+    (tmp_path / "bad.yaml").write_text("max_iter: 5")
+    code, said = call(tmp_path / "bad.yaml")
+    assert (code, "view is missing" in said) == (2, True)
+    (tmp_path / "other.yaml").write_text(json.dumps(FIELD | {"max_iter": 7, "store": str(copy)}))
+    code, said = call(tmp_path / "other.yaml")
+    assert (code, "max_iter is 300 there, 7 here" in said) == (3, True)
+    assert call(copy, "--workers", "1", "--cluster", "local")[0] == 2
+    os.remove(copy / "0/escape_time/zarr.json")
+    assert call(copy)[0] == 3
+
+
+def test_a_port_that_is_taken_is_named(store):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, said = call(store.path, "--port", port)
+    assert (code, f"cannot listen on port {port}: Address already in use" in said) == (2, True)
+
+
+def test_ctrl_c_ends_the_explorer_and_its_workers(store, tmp_path):
+    with Explorer(store.path, tmp_path, "--workers", "1") as explorer:
+        assert explorer.state()["cluster"]["state"] == "off"
+        assert psutil.Process(explorer.process.pid).children() == []
+        view = Address(*map(int, SEAHORSE.split("/"))).view
+        c = view.block((0, SIDE), (0, SIDE))
+        np.testing.assert_array_equal(explorer.tile(f"/live/{SEAHORSE}?max_iter=60"), KERNELS["numpy"](60)(c))
+        family = psutil.Process(explorer.process.pid).children(recursive=True)
+        assert family
+        assert set(listening([explorer.process.pid])) == {"127.0.0.1"}
+        explorer.process.send_signal(signal.SIGINT)
+        assert explorer.process.wait(timeout=DEADLINE) == 0
+        assert psutil.wait_procs(family, timeout=DEADLINE)[1] == []
+        assert "Traceback" not in explorer.log.read_text()

@@ -1,0 +1,374 @@
+"""The explorer in a real browser: what is seen, what is asked for, what is said when things go wrong."""
+
+from __future__ import annotations
+
+import base64
+import io
+import shutil
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from browser import Tab, chromium
+from explored import DEADLINE, Served, waiting_tiles, workers_held
+from PIL import Image
+from services import free_port, poll
+
+import mandeldask as md
+from mandeldask import config as configs
+from mandeldask.explorer import look_at
+from mandeldask.explorer.tiles import SIDE, Address
+from mandeldask.kernels import KERNELS
+from mandeldask.store import open_store
+
+FIELD = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [2000, 2000]}, "max_iter": 250, "tile": [512, 512]}
+SEAHORSES = "#re=-0.7463&im=0.1102&span=0.005&n=400"
+
+
+@pytest.fixture(scope="module")
+def store(client, tmp_path_factory):
+    path = tmp_path_factory.mktemp("store") / "set.zarr"
+    md.run(FIELD | {"kernel": "numpy-compact"}, path, client=client)
+    return open_store(path)
+
+
+@pytest.fixture(scope="module")
+def explorer(client, store):
+    with Served(look_at(store.path), client.scheduler.address, "numpy-compact") as explorer:
+        yield explorer
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+class Visit(Tab):
+    """The explorer's page; `asked` are the paths of the tiles that it asked for."""
+
+    def __init__(self, browser, link, **options):
+        self.asked = []
+        super().__init__(browser, link, **options)
+        poll(lambda: self.tab.evaluate("Boolean(window.explorer)"), "the page", DEADLINE)
+
+    def _request(self, request):
+        super()._request(request)
+        path = urlsplit(request.url).path
+        if path.startswith(("/stored", "/live")):
+            self.asked.append(path)
+
+    def sharp(self):
+        """Wait until every tile is there, the colours are laid out and the link is written."""
+        poll(lambda: self.tab.evaluate(SHARP), "a sharp view", DEADLINE)
+        return self
+
+    def go(self, fragment):
+        self.tab.evaluate("(to) => { location.hash = to; }", fragment)
+        poll(lambda: self.tab.evaluate("location.hash") != fragment, "the view of the link", DEADLINE)
+        return self.sharp()
+
+    def view(self):
+        """Centre and width, as numbers."""
+        return [float(text) for text in self.tab.evaluate("explorer.view.toText()")]
+
+    def says(self, words):
+        poll(lambda: words in self.tab.inner_text("#messages"), words, DEADLINE)
+
+    def pixels(self):
+        """The canvas, rows from the top."""
+        url = self.tab.evaluate("document.getElementById('plane').toDataURL()")
+        return rgba(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+
+    def counts(self, select, most=100):
+        """Tiles that the page holds whose keys hold a text, the latest: key -> samples."""
+        found = {}
+        for key, rows, data in self.tab.evaluate(COUNTS, [select, most]):
+            found[key] = np.frombuffer(base64.b64decode(data), "<u4").reshape(rows, -1)
+        return found
+
+
+SHARP = """async () => {
+    const steady = () => explorer.sharp() && location.hash.includes("re=");
+    if (!steady()) return false;
+    const was = location.hash;
+    await new Promise((done) => setTimeout(done, 300));  // the link is written 250 ms after the last frame
+    return steady() && was === location.hash;
+}"""
+COUNTS = """([select, most]) => [...explorer.tiles.cache].filter(([key]) => key.includes(select)).slice(-most)
+    .map(([key, tile]) => {
+        const bytes = new Uint8Array(new Uint32Array(tile.counts).buffer);
+        let text = "";
+        for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
+        return [key, tile.rows, btoa(text)];
+    })"""
+
+
+@pytest.fixture
+def visit(browser, explorer):
+    """Open pages; nothing may have gone wrong in any of them."""
+    visits = []
+
+    def open_page(fragment="", link=None, **options):
+        visits.append(Visit(browser, (link or explorer.link) + fragment, **options))
+        return visits[-1]
+
+    yield open_page
+    complaints = [complaint for visit in visits for complaint in visit.complaints]
+    for visit in visits:
+        visit.tab.close()
+    assert complaints == []
+
+
+def rgba(file):
+    """The pixels of a PNG."""
+    return np.asarray(Image.open(file).convert("RGBA")).view("<u4")[..., 0]
+
+
+def kernel_at(path, max_iter):
+    """The numbers of a live tile, by the reference kernel."""
+    address = Address(*map(int, path.split("/")[1:]))
+    return KERNELS["numpy"](max_iter)(address.view.block((0, SIDE), (0, SIDE)))
+
+
+def test_a_whole_store_is_shown_from_its_levels_and_wakes_nobody(browser, store, visit, client):
+    with Served(look_at(store.path), client.scheduler.address) as asleep:
+        page = visit(link=asleep.link).sharp()
+        page.shot("explorer-home")
+        assert page.asked and all(path.startswith("/stored/1/") for path in page.asked)
+        assert asleep.state()["cluster"]["state"] == "off"
+        assert page.tab.inner_text("#cluster-words") == "asleep"
+    for key, counts in page.counts("stored").items():
+        level, i, j = map(int, key.split("/")[1:])
+        window = store.window(slice(i * SIDE, (i + 1) * SIDE), slice(j * SIDE, (j + 1) * SIDE), level)
+        np.testing.assert_array_equal(counts, window)
+
+
+def test_the_wheel_zooms_at_the_pointer_and_deeper_tiles_are_the_kernels_numbers(visit):
+    page = visit().sharp()
+    page.tab.mouse.move(500, 420)
+    before, span = page.tab.evaluate("explorer.view.at(500, 420).map(explorer.number)"), page.view()[2]
+    for _ in range(14):
+        page.tab.mouse.wheel(0, -120)
+    page.sharp()
+    after = page.tab.evaluate("explorer.view.at(500, 420).map(explorer.number)")
+    assert page.view()[2] < span / 10
+    assert np.abs(np.subtract(before, after)).max() < 2 * page.view()[2] / 1000
+    found = page.counts("live", 2)
+    assert len(found) == 2
+    for path, counts in found.items():
+        np.testing.assert_array_equal(counts, kernel_at(path, 250))
+    shown = page.tab.inner_text("#count").replace(",", "")
+    re, im = page.tab.evaluate("explorer.view.at(500, 420).map(explorer.number)")
+    near = KERNELS["numpy"](250)(np.array([[complex(re + a, im + b)] for a in (0, 1e-4) for b in (0, 1e-4)]))
+    assert shown.startswith("≥ 250") or int(shown) <= near.max() * 4
+    assert page.tab.inner_text("#kind") == "live"
+
+
+def test_a_drag_moves_the_plane_with_the_pointer(visit):
+    page = visit().sharp()
+    before = page.tab.evaluate("explorer.view.at(600, 500).map(explorer.number)")
+    page.tab.mouse.move(600, 500)
+    page.tab.mouse.down()
+    page.tab.mouse.move(640, 460, steps=4)
+    page.tab.mouse.up()
+    after = page.tab.evaluate("explorer.view.at(640, 460).map(explorer.number)")
+    np.testing.assert_allclose(before, after, atol=1e-9)
+
+
+def test_keys_move_and_zoom_and_lead_home(visit):
+    page = visit().sharp()
+    re, im, span = page.view()
+    page.tab.keyboard.press("ArrowRight")
+    page.tab.keyboard.press("ArrowUp")
+    page.sharp()
+    assert page.view() == pytest.approx([re + span / 8, im + span * 900 / 1400 / 8, span], rel=1e-4)
+    page.tab.keyboard.press("+")
+    page.sharp()
+    assert page.view()[2] == pytest.approx(span / np.exp(0.5), rel=1e-3)
+    page.tab.keyboard.press("-")
+    page.tab.keyboard.press("0")
+    page.sharp()
+    assert page.view() == pytest.approx([re, im, span], abs=1e-6)
+    page.tab.keyboard.press("o")
+    assert page.tab.is_checked("#outlines")
+    page.tab.keyboard.press("Tab")
+    assert page.tab.evaluate("document.activeElement.tagName") in ("BUTTON", "SELECT")
+
+
+def test_fingers_pinch_and_the_page_is_readable_on_a_phone(visit):
+    page = visit(viewport={"width": 390, "height": 780}, device_scale_factor=3, has_touch=True, is_mobile=True).sharp()
+    page.shot("explorer-phone")
+    assert page.tab.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.tab.is_hidden("#panel")
+    span = page.view()[2]
+    touch = page.tab.context.new_cdp_session(page.tab)
+    for kind, reach in (("touchStart", 30), ("touchMove", 60), ("touchMove", 120), ("touchEnd", None)):
+        points = [] if reach is None else [{"x": 195 - reach, "y": 390, "id": 0}, {"x": 195 + reach, "y": 390, "id": 1}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    page.sharp()
+    assert page.view()[2] == pytest.approx(span / 4, rel=0.01)
+    page.tab.tap("#toggle")
+    page.shot("explorer-phone-panel")
+    assert page.tab.is_visible("#map")
+
+
+def test_colours_change_at_once_and_without_a_request(visit):
+    page = visit().sharp()
+    asked, before = len(page.asked), page.pixels()
+    changes = [
+        ("#map", "viridis", "select"),
+        ("#scale", "root", "select"),
+        ("#phase", "70", "input"),
+        ("#density", "50", "input"),
+        ("#interior", "#204060", "input"),
+    ]
+    for selector, value, kind in changes:
+        if kind == "select":
+            page.tab.select_option(selector, value)
+        else:
+            page.tab.fill(selector, value)
+        poll(lambda before=before: not np.array_equal(page.pixels(), before), f"a change by {selector}", DEADLINE)
+        before = page.pixels()
+    page.sharp()
+    assert 0xFF604020 in page.pixels()
+    assert len(page.asked) == asked
+
+
+def test_smooth_colouring_asks_for_the_fractions_once(visit):
+    page = visit(SEAHORSES).sharp()
+    before = len(page.asked)
+    page.tab.check("#smooth")
+    has_all = "explorer.targets.every((target) => explorer.tiles.here(target)?.fraction)"
+    poll(lambda: page.tab.evaluate(has_all), "the fractions", DEADLINE)
+    asked = len(page.asked)
+    assert asked > before
+    smooth = page.sharp().pixels()
+    page.tab.uncheck("#smooth")
+    poll(lambda: not np.array_equal(page.pixels(), smooth), "the counts' colours")
+    page.tab.check("#smooth")
+    poll(lambda: np.array_equal(page.pixels(), smooth), "the smooth colours")
+    assert len(page.asked) == asked
+
+
+def test_tiles_that_scroll_out_of_sight_are_cancelled_on_the_scheduler(visit, explorer, client):
+    page = visit(SEAHORSES).sharp()
+    with workers_held(client):
+        page.tab.fill("#max-iter", "401")
+        page.tab.keyboard.press("Enter")
+        poll(lambda: waiting_tiles(client) > 0, "tiles on the scheduler")
+        page.tab.evaluate("(to) => { location.hash = to; }", "#re=-0.5&im=0&span=2.4&n=250")
+        poll(lambda: waiting_tiles(client) == 0, "the end of all of them")
+    page.sharp()
+    assert all(tile.startswith("stored") for tile in page.tab.evaluate("explorer.targets.map((t) => t.key)"))
+
+
+def test_a_link_restores_the_view_its_iterations_and_its_colours(visit):
+    page = visit(SEAHORSES).sharp()
+    page.tab.select_option("#map", "magma")
+    page.tab.mouse.wheel(0, -200)
+    page.sharp()
+    link, picture = page.tab.evaluate("location.hash"), page.pixels()
+    assert "map=magma" in link and "n=400" in link
+    other = visit(link).sharp()
+    assert other.tab.evaluate("location.hash") == link
+    np.testing.assert_array_equal(other.pixels(), picture)
+    page.shot("explorer-seahorses")
+
+
+@pytest.mark.parametrize("fragment", ["#re=x&im=1&span=1", "#re=1&im=1&span=0", "#n=-5&density=1e9&map=<b>", "#%%%"])
+def test_a_link_that_makes_no_sense_shows_the_whole(visit, fragment):
+    page = visit(fragment).sharp()
+    assert page.view() == pytest.approx([-0.5, 0, 3.18 * 1400 / 900], rel=1e-3)
+    assert page.tab.input_value("#max-iter") == "250"
+
+
+def test_the_saved_config_has_the_numbers_of_the_view_to_the_bit(visit, tmp_path):
+    page = visit(SEAHORSES).sharp()
+    with page.tab.expect_download() as saved:
+        page.tab.click("#save-config")
+    path = tmp_path / saved.value.suggested_filename
+    saved.value.save_as(path)
+    config = configs.load(path)
+    rows, columns = config.view.shape
+    whole = KERNELS["numpy-compact"](config.max_iter)(config.view.block((0, rows), (0, columns)))
+    compared = 0
+    level = page.tab.evaluate("explorer.view.level")
+    for key, counts in page.counts(f"live/{level}/").items():
+        tile = Address(*map(int, key.split("/")[1:])).view
+        (i, in_rows), (j, in_columns) = (places(config.view.axis(name), tile.axis(name)) for name in "yx")
+        np.testing.assert_array_equal(whole[np.ix_(i, j)], counts[np.ix_(in_rows, in_columns)])
+        compared += i.size * j.size
+    assert compared == rows * columns
+
+
+def places(axis, other):
+    """Where the samples that two axes share are in each of them."""
+    _, here, there = np.intersect1d(axis, other, assume_unique=True, return_indices=True)
+    return here, there
+
+
+def test_a_finer_config_has_its_samples_at_the_same_places(visit):
+    page = visit(SEAHORSES).sharp()
+    coarse, fine = (configs.parse(page.tab.evaluate(f"explorer.description({k})")).view for k in (0, 2))
+    steps = [np.diff(view.axis("x")[:2])[0] for view in (coarse, fine)]
+    assert steps[0] == 4 * steps[1]
+    assert coarse.x[0] <= fine.x[0] < coarse.x[0] + steps[0]
+    assert coarse.y[1] - steps[0] < fine.y[1] <= coarse.y[1]
+
+
+def test_the_picture_that_is_saved_is_the_canvas(visit, tmp_path):
+    page = visit(SEAHORSES).sharp()
+    with page.tab.expect_download() as saved:
+        page.tab.click("#save-picture")
+    saved.value.save_as(tmp_path / "view.png")
+    np.testing.assert_array_equal(rgba(tmp_path / "view.png"), page.pixels())
+
+
+def test_where_binary64_ends_the_page_says_so_and_stays(visit):
+    page = visit("#re=-0.7436438870371587&im=0.1318259042053120&span=1e-12&n=300").sharp()
+    for _ in range(8):
+        page.tab.mouse.wheel(0, -500)
+    page.says("binary64 ends here")
+    page.sharp()
+    level = page.tab.evaluate("explorer.view.level")
+    assert level == 43 and {path.split("/")[2] for path in page.asked if "live" in path} >= {"43"}
+    for path, counts in page.counts("live", 2).items():
+        np.testing.assert_array_equal(counts, kernel_at(path, 300))
+    page.tab.keyboard.press("0")
+    poll(lambda: not page.tab.inner_text("#messages"), "the end of the message")
+
+
+def test_a_view_is_rendered_to_a_store_and_followed(visit, explorer):
+    page = visit(SEAHORSES).sharp()
+    wanted = configs.parse(page.tab.evaluate("explorer.description()"))
+    page.tab.fill("#render-name", "seahorses")
+    page.tab.click("#render-start")
+    poll(lambda: "mandeldask explore" in page.tab.inner_text("#render-words"), "the end of the job", DEADLINE)
+    rendered = open_store(explorer.state()["rendering"]["store"])
+    rows, columns = wanted.view.shape
+    np.testing.assert_array_equal(
+        rendered.window(slice(None), slice(None)),
+        KERNELS["numpy-compact"](400)(wanted.view.block((0, rows), (0, columns))),
+    )
+    page.tab.click("#render-start")
+    page.tab.fill("#render-name", "no/name")
+    page.shot("explorer-rendered")
+
+
+def test_a_store_that_vanishes_and_a_cluster_that_is_not_there_are_told_of(browser, store, tmp_path):
+    path = tmp_path / "there.zarr"
+    shutil.copytree(store.path, path)
+    with Served(look_at(str(path)), f"tcp://127.0.0.1:{free_port()}") as explorer:
+        page = Visit(browser, explorer.link).sharp()
+        picture = page.pixels()
+        shutil.move(path, tmp_path / "gone.zarr")
+        page.says("is gone, or another by now")
+        page.tab.click("#start")
+        page.says("No live tiles: nobody listens")
+        page.says("Stored tiles go on")
+        np.testing.assert_array_equal(page.pixels(), picture)
+        page.shot("explorer-alone")
+        shutil.move(tmp_path / "gone.zarr", path)
+        poll(lambda: "is gone" not in page.tab.inner_text("#messages"), "the store's return", DEADLINE)
+        page.tab.close()
