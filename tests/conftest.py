@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,10 @@ import pytest
 
 from mandeldask import cluster as clusters
 from mandeldask.config import LocalCluster
+
+# A shell starts `scripts/test &` with SIGINT ignored, and whatever ignores a signal bequeaths that to its children:
+# Ctrl-C would not end the programs under test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ from mandeldask.job.events import Progress
 from mandeldask.kernels import KERNELS
 from mandeldask.messages import TILE, TOPIC, Grid, job_id, key_name, read, thumbnail, tile_of_key
 from mandeldask.store import Description, Store, open_for_writing
+from mandeldask.store.place import Folder
 from mandeldask.tile import Record, statistics
 from mandeldask.view import View
 
@@ -67,9 +68,9 @@ def told(events, done=None, identity="a" * 32, error=None, name=None):
     means = {(i, j): FIELD[slice(i * 130, i * 130 + 130), slice(j * 170, j * 170 + 170)] for i, j in TILES}
     columns = {name: np.zeros(DESCRIPTION.tiles) for name in ("seconds", "minimum", "maximum")}
     columns["iterations"] = np.array([[means[i, j].sum() for j in range(COLUMNS)] for i in range(ROWS)])
-    store = Store("/tmp/a.zarr", identity, DESCRIPTION)
+    store = Store(Folder("/tmp/a.zarr"), identity, DESCRIPTION)
     scheduler = Scheduler()
-    plan = Plan(store, "numba", Size(1, 1, 2**30), int(done.sum()), int((~done).sum()), 1, bool(done.any()))
+    plan = Plan(store, "numba", Size(1, 1, 2**30), int(done.sum()), int((~done).sum()), 0, 1, bool(done.any()))
     with suppress(KeyboardInterrupt), Broadcast(scheduler, plan, columns, done, name) as broadcast:
         for event in events:
             broadcast(event)
@@ -141,7 +142,7 @@ def test_what_earlier_runs_have_done_is_read_from_the_store_in_the_meantime(tmp_
         store.write((i, j), FIELD[slice(*rows), slice(*columns)])
     (tmp_path / "a.zarr/0/escape_time/c/0/0").write_bytes(b"damaged")
     columns = store.read_tiles() | {"iterations": np.full(DESCRIPTION.tiles, 130 * 170 * 7)}
-    plan = Plan(store, "numba", Size(1, 1, 2**30), len(TILES), 0, 1, True)
+    plan = Plan(store, "numba", Size(1, 1, 2**30), len(TILES), 0, 0, 1, True)
     scheduler = Scheduler()
     scheduler.plugins[TOPIC] = Plugin()
     with Broadcast(scheduler, plan, columns, np.ones(DESCRIPTION.tiles, bool)):
@@ -172,7 +173,7 @@ def test_the_store_is_not_read_for_a_page_that_is_not_there(monkeypatch):
 
     scheduler.run_on_scheduler = run_on_scheduler
     done = np.ones(DESCRIPTION.tiles, bool)
-    plan = Plan(Store("/tmp/a.zarr", "a", DESCRIPTION), "numba", Size(1, 1, 2**30), len(TILES), 0, 1, True)
+    plan = Plan(Store(Folder("/tmp/a.zarr"), "a", DESCRIPTION), "numba", Size(1, 1, 2**30), len(TILES), 0, 0, 1, True)
     columns = {n: np.ones(done.shape) for n in ("seconds", "iterations", "minimum", "maximum")}
     with Broadcast(scheduler, plan, columns, done):
         poll(lambda: len(looks) >= 2, "two looks for a page")
@@ -367,7 +368,7 @@ def test_what_goes_wrong_with_sending_costs_a_broadcast_one_warning(caplog):
             raise OSError("no")
 
     done = np.zeros(DESCRIPTION.tiles, bool)
-    plan = Plan(Store("/tmp/a.zarr", "a", DESCRIPTION), "numba", Size(1, 1, 2**30), 0, 40, 1, False)
+    plan = Plan(Store(Folder("/tmp/a.zarr"), "a", DESCRIPTION), "numba", Size(1, 1, 2**30), 0, 40, 0, 1, False)
     columns = {n: np.zeros(done.shape) for n in ("seconds", "iterations", "minimum", "maximum")}
     with Broadcast(Failing(), plan, columns, done) as broadcast:
         broadcast(TileDone(record((0, 0))))
