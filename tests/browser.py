@@ -45,6 +45,7 @@ class Visit:
     def __init__(self, browser, link, theme="light"):
         self.complaints = []
         self.tab = browser.new_page(viewport={"width": 1400, "height": 900}, color_scheme=theme)
+        self.tab.set_default_timeout(60_000)  # a machine may be busy
         self.tab.on("console", self._console)
         self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.tab.on("request", self._request)
@@ -74,7 +75,7 @@ class Visit:
             name,
         )
 
-    def has(self, name, text, seconds=20):
+    def has(self, name, text, seconds=60):
         """Wait until a part of the page shows a text."""
         self.tab.wait_for_function(
             """([name, text]) => {
