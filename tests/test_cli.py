@@ -1,4 +1,4 @@
-"""The commands as a user types them: each in a process of its own."""
+"""The commands as a user types them: each in a process of its own, but for those that are refused at once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from click.testing import CliRunner
 from conftest import skip_or_fail
 from PIL import Image
 
+from mandeldask.cli import cli
 from mandeldask.store import open_store
 
 ROOT = Path(__file__).parent.parent
@@ -164,7 +166,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("words", "exit_code", "message"), BAD.values(), ids=BAD)
-def test_bad_input_is_one_clear_message_and_changes_nothing(finished, tmp_path, words, exit_code, message):
+def test_bad_input_is_one_clear_message_and_changes_nothing(finished, tmp_path, monkeypatch, words, exit_code, message):
     import shutil
 
     (tmp_path / "a-file").write_text("mine")
@@ -172,11 +174,12 @@ def test_bad_input_is_one_clear_message_and_changes_nothing(finished, tmp_path, 
     (tmp_path / "theirs/notes.txt").write_text("precious")
     shutil.copytree(finished[0] / "lesson.zarr", tmp_path / "ours.zarr")
     before = contents(tmp_path)
-    code, out, err = call(*words, cwd=tmp_path)
-    assert code == exit_code, err
-    assert message in err
-    assert "Traceback" not in err
-    assert out == ""
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli, words, prog_name="mandeldask")
+    assert done.exit_code == exit_code, done.output
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
     assert contents(tmp_path) == before
 
 
