@@ -330,6 +330,7 @@ def test_the_lease_of_a_driver_is_not_taken_for_a_reservation(tmp_path):
     assert job.status(tmp_path / "a.zarr").state == "waiting"
     for tile in np.ndindex(2, 2):
         store.write(tile, np.ones((2, 2), np.int32))
+    store.write_level(1, (0, 0))
     assert job.status(tmp_path / "a.zarr").state == "complete"  # nothing is left to hold it for
     let_go(store.path, "run")
     assert "lease" not in store.read_notes()
