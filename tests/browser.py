@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from conftest import skip_or_fail
+from services import DEADLINE
 
 SHOTS = Path(__file__).parent.parent / "build" / "screenshots"  # build output, to be looked at
 OPTIONS = [
@@ -45,7 +46,7 @@ class Visit:
     def __init__(self, browser, link, theme="light"):
         self.complaints = []
         self.tab = browser.new_page(viewport={"width": 1400, "height": 900}, color_scheme=theme)
-        self.tab.set_default_timeout(60_000)  # a machine may be busy
+        self.tab.set_default_timeout(1000 * DEADLINE)
         self.tab.on("console", self._console)
         self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.tab.on("request", self._request)
@@ -75,7 +76,7 @@ class Visit:
             name,
         )
 
-    def has(self, name, text, seconds=60):
+    def has(self, name, text, seconds=DEADLINE):
         """Wait until a part of the page shows a text."""
         self.tab.wait_for_function(
             """([name, text]) => {

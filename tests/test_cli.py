@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import skip_or_fail
 from PIL import Image
+from services import DEADLINE
 
 from mandeldask.cli import cli
 from mandeldask.store import open_store
@@ -37,7 +38,7 @@ def start(*words, cwd, **options):
 
 def call(*words, cwd):
     process = start(*words, cwd=cwd)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=DEADLINE)
     return process.returncode, out, err
 
 
@@ -251,7 +252,7 @@ def test_an_interrupted_run_stops_its_processes_and_prints_the_resume_command(tm
     wait_for_workers(process, 2)
     children = psutil.Process(process.pid).children(recursive=True)
     (os.killpg if to_group else os.kill)(process.pid, number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == exit_code
     assert "go on with:  mandeldask resume lesson.zarr" in err
     assert "Traceback" not in err
@@ -270,12 +271,12 @@ def test_everything_listens_on_loopback_only(tmp_path):
         assert set(listening) == {"127.0.0.1"}
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=DEADLINE)
 
 
 def wait_for_workers(process, n):
     """Until n worker processes listen."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + DEADLINE
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[1]
         if sum(map(listens, psutil.Process(process.pid).children(recursive=True))) >= n:

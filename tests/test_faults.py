@@ -13,6 +13,7 @@ from pathlib import Path
 import faults
 import psutil
 import pytest
+from services import DEADLINE, poll
 
 import mandeldask as md
 from mandeldask.store import open_store
@@ -70,7 +71,7 @@ def start(tmp_path):
         process.wait()
 
 
-def wait_until(condition, process, seconds=60):
+def wait_until(condition, process, seconds=DEADLINE):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -80,7 +81,7 @@ def wait_until(condition, process, seconds=60):
 
 def gone(processes):
     """Wait for processes to end by themselves."""
-    _, alive = psutil.wait_procs(processes, timeout=30)
+    _, alive = psutil.wait_procs(processes, timeout=DEADLINE)
     return not alive
 
 
@@ -135,11 +136,17 @@ def test_a_killed_worker_is_replaced_and_the_run_goes_on(start, tmp_path, whole,
     with faults.held(tmp_path / "calls", after=moment):
         process = start()
         wait_until(lambda: len(faults.counted(tmp_path / "calls")) >= moment, process)
+        poll(lambda: recorded(tmp_path / "a.zarr") >= moment, "the records", every=0.2)  # or they die with the worker
         worker = random.Random(seed).choice(workers_of(process))
         worker.send_signal(signal.SIGKILL)
-    assert process.wait(timeout=120) == 0
+    assert process.wait(timeout=DEADLINE) == 0
     assert open_store(tmp_path / "a.zarr").checksum() == whole
     assert TILES <= len(faults.counted(tmp_path / "calls")) <= TILES + AT_MOST_TWICE
+
+
+def recorded(path):
+    """How many tiles the driver has heard of, and noted."""
+    return (open_store(path).read_tiles()["iterations"] > 0).sum()
 
 
 def workers_of(process):

@@ -15,7 +15,7 @@ import faults
 import psutil
 import pytest
 from distributed import Client
-from services import ENV, keepers, listening, poll, slurm, slurm_says
+from services import DEADLINE, ENV, keepers, listening, poll, slurm, slurm_says
 
 import mandeldask as md
 from mandeldask import cluster as clusters
@@ -117,7 +117,7 @@ def test_a_submission_that_never_gets_a_worker_ends_after_its_start_timeout(here
     (keeper,) = keepers()
     try:
         with Client(submitted.scheduler) as client:
-            end = job.wait(lambda: job.status_of_job(client, "late"), 60)
+            end = job.wait(lambda: job.status_of_job(client, "late"), DEADLINE)
         assert (end.state, end.exit_code) == ("failed", 5)
         assert "no worker came up within 3 s" in end.message
         assert job.status(here / "a.zarr").state == "stopped"
@@ -179,7 +179,7 @@ def test_ctrl_c_ends_a_run_in_order_and_takes_its_jobs_along(here):
     )
     poll(lambda: jobs("running"), "a job that runs")
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130, err
     assert "go on with:  mandeldask resume a.zarr" in err
     assert "Traceback" not in err
