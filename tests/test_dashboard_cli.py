@@ -97,7 +97,7 @@ def test_a_submitted_job_is_found_while_its_cluster_lives(tmp_path):
 
 
 def test_a_run_that_is_interrupted_says_that_there_is_no_report(tmp_path):
-    slow = ["--set", "max_iter=100000", "--set", "tile=[10,10]", "--report", "report.html"]
+    slow = ["--set", "max_iter=20000", "--set", "tile=[5,5]", "--report", "report.html"]
     process = start("run", LESSON, *SMALL, *slow, cwd=tmp_path)
     try:
         poll(lambda: any((tmp_path / "lesson.zarr/0/escape_time/c").glob("*/*")), "a tile")
