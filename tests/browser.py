@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from conftest import skip_or_fail
+from services import DEADLINE
 
 SHOTS = Path(__file__).parent.parent / "build" / "screenshots"  # build output, to be looked at
 OPTIONS = [
@@ -45,6 +46,7 @@ class Tab:
     def __init__(self, browser, link, **options):
         self.complaints = []
         self.tab = browser.new_page(**{"viewport": {"width": 1400, "height": 900}} | options)
+        self.tab.set_default_timeout(1000 * DEADLINE)
         self.tab.on("console", self._console)
         self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.tab.on("request", self._request)
@@ -85,7 +87,7 @@ class Visit(Tab):
             name,
         )
 
-    def has(self, name, text, seconds=20):
+    def has(self, name, text, seconds=DEADLINE):
         """Wait until a part of the page shows a text."""
         self.tab.wait_for_function(
             """([name, text]) => {

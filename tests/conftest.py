@@ -2,15 +2,40 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import uuid
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from mandeldask import cluster as clusters
 from mandeldask.config import LocalCluster
+
+# A shell starts `scripts/test &` with SIGINT ignored, and whatever ignores a signal bequeaths that to its children:
+# Ctrl-C would not end the programs under test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+
+def pytest_collection_modifyitems(config, items):
+    """For several processes: a file's tests stay together, and so do those that share the report of the lab.
+
+    Files with processes of their own come first: they wait rather than compute, and the short ones fill the gaps.
+    """
+    items.sort(key=lambda item: not _waits(item))
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            together = "lab_report" if "lab_report" in item.fixturenames else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(together))
+
+
+def _waits(item):
+    return any(getattr(value, "__module__", None) in ("services", "browser") for value in vars(item.module).values())
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +59,7 @@ def lab_report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     command = [sys.executable, "-m", "mandeldask", "lab", "report", "lab.html", "--quick", "--workers", "2"]
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=220, check=False)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     assert "  measuring  " in done.stderr
     assert done.stdout.split() == ["lab.html", "lab.json", "lab.md"]

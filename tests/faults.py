@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import time
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +35,27 @@ def count(c, path, seconds=0.0):
     os.write(fd, f"{c[0, 0]}\n".encode())
     os.close(fd)
     time.sleep(seconds)
+    while (after := _held(path)) is not None and len(counted(path)) > after:
+        time.sleep(0.01)
+
+
+@contextmanager
+def held(path, after=0):
+    """Keep a job that counts in `path` open: once `after` tiles were computed, the next ones wait for the end of this.
+
+    What is looked at meanwhile is seen of a job that runs, however slow the looking is.
+    """
+    gate = Path(f"{path}.held")
+    gate.write_text(str(after))
+    try:
+        yield lambda: gate.unlink(missing_ok=True)
+    finally:
+        gate.unlink(missing_ok=True)
+
+
+def _held(path):
+    with suppress(OSError, ValueError):  # no gate, or one that is being written
+        return int(Path(f"{path}.held").read_text())
 
 
 def counted(path):

@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 import psutil
 import pytest
-from services import ENV, Processes, free_port, poll
+from services import DEADLINE, ENV, Processes, free_port, poll
 
 from mandeldask import dashboard
 from mandeldask.dashboard.found import announced, running
@@ -40,7 +40,7 @@ def start(*words, cwd, **options):
 
 def call(*words, cwd):
     process = start(*words, cwd=cwd)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=DEADLINE)
     return process.returncode, out, err
 
 
@@ -97,13 +97,13 @@ def test_a_submitted_job_is_found_while_its_cluster_lives(tmp_path):
 
 
 def test_a_run_that_is_interrupted_says_that_there_is_no_report(tmp_path):
-    slow = ["--set", "max_iter=100000", "--set", "tile=[10,10]", "--report", "report.html"]
+    slow = ["--set", "max_iter=20000", "--set", "tile=[5,5]", "--report", "report.html"]
     process = start("run", LESSON, *SMALL, *slow, cwd=tmp_path)
     try:
         poll(lambda: any((tmp_path / "lesson.zarr/0/escape_time/c").glob("*/*")), "a tile")
     finally:
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130, err
     assert "no report: the run did not come to its end" in err
     assert "Traceback" not in err

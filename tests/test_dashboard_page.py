@@ -15,7 +15,7 @@ import faults
 import numpy as np
 import pytest
 from browser import Visit, chromium
-from services import ENV, Processes, poll
+from services import DEADLINE, ENV, Processes, poll
 
 import mandeldask as md
 from mandeldask import cluster as clusters
@@ -80,14 +80,15 @@ class Job(threading.Thread):
     def __init__(self, *args, **options):
         super().__init__(daemon=True)
         self.call = partial(md.run, *args, **options)
-        self.done = 0
+        self.started = threading.Event()
         self.start()
 
     def run(self):
         self.summary = self.call(tell=self._tell)
 
     def _tell(self, event):
-        self.done += type(event).__name__ == "TileDone"
+        if type(event).__name__ == "Started":
+            self.started.set()
 
 
 def stored(path):
@@ -159,21 +160,22 @@ def test_a_job_that_cannot_be_shown_leaves_the_others_alone(caplog):
 
 
 def test_a_job_is_seen_from_its_first_tile_to_the_picture_of_the_store(client, visit, tmp_path, kernel):
-    name = kernel(partial(faults.count, path=str(tmp_path / "calls"), seconds=0.15))
+    name = kernel(partial(faults.count, path=str(tmp_path / "calls")))
     page = visit(dashboard.link(client))
-    job = Job(FIELD | {"kernel": name}, tmp_path / "a.zarr", client=client)
-    page.has("heading", "a.zarr")
-    page.has("figures", "running")
-    page.tab.wait_for_function("Bokeh.documents[0].get_model_by_name('flights').data.left.length > 0")
-    page.shot("running")
-    late = visit(dashboard.link(client), theme="dark")
-    late.has("heading", "a.zarr")
-    late.has("figures", "running")
+    with faults.held(tmp_path / "calls", after=8):
+        job = Job(FIELD | {"kernel": name}, tmp_path / "a.zarr", client=client)
+        page.has("heading", "a.zarr")
+        page.has("figures", "running")
+        page.tab.wait_for_function("Bokeh.documents[0].get_model_by_name('flights').data.left.length > 0")
+        page.shot("running")
+        late = visit(dashboard.link(client), theme="dark")
+        late.has("heading", "a.zarr")
+        late.has("figures", "running")
     job.join()
     for each in (page, late):
         each.has("figures", "finished")
         each.has("figures", f"{TILES} of {TILES}")
-        poll(lambda each=each: np.array_equal(picture(each), stored(tmp_path / "a.zarr")), "the stored picture", 10)
+        poll(lambda each=each: np.array_equal(picture(each), stored(tmp_path / "a.zarr")), "the stored picture")
         assert each.column("flights", "left") == []
     late.shot("finished-dark")
     after = visit(dashboard.link(client))
@@ -191,12 +193,12 @@ def test_every_view_shows_the_tiles_and_hover_and_click_tell_their_facts(client,
     page.has("heading", "views.zarr")
     for view, is_right in RIGHT.items():
         page.choose(view)
-        poll(lambda is_right=is_right: is_right(picture(page), tmp_path / "views.zarr"), f"the {view}", 10)
+        poll(lambda is_right=is_right: is_right(picture(page), tmp_path / "views.zarr"), f"the {view}")
         page.shot(f"view-{view.replace(' ', '-')}")
     box = page.tab.evaluate(FRAME)
     at = {"x": box["x"] + 0.4 * box["width"], "y": box["y"] + 0.6 * box["height"]}
     page.tab.mouse.move(**at)
-    told = poll(lambda: page.tab.evaluate(TOOLTIP), "the tooltip", 10)
+    told = poll(lambda: page.tab.evaluate(TOOLTIP), "the tooltip")
     assert "tile:2,2" in told
     assert "state:done" in told
     assert "custom" not in told
@@ -269,19 +271,21 @@ def test_a_hostile_worker_name_is_text(visit, tmp_path):
 
 def test_a_worker_killed_in_mid_run_leaves_all_tiles_done(visit, tmp_path, kernel):
     """On a scheduler in a process of its own, where what the dead worker had in hand is computed again."""
-    faulty = kernel(partial(faults.count, path=str(tmp_path / "calls"), seconds=0.15))
+    faulty = kernel(partial(faults.count, path=str(tmp_path / "calls")))
     with Processes(tmp_path / "dask", workers=3) as dask, dask.client() as client:
         assert dashboard.install(client) == ""
         page = visit(dashboard.link(client))
-        job = Job(FIELD | {"kernel": faulty}, tmp_path / "a.zarr", client=client)
-        poll(lambda: job.done >= 8, "8 tiles")
-        dask.workers[0].kill()
+        with faults.held(tmp_path / "calls", after=12):
+            job = Job(FIELD | {"kernel": faulty}, tmp_path / "a.zarr", client=client)
+            poll(lambda: len(faults.counted(tmp_path / "calls")) >= 15, "a tile in work on each worker")
+            dask.workers[0].kill()
+            poll(lambda: len(client.nthreads()) == 2, "the loss of the worker")
         job.join()
         assert job.summary.failed == 0
         page.has("figures", f"{TILES} of {TILES}")
         page.has("figures", "finished")
         page.has("workers", "1 worker of this job gone since")
-        poll(lambda: np.array_equal(picture(page), stored(tmp_path / "a.zarr")), "the stored picture", 10)
+        poll(lambda: np.array_equal(picture(page), stored(tmp_path / "a.zarr")), "the stored picture")
         page.shot("worker-killed")
 
 
@@ -295,17 +299,19 @@ def test_a_submitted_job_is_seen_under_its_name(visit, tmp_path):
         page = visit(json.loads(done.stdout)["dashboard"])
         page.has("heading", "a-job")
         page.has("figures", "finished")
-        poll(lambda: np.array_equal(picture(page), stored(tmp_path / "a.zarr")), "the stored picture", 10)
+        poll(lambda: np.array_equal(picture(page), stored(tmp_path / "a.zarr")), "the stored picture")
 
 
 def test_of_two_jobs_at_once_each_is_shown_when_chosen(client, visit, tmp_path, kernel):
-    faulty = kernel(partial(faults.count, path=str(tmp_path / "calls"), seconds=0.05))
+    faulty = kernel(partial(faults.count, path=str(tmp_path / "calls")))
     page = visit(dashboard.link(client))
     with client.__class__(client.scheduler.address) as other:
-        jobs = [
-            Job(FIELD | {"kernel": faulty, "max_iter": 100 + n}, tmp_path / f"two-{n}.zarr", client=c)
-            for n, c in enumerate((client, other))
-        ]
+        with faults.held(tmp_path / "calls"):
+            jobs = [
+                Job(FIELD | {"kernel": faulty, "max_iter": 100 + n}, tmp_path / f"two-{n}.zarr", client=c)
+                for n, c in enumerate((client, other))
+            ]
+            assert all(job.started.wait(DEADLINE) for job in jobs)
         for job in jobs:
             job.join()
     for n in range(2):
@@ -313,7 +319,7 @@ def test_of_two_jobs_at_once_each_is_shown_when_chosen(client, visit, tmp_path, 
         page.tab.get_by_label("Job").select_option(label=page.tab.evaluate(OPTION, f"two-{n}.zarr"))
         page.has("heading", f"two-{n}.zarr")
         page.has("figures", f"{TILES} of {TILES}")
-        poll(lambda n=n: np.array_equal(picture(page), stored(tmp_path / f"two-{n}.zarr")), "its picture", 10)
+        poll(lambda n=n: np.array_equal(picture(page), stored(tmp_path / f"two-{n}.zarr")), "its picture")
 
 
 OPTION = """(name) => {

@@ -19,7 +19,7 @@ from mandeldask.view import View
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_every_kernel_keeps_the_contract(name):
-    check_kernel(KERNELS[name])
+    check_kernel(KERNELS[name], boundary=2_000 if name == "numpy" else 50_000)  # 18 s of CPU with 50,000
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import skip_or_fail
-from faults import counted
+from faults import counted, held
 from services import ENV, poll
 
 import mandeldask as md
@@ -131,10 +131,13 @@ def expected(client, tmp_path_factory):
 
 
 def submit(hosts, name):
+    """Submit a job and give the host of its driver; until that is known, only the first tiles are computed."""
     (hosts.folder / "unit.yaml").write_text(json.dumps({**UNIT, "store": "unit.zarr"}))
-    sent = hosts.mandeldask("submit", "unit.yaml", "--cluster", hosts.address, "--name", name)
-    assert sent.returncode == 0, sent.stderr
-    poll(lambda: len(counted(hosts.counted)) > TILES // 10, "the first tiles")
+    with held(hosts.counted, after=TILES // 10):
+        sent = hosts.mandeldask("submit", "unit.yaml", "--cluster", hosts.address, "--name", name)
+        assert sent.returncode == 0, sent.stderr
+        poll(lambda: len(counted(hosts.counted)) > TILES // 10, "the first tiles")
+        return hosts.driver(name)
 
 
 def end(hosts, name, expected):
@@ -146,8 +149,7 @@ def end(hosts, name, expected):
 
 @pytest.mark.parametrize("which", ["the driver's", "the other"])
 def test_a_host_that_is_cut_off_for_ever_costs_a_few_tiles(hosts, expected, which):
-    submit(hosts, "cut")
-    driver = hosts.driver("cut")
+    driver = submit(hosts, "cut")
     hosts.link(driver if which == "the driver's" else 3 - driver, "down")
     end(hosts, "cut", expected)
     # what was under way on either worker, when the driver was lost, and what the cut host went on with
@@ -155,8 +157,7 @@ def test_a_host_that_is_cut_off_for_ever_costs_a_few_tiles(hosts, expected, whic
 
 
 def test_a_link_that_is_back_after_five_seconds_costs_next_to_nothing(hosts, expected):
-    submit(hosts, "blink")
-    driver = hosts.driver("blink")
+    driver = submit(hosts, "blink")
     hosts.link(driver, "down")
     subprocess.run(["sleep", "5"], check=True)  # the fault itself
     hosts.link(driver, "up")

@@ -14,8 +14,8 @@ import numpy as np
 import preloaded
 import pytest
 from distributed import Client
-from faults import counted
-from services import ENV, Processes, keepers, listening, poll
+from faults import counted, held
+from services import DEADLINE, ENV, Processes, keepers, listening, poll
 
 import mandeldask as md
 from mandeldask import job
@@ -93,15 +93,16 @@ def mandeldask(*words, cwd, env=None):
 
 
 def test_a_job_goes_on_without_its_client(dask, scheduler, fresh, tmp_path, expected):
-    with dask.client() as mine:
-        submitted = job.submit(UNIT, tmp_path / "a.zarr", name="alone", client=mine)
-    assert (submitted.tiles, submitted.pending) == (TILES, TILES)
-    seen = []
-    end = job.wait(lambda: job.status_of_job(scheduler, "alone"), 60, seen.append)
+    with held(fresh, after=TILES // 2):
+        with dask.client() as mine:
+            submitted = job.submit(UNIT, tmp_path / "a.zarr", name="alone", client=mine)
+        assert (submitted.tiles, submitted.pending) == (TILES, TILES)
+        running = poll(
+            lambda: (s := job.status_of_job(scheduler, "alone")).state == "running" and s.done and s, "a tile"
+        )
+        assert running.workers == 2
+    end = job.wait(lambda: job.status_of_job(scheduler, "alone"), DEADLINE)
     assert (end.state, end.done, end.failed, end.exit_code) == ("finished", TILES, 0, 0)
-    running = [status for status in seen if status.state == "running"]
-    assert running
-    assert running[-1].workers == 2
     assert open_store(tmp_path / "a.zarr").checksum() == expected
     assert len(counted(fresh)) == TILES
     assert [status.job for status in job.status_of_jobs(scheduler)].count("alone") == 1
@@ -112,29 +113,32 @@ def test_a_job_goes_on_without_its_client(dask, scheduler, fresh, tmp_path, expe
 
 def test_the_store_tells_how_far_its_job_is(dask, scheduler, fresh, tmp_path):
     path = tmp_path / "a.zarr"
-    job.submit({**UNIT, "tile": [8, 8]}, path, name="told", client=scheduler)
-    status = poll(lambda: (s := job.status_of_store(path)).samples_per_second and s, "a rate in the store")
-    assert (status.state, status.job, status.tiles) == ("running", "told", 4 * TILES)
-    assert status.workers == 2
-    end = job.wait(lambda: job.status_of_store(path), 60)
-    assert (end.state, end.done, end.exit_code, end.job) == ("complete", 4 * TILES, 0, "told")
+    with held(fresh, after=TILES // 2):
+        job.submit(UNIT, path, name="told", client=scheduler)
+        status = poll(lambda: (s := job.status_of_store(path)).samples_per_second and s, "a rate in the store")
+        assert (status.state, status.job, status.tiles) == ("running", "told", TILES)
+        assert status.workers == 2
+    end = job.wait(lambda: job.status_of_store(path), DEADLINE)
+    assert (end.state, end.done, end.exit_code, end.job) == ("complete", TILES, 0, "told")
 
 
 def test_a_second_driver_is_kept_out(dask, scheduler, fresh, tmp_path):
     path = tmp_path / "a.zarr"
-    job.submit(UNIT, path, name="first", client=scheduler)
-    with pytest.raises(md.StoreError, match=r"job first is writing .*mandeldask wait"):
-        job.submit(UNIT, path, name="second", client=scheduler)
-    with pytest.raises(md.StoreError, match="job first is writing"):
-        md.run(UNIT, path, client=scheduler)
-    assert job.wait(lambda: job.status_of_job(scheduler, "first"), 60).done == TILES
+    with held(fresh):
+        job.submit(UNIT, path, name="first", client=scheduler)
+        with pytest.raises(md.StoreError, match=r"job first is writing .*mandeldask wait"):
+            job.submit(UNIT, path, name="second", client=scheduler)
+        with pytest.raises(md.StoreError, match="job first is writing"):
+            md.run(UNIT, path, client=scheduler)
+    assert job.wait(lambda: job.status_of_job(scheduler, "first"), DEADLINE).done == TILES
     assert len(counted(fresh)) == TILES
 
 
 def test_a_cancelled_job_ends_soon_and_another_finishes_its_store(dask, scheduler, fresh, tmp_path, expected):
     path = tmp_path / "a.zarr"
-    job.submit({**UNIT, "tile": [8, 8]}, path, name="stopped", client=scheduler)
-    poll(lambda: job.status_of_job(scheduler, "stopped").done, "a finished tile")
+    with held(fresh, after=TILES // 2):
+        job.submit({**UNIT, "tile": [8, 8]}, path, name="stopped", client=scheduler)
+        poll(lambda: job.status_of_job(scheduler, "stopped").done, "a finished tile")
     end = job.cancel(scheduler, "stopped")
     assert (end.state, end.exit_code) == ("cancelled", 130)
     stored = job.status_of_store(path)
@@ -145,7 +149,7 @@ def test_a_cancelled_job_ends_soon_and_another_finishes_its_store(dask, schedule
     again = job.submit({**UNIT, "tile": [8, 8]}, path, client=scheduler)
     assert again.name.startswith("a-")
     assert again.pending <= 4 * TILES - stored.done
-    job.wait(lambda: job.status_of_job(scheduler, again.name), 60)
+    job.wait(lambda: job.status_of_job(scheduler, again.name), DEADLINE)
     assert open_store(path).checksum() == expected
 
 
@@ -208,7 +212,7 @@ def test_a_client_killed_right_after_it_submitted_leaves_its_job_running(dask, s
     """
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=ENV, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
-    end = job.wait(lambda: job.status_of_job(scheduler, "orphan"), 60)
+    end = job.wait(lambda: job.status_of_job(scheduler, "orphan"), DEADLINE)
     assert (end.state, end.done) == ("finished", TILES)
     assert open_store(tmp_path / "unit.zarr").checksum() == expected
 
@@ -235,18 +239,19 @@ def test_a_job_that_waits_for_a_worker_can_be_seen_and_cancelled(tmp_path, count
         dask.start_worker("--no-nanny")
         dask.wait(1)
         job.submit(config, path, name="waiting", client=client)
-        assert job.wait(lambda: job.status_of_job(client, "waiting"), 60).state == "finished"
+        assert job.wait(lambda: job.status_of_job(client, "waiting"), DEADLINE).state == "finished"
     assert open_store(path).checksum() == expected
 
 
-def test_a_name_is_free_again_when_its_job_has_ended(scheduler, tmp_path):
-    job.submit(UNIT, tmp_path / "a.zarr", name="twice", client=scheduler)
-    with pytest.raises(md.ConfigError, match="has a job twice that has not ended"):
-        job.submit(UNIT, tmp_path / "b.zarr", name="twice", client=scheduler)
+def test_a_name_is_free_again_when_its_job_has_ended(scheduler, fresh, tmp_path):
+    with held(fresh):
+        job.submit(UNIT, tmp_path / "a.zarr", name="twice", client=scheduler)
+        with pytest.raises(md.ConfigError, match="has a job twice that has not ended"):
+            job.submit(UNIT, tmp_path / "b.zarr", name="twice", client=scheduler)
     assert not (tmp_path / "b.zarr").exists()
-    job.wait(lambda: job.status_of_job(scheduler, "twice"), 60)
+    job.wait(lambda: job.status_of_job(scheduler, "twice"), DEADLINE)
     job.submit(UNIT, tmp_path / "b.zarr", name="twice", client=scheduler)
-    end = job.wait(lambda: job.status_of_job(scheduler, "twice"), 60)
+    end = job.wait(lambda: job.status_of_job(scheduler, "twice"), DEADLINE)
     assert (end.state, end.done, end.store) == ("finished", TILES, str(tmp_path / "b.zarr"))
 
 
@@ -258,7 +263,7 @@ def test_a_cluster_started_for_a_job_is_kept_in_the_background_on_loopback(tmp_p
     try:
         assert os.getsid(keeper.pid) == keeper.pid  # a terminal that closes does not end it
         with Client(submitted.scheduler) as client:
-            end = job.wait(lambda: job.status_of_job(client, "kept"), 60)
+            end = job.wait(lambda: job.status_of_job(client, "kept"), DEADLINE)
         assert (end.state, end.done) == ("finished", TILES)
         assert set(listening([keeper.pid])) == {"127.0.0.1"}
     finally:
@@ -282,9 +287,9 @@ def test_a_cluster_that_cannot_be_started_is_told(tmp_path):
     assert not (tmp_path / "a.zarr").exists()
 
 
-def test_the_same_name_on_another_scheduler_is_another_job(dask, scheduler, tmp_path):
+def test_the_same_name_on_another_scheduler_is_another_job(dask, scheduler, fresh, tmp_path):
     path = tmp_path / "a.zarr"
-    with Processes(tmp_path / "other", workers=1) as other, other.client() as client:
+    with held(fresh), Processes(tmp_path / "other", workers=1) as other, other.client() as client:
         job.submit({**UNIT, "tile": [8, 8], "kernel": "slow"}, path, name="mini", client=scheduler)
         again = {**UNIT, "tile": [8, 8], "kernel": "numpy"}
         for overwrite in (False, True):
@@ -305,7 +310,7 @@ def test_a_store_that_the_driver_does_not_see_is_not_made_again(dask, scheduler,
             path.rename(tmp_path / "elsewhere")
 
     job.submit(config, path, name="blind", client=scheduler, tell=tell)
-    end = job.wait(lambda: job.status_of_job(scheduler, "blind"), 60)
+    end = job.wait(lambda: job.status_of_job(scheduler, "blind"), DEADLINE)
     assert (end.state, end.exit_code, end.done) == ("failed", 3, 0)
     assert "does not see the store" in end.message
     assert not path.exists()
@@ -325,6 +330,7 @@ def test_the_lease_of_a_driver_is_not_taken_for_a_reservation(tmp_path):
     assert job.status(tmp_path / "a.zarr").state == "waiting"
     for tile in np.ndindex(2, 2):
         store.write(tile, np.ones((2, 2), np.int32))
+    store.write_level(1, (0, 0))
     assert job.status(tmp_path / "a.zarr").state == "complete"  # nothing is left to hold it for
     let_go(store.path, "run")
     assert "lease" not in store.read_notes()
@@ -351,7 +357,7 @@ def test_what_others_write_into_the_metadata_hides_no_job(scheduler, tmp_path):
     scheduler.set_metadata(["mandeldask", "odd"], {"name": "odd"})
     scheduler.set_metadata(["mandeldask", "text"], "text")
     job.submit({**UNIT, "kernel": "numpy"}, tmp_path / "a.zarr", name="seen", client=scheduler)
-    assert job.wait(lambda: job.status_of_job(scheduler, "seen"), 60).state == "finished"
+    assert job.wait(lambda: job.status_of_job(scheduler, "seen"), DEADLINE).state == "finished"
     assert not {"odd", "text"} & {status.job for status in job.status_of_jobs(scheduler)}
 
 
@@ -359,7 +365,7 @@ def test_cancel_and_logs_of_a_store_are_of_its_own_job(dask, scheduler, tmp_path
     """A name is used again for another store, and the first store still names it."""
     for name in ("a.zarr", "b.zarr"):
         job.submit({**UNIT, "kernel": "numpy"}, tmp_path / name, name="nightly", client=scheduler)
-        job.wait(lambda: job.status_of_job(scheduler, "nightly"), 60)
+        job.wait(lambda: job.status_of_job(scheduler, "nightly"), DEADLINE)
     for command in ("cancel", "logs"):
         refused = mandeldask(command, "a.zarr", "--cluster", dask.address, cwd=tmp_path)
         assert refused.returncode == 2

@@ -11,12 +11,14 @@ from typing import Any
 from mandeldask.config import Config, load
 from mandeldask.errors import ConfigError, StoreError
 from mandeldask.explorer.tiles import MAX_ITER, SIDE
-from mandeldask.image import COLORMAPS, palette
+from mandeldask.image import palette
 from mandeldask.kernels import AUTO, choose
 from mandeldask.store import Description, Store, open_store
 from mandeldask.store import check as check_store
 from mandeldask.view import View
 from mandeldask.words import shown
+
+COLORMAPS = ("classic", "viridis", "magma", "inferno", "plasma", "cividis", "turbo")
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from distributed import Client, wait
+from distributed import Client, get_worker, wait
 
 from mandeldask.lab.timing import Call, Run, Spread, Tell, in_turns, ratio
 from mandeldask.lab.workload import BLOCKS_A_WORKER, Part, Workload, compute_part, cut, lesson_view, seahorse_view
@@ -172,8 +170,7 @@ def _traced(work: Workload, part: Part) -> dict[str, Any]:
     """Compute a part, and tell who did, from when to when."""
     start = time.time()
     iterations = int(compute_part(work, part).sum(dtype="int64"))
-    who = f"{os.getpid()}-{threading.get_ident()}"
-    return {"part": part, "who": who, "start": start, "end": time.time(), "iterations": iterations}
+    return {"part": part, "who": get_worker().address, "start": start, "end": time.time(), "iterations": iterations}
 
 
 def _balance(name: str, workers: int, records: list[dict[str, Any]]) -> Balance:
