@@ -151,7 +151,7 @@ BAD = {
     "output below a file": (["run", LESSON, "--out", "a-file/a.zarr"], 3, "cannot write a-file/a.zarr"),
     "output is a file": (["run", LESSON, "--out", "a-file"], 3, "a-file is a file"),
     "output of another": (["run", LESSON, "--out", "theirs", "--overwrite"], 3, "is left alone"),
-    "a url": (["run", LESSON, "--out", "s3://bucket/a.zarr"], 3, "a store is a path on a file system"),
+    "a url": (["run", LESSON, "--out", "ftp://bucket/a.zarr"], 3, "a store is a path, or a URL of s3://"),
     "picture and none": (["run", LESSON, "--image", "a.png", "--no-image"], 2, "exclude each other"),
     "picture not png": (["run", LESSON, "--image", "a.jpg"], 2, ".png"),
     "resume of nothing": (["resume", "none.zarr"], 3, "no store at none.zarr"),

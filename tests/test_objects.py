@@ -124,9 +124,10 @@ def test_two_runs_that_make_a_store_at_once_make_one(bucket):
     assert (first.done() == np.zeros((4, 3))).all()
 
 
-def test_a_listing_of_more_than_a_page_is_whole(bucket):
+@pytest.mark.parametrize("rows", [3, 60])
+def test_a_listing_of_more_than_a_page_is_whole(bucket, rows):
     place = place_of(bucket)
-    keys = [f"{row}/{column}" for row in range(6) for column in range(PAGE // 5)] + ["aside"]
+    keys = [f"{row}/{column}" for row in range(rows) for column in range(PAGE // rows + 5)] + ["aside"]
     with ThreadPoolExecutor(8) as writers:
         list(writers.map(lambda key: place.put(f"0/escape_time/c/{key}", b"x"), keys))
     assert sorted(place.sizes("0/escape_time/c")) == sorted((key, 1) for key in keys)

@@ -116,9 +116,12 @@ class Objects:
             return found
 
         entries, rows = self._ask(page), []
-        if len(entries) == PAGE:  # then there are more: a server lists one page after the other, and each row apart
-            top = self._top(prefix)
-            entries, rows = _entries(top["objects"]), top["common_prefixes"]
+        if len(entries) == PAGE:  # then there are more
+            if len({key.rpartition("/")[0] for key, _ in entries}) <= LISTERS:  # in long rows: several at a time
+                top = self._top(prefix)
+                entries, rows = _entries(top["objects"]), top["common_prefixes"]
+            else:
+                entries = row(prefix)
         yield from ((key[start:], size) for key, size in entries)
         with ThreadPoolExecutor(LISTERS) as listers:
             for first in range(0, len(rows), ROWS):
