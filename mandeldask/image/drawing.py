@@ -20,7 +20,7 @@ from mandeldask.image import png
 from mandeldask.image.colour import Colour, ToIndex, ToTone, gradient, palette, palette_index, rgb
 from mandeldask.image.files import check_path, replace
 from mandeldask.image.look import Look
-from mandeldask.image.shade import STEPS, Floats, coloured, linear, lit
+from mandeldask.image.shade import STEPS, Floats, averaged, linear, lit, toned
 from mandeldask.image.source import Source, Stored, hold, sampled
 from mandeldask.view import View
 
@@ -219,13 +219,18 @@ class Picture:
         counts = self._read("escape_time", y, x)
         colours = self._colours
         if colours.index:
-            return colours.index(counts)
-        assert colours.tone is not None and colours.map is not None
-        value = colours.value(counts if look.shade == "counts" else self._read(look.shade, y, x))
-        light = lit(self._hill(y, x), look.light) if look.light else None
-        return coloured(
-            counts, self.source.max_iter, colours.tone(value), light, colours.map, rgb("interior", look.interior), k
-        )
+            index = colours.index(counts)
+            if self.flat:
+                return index
+            light = colours.map.take(index, axis=0)
+        else:
+            assert colours.tone is not None
+            tones = colours.tone(colours.value(self._read(look.shade, y, x)))
+            light = toned(counts, self.source.max_iter, tones, colours.map, rgb("interior", look.interior))
+        if look.light:
+            escaped = (counts > 0) & (counts < self.source.max_iter)
+            light *= np.where(escaped, lit(self._hill(y, x), look.light), np.float32(1))[..., np.newaxis]
+        return averaged(light, k)
 
     def _hill(self, rows: slice, columns: slice) -> NDArray[Any]:
         """The field that light falls on, with a sample more on each side; NaN beyond the field."""
@@ -248,16 +253,16 @@ class Picture:
     def _colours(self) -> _Colours:
         if self.scale_of:
             return self.scale_of._colours
-        return _lay_out(self.source, self.look, self.palette is not None)
+        return _lay_out(self.source, self.look)
 
 
 @dataclass(frozen=True)
 class _Colours:
     """From what is read to what is drawn, laid out for a field as a whole."""
 
+    map: Floats  # linear light: the palette, or STEPS of the colour map
     index: ToIndex | None = None
     tone: ToTone | None = None
-    map: Floats | None = None
     reach: float = 0.0
 
     def value(self, samples: NDArray[Any]) -> NDArray[Any]:
@@ -268,21 +273,22 @@ class _Colours:
             return self.reach / samples.astype(np.float64)
 
 
-def _lay_out(source: Source, look: Look, flat: bool) -> _Colours:
+def _lay_out(source: Source, look: Look) -> _Colours:
     stride = 1
     while max(source.shape) > SAMPLE_SIDE * stride:
         stride *= 2
     whole = [slice(0, -(-n // stride)) for n in source.shape]
     counts = source.read("escape_time", whole[0], whole[1], stride)
-    if flat:
-        return _Colours(palette_index(counts.ravel(), source.max_iter, look.layout))
-    values = counts if look.shade == "counts" else source.read(look.shade, whole[0], whole[1], stride)
+    if look.shade == "counts":
+        colours = linear(palette(look.colormap, look.interior, look.reverse))
+        return _Colours(colours, palette_index(counts.ravel(), source.max_iter, look.layout))
+    values = source.read(look.shade, whole[0], whole[1], stride)
     escaped = values[(counts > 0) & (counts < source.max_iter) & np.isfinite(values)].astype(np.float64)
     reach = float(escaped.max(initial=1e-300)) if look.shade == "distance" else 0.0
     if reach:
         escaped = reach / escaped[escaped > 0]
     colours = linear(gradient(look.colormap, STEPS, look.reverse))
-    return _Colours(tone=look.layout.curve(escaped), map=colours, reach=reach)
+    return _Colours(colours, tone=look.layout.curve(escaped), reach=reach)
 
 
 def check_look(

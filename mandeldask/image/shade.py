@@ -63,33 +63,28 @@ def _differences(field: NDArray[Any]) -> NDArray[np.float64]:
     return np.nan_to_num(mean, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def coloured(
-    counts: NDArray[np.integer],
-    max_iter: int,
-    tones: NDArray[np.float64],
-    brightness: Floats | None,
-    colours: Floats,
-    interior: Colour,
-    box: int = 1,
-) -> NDArray[np.uint8]:
-    """The picture of a block in sRGB, uint8 of shape (rows / box, columns / box, 3).
+def toned(
+    counts: NDArray[np.integer], max_iter: int, tones: NDArray[np.float64], colours: Floats, interior: Colour
+) -> Floats:
+    """The colours of a block in linear light, shape (rows, columns, 3).
 
     Parameters
     ----------
     counts : escape times; 0 is drawn grey, `max_iter` in `interior`
     tones : from 0 to 1; where there is none (NaN) the map's first colour
-    brightness : times the colour; None is 1
     colours : shape (STEPS, 3), linear light
-    box : samples a side of a pixel, whose light is averaged
     """
     steps = np.nan_to_num(tones * (STEPS - 1) + 0.5, nan=0.0)
     light = colours.take(steps.astype(np.intp), axis=0, mode="clip")
-    if brightness is not None:
-        light *= brightness[..., np.newaxis]
-        np.minimum(light, 1, out=light)
     light[counts >= max_iter] = linear(interior)
     light[counts <= 0] = linear(GREY)
+    return light
+
+
+def averaged(light: Floats, box: int) -> NDArray[np.uint8]:
+    """The mean of `box` by `box` samples, in sRGB; uint8 of shape (rows / box, columns / box, 3)."""
+    light = np.minimum(light, 1)
     if box > 1:
-        rows, columns = counts.shape[0] // box, counts.shape[1] // box
+        rows, columns = light.shape[0] // box, light.shape[1] // box
         light = light.reshape(rows, box, columns, box, 3).mean(axis=(1, 3), dtype=np.float32)
     return srgb(light)
