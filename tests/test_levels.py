@@ -24,7 +24,7 @@ from mandeldask.job.levels import Levels
 from mandeldask.kernels import FIELDS, KERNELS
 from mandeldask.store import Description, Store, open_for_writing, open_store
 from mandeldask.store.description import MAX_FINE
-from mandeldask.store.layout import axes, ome
+from mandeldask.store.layout import ome
 from mandeldask.store.place import Folder
 
 UNIT = {"view": {"x": [0, 1], "y": [0, 1], "shape": [100, 120]}, "max_iter": 50, "tile": [25, 40], "kernel": "numpy"}
@@ -218,7 +218,7 @@ def test_the_transformations_of_ome_give_the_coordinates_of_each_level(shape, re
         for level, part in zip(d.levels, image["datasets"], strict=True):
             scale, move = part["coordinateTransformations"]
             for n, axis in enumerate(("y", "x")):
-                values = axes(d, level)[axis]
+                values = d.view.axis(axis, stride=level.stride)
                 said = move["translation"][n] + scale["scale"][n] * np.arange(values.size)
                 assert scale["scale"][n] > 0
                 np.testing.assert_allclose(

@@ -13,7 +13,7 @@ import click
 
 from mandeldask.cli.computing import compute_under_screen, output_options
 from mandeldask.cli.ends import signals_end_in_order
-from mandeldask.cli.options import cluster_of, cluster_option, upload_option, workers_option
+from mandeldask.cli.options import cluster_of, cluster_option, space_option, upload_option, workers_option
 from mandeldask.words import count, plain, plural, shown
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def verify(
 @click.option("--kernel", default="auto", show_default=True, help="Any kernel: all give the same bits.")
 @cluster_option
 @upload_option
+@space_option
 @workers_option
 @output_options
 @click.pass_context
@@ -93,6 +94,7 @@ def deepen(
     kernel: str,
     cluster: str | None,
     upload: bool,
+    ignore_space: bool,
     workers: int | None,
     **output: Any,
 ) -> None:
@@ -102,7 +104,8 @@ def deepen(
     described = cluster_of(cluster, workers)
 
     def compute(tell: Observer) -> Summary:
-        return job.deepen(store, max_iter, out, kernel=kernel, cluster=described, upload=upload, tell=tell)
+        how: dict[str, Any] = {"cluster": described, "upload": upload, "ignore_space": ignore_space, "tell": tell}
+        return job.deepen(store, max_iter, out, kernel=kernel, **how)
 
     compute_under_screen(ctx, compute, {}, **output)
 

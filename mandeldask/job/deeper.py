@@ -7,15 +7,14 @@ from dataclasses import replace
 
 from distributed import Client
 
+from mandeldask import cluster as clusters
 from mandeldask import config as configs
 from mandeldask.errors import ConfigError
 from mandeldask.job.description import AnyCluster, of_store
 from mandeldask.job.events import Notice, Observer, Summary, ignore
-from mandeldask.job.ledger import refuse_second_driver
-from mandeldask.job.runs import run
-from mandeldask.job.source import remember
+from mandeldask.job.runs import carry_out
 from mandeldask.kernels import AUTO, MAX_ITER_LIMIT
-from mandeldask.store import layout, open_for_writing, open_store
+from mandeldask.store import layout, open_store
 from mandeldask.words import plural
 
 
@@ -28,6 +27,7 @@ def deepen(
     cluster: AnyCluster | None = None,
     client: Client | None = None,
     upload: bool = False,
+    ignore_space: bool = False,
     tell: Observer = ignore,
 ) -> Summary:
     """Compute the field of `store` with a larger `max_iter` into the store `out`: to the bit what a run would give.
@@ -40,7 +40,7 @@ def deepen(
     ----------
     max_iter : int
         More than the store's own.
-    kernel, cluster, client, upload, tell
+    kernel, cluster, client, upload, ignore_space, tell
         As for `run`.
 
     Raises
@@ -50,6 +50,8 @@ def deepen(
     StoreError, ClusterError
         As for `run`; StoreError also where `out` holds another field.
     """
+    if client is None:
+        clusters.leave_if_being_spawned()
     source = open_store(store)
     old = source.description
     if isinstance(max_iter, bool) or not isinstance(max_iter, int) or not old.max_iter < max_iter <= MAX_ITER_LIMIT:
@@ -59,10 +61,10 @@ def deepen(
         )
     config = configs.parse(of_store(store, kernel) | {"max_iter": max_iter, "store": os.fspath(out)}, source="deepen")
     given = (layout.manifest(source.place) or {}).get("given")
-    deeper = open_for_writing(out, replace(old, max_iter=max_iter), given if isinstance(given, dict) else None)
-    refuse_second_driver(deeper)
-    remember(deeper, source)
+    if isinstance(given, dict):  # the digits as they were typed
+        config = config.model_copy(update={"view": replace(config.view, given=given)})
     lacks = int((~source.done()).sum())
     whole = f", and {plural(lacks, 'tile')} that it lacks" if lacks else ""
     tell(Notice(f"{source.path}: only the samples that it has at {old.max_iter}{whole} are computed", "deepens"))
-    return run(config, cluster=cluster, client=client, upload=upload, tell=tell)
+    how = {"cluster": cluster, "client": client, "upload": upload, "ignore_space": ignore_space, "tell": tell}
+    return carry_out(config, source=source, **how)  # type: ignore[arg-type]

@@ -14,10 +14,11 @@ from mandeldask.job import space
 from mandeldask.job.compute import compute, finish
 from mandeldask.job.description import AnyCluster, AnyConfig, of_store, read
 from mandeldask.job.events import Notice, Observer, Preparing, Summary, ignore
-from mandeldask.job.ledger import Ledger, swept
+from mandeldask.job.ledger import Ledger, refuse_second_driver, swept
 from mandeldask.job.plan import make_plan
+from mandeldask.job.source import remember
 from mandeldask.kernels import AUTO, KERNELS, choose
-from mandeldask.store import Tile
+from mandeldask.store import Store, Tile
 from mandeldask.tile import LevelTile
 
 
@@ -68,7 +69,22 @@ def run(
     """
     if client is None:
         clusters.leave_if_being_spawned()
-    config = read(config, overrides, out)
+    how = {"cluster": cluster, "client": client, "upload": upload, "ignore_space": ignore_space, "tell": tell}
+    return carry_out(read(config, overrides, out), overwrite=overwrite, **how)  # type: ignore[arg-type]
+
+
+def carry_out(
+    config: configs.Config,
+    *,
+    cluster: AnyCluster | None,
+    client: Client | None,
+    upload: bool,
+    ignore_space: bool,
+    tell: Observer,
+    overwrite: bool = False,
+    source: Store | None = None,
+) -> Summary:
+    """What `run` does, with a description that is read; a `source` knows the field at fewer iterations."""
     described = clusters.resolve(configs.load_cluster(cluster) if cluster else config.cluster)
     kernel, reason = choose(config.kernel, config.view)
     tell(Preparing(kernel, reason))
@@ -104,6 +120,9 @@ def run(
                 clusters.check_store(client, plan.store)
 
         tell(plan)
+        if source:
+            refuse_second_driver(plan.store)
+            remember(plan.store, source)
         ledger = Ledger(plan.store)
         failed: list[Tile | LevelTile] = []
         with ledger.kept():

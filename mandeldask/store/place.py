@@ -132,7 +132,7 @@ class Folder:
             os.remove(self._path(key))
 
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
-        return _walk(os.path.join(self.url, prefix), "")
+        return _walk(os.path.dirname(self._path(f"{prefix}/any")), "")
 
     def names(self) -> list[str]:
         return sorted(os.listdir(self.url)) if os.path.isdir(self.url) else []
