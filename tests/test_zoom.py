@@ -182,7 +182,7 @@ def test_the_film_in_configs_is_whole():
     path = Path(__file__).parent.parent / "configs/films/seahorse-valley.yaml"
     values = zoom.read(path, {}, (*zoom.KEYS, "out"))
     film = zoom.of(values)
-    assert film.frames == 360
+    assert film.frames == 300
     assert film.samples_a_pixel < 0.25
 
 
