@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import subprocess
@@ -166,6 +167,18 @@ def test_a_quarter_turn_is_exact_and_has_one_spelling(rotation):
 @pytest.mark.parametrize("rotation", [0, "0", "360", "-360.00", "-0"])
 def test_a_full_turn_or_none_is_the_upright_view(rotation):
     assert View.around(SEAHORSE, "1e-3", (20, 30), rotation=rotation) == View.around(SEAHORSE, "1e-3", (20, 30))
+
+
+@pytest.mark.parametrize(
+    ("view", "digest"),
+    [
+        (STRIP, "475d63bdefff59bf702cb238dc649392508a1688a287f4b27ebc495edc86cec2"),
+        (TURNED, "786bb4f0f9b2bebad4dc6877b30777e18c4d6622aa586e972c100125de996879"),
+    ],
+)
+def test_samples_have_the_bits_they_have_on_every_machine(view, digest):
+    """The bits of NumPy 2.4 and 2.5, on a CPU with AVX2 and FMA and on one without."""
+    assert hashlib.sha256(whole(view).tobytes()).hexdigest() == digest
 
 
 def test_steps_of_a_strip_are_as_long_outwards_as_around():
