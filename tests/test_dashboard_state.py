@@ -27,7 +27,7 @@ from mandeldask.job.broadcast import Broadcast
 from mandeldask.job.events import Progress
 from mandeldask.kernels import KERNELS
 from mandeldask.messages import TILE, TOPIC, Grid, job_id, key_name, read, thumbnail, tile_of_key
-from mandeldask.store import Description, Store, open_for_writing
+from mandeldask.store import Description, Store, open_for_writing, place_of
 from mandeldask.tile import Record, statistics
 from mandeldask.view import View
 
@@ -67,7 +67,7 @@ def told(events, done=None, identity="a" * 32, error=None, name=None):
     means = {(i, j): FIELD[slice(i * 130, i * 130 + 130), slice(j * 170, j * 170 + 170)] for i, j in TILES}
     columns = {name: np.zeros(DESCRIPTION.tiles) for name in ("seconds", "minimum", "maximum")}
     columns["iterations"] = np.array([[means[i, j].sum() for j in range(COLUMNS)] for i in range(ROWS)])
-    store = Store("/tmp/a.zarr", identity, DESCRIPTION)
+    store = Store(place_of("/tmp/a.zarr"), identity, DESCRIPTION)
     scheduler = Scheduler()
     plan = Plan(store, "numba", Size(1, 1, 2**30), int(done.sum()), int((~done).sum()), 1, bool(done.any()))
     with suppress(KeyboardInterrupt), Broadcast(scheduler, plan, columns, done, name) as broadcast:
@@ -172,7 +172,7 @@ def test_the_store_is_not_read_for_a_page_that_is_not_there(monkeypatch):
 
     scheduler.run_on_scheduler = run_on_scheduler
     done = np.ones(DESCRIPTION.tiles, bool)
-    plan = Plan(Store("/tmp/a.zarr", "a", DESCRIPTION), "numba", Size(1, 1, 2**30), len(TILES), 0, 1, True)
+    plan = Plan(Store(place_of("/tmp/a.zarr"), "a", DESCRIPTION), "numba", Size(1, 1, 2**30), len(TILES), 0, 1, True)
     columns = {n: np.ones(done.shape) for n in ("seconds", "iterations", "minimum", "maximum")}
     with Broadcast(scheduler, plan, columns, done):
         poll(lambda: len(looks) >= 2, "two looks for a page")
@@ -367,7 +367,7 @@ def test_what_goes_wrong_with_sending_costs_a_broadcast_one_warning(caplog):
             raise OSError("no")
 
     done = np.zeros(DESCRIPTION.tiles, bool)
-    plan = Plan(Store("/tmp/a.zarr", "a", DESCRIPTION), "numba", Size(1, 1, 2**30), 0, 40, 1, False)
+    plan = Plan(Store(place_of("/tmp/a.zarr"), "a", DESCRIPTION), "numba", Size(1, 1, 2**30), 0, 40, 1, False)
     columns = {n: np.zeros(done.shape) for n in ("seconds", "iterations", "minimum", "maximum")}
     with Broadcast(Failing(), plan, columns, done) as broadcast:
         broadcast(TileDone(record((0, 0))))

@@ -37,9 +37,9 @@ class Plan:
     cluster: Size
     done: int  # tiles
     pending: int
-    levels: int  # tiles of the levels above the field's own that are to be made by themselves
     tile_memory: int  # bytes a worker thread needs for one tile
     resumed: bool
+    levels: int = 0  # tiles of the levels above the field's own that are to be made by themselves
 
     @property
     def tiles(self) -> int:

@@ -51,7 +51,7 @@ def make_plan(config: Config, kernel: str, size: Size, overwrite: bool = False, 
     done = store.done()
     count = int(done.sum())
     levels = len(Levels(store, done))
-    return Plan(store, kernel, size, count, done.size - count, levels, memory, resumed=count > 0)
+    return Plan(store, kernel, size, count, done.size - count, memory, resumed=count > 0, levels=levels)
 
 
 def choose_tile(view: View, fields: tuple[str, ...], size: Size) -> tuple[int, int]:
