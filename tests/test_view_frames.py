@@ -77,6 +77,7 @@ def test_pi_is_pi():
     assert abs(PI * 2**BITS - machin()) < 2
 
 
+@settings(deadline=None)
 @given(st.integers(1, 2**31 - 1), st.data())
 def test_cosines_and_sines_are_those_of_the_exact_angle_rounded_once(n, data):
     i = data.draw(st.integers(0, n - 1))
@@ -94,6 +95,7 @@ def test_quarters_of_a_turn_are_exact():
     assert [cos_sin(Fraction(k, 4)) for k in (-1, 5)] == [(0, -1), (0, 1)]
 
 
+@settings(deadline=None)
 @given(st.floats(1e-14, 1), st.floats(1.5, 1e10), st.integers(2, 2**31 - 1), st.data())
 def test_radii_begin_and_end_on_the_bounds_and_ascend_in_equal_ratios(inner, ratio, n, data):
     outer = inner * ratio
@@ -156,6 +158,7 @@ def test_the_extent_holds_all_samples(view):
     assert bottom - slack <= c.imag.min() and c.imag.max() <= top + slack
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["90", "-270", 90, "90.0", "9e1"]))
 def test_a_quarter_turn_is_exact_and_has_one_spelling(rotation):
     view = View.around((1, 0.5), 2, (3, 5), rotation=rotation)
