@@ -162,6 +162,7 @@ class Pace(_Part):
     iterations_per_second: Number
     seconds_left: Number | None
     workers: Index
+    levels: Index = 0  # tiles of the levels left to make
 
 
 class Message(_Part):

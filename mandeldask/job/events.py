@@ -125,7 +125,7 @@ class Summary:
     total_iterations: int
     not_escaped: int  # samples
     samples: int
-    area: float | None  # of the samples that did not escape, in the units of c; None for a line of samples
+    area: float | None  # of the samples that did not escape, in the units of c; None for a line or a strip
     errors: dict[str, str]  # "row,column" of a failed tile -> what happened
 
     @property
