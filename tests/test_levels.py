@@ -262,7 +262,7 @@ def test_a_level_is_made_when_all_it_is_made_of_is_there_and_each_once(d, data):
                 made.append(tile)
                 waiting += [("make", *there) for there in levels.made(tile)]
         assert len(made) == len(set(made))
-        left = ancestors(d, given_up) & missing
+        left = ancestors(d, given_up, missing)
         assert set(made) == missing - left
         assert set(levels.awaited) == left
 
@@ -271,13 +271,13 @@ def put(store, level, tile):
     store.place.put(f"{level.number}/escape_time/c/{tile[0]}/{tile[1]}", b"there")
 
 
-def ancestors(d, given_up):
-    """The tiles of levels that hold samples of these (level, row, column)."""
+def ancestors(d, given_up, missing):
+    """The missing tiles of levels that are made of these (level, row, column), or of one that cannot be made."""
     found = set()
     for level in d.levels[1:]:
         k = level.number
         for tile in tiles_of(level):
-            if any((k - 1, *child) in given_up | found for child in d.children(k, tile)):
+            if (k, *tile) in missing and any((k - 1, *child) in given_up | found for child in d.children(k, tile)):
                 found.add((k, *tile))
     return found
 

@@ -74,6 +74,7 @@ def run(
     from mandeldask import job
     from mandeldask.image import check_look
 
+    ctx.obj["json"] = output["as_json"]  # whatever goes wrong from here on is told as it was asked for
     described = configs.load(config, overrides)
 
     def compute(tell: Observer) -> Summary:
