@@ -22,12 +22,35 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
+# Files that wait for processes, networks, browsers and batch systems: what they test depends little on the Python.
+ONCE = {
+    "test_dashboard_page",
+    "test_explorer_page",
+    "test_faults",
+    "test_faults_disks",
+    "test_faults_rounds",
+    "test_faults_tiles",
+    "test_foreign",
+    "test_lab_claims",
+    "test_lab_strategies",
+    "test_network",
+    "test_objects_faults",
+    "test_slurm",
+    "test_store_machine",
+    "test_tls",
+    "test_zoom",
+}
+
+
 def pytest_collection_modifyitems(config, items):
     """For several processes: a file's tests stay together, and so do those that share the report of the lab.
 
     Files with processes of their own come first: they wait rather than compute, and the short ones fill the gaps.
     """
     items.sort(key=lambda item: not _waits(item))
+    for item in items:
+        if item.path.stem in ONCE:
+            item.add_marker("once")
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
             together = "lab_report" if "lab_report" in item.fixturenames else item.path.stem
