@@ -48,6 +48,7 @@ def kernel(request):
     return install
 
 
+@pytest.mark.timeout(600)  # three starts of a worker after another, on a crowded machine
 @pytest.mark.parametrize(
     "fault", [faults.segfault, partial(faults.devour, limit=LIMIT)], ids=["a segfault", "all the memory"]
 )
@@ -158,7 +159,7 @@ def test_a_scheduler_that_dies_is_told_once_with_what_to_type(tmp_path, how):
     env = ENV | {"COUNTED": str(tmp_path / "counted")}
     with Processes(tmp_path / "dask", 1, ("--no-nanny", "--preload", "preloaded"), env=env) as processes:
         path = tmp_path / "a.zarr"
-        config = {**UNIT, "kernel": "long", "tile": [10, 10], "store": str(path)}
+        config = {**UNIT, "kernel": "long", "tile": [13, 15], "store": str(path)}
         (tmp_path / "unit.yaml").write_text(json.dumps(config))
         begin = ["submit", "--name", "lost"] if how == "wait" else ["run", "--no-image"]
         words = [*begin, tmp_path / "unit.yaml", "--cluster", processes.address]

@@ -192,8 +192,10 @@ def _ask(client: Client, function: Callable[..., Any], *arguments: Any, schedule
             f"not all of the cluster answered within {ANSWER_SECONDS:.0f} s: a worker or its file system hangs. "
             "See the workers' page of the dashboard, and end what does not answer"
         ) from None
-    except OSError as error:
-        raise ClusterError(f"the scheduler was lost: {error}") from None
+    except OSError:
+        raise ClusterError(
+            "the scheduler was lost while its workers were looked at: start it again, then the same command"
+        ) from None
     return answers
 
 
