@@ -519,12 +519,13 @@ def _same(place: Place, description: Description, path: str) -> Store:
         )
     if isinstance(place, Folder) and not os.access(place.url, os.W_OK):
         raise PermissionError(errno.EACCES, "Permission denied")
-    wrong = [problem for problem in layout.problems(place, description) if not problem.missing]
+    found = layout.problems(place, description)
+    wrong = [problem for problem in found if not problem.missing]
     if wrong:
         raise StoreError(
             f"{path} is damaged: {wrong[0]}; `mandeldask verify {path} --repair` mends it; or choose another --out"
         )
-    layout.make(place, description)
+    layout.make(place, description, found)
     return store
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -46,11 +46,12 @@ MAX_METADATA = 2**22  # bytes of a zarr.json: consolidated, that of the deepest 
 
 
 _NAMES = "|".join(FIELDS)
+_PARTIAL = r"\.[0-9a-f]{32}\.partial"  # what a writer that was killed leaves
 _OURS = re.compile(
-    r"zarr\.json|zarr\.[0-9a-f]{32}\.partial"  # the latter of a worker that was killed while it looked at the place
-    rf"|([0-9]{{1,2}}|tiles)/zarr\.json|[0-9]{{1,2}}/({_NAMES}|x|y)/zarr\.json|[0-9]{{1,2}}/[xy]/c/[0-9]{{1,9}}"
+    rf"(zarr\.json|([0-9]{{1,2}}|tiles)/zarr\.json|[0-9]{{1,2}}/({_NAMES}|x|y)/zarr\.json|[0-9]{{1,2}}/[xy]/c/[0-9]{{1,9}}"
     rf"|[0-9]{{1,2}}/({_NAMES})/c/[0-9]{{1,9}}/[0-9]{{1,9}}"
-    rf"|tiles/({'|'.join(TileColumns)})/(zarr\.json|c/[0-9]{{1,9}}/[0-9]{{1,9}})"
+    rf"|tiles/({'|'.join(TileColumns)})/(zarr\.json|c/[0-9]{{1,9}}/[0-9]{{1,9}}))({_PARTIAL})?"
+    rf"|zarr{_PARTIAL}"  # of a worker that tried whether it can write there
 )
 
 
@@ -139,14 +140,13 @@ def strays(place: Place) -> Iterator[str]:
         with suppress(StoreError):  # a symbolic link is a stray itself
             keys = [f"{name}/{key}" for key, _ in place.sizes(name)] if "." not in name else [name]
         for key in keys or [name]:
-            whole = re.sub(r"\.[0-9a-f]{32}\.partial$", "", key)
-            if not _OURS.fullmatch(whole) and not (keys == [] and re.fullmatch("[0-9]{1,2}|tiles", name)):
+            if not _OURS.fullmatch(key) and not (keys == [] and re.fullmatch("[0-9]{1,2}|tiles", name)):
                 yield key
 
 
-def make(place: Place, description: Description) -> None:
-    """Make what is missing of groups, arrays and coordinates, whatever an interruption left."""
-    for problem in problems(place, description):
+def make(place: Place, description: Description, found: Sequence[Problem] | None = None) -> None:
+    """Make what is missing of groups, arrays and coordinates, whatever an interruption left; by the problems `found`."""
+    for problem in problems(place, description) if found is None else found:
         if problem.missing:
             mend(place, description, problem)
     if copy_of_manifest(place) is None:
