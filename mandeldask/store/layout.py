@@ -145,7 +145,7 @@ def strays(place: Place) -> Iterator[str]:
 
 
 def make(place: Place, description: Description, found: Sequence[Problem] | None = None) -> None:
-    """Make what is missing of groups, arrays and coordinates, whatever an interruption left; by the problems `found`."""
+    """Make what is missing of groups, arrays and coordinates, whatever an interruption left: the problems `found`."""
     for problem in problems(place, description) if found is None else found:
         if problem.missing:
             mend(place, description, problem)
