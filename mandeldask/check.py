@@ -15,7 +15,7 @@ from mandeldask.errors import DamagedError
 from mandeldask.kernels import KERNELS
 from mandeldask.store import DamagedShardError, Store, Tile, shard_key
 from mandeldask.store.shard import Get, part_of
-from mandeldask.tile import LevelTile, compute
+from mandeldask.tile import LevelTile, compute, statistics
 
 Kind = Literal["description", "metadata", "coordinates", "shard", "value", "level", "statistics", "stray"]
 Task = Callable[[Store], "Checked"]
@@ -127,7 +127,7 @@ class _Check:
                 (rows, columns), (height, width) = self.shards.chunk, self.shape
                 samples = self.shards.decoded(part)[: height - i * rows, : width - j * columns]
                 if self.name == "escape_time":
-                    totals.append(_statistics(samples, self.store.description.max_iter))
+                    totals.append(statistics(samples, self.store.description.max_iter))
                 for kind, problem in self._problems(samples.copy(), i * rows, j * columns):
                     if kind not in seen:  # one of a kind is enough to make it again
                         seen.add(kind)
@@ -200,15 +200,6 @@ class _Check:
 
 def _what(error: Exception) -> str:
     return f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else str(error)
-
-
-def _statistics(samples: NDArray[np.int32], max_iter: int) -> Known:
-    return (
-        int(samples.sum(dtype=np.int64)),
-        int(samples.min()),
-        int(samples.max()),
-        int(np.count_nonzero(samples == max_iter)),
-    )
 
 
 def _sum(parts: list[Known]) -> Known:

@@ -94,7 +94,8 @@ def deepened(
     d = store.description
     try:
         parts = {name: source.read_shard(tile, 0, name) for name in d.fields}
-    except (StoreError, OSError):  # damaged, or gone by now
+        source.check_identity()  # after it was read: another field may have taken its place meanwhile
+    except (StoreError, OSError):  # damaged, gone or replaced by now
         return None
     known = {name: part for name, part in parts.items() if part is not None}
     if len(known) < len(parts):

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import numpy as np
 import psutil
 import pytest
@@ -18,7 +19,7 @@ from conftest import skip_or_fail
 from PIL import Image
 from services import DEADLINE
 
-from mandeldask.cli import cli
+from mandeldask.cli import Commands, cli
 from mandeldask.store import open_store
 
 ROOT = Path(__file__).parent.parent
@@ -323,3 +324,19 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path):
         assert store.checksum() == open_store(tmp_path / "b.zarr").checksum()
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_file_that_cannot_be_read_is_told_in_a_line(tmp_path):
+    group = Commands("mandeldask", commands=[click.Command("read", callback=(tmp_path / "none/zarr.json").read_bytes)])
+    done = CliRunner().invoke(group, ["read"])
+    assert done.exit_code == 3
+    assert done.stderr.startswith(f"mandeldask: No such file or directory: {tmp_path}/none/zarr.json")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_connection_that_is_lost_where_none_should_be_is_a_bug_and_told_as_one():
+    def lose():
+        raise ConnectionResetError("by peer")
+
+    done = CliRunner().invoke(Commands("mandeldask", commands=[click.Command("lose", callback=lose)]), ["lose"])
+    assert isinstance(done.exception, ConnectionResetError)

@@ -119,6 +119,23 @@ def test_the_package_itself_imports_no_room_until_a_name_is_used():
     assert not any(name.startswith("mandeldask") for node in tree.body for name in imports(node))
 
 
+def test_of_what_computes_and_writes_nothing_knows_of_pictures():
+    """A notebook shows a plan with its picture: the one module that draws it is imported when it asks, by `events`."""
+    users = {
+        module: {name for name in all_imports(path.read_text()) if name.startswith("mandeldask.")}
+        for module, path in MODULES.items()
+        if module.partition(".")[0] == "job"
+    }
+    assert {module for module, names in users.items() if any(n.startswith("mandeldask.image.") for n in names)} == {
+        "job.shown"
+    }
+    assert {module for module, names in users.items() if any(n.startswith("mandeldask.job.shown.") for n in names)} == {
+        "job.events"
+    }
+    at_once = set().union(*(imports(node) for node in ast.parse(MODULES["job.events"].read_text()).body))
+    assert not any("shown" in name for name in at_once)
+
+
 def test_no_two_modules_import_each_other():
     graph = {}
     for module, path in MODULES.items():

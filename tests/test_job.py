@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import faults
 import numpy as np
@@ -19,12 +22,13 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 import mandeldask as md
 from mandeldask import cluster as clusters
 from mandeldask.config import LocalCluster, parse
-from mandeldask.job import Progress, TileDone, TileFailed
-from mandeldask.job.driver import MAX_ATTEMPTS
+from mandeldask.errors import JobCancelledError
+from mandeldask.job import Progress, TileDone, TileFailed, ignore
+from mandeldask.job.driver import MAX_ATTEMPTS, Driver
 from mandeldask.job.ledger import Ledger
 from mandeldask.job.plan import make_plan
 from mandeldask.kernels import KERNELS
-from mandeldask.store import Description, open_for_writing, open_store
+from mandeldask.store import Description, Folder, open_for_writing, open_store
 
 UNIT = {"view": {"x": [0, 1], "y": [0, 1], "shape": [100, 120]}, "max_iter": 50, "tile": [25, 40], "kernel": "numpy"}
 TILES = 12
@@ -289,6 +293,86 @@ def test_a_lease_of_a_dead_driver_is_ignored(client, tmp_path, lease):
     md.run(UNIT, tmp_path / "a.zarr", client=client)
     open_store(tmp_path / "a.zarr").write_notes(lease=lease | {"host": lease["host"] or socket.gethostname()})
     assert md.resume(tmp_path / "a.zarr", client=client).computed == 0
+
+
+ODD = [5, "x", [1], [], None, True, math.inf, 10**400]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd)[:8])
+def test_notes_that_another_program_wrote_harm_no_command(tmp_path, odd):
+    store = open_for_writing(tmp_path / "a.zarr", Description.of(parse(UNIT).view, 50, ("escape_time",), (25, 40)))
+    file = tmp_path / "a.zarr/tiles/zarr.json"
+    group = json.loads(file.read_text())
+    lease = {"host": socket.gethostname(), "pid": 1, "started": 0.0, "heartbeat": 0.0}
+    for attributes in (
+        odd,
+        *({name: odd} for name in ("lease", "progress", "errors", "job")),
+        *({"lease": lease | {key: odd}} for key in ("host", "pid", "started", "heartbeat")),
+        {"lease": {"host": "elsewhere", "heartbeat": 4e9}, "progress": {"workers": odd, "seconds_left": odd}},
+    ):
+        file.write_text(json.dumps(group | {"attributes": attributes}))
+        assert md.status(store.path).tiles == TILES
+        if "progress" in (attributes if isinstance(attributes, dict) else {}):
+            continue  # another driver's
+        with Ledger(store).kept():
+            file.write_text(json.dumps(group | {"attributes": attributes}))
+        store.write_notes(lease=None)
+        assert "lease" not in store.read_notes()
+
+
+class Away(Folder):
+    """A folder that takes no notes for now, as a bucket whose server does not answer."""
+
+    answers: ClassVar[bool] = False
+
+    def put(self, key, value):
+        if key == "tiles/zarr.json" and not self.answers:
+            raise md.StoreError("no answer")
+        super().put(key, value)
+
+
+def test_what_could_not_be_noted_is_noted_the_next_time(tmp_path, monkeypatch):
+    d = Description.of(parse(UNIT).view, 50, ("escape_time",), (25, 40))
+    store = open_for_writing(tmp_path / "a.zarr", d)
+    ledger = Ledger(replace(store, place=Away(store.path)))
+    ledger.fail((1, 2), "a crash")
+    with pytest.raises(md.StoreError, match="no answer"):
+        ledger.flush()
+    monkeypatch.setattr(Away, "answers", True)
+    ledger.flush()
+    assert store.read_notes() == {"errors": {"1,2": "a crash"}}
+    assert store.read_tiles()["attempts"][1, 2] == 1
+
+
+def test_a_heartbeat_that_comes_late_does_not_take_the_lease_again(tmp_path):
+    store = open_for_writing(tmp_path / "a.zarr", Description.of(parse(UNIT).view, 50, ("escape_time",), (25, 40)))
+    ledger = Ledger(store)
+    with ledger.kept():
+        mine = store.read_notes()["lease"]
+        ledger._beat(mine)
+        assert store.read_notes()["lease"]["heartbeat"] > mine["heartbeat"]
+    ledger._beat(mine)
+    assert "lease" not in store.read_notes()
+
+
+def test_a_driver_that_is_cancelled_while_nothing_is_in_flight_says_so(client, tmp_path):
+    store = open_for_writing(tmp_path / "a.zarr", Description.of(parse(UNIT).view, 50, ("escape_time",), (25, 40)))
+    driver = Driver(client, store, KERNELS["numpy"](50), Ledger(store), ignore)
+    driver.cancel()
+    with pytest.raises(JobCancelledError):
+        driver.run(~store.done())
+    assert not store.done().any()
+
+
+def test_a_tile_that_somebody_takes_out_in_mid_run_is_not_counted_as_done(client, tmp_path):
+    def take_out(event):
+        if isinstance(event, TileDone) and event.record.tile == (0, 0):
+            (tmp_path / "a.zarr/0/escape_time/c/0/0").unlink()
+
+    summary = md.run(UNIT, tmp_path / "a.zarr", client=client, tell=take_out)
+    assert summary.done == TILES - 1
+    assert summary.exit_code == 4
+    assert md.resume(tmp_path / "a.zarr", client=client).exit_code == 0
 
 
 def test_records_lost_with_their_driver_are_read_from_the_shards(client, tmp_path, expected):

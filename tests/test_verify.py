@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from mandeldask.check import window_shape
 from mandeldask.config import parse
 from mandeldask.job.ledger import Ledger
 from mandeldask.job.verification import made_from
-from mandeldask.store import open_store, shard_key
+from mandeldask.store import Folder, open_store, shard_key
 
 ROOT = Path(__file__).parent.parent
 CONFIG = {
@@ -138,6 +139,25 @@ def test_repair_takes_out_a_tile_and_what_was_made_from_it_and_nothing_else(soun
     assert open_store(path).read_tiles()["minimum"][1, 1] == 0
 
 
+class Watched(Folder):
+    """A folder that tells what is deleted in it, in order."""
+
+    deleted: ClassVar[list[str]] = []
+
+    def delete(self, key):
+        self.deleted.append(key)
+        super().delete(key)
+
+
+def test_a_repair_that_is_interrupted_leaves_no_level_of_a_tile_that_is_gone(path):
+    """A level that stayed would not be made again: the tile that it was made from was perhaps wrong in it too."""
+    flip(path / "0/escape_time/c/1/1")
+    Watched.deleted.clear()
+    md.verify(Watched(str(path)), repair=True)
+    levels = [int(key.partition("/")[0]) for key in Watched.deleted]
+    assert levels == [2, 2, 1, 1, 0, 0]
+
+
 def test_a_missing_tile_is_no_damage(path, client, sound):
     remove(path / "0/escape_time/c/1/1")
     remove(path / "2/smooth/c/0/0")
@@ -245,11 +265,12 @@ METADATA = {
 
 
 @pytest.mark.parametrize(("key", "change"), METADATA.values(), ids=METADATA)
-def test_edited_metadata_is_named_and_put_right_at_once(sound, path, key, change):
+def test_edited_metadata_is_named_and_put_right_at_once(sound, path, client, key, change):
     edit(path / key, change)
     found = md.verify(path)
     assert found.exit_code == 6
     assert keys(found) == {key}
+    assert keys(md.verify(path, quick=True, client=client)) == {key}
     assert md.verify(path, quick=True, repair=True).exit_code == 0
     assert md.verify(path).findings == ()
     for file in sound.rglob("zarr.json"):
@@ -308,6 +329,7 @@ def test_stray_files_are_named_and_left_alone(path):
         (path / key).write_text("years of work")
     (path / "0/link").symlink_to("/etc/passwd")
     (path / f"0/escape_time/c/0/0.{'0123456789abcdef' * 2}.partial").write_text("half")  # of a writer that was killed
+    (path / f"zarr.{'0123456789abcdef' * 2}.partial").write_text("probe")  # and of a worker that was to write
     found = md.verify(path, repair=True)
     assert keys(found) == strays | {"0/link"}
     assert (found.damaged, found.exit_code) == (0, 0)

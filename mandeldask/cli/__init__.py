@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from typing import Any
 
 import click
@@ -10,7 +12,7 @@ import click
 from mandeldask import __version__
 from mandeldask.cli import clusters, computing, dashboard, explore, jobs, keeping, lab, looking, zoom
 from mandeldask.cli.ends import EXIT_INTERRUPTED, Interrupted
-from mandeldask.errors import MandeldaskError
+from mandeldask.errors import MandeldaskError, StoreError
 from mandeldask.words import plain
 
 EPILOG = """\b
@@ -32,7 +34,10 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except MandeldaskError as error:
+        except (MandeldaskError, OSError) as raised:
+            error = raised if isinstance(raised, MandeldaskError) else _of_a_file(raised)
+            if error is None:
+                raise
             if ctx.obj and ctx.obj.get("json"):
                 click.echo(json.dumps({"error": str(error), "exit_code": error.exit_code}))
             click.echo("\n".join(plain(line) for line in f"mandeldask: {error}".split("\n")), err=True)
@@ -42,6 +47,14 @@ class Commands(click.Group):
             then = f"; go on with:  mandeldask resume {store}" if store else ""
             click.echo(f"\nmandeldask: interrupted{then}", err=True)
             ctx.exit(128 + interruption.number if isinstance(interruption, Interrupted) else EXIT_INTERRUPTED)
+
+
+def _of_a_file(error: OSError) -> StoreError | None:
+    """What to say of a file or a folder that cannot be read or written; None of a pipe or a connection."""
+    if error.filename is None and error.errno not in (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE):
+        return None
+    where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+    return StoreError(f"{error.strerror}{where}. What is finished stays; mend that, and call again")
 
 
 @click.group(

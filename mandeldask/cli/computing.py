@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mandeldask.cli import dashboard as dashboards
-from mandeldask.cli.ends import EXIT_FAILED_TILES, signals_end_in_order
+from mandeldask.cli.ends import signals_end_in_order
 from mandeldask.cli.looking import draw
 from mandeldask.cli.options import (
     cluster_of,
@@ -172,8 +172,7 @@ def compute_under_screen(
                 looking.close()
 
         summary = compute(tell)
-    if summary.failed:
-        ctx.exit(EXIT_FAILED_TILES)
+    ctx.exit(summary.exit_code)
 
 
 def _end(summary: Summary, picture: str | None, look: dict[str, Any], screen: Screen | None, as_json: bool) -> None:

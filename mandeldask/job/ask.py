@@ -269,7 +269,9 @@ def _mapping(value: object) -> dict[str, Any]:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    with suppress(OverflowError):  # a whole number of 400 digits
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    return None
 
 
 def _whole(value: object) -> int | None:

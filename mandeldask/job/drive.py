@@ -131,7 +131,7 @@ def drive(job: Job) -> dict[str, Any]:
     started = time.time()
     try:
         summary = _drive(job, client, home, teller)
-        outcome = {"state": "finished", "summary": asdict(summary), "exit_code": 4 if summary.failed else 0}
+        outcome = {"state": "finished", "summary": asdict(summary), "exit_code": summary.exit_code}
         teller.log(f"finished: {summary.computed} tiles computed, {summary.failed} failed")
     except MandeldaskError as error:
         state = "cancelled" if error.exit_code == 130 else "failed"

@@ -75,13 +75,12 @@ class Driver:
         self.name = key_name(self.job, self.run_id)
         self.ledger, self.tell, self.home = ledger, tell, home
         self.workers = self.threads = 0
-        self.in_flight: dict[Future, Tile] = {}
+        self.in_flight: dict[Future, Tile | LevelTile] = {}
         self.again: deque[Tile] = deque()
         self.suspects: deque[Tile] = deque()  # were computed when their worker died, perhaps by a neighbour's fault
         self.attempts: dict[Tile, int] = {}
         self.accused: set[Tile] = set()
         self.failed: list[Tile] = []
-        self.building: dict[Future, LevelTile] = {}
         self.ready: deque[LevelTile] = deque()  # tiles of levels that can be made now
         self.failed_levels: list[LevelTile] = []
         self.level_attempts: dict[LevelTile, int] = {}
@@ -112,19 +111,21 @@ class Driver:
         try:
             with every(COUNT_SECONDS, self._count_threads, "threads"), every(TELL_SECONDS, self._progress, "progress"):
                 self._refill(windows, completed)
-                while self.in_flight or self.building:
+                while self.in_flight:
                     ended = completed.next_batch()
                     time.sleep(GATHER_SECONDS)
                     self._take_in(ended + completed.next_batch(block=False))
                     self._refill(windows, completed)
+            if self.cancelled:  # when nothing was in flight that could have told
+                raise _cancelled()
             self._progress()
         finally:
-            self.client.cancel([*self.in_flight, *self.building], force=True)
+            self.client.cancel(list(self.in_flight), force=True)
 
     def cancel(self) -> None:
         """End `run` soon, from another thread."""
         self.cancelled = True
-        self.client.cancel([*self.in_flight, *self.building], force=True)
+        self.client.cancel(list(self.in_flight), force=True)
 
     def _recall(self, pending: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Take out the tiles with which a worker died, and with it perhaps the driver that would have known."""
@@ -149,10 +150,10 @@ class Driver:
 
     def _refill(self, windows: Iterator[Window], completed: as_completed) -> None:
         low = max(MIN_IN_FLIGHT, TILES_A_THREAD * self.threads)
-        if self.ready and len(self.building) < low and not self.cancelled:
-            tiles = [self.ready.popleft() for _ in range(min(len(self.ready), low - len(self.building)))]
+        if self.ready and len(self.in_flight) < low and not self.cancelled:
+            tiles = [self.ready.popleft() for _ in range(min(len(self.ready), low - len(self.in_flight)))]
             futures = submit_levels(self.client, self.store, tiles, key_name(self.job, self.run_id, "level"))
-            self.building.update(zip(futures, tiles, strict=True))
+            self.in_flight.update(zip(futures, tiles, strict=True))
             completed.update(futures)
         while len(self.in_flight) < low and not self.cancelled:
             window = next(windows, None) or self._retry()
@@ -185,7 +186,7 @@ class Driver:
     def _take_in(self, futures: list[Future]) -> None:
         """Records and errors of what has ended; each future is let go, so that a lost worker undoes nothing."""
         if self.cancelled:
-            raise JobCancelledError("cancelled; what is finished is in the store")
+            raise _cancelled()
         if any(future.status == "cancelled" for future in futures):
             raise self._lost()
         finished = [future for future in futures if future.status == "finished"]
@@ -194,21 +195,20 @@ class Driver:
         except Exception:  # a worker died with its record in this very moment: ask for each below
             results = {}
         for future in futures:
-            level_tile = self.building.pop(future, None)
-            tile = self.in_flight.pop(future) if level_tile is None else (-1, -1)
+            tile = self.in_flight.pop(future)
             try:
                 result = results[future] if future in results else future.result()
             except CancelledError:
                 raise self._lost() from None
             except Exception as error:  # whatever a kernel may raise
-                if level_tile:
-                    self._not_made(level_tile, error)
+                _raise_if_disk(self.store, error)
+                if len(tile) == 3:
+                    self._not_made(tile, error)
                 else:
                     self._failed(tile, error)
             else:
-                if level_tile:
-                    self.ledger.made(name_of(level_tile))
-                    self.ready.extend(self.levels.made(level_tile))
+                if len(tile) == 3:
+                    self._made(tile)
                 else:
                     self._done(result)
             future.release()
@@ -223,9 +223,12 @@ class Driver:
         self.tell(TileDone(record))
         self.ready.extend(self.levels.computed(record.tile))
 
+    def _made(self, tile: LevelTile) -> None:
+        self.ledger.made(name_of(tile))
+        self.ready.extend(self.levels.made(tile))
+
     def _not_made(self, tile: LevelTile, error: Exception) -> None:
         """A tile of a level is tried again, for it harms none; then it is left to `resume`."""
-        _raise_if_disk(self.store, error)
         attempt = self.level_attempts[tile] = self.level_attempts.get(tile, 0) + 1
         if attempt < MAX_ATTEMPTS and not isinstance(error, DamagedError):
             self.ready.append(tile)
@@ -234,7 +237,6 @@ class Driver:
             self.ledger.note(name_of(tile), _describe(error))
 
     def _failed(self, tile: Tile, error: Exception) -> None:
-        _raise_if_disk(self.store, error)
         if "deserializ" in str(error):
             raise ClusterError("the scheduler or a worker cannot read the tasks: both need mandeldask, in this version")
         killed = isinstance(error, KilledWorker)
@@ -260,6 +262,10 @@ class Driver:
             raise ClusterError(
                 f"no tile can be computed: the first {HOPELESS} failed, tile {name_of(tile)} with {text}"
             )
+
+
+def _cancelled() -> JobCancelledError:
+    return JobCancelledError("cancelled; what is finished is in the store")
 
 
 def _describe(error: BaseException) -> str:

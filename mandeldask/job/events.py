@@ -133,6 +133,11 @@ class Summary:
         """Kernel seconds over the worker threads' seconds."""
         return self.kernel_seconds / (self.threads * self.seconds) if self.seconds else 0.0
 
+    @property
+    def exit_code(self) -> int:
+        """0 all tiles are there, 4 some failed, or are missing: somebody took them out of the store meanwhile."""
+        return 4 if self.failed or self.done < self.tiles else 0
+
     def _repr_html_(self) -> str:
         from mandeldask.job.shown import summary_html
 

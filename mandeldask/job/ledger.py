@@ -109,7 +109,7 @@ class Ledger:
         for i, j in np.argwhere(done & (self.columns["minimum"] == 0)).tolist():
             try:
                 values = statistics(self.store.read((i, j)), self.store.description.max_iter)
-            except DamagedError:  # `mandeldask verify` will tell
+            except (DamagedError, OSError):  # `mandeldask verify` will tell
                 continue
             with self._lock:
                 for name, value in zip(("iterations", "minimum", "maximum", "not_escaped"), values, strict=True):
@@ -133,7 +133,7 @@ class Ledger:
                     notes["progress"] = progress
                 if notes:
                     self.store.write_notes(**notes)
-            except OSError:  # the next time may serve
+            except (OSError, StoreError):  # the next time may serve
                 with self._lock:
                     self._changed |= changed
                     self._errors_changed |= errors is not None
@@ -176,12 +176,14 @@ class Ledger:
             _HELD.discard(mine["id"])
             with suppress(OSError, StoreError):  # full, or replaced: the lease of a driver that is gone binds nobody
                 self.flush()
-                if (self.store.read_notes().get("lease") or {}).get("id") == mine["id"]:
+                lease = self.store.read_notes().get("lease")
+                if isinstance(lease, dict) and lease.get("id") == mine["id"]:
                     self.store.write_notes(lease=None)
 
     def _beat(self, mine: dict[str, Any]) -> None:
         with self._writing:
-            hold(self.store, mine)
+            if mine["id"] in _HELD:  # not after its end, where a slow disk had it wait
+                hold(self.store, mine)
 
 
 @contextmanager
@@ -274,5 +276,5 @@ def is_alive(lease: dict[str, Any]) -> bool:
             return lease.get("id") in _HELD
         age = psutil.Process(int(lease["pid"])).create_time() - float(lease["started"])
         return abs(age) < 1
-    except (psutil.Error, KeyError, TypeError, ValueError):
+    except (psutil.Error, KeyError, TypeError, ValueError, OverflowError):
         return False

@@ -14,7 +14,7 @@ from mandeldask.job import space
 from mandeldask.job.compute import compute, finish
 from mandeldask.job.description import AnyCluster, AnyConfig, of_store, read
 from mandeldask.job.events import Notice, Observer, Preparing, Summary, ignore
-from mandeldask.job.ledger import Ledger, refuse_second_driver, swept
+from mandeldask.job.ledger import Ledger, swept
 from mandeldask.job.plan import make_plan
 from mandeldask.job.source import remember
 from mandeldask.kernels import AUTO, KERNELS, choose
@@ -120,12 +120,11 @@ def carry_out(
                 clusters.check_store(client, plan.store)
 
         tell(plan)
-        if source:
-            refuse_second_driver(plan.store)
-            remember(plan.store, source)
         ledger = Ledger(plan.store)
         failed: list[Tile | LevelTile] = []
         with ledger.kept():
+            if source:
+                remember(plan.store, source)
             with swept(plan.store, say_of_store):
                 if plan.pending or plan.levels:
                     block_function = KERNELS[kernel](config.max_iter, config.fields, config.view)

@@ -128,7 +128,9 @@ def verify(
             found.add(finding)
         ledger = stack.enter_context(_held(opened, restore=bool(problem))) if repair else None
         work = _Work(opened, quick, recompute, secrets.randbits(32) if seed is None else seed, found)
-        if client is None and not problem and (cluster is not None or work.bytes > HERE):
+        if problem and not repair:  # workers could not open it: its description is lost
+            client = None
+        elif client is None and (cluster is not None or work.bytes > HERE):
             client = _connected(stack, cluster, upload, tell)
         started = last = time.monotonic()
         for checked, tiles in _here(work, opened) if client is None else _there(work, opened, client):
@@ -309,12 +311,12 @@ def _held(store: Store, restore: bool) -> Iterator[Ledger]:
 
 
 def _repair(store: Store, ledger: Ledger, found: _Found) -> None:
-    """Take out what is wrong: of a tile the field first, so that it is not done before anything else is gone."""
+    """Take out what is wrong: the coarsest level first, so that none is left of a tile that was computed again."""
     d = store.description
     doomed: set[LevelTile] = set()
     for tile in found.tiles:
         doomed |= set(made_from(d, tile))
-    for level, i, j in sorted(doomed):
+    for level, i, j in sorted(doomed, reverse=True):
         store.discard(level, (i, j))
         if level == 0:
             ledger.forget((i, j))

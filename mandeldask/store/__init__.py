@@ -281,16 +281,15 @@ class Store:
 
     def read_notes(self) -> dict[str, Any]:
         """Attributes of the `tiles` group: errors of failed tiles, the lease of a driver; {} where it is missing."""
-        attributes = layout.read_json(self.place, "tiles/zarr.json").get("attributes")
-        return attributes if isinstance(attributes, dict) else {}
+        return layout.attributes(layout.read_json(self.place, "tiles/zarr.json"))
 
     def write_notes(self, **notes: Any) -> None:
         """Set attributes of the `tiles` group; None removes one."""
         self.check_identity()
         metadata = layout.read_json(self.place, "tiles/zarr.json") or {"zarr_format": 3, "node_type": "group"}
-        attributes = {**metadata.get("attributes", {}), **notes}
+        attributes = {**layout.attributes(metadata), **notes}
         metadata["attributes"] = {k: v for k, v in attributes.items() if v is not None}
-        self.place.put("tiles/zarr.json", json.dumps(metadata, indent=2).encode())
+        self.place.put("tiles/zarr.json", layout.dumps(metadata))
 
     def finish(self) -> None:
         """Consolidate the metadata of the whole, which xarray asks for; done once, at the end of a run."""
@@ -397,9 +396,12 @@ def open_damaged(path: AnyPath) -> tuple[Store, str]:
     """
     try:
         return open_store(path), ""
-    except StoreError:
+    except StoreError as error:
         place = place_of(path)
-        found, copy = layout.manifest(place), layout.copy_of_manifest(place)
+        try:
+            found, copy = layout.manifest(place), layout.copy_of_manifest(place)
+        except OSError:  # it says why
+            raise error from None
         if copy is None or (found and found.get("digest") == layout.digest(found)):  # it was not edited
             raise
         try:
@@ -517,12 +519,13 @@ def _same(place: Place, description: Description, path: str) -> Store:
         )
     if isinstance(place, Folder) and not os.access(place.url, os.W_OK):
         raise PermissionError(errno.EACCES, "Permission denied")
-    wrong = [problem for problem in layout.problems(place, description) if not problem.missing]
+    found = layout.problems(place, description)
+    wrong = [problem for problem in found if not problem.missing]
     if wrong:
         raise StoreError(
             f"{path} is damaged: {wrong[0]}; `mandeldask verify {path} --repair` mends it; or choose another --out"
         )
-    layout.make(place, description)
+    layout.make(place, description, found)
     return store
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,7 +27,6 @@ from mandeldask.view import LogPolar, Range, View
 
 KEY = "mandeldask"
 COPY = "0/zarr.json"  # has a copy of the manifest in its attributes
-GENERATOR = "mandeldask"
 TileColumns = {
     "seconds": "float64",  # of kernel
     "iterations": "int64",  # sum of the tile's escape times
@@ -47,10 +46,12 @@ MAX_METADATA = 2**22  # bytes of a zarr.json: consolidated, that of the deepest 
 
 
 _NAMES = "|".join(FIELDS)
+_PARTIAL = r"\.[0-9a-f]{32}\.partial"  # what a writer that was killed leaves
 _OURS = re.compile(
-    rf"zarr\.json|([0-9]{{1,2}}|tiles)/zarr\.json|[0-9]{{1,2}}/({_NAMES}|x|y)/zarr\.json|[0-9]{{1,2}}/[xy]/c/[0-9]{{1,9}}"
+    rf"(zarr\.json|([0-9]{{1,2}}|tiles)/zarr\.json|[0-9]{{1,2}}/({_NAMES}|x|y)/zarr\.json|[0-9]{{1,2}}/[xy]/c/[0-9]{{1,9}}"
     rf"|[0-9]{{1,2}}/({_NAMES})/c/[0-9]{{1,9}}/[0-9]{{1,9}}"
-    rf"|tiles/({'|'.join(TileColumns)})/(zarr\.json|c/[0-9]{{1,9}}/[0-9]{{1,9}})"
+    rf"|tiles/({'|'.join(TileColumns)})/(zarr\.json|c/[0-9]{{1,9}}/[0-9]{{1,9}}))({_PARTIAL})?"
+    rf"|zarr{_PARTIAL}"  # of a worker that tried whether it can write there
 )
 
 
@@ -139,14 +140,13 @@ def strays(place: Place) -> Iterator[str]:
         with suppress(StoreError):  # a symbolic link is a stray itself
             keys = [f"{name}/{key}" for key, _ in place.sizes(name)] if "." not in name else [name]
         for key in keys or [name]:
-            whole = re.sub(r"\.[0-9a-f]{32}\.partial$", "", key)
-            if not _OURS.fullmatch(whole) and not (keys == [] and re.fullmatch("[0-9]{1,2}|tiles", name)):
+            if not _OURS.fullmatch(key) and not (keys == [] and re.fullmatch("[0-9]{1,2}|tiles", name)):
                 yield key
 
 
-def make(place: Place, description: Description) -> None:
-    """Make what is missing of groups, arrays and coordinates, whatever an interruption left."""
-    for problem in problems(place, description):
+def make(place: Place, description: Description, found: Sequence[Problem] | None = None) -> None:
+    """Make what is missing of groups, arrays and coordinates, whatever an interruption left: the problems `found`."""
+    for problem in problems(place, description) if found is None else found:
         if problem.missing:
             mend(place, description, problem)
     if copy_of_manifest(place) is None:
@@ -256,7 +256,9 @@ def documents(description: Description) -> Mapping[str, bytes]:
     root = zarr.open_group(store, mode="w")
     for level in description.levels:
         _make_level(root.create_group(str(level.number)), description, level)
-        _consolidate(store, str(level.number))
+        with warnings.catch_warnings():  # zarr says that other readers may not know of it, which harms none
+            warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
+            zarr.consolidate_metadata(store, path=str(level.number))
     _make_tiles(root.create_group("tiles"), description)
     found = {key: buffer.to_bytes() for key, buffer in store._store_dict.items() if key != "zarr.json"}
     # an array before its group, a level before the next: what is there when a run was killed is of use
@@ -273,8 +275,7 @@ def problems(place: Place, description: Description) -> list[Problem]:
         elif (reason := _differs(text, document)) is not None:
             found.append(Problem(key, reason))
     root = read_json(place, "zarr.json")
-    attributes = root.get("attributes")
-    if not isinstance(attributes, dict) or not _same(attributes.get("ome"), ome(description)):
+    if not _same(attributes(root).get("ome"), ome(description)):
         found.append(Problem("zarr.json", "has other levels under `ome` than the field"))
     consolidated = root.get("consolidated_metadata")
     if consolidated is not None and not _same(_without_notes(consolidated), _whole(description)):
@@ -291,12 +292,9 @@ def mend(place: Place, description: Description, problem: Problem) -> None:
             root["consolidated_metadata"] = _whole(description)
         place.put("zarr.json", dumps(root))
     elif problem.key in (COPY, "tiles/zarr.json"):
-        if problem.key == COPY:
-            attributes = {KEY: json.dumps(manifest(place))}
-        else:  # what a driver noted there is its own
-            notes = read_json(place, problem.key).get("attributes")
-            attributes = notes if isinstance(notes, dict) else {}
-        place.put(problem.key, dumps(json.loads(documents(description)[problem.key]) | {"attributes": attributes}))
+        noted = attributes(read_json(place, problem.key))  # by a driver, whose own it is
+        notes = {KEY: json.dumps(manifest(place))} if problem.key == COPY else noted
+        place.put(problem.key, dumps(json.loads(documents(description)[problem.key]) | {"attributes": notes}))
     else:
         place.put(problem.key, documents(description)[problem.key])
 
@@ -323,16 +321,15 @@ def _whole(description: Description) -> dict[str, Any]:
     return {"kind": "inline", "must_understand": False, "metadata": dict(sorted(parts.items()))}
 
 
-def open_group(place: Place, path: str, mode: Any = "r") -> zarr.Group:
-    """A group, by its own metadata: what was consolidated when a store was finished may be old."""
-    return zarr.open_group(place.zarr(read_only=mode == "r"), path=path, mode=mode, use_consolidated=False)
+def open_group(place: Place, path: str) -> zarr.Group:
+    """A group to be read, by its own metadata: what was consolidated when a store was finished may be old."""
+    return zarr.open_group(place.zarr(), path=path, mode="r", use_consolidated=False)
 
 
 def manifest(place: Place) -> dict[str, Any] | None:
     """What the root attributes say of a field of ours; None where they say nothing."""
     metadata = read_json(place, "zarr.json")
-    attributes = metadata.get("attributes") if metadata.get("node_type") == "group" else None
-    return _a_manifest(attributes.get(KEY) if isinstance(attributes, dict) else None)
+    return _a_manifest(attributes(metadata).get(KEY) if metadata.get("node_type") == "group" else None)
 
 
 def copy_of_manifest(place: Place) -> dict[str, Any] | None:
@@ -363,15 +360,14 @@ def read_json(place: Place, key: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def attributes(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a group's metadata; {} where they are none: another program may have written them."""
+    found = metadata.get("attributes")
+    return found if isinstance(found, dict) else {}
+
+
 def dumps(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, indent=2).encode()
-
-
-def _consolidate(store: Any, group: str | None) -> None:
-    with warnings.catch_warnings():  # zarr says that other readers may not know of it, which harms none
-        warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
-        warnings.filterwarnings("ignore", message=".*partial is not recognized.*")  # what somebody writes just now
-        zarr.consolidate_metadata(store, path=group)
 
 
 def _differs(text: bytes, expected: bytes) -> str | None:

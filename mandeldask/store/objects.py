@@ -33,9 +33,6 @@ OPENING_SECONDS = 10.0  # the same where a person opens a store: a wrong address
 PAGE = 1000  # keys that a server gives at a time
 LISTERS = 8  # rows of tiles that are listed at a time
 ROWS = 256  # of which the keys are kept at a time
-OURS = re.compile(
-    r"zarr\.json|zarr\.[0-9a-f]{32}\.partial|([0-9]{1,2}|tiles)/(zarr\.json|[a-z_]+/(zarr\.json|c(/[0-9]{1,9}){1,2}))"
-)
 NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 WRONG_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthenticationFailed")
 METADATA = ("/latest/api/token", "/security-credentials", "metadata.google", "metadata/identity")  # of a machine
@@ -134,11 +131,6 @@ class Objects:
 
     def remove(self) -> None:
         keys = [key for key, _ in self.sizes("")]
-        foreign = [key for key in keys if not OURS.fullmatch(key)]
-        if foreign:
-            raise StoreError(
-                f"{self.url} also holds {', '.join(foreign[:3])}: move that away before you --overwrite it"
-            )
         # the root last: what an interrupted removal leaves is still known as a store of ours
         self._delete([key for key in keys if key != "zarr.json"])
         self._delete(["zarr.json"])

@@ -170,11 +170,14 @@ class Folder:
 
     def _path(self, key: str) -> str:
         """The file of a key. A store may lie behind a symbolic link, but none within it may lead out of it."""
-        root = os.path.realpath(self.url)
-        path = os.path.join(root, *key.split("/"))
-        if os.path.realpath(os.path.dirname(path)) != os.path.dirname(path):
-            raise StoreError(f"{self.url} has a symbolic link on the way to {key}: put the folder itself in its place")
-        return path
+        path, parts = self.url, key.split("/")
+        for part in parts[:-1]:
+            path = os.path.join(path, part)
+            if os.path.islink(path):
+                raise StoreError(
+                    f"{self.url} has a symbolic link on the way to {key}: put the folder itself in its place"
+                )
+        return os.path.join(path, parts[-1])
 
     def above(self) -> list[Folder]:
         return [Folder(str(path)) for path in Path(self.url).parents]
