@@ -297,6 +297,7 @@ def test_another_sites_page_starts_no_job(explorer):
     [
         ("{", "no view to render"),
         ("[]", "no view to render"),
+        ("[" * 60_000, "no view to render"),
         (json.dumps({"name": "../x", "description": {}}), "a store's name has letters"),
         (json.dumps({"name": "x", "description": {"max_iter": 5}}), "view is missing"),
         (
@@ -399,7 +400,13 @@ def test_what_cannot_be_shown_ends_with_a_line(tmp_path, copy, monkeypatch):
     (tmp_path / "other.yaml").write_text(json.dumps(FIELD | {"max_iter": 7, "store": str(copy)}))
     code, said = call(tmp_path / "other.yaml")
     assert (code, "max_iter is 300 there, 7 here" in said) == (3, True)
-    assert call(copy, "--workers", "1", "--cluster", "local")[0] == 2
+    (tmp_path / "turned.yaml").write_text(
+        json.dumps({"view": {"centre": [0, 0], "span": 3, "rotation": 30, "shape": [30, 30]}, "max_iter": 7})
+    )
+    code, said = call(tmp_path / "turned.yaml")
+    assert (code, "shows upright rectangles" in said, "turned by 30 degrees" in said) == (2, True, True)
+    assert call(copy, "--workers", "0", "--cluster", "local")[0] == 2
+    assert call("a" * 5000)[0] == 3
     os.remove(copy / "0/escape_time/zarr.json")
     assert call(copy)[0] == 3
 

@@ -263,6 +263,19 @@ def test_tiles_that_scroll_out_of_sight_are_cancelled_on_the_scheduler(visit, ex
     assert all(tile.startswith("stored") for tile in page.tab.evaluate("explorer.targets.map((t) => t.key)"))
 
 
+def test_tiles_of_iterations_that_are_no_longer_wanted_are_cancelled(visit, explorer, client):
+    page = visit(SEAHORSES).sharp()
+    with workers_held(client):
+        for max_iter in ("500000", "402"):
+            cancelled = explorer.state()["tiles"]["cancelled"]
+            page.tab.fill("#max-iter", max_iter)
+            page.tab.keyboard.press("Enter")
+            poll(lambda: waiting_tiles(client) > 0, "tiles on the scheduler")
+        poll(lambda: explorer.state()["tiles"]["cancelled"] >= cancelled + 6, "the end of the dear ones")
+    page.sharp()
+    assert page.tab.evaluate("explorer.targets.every((t) => explorer.tiles.here(t).maxIter === 402)")
+
+
 def test_a_link_restores_the_view_its_iterations_and_its_colours(visit):
     page = visit(SEAHORSES).sharp()
     page.tab.select_option("#map", "magma")
@@ -276,7 +289,9 @@ def test_a_link_restores_the_view_its_iterations_and_its_colours(visit):
     page.shot("explorer-seahorses")
 
 
-@pytest.mark.parametrize("fragment", ["#re=x&im=1&span=1", "#re=1&im=1&span=0", "#n=-5&density=1e9&map=<b>", "#%%%"])
+@pytest.mark.parametrize(
+    "fragment", ["#re=x&im=1&span=1", "#re=1&im=1&span=0", "#n=-5&density=1e9&map=<b>", "#map=constructor", "#%%%"]
+)
 def test_a_link_that_makes_no_sense_shows_the_whole(visit, fragment):
     page = visit(fragment).sharp()
     assert page.view() == pytest.approx([-0.5, 0, 3.18 * 1400 / 900], rel=1e-3)

@@ -9,7 +9,7 @@ from pathlib import Path
 import bokeh.palettes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -190,6 +190,7 @@ def test_the_quick_curve_stays_by_the_scale(values, scale):
 
 @settings(deadline=None, max_examples=30)
 @given(rows=st.integers(1, 90), columns=st.integers(1, 90), size=st.integers(1, 120))
+@example(rows=1, columns=17, size=2)  # 8.5: 8, for 10 is the nearest of 9
 def test_a_size_draws_exact_samples(tmp_path_factory, rows, columns, size):
     """Every k-th sample from the first, whatever the blocks; k = m 2^n with m below 8 is near side / size."""
     counts = field(rows, columns)
@@ -305,6 +306,34 @@ def test_a_pixel_is_the_mean_of_its_samples_in_linear_light(out):
     assert set(colours(out).ravel().tolist()) == {188}
 
 
+def test_a_pixel_at_the_edge_is_the_mean_of_the_samples_that_are_left_for_it(out):
+    counts = np.full((5, 9), 1, np.int32)
+    counts[4], counts[:, 8] = MAX_ITER, MAX_ITER
+    save(counts, out, supersample=4, colormap="greys", reverse=True, interior="#000000")
+    drawn = colours(out)[..., 0]
+    assert drawn.tolist() == [[0, 0, 0], [255, 255, 0]]
+
+
+def test_a_turned_view_and_a_strip_are_drawn_as_their_fields_are(out):
+    """Without a store: every k-th of the view's own samples is computed."""
+    centre = ("-0.745", "0.112")
+    for view in (View.around(centre, "0.1", (90, 170), rotation=30), View.log_polar(centre, ("1e-4", 1), 200)):
+        counts = KERNELS["numpy-compact"](MAX_ITER)(view.block((0, view.shape[0]), (0, view.shape[1])))
+        for size in (None, 60):
+            k = 1 if size is None else -(-max(view.shape) // size)
+            drawn = picture(view, size=size, max_iter=MAX_ITER)
+            drawn.save(out)
+            wanted = palette_index(counts[::k, ::k], MAX_ITER)(counts[::k, ::k])[::-1]
+            np.testing.assert_array_equal(indices(out), wanted)
+        assert Image.open(out).text["Description"] == f"Mandelbrot escape times, {view}, max_iter {MAX_ITER}"
+
+
+@pytest.mark.parametrize("bad", [{"size": 0}, {"size": "a"}, {"supersample": 3}])
+def test_a_view_is_drawn_at_no_size_that_a_field_is_not(bad):
+    with pytest.raises(ConfigError, match=next(iter(bad))):
+        picture(View(*BOUNDS, (20, 20)), **bad)
+
+
 def test_a_light_falls_on_the_side_that_faces_it(out):
     """A hill that rises towards the set, which here lies to the right: lit from the left, dark from the right."""
     x = np.mgrid[:20, :30][1]
@@ -361,7 +390,7 @@ def test_progress_counts_the_pixels(out, monkeypatch):
 
 def test_the_picture_says_where_it_comes_from(tmp_path, out):
     picture(stored(tmp_path / "a.zarr", (20, 30), (20, 30))).save(out)
-    text = "Mandelbrot escape times, x [-1.5, 0.5], y [-0.2, 1.2], max_iter 50"
+    text = "Mandelbrot escape times, x [-1.5, 0.5], y [-0.2, 1.2], gridline, max_iter 50"
     assert Image.open(out).text == {"Software": "mandeldask", "Description": text}
 
 
@@ -390,6 +419,7 @@ def test_without_cmap_its_maps_are_named_with_what_to_install(monkeypatch):
         ({"colormap": "virdis"}, "one of classic, .*got 'virdis'; did you mean viridis"),
         ({"colormap": "cmocean:icy"}, "did you mean cmocean:ice"),
         ({"colormap": None}, "colormap"),
+        ({"colormap": ["magma"]}, "colormap must be a name"),
         ({"scale": "equalized"}, "scale .*did you mean equalised"),
         ({"shade": "smoth"}, "shade .*did you mean smooth"),
         ({"shade": "smooth"}, r"needs the field smooth.*--set fields=\[escape_time,smooth\]"),

@@ -60,7 +60,7 @@ def nth_half(drawn, k):
 
 def store_text(store):
     d = store.description
-    return f"Mandelbrot escape times, x {list(d.x)}, y {list(d.y)}, max_iter {d.max_iter}"
+    return f"Mandelbrot escape times, x {list(d.x)}, y {list(d.y)}, {d.registration}, max_iter {d.max_iter}"
 
 
 @pytest.mark.parametrize("look", LOOKS)
@@ -89,6 +89,20 @@ def test_a_deep_zoom_image_is_an_xml_file_and_tiles_of_every_level(store, tmp_pa
         assert whole.shape[0] >= rows and whole.shape[1] >= columns
         assert np.array_equal(whole, rgb(nth_half(drawn, k), tmp_path))
     assert calls[-1][0] == calls[-1][1]
+
+
+@pytest.mark.parametrize("shape", [(13, 2100), (1045, 40)])
+def test_the_levels_of_an_averaged_deep_zoom_image_are_halves_rounded_up(tmp_path, shape):
+    drawn = picture(field(*shape), supersample=4)
+    drawn.save(tmp_path / "a.dzi")
+    rows, columns = drawn.shape
+    for folder in sorted((tmp_path / "a_files").iterdir(), key=lambda path: -int(path.name)):
+        sizes = {path.stem: Image.open(path).size for path in folder.iterdir()}
+        assert (
+            sum(sizes[name][0] for name in sizes if name.endswith("_0")),
+            sum(sizes[name][1] for name in sizes if name.startswith("0_")),
+        ) == (columns, rows)
+        rows, columns = -(-rows // 2), -(-columns // 2)
 
 
 def test_a_deep_zoom_image_replaces_its_own_and_nothing_from_elsewhere(tmp_path):

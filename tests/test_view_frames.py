@@ -227,6 +227,12 @@ def test_a_bad_rotation_is_refused(rotation, message):
         View.around((0, 0), 1, (10, 10), rotation=rotation)
 
 
+def test_a_strip_at_the_end_of_binary64_is_refused_beyond_it():
+    View.log_polar((0, 0), ("1e308", "1.7e308"), 100).check_resolved()
+    with pytest.raises(ConfigError, match="reaches beyond binary64"):
+        View.log_polar(("1e308", 0), ("1e308", "1.7e308"), 100)
+
+
 def test_bounds_that_are_not_those_of_the_radius_are_refused():
     with pytest.raises(ConfigError, match=r"make it with View\.log_polar"):
         View((0, 1), (0, 1), (12, 100), frame=LogPolar((0, 0), (1, 2)))

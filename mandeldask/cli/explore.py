@@ -7,8 +7,7 @@ import webbrowser
 
 import click
 
-from mandeldask.cli.options import cluster_option, upload_option
-from mandeldask.errors import ConfigError
+from mandeldask.cli.options import cluster_of, cluster_option, upload_option, workers_option
 from mandeldask.words import plain
 
 
@@ -16,7 +15,7 @@ from mandeldask.words import plain
 @click.argument("what", metavar="STORE|CONFIG", type=click.Path())
 @cluster_option
 @upload_option
-@click.option("--workers", type=int, help="Worker processes on this machine; by default one a usable core.")
+@workers_option
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="By default a free one.")
 @click.option("--no-browser", is_flag=True, help="Print the link, and open nothing.")
 def explore(what: str, *, cluster: str | None, upload: bool, workers: int | None, port: int, no_browser: bool) -> None:
@@ -24,13 +23,13 @@ def explore(what: str, *, cluster: str | None, upload: bool, workers: int | None
     from mandeldask import config as configs
     from mandeldask import explorer
 
-    if cluster and workers:
-        raise ConfigError("--cluster and --workers exclude each other; give one")
-    described = {"kind": "local", "workers": workers} if workers is not None else cluster
+    described = cluster_of(cluster, workers)
     scene = explorer.look_at(what)
 
     def ready(link: str) -> None:
-        click.echo(f"  explorer   {link}\n  showing    {plain(scene.name)}\n  Ctrl-C ends it", err=True)
+        click.echo(
+            f"  explorer   {link}\n  showing    {plain(scene.name)}\n  Ctrl-C ends it, a second one at once", err=True
+        )
         if not no_browser:  # beside: some browsers keep the one who opens them waiting
             threading.Thread(target=_open, args=(link,), daemon=True).start()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,7 +25,7 @@ def explore(
     upload: bool = False,
     ready: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Serve the explorer on loopback until SIGINT, SIGTERM or SIGHUP; `ready` is given its link.
+    """Serve the explorer on loopback until SIGINT, SIGTERM or SIGHUP, a second of which ends it at once.
 
     Parameters
     ----------
@@ -35,6 +36,8 @@ def explore(
         0 for a free one.
     upload : bool
         Send this mandeldask to the scheduler and the workers first.
+    ready : callable, optional
+        Is given the link.
 
     Raises
     ------
@@ -53,8 +56,14 @@ async def _until_told(scene: Scene, live: Live, port: int, ready: Callable[[str]
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             with suppress(NotImplementedError):  # nor handlers in a loop: Ctrl-C is a KeyboardInterrupt there
-                loop.add_signal_handler(number, stop.set)
+                loop.add_signal_handler(number, _told, number, stop)
     await serve(scene, live, port, ready, stop)
+
+
+def _told(number: int, stop: asyncio.Event) -> None:
+    if stop.is_set():
+        os._exit(128 + number)  # the workers follow within seconds: their scheduler is gone
+    stop.set()
 
 
 async def serve(scene: Scene, live: Live, port: int, ready: Callable[[str], None], stop: asyncio.Event) -> None:

@@ -89,13 +89,17 @@ class Live:
             self.held = held = await ready
             address, security = held.scheduler.address, held.security
             self.client = await Client(address, security=security, asynchronous=True, set_as_default=False)
-            threads = sum((await self.client.nthreads()).values())
+            workers = await self.client.nthreads()
         except (MandeldaskError, OSError) as error:
             self._lost(str(error))
             return
+        except Exception as error:
+            self._lost(f"the cluster could not be reached: {error!r}")
+            return
+        threads = sum(workers.values())
         self._slots = asyncio.Semaphore(2 * threads + 2)
         self.state, self.words = "ready", plural(threads, "thread")
-        for worker in await self.client.nthreads():  # numba compiles for a second or so: before the first tile asks
+        for worker in workers:  # numba compiles for a second or so: before the first tile asks
             self._warm.append(self.client.submit(live, WARM, 100, self.kernel, workers=[worker], pure=False))
 
     def _hold(self, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[Client], end: threading.Event) -> None:

@@ -32,6 +32,13 @@ class Scene:
     store: Store | None = None
     config: Config | None = None
 
+    def __post_init__(self) -> None:
+        if self.view.frame is not None:
+            raise ConfigError(
+                f"the explorer shows upright rectangles, and this is {self.view}; "
+                "draw it with `mandeldask image STORE OUT.png`"
+            )
+
     @property
     def home(self) -> tuple[list[str], list[str]]:
         """The bounds of the home view, exactly, as decimals."""
@@ -75,11 +82,11 @@ def look_at(path: str) -> Scene:
     Raises
     ------
     ConfigError
-        Neither; a run description with a fault.
+        Neither; a run description with a fault; a turned view or a log-polar strip.
     StoreError
         A store that is none of ours, or damaged.
     """
-    if Path(path).is_file():
+    if os.path.isfile(path):
         return _of_config(path)
     if not os.path.lexists(path) and Path(path).suffix.lower() in (".yaml", ".yml"):
         raise ConfigError(f"{path}: no such file")

@@ -224,7 +224,7 @@ class Render(Handler):
         try:
             wanted = json.loads(self.request.body)
             self.shown.rendering.start(wanted["description"], wanted["name"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             self.refuse(400, f"no view to render: {error}")
         except MandeldaskError as error:
             self.refuse(STATUS.get(type(error), 400), str(error))

@@ -61,6 +61,8 @@ def gradient(colormap: str, n: int, reverse: bool = False) -> NDArray[np.float64
 
     A name is looked up among our own, then `bokeh.palettes` (those of 256 colours, in lower case), then in `cmap`.
     """
+    if not isinstance(colormap, str):
+        raise ConfigError(f"colormap must be a name, such as classic; got {colormap!r}")
     at = np.linspace(0, 1, n)[:: -1 if reverse else 1]
     if colormap in OWN:
         where, *channels = np.array(OWN[colormap], float).T
@@ -70,7 +72,7 @@ def gradient(colormap: str, n: int, reverse: bool = False) -> NDArray[np.float64
         colours = np.array([rgb("colormap", colour) for colour in known], float)
         return np.stack([np.interp(at * 255, np.arange(256), channel) for channel in colours.T], axis=1)
     cmap: Any = _cmap()
-    if cmap and isinstance(colormap, str):
+    if cmap:
         try:
             return np.asarray(cmap.Colormap(colormap)(at)[:, :3] * 255, np.float64)
         except (KeyError, TypeError, ValueError):
@@ -220,7 +222,7 @@ def _cmap() -> Any:
     return importlib.import_module("cmap") if importlib.util.find_spec("cmap") else None
 
 
-def _unknown(colormap: object, cmap: Any) -> str:
+def _unknown(colormap: str, cmap: Any) -> str:
     names = [*OWN, *_bokeh_names()]
     more = "any of cmap's" if cmap else "with `pip install 'mandeldask[pictures]'` any of cmap's"
     known = [*names, *(cmap.Catalog().unique_keys() if cmap else ())]

@@ -71,6 +71,7 @@ def picture(
     from mandeldask.store import Store, open_store
 
     chosen = _look(look)
+    _check_sizes(size, supersample)
     source: Source
     if isinstance(field, View):
         source = sampled(field, chosen.fields, max_iter, (size or SHOWN_SIDE) * supersample)
@@ -96,9 +97,9 @@ class Picture:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of pixels; samples at the upper or right edge that do not fill one are left out."""
-        rows, columns = (-(-n // self.stride) // self.supersample for n in self.source.shape)
-        return max(1, rows), max(1, columns)
+        """Rows and columns of pixels; those at the upper and right edge are the mean of what samples there are."""
+        rows, columns = (-(-n // (self.stride * self.supersample)) for n in self.source.shape)
+        return rows, columns
 
     @property
     def flat(self) -> bool:
@@ -296,6 +297,7 @@ def check_look(
 ) -> None:
     """Raise ConfigError where `picture` would, before there is a field of this shape with these parts."""
     _check_fields(fields, _look(look))
+    _check_sizes(size, supersample)
     _stride(shape, size, supersample)
 
 
@@ -321,20 +323,22 @@ def _check_fields(fields: tuple[str, ...], look: Look) -> None:
         )
 
 
-def _stride(shape: tuple[int, int], size: int | None, supersample: int) -> int:
-    """Every how manieth sample: m 2^n with m below 8, so that most are read from a level."""
+def _check_sizes(size: int | None, supersample: int) -> None:
     if isinstance(supersample, bool) or supersample not in SUPERSAMPLES:
         raise ConfigError(f"supersample must be one of {', '.join(map(str, SUPERSAMPLES))}; got {supersample!r}")
     if size is not None and (isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1):
         raise ConfigError(f"size must be a number of pixels, at least 1; got {size!r}")
+
+
+def _stride(shape: tuple[int, int], size: int | None, supersample: int) -> int:
+    """Every how manieth sample: m 2^n with m below 8, so that most are read from a level."""
     if min(shape) < supersample:
         raise ConfigError(f"supersample {supersample} needs as many samples a side; got {shape[0]} x {shape[1]}")
     if size is None:
         return 1
-    side = max(shape)
-    stride = max(1, (2 * side + size * supersample) // (2 * size * supersample))
-    step = 1 << max(0, stride.bit_length() - 3)
-    return (stride + step // 2) // step * step
+    side, drawn = max(shape), size * supersample
+    step = 1 << max(0, (side // drawn).bit_length() - 3)
+    return max(1, (2 * side + drawn * step) // (2 * drawn * step) * step)
 
 
 def _whole(chunk: int, room: int) -> int:

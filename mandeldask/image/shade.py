@@ -82,9 +82,16 @@ def toned(
 
 
 def averaged(light: Floats, box: int) -> NDArray[np.uint8]:
-    """The mean of `box` by `box` samples, in sRGB; uint8 of shape (rows / box, columns / box, 3)."""
+    """The mean of `box` by `box` samples, in sRGB; uint8 of shape (rows / box, columns / box, 3), rounded up.
+
+    The last row and column are the means of what is left for them.
+    """
     light = np.minimum(light, 1)
     if box > 1:
-        rows, columns = light.shape[0] // box, light.shape[1] // box
-        light = light.reshape(rows, box, columns, box, 3).mean(axis=(1, 3), dtype=np.float32)
+        rows, columns = (-(-n // box) for n in light.shape[:2])
+        lacking = [(0, n * box - m) for n, m in zip((rows, columns), light.shape[:2], strict=True)]
+        whole = not any(n for _, n in lacking)
+        boxes = light if whole else np.pad(light, (*lacking, (0, 0)), constant_values=np.nan)
+        boxes = boxes.reshape(rows, box, columns, box, 3)
+        light = (np.mean if whole else np.nanmean)(boxes, axis=(1, 3), dtype=np.float32)
     return srgb(light)

@@ -69,7 +69,7 @@ class Stored:
     @property
     def text(self) -> str:
         d = self.store.description
-        return f"Mandelbrot escape times, x {list(d.x)}, y {list(d.y)}, max_iter {d.max_iter}"
+        return _text(d.view, d.max_iter)
 
     @cached_property
     def _done(self) -> NDArray[np.bool_]:
@@ -173,12 +173,21 @@ def sampled(view: View, fields: tuple[str, ...], max_iter: int | None, side: int
         A view too deep for binary64, a `max_iter` out of range.
     """
     stride = max(1, -(-max(view.shape) // min(side, SAMPLED_SIDE)))
-    y, x = view.axis("y", stride=stride), view.axis("x", stride=stride)
+    rows, columns = view.shape
     cap = 1000 if max_iter is None else max_iter
     compute = KERNELS[choose(AUTO, view)[0]](cap, fields)
-    block = np.concatenate([compute(x + 1j * part[:, np.newaxis]) for part in np.array_split(y, max(1, y.size // 64))])
+    block = np.concatenate(
+        [
+            compute(view.block((first, min(first + 64 * stride, rows)), (0, columns), stride=(stride, stride)))
+            for first in range(0, rows, 64 * stride)
+        ]
+    )
     arrays = {name: block[name] for name in fields} if block.dtype.names else {"escape_time": block}
-    return Held(arrays, int(cap), f"Mandelbrot escape times, x {list(view.x)}, y {list(view.y)}, max_iter {cap}")
+    return Held(arrays, int(cap), _text(view, cap))
+
+
+def _text(view: View, max_iter: int) -> str:
+    return f"Mandelbrot escape times, {view}, max_iter {max_iter}"
 
 
 def _array(name: str, field: Any) -> NDArray[Any]:

@@ -289,7 +289,7 @@ class View:
             far = max(map(abs, self.frame.centre))
             # Outwards samples part as fast as coordinates grow, or faster; but where they pass a power of two, the unit
             # in the last place doubles at once. It suffices to look at the first of these.
-            doubled = 2.0 ** math.ceil(math.log2(far + inner))
+            doubled = 2.0 ** min(1023, math.ceil(math.log2(far + inner)))
             for r in (inner, min(outer, max(inner, doubled - far))):
                 yield "the strip", r * FULL_TURN / self.shape[1], far + r
             return

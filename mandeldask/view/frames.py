@@ -6,6 +6,7 @@ plain products and sums of binary64, each rounded: no fused operation, no functi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Context, Decimal
@@ -79,6 +80,8 @@ class LogPolar:
         inner, outer = finite_pair("radius", self.radius, "[inner, outer]")
         if not 0 < inner < outer:
             raise ConfigError(f"radius must ascend from above 0, [inner, outer]; got {list(self.radius)}")
+        if not math.isfinite(max(map(abs, self.centre)) + outer):
+            raise ConfigError(f"a strip of radius {outer} around {list(self.centre)} reaches beyond binary64")
         object.__setattr__(self, "radius", (inner, outer))
 
     def place(self, c: Samples, cos_phi: Reals, sin_phi: Reals, r: Reals) -> None:

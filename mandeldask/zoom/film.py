@@ -175,7 +175,7 @@ def read(path: str | os.PathLike[str] | None, changes: Mapping[str, Any], keys: 
         for key in given:
             if key not in keys:
                 close = difflib.get_close_matches(str(key)[:50].lower(), keys, n=1)
-                hint = f"; did you mean {close[0]}?" if close else ""
+                hint = f"; did you mean {close[0]}?" if close else "."
                 raise ConfigError(f"{path}: {str(key)[:50]} is no key here{hint} Permitted: {', '.join(keys)}")
     return given | {key: value for key, value in changes.items() if value is not None}
 

@@ -14,18 +14,23 @@ from typing import Any
 from mandeldask.errors import ConfigError, StoreError
 from mandeldask.zoom.colours import Pixels
 
+ENCODER = "libx264"
 QUALITY = "18"  # constant rate factor of x264: 18 is said to be hard to tell from the frames themselves
 SUFFIXES = (".mp4", ".mkv", ".mov")
 
 
 def need_av() -> Any:
-    """The module av; ConfigError where it is missing."""
+    """The module av; ConfigError where it is missing, or was built without the encoder."""
     try:
         import av
     except ImportError as error:
         raise ConfigError(
             f'a film needs PyAV, which cannot be imported here ({error}); pip install "mandeldask[zoom]"'
         ) from None
+    if ENCODER not in av.codecs_available:
+        raise ConfigError(
+            f"a film needs a PyAV with the encoder {ENCODER}, as PyPI's wheels have it; this one lacks it"
+        )
     return av
 
 
@@ -57,7 +62,7 @@ def write(target: Path, frames: Iterator[Pixels], size: tuple[int, int], rate: F
         with av.open(os.fspath(partial), "w", options={"movflags": "+faststart"}) as container:
             container.metadata["title"] = title
             container.metadata["encoded_by"] = "mandeldask"
-            stream = container.add_stream("libx264", rate=rate, options={"crf": QUALITY})
+            stream = container.add_stream(ENCODER, rate=rate, options={"crf": QUALITY})
             stream.width, stream.height = size
             stream.pix_fmt = "yuv420p"
             context = stream.codec_context

@@ -25,7 +25,7 @@ export function fromFragment(fragment, maps, scales, limit) {
     const value = Number(parts.get(key) ?? NaN);
     if (value >= low && value <= high) colours[key] = value;
   };
-  text("map", (value) => value in maps);
+  text("map", (value) => Object.hasOwn(maps, value));
   text("scale", (value) => scales.includes(value));
   text("interior", (value) => /^#[0-9a-f]{6}$/i.test(value));
   figure("density", 0.01, 100);

@@ -128,7 +128,7 @@ function saveConfig() {
 }
 
 function savePicture() {
-  painter.frame(view, tiles, colours, targets, false);
+  while (painter.frame(view, tiles, colours, targets, false)); // a frame colours as many tiles as it has time for
   canvas.toBlob((blob) => save(blob, `${fileName()}.png`), "image/png");
   redraw();
 }
@@ -186,7 +186,7 @@ function readout() {
   panel.readout({
     re: format(re, view.decimals),
     im: format(im, view.decimals),
-    count: !found ? "–" : inside ? `≥ ${found.n.toLocaleString("en")}, not escaped` : found.n.toLocaleString("en"),
+    count: !found ? "–" : inside ? `≥ ${Math.min(found.n, maxIter).toLocaleString("en")}, not escaped` : found.n.toLocaleString("en"),
     kind: found?.tile.kind ?? "",
     zoom: view.homeSpan / view.span,
     span: view.span,

@@ -22,8 +22,8 @@ export function rectangle(tile, view) {
 
 export class Tiles {
   cache = new Map(); // key -> tile, the least lately shown first
-  flying = new Map(); // key -> AbortController
-  refused = new Map(); // key -> ms from when on it may be asked for again
+  flying = new Map(); // name of a request -> AbortController
+  refused = new Map(); // name of a request -> ms from when on it may be made again
   wanted = [];
   clusterOn = false;
   requests = 0;
@@ -165,11 +165,11 @@ export class Tiles {
   /** Ask for what is wanted, in this order, and for nothing else. */
   want(targets, smooth) {
     const now = performance.now();
-    const lacking = targets.filter((t) => !this.here(t) && !(this.refused.get(t.key) > now));
+    const lacking = targets.filter((t) => !this.here(t) && !(this.refused.get(name(t)) > now));
     const fractions = smooth && !lacking.length ? targets.filter((t) => this.#wantsFraction(t, now)) : [];
     this.wanted = [...this.#previews(lacking), ...lacking, ...fractions.map((t) => ({ ...t, what: "fraction" }))];
     const keep = new Set(this.wanted.map(name));
-    for (const [key, { abort }] of this.flying) if (!keep.has(key)) abort.abort();
+    for (const [request, abort] of this.flying) if (!keep.has(request)) abort.abort();
     this.#fly();
   }
 
@@ -184,13 +184,13 @@ export class Tiles {
       const coarse = above(PREVIEW);
       if (!known && coarse.address.level >= SHALLOWEST) found.set(coarse.key, coarse);
     }
-    return [...found.values()].filter((tile) => !this.refused.has(tile.key));
+    return [...found.values()].filter((tile) => !this.refused.has(name(tile)));
   }
 
   #wantsFraction(target, now) {
     const tile = this.here(target);
     const has = target.kind === "live" || this.scene.smooth;
-    return tile && has && !tile.fraction && !(this.refused.get(`${target.key} fraction`) > now);
+    return tile && has && !tile.fraction && !(this.refused.get(name({ ...target, what: "fraction" })) > now);
   }
 
   #fly() {
@@ -204,18 +204,15 @@ export class Tiles {
   async #fetch(target) {
     const abort = new AbortController();
     const flight = name(target);
-    this.flying.set(flight, { abort });
+    this.flying.set(flight, abort);
     this.requests += 1;
-    const query = [];
-    if (target.kind === "live") query.push(`max_iter=${target.maxIter}`);
-    if (target.what) query.push(`what=${target.what}`);
     try {
-      const answer = await fetch(`/${target.key}${query.length ? `?${query.join("&")}` : ""}`, { signal: abort.signal });
-      if (!answer.ok) return this.#refuse(target, answer);
+      const answer = await fetch(`/${flight}`, { signal: abort.signal });
+      if (!answer.ok) return await this.#refuse(target, answer);
       const [kind, rows, columns] = answer.headers.get("Tile").split(" ");
       const samples = new KINDS[kind](await answer.arrayBuffer());
       if (samples.length !== rows * columns) throw new TypeError("a tile that is cut off");
-      this.#arrive(target, samples);
+      if (!abort.signal.aborted) this.#arrive(target, samples);
     } catch (error) {
       if (abort.signal.aborted) return;
       this.refused.set(flight, performance.now() + AGAIN.busy);
@@ -286,7 +283,11 @@ export class Tiles {
   }
 }
 
-const name = (target) => (target.what ? `${target.key} ${target.what}` : target.key);
+/** What a target is asked for by: of another max_iter it is another request, and the old one is not waited for. */
+function name({ kind, key, maxIter, what }) {
+  const query = [kind === "live" && `max_iter=${maxIter}`, what && `what=${what}`].filter(Boolean).join("&");
+  return query ? `${key}?${query}` : key;
+}
 
 export const overlap = (a, b) =>
   a.x < b.x + b.w - 0.5 && b.x < a.x + a.w - 0.5 && a.y < b.y + b.h - 0.5 && b.y < a.y + a.h - 0.5;
