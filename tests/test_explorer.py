@@ -434,3 +434,20 @@ def test_ctrl_c_ends_the_explorer_and_its_workers(store, tmp_path):
         assert explorer.process.wait(timeout=DEADLINE) == 0
         assert psutil.wait_procs(family, timeout=DEADLINE)[1] == []
         assert "Traceback" not in explorer.log.read_text()
+
+
+def test_a_rendering_that_is_stopped_says_so_and_keeps_what_is_done(client, store, tmp_path):
+    config = tmp_path / "field.yaml"
+    config.write_text(json.dumps(FIELD | {"store": str(tmp_path / "none.zarr")}))
+    body = json.dumps({"name": "made", "description": {key: FIELD[key] for key in ("view", "max_iter", "tile")}})
+    with Served(look_at(str(config)), client.scheduler.address) as explorer:
+        with workers_held(client):
+            assert explorer.get("/render", method="POST", body=body, Content_Type="application/json")[0] == 200
+            poll(lambda: explorer.state()["rendering"]["words"] == "computing", "the job", DEADLINE)
+            status, said = explorer.error("/render", method="POST", body=body, Content_Type="application/json")
+            assert (status, "is being rendered already" in said) == (400, True)
+            assert explorer.get("/render", method="DELETE")[0] == 200
+            assert explorer.state()["rendering"]["words"] == "stopping with the tiles at work"
+        poll(lambda: explorer.state()["rendering"]["state"] == "failed", "the end of the job", DEADLINE)
+        assert "stopped; what is done is in" in explorer.state()["rendering"]["words"]
+    assert open_store(tmp_path / "made.zarr").done().any()

@@ -69,7 +69,9 @@ class Rendering:
             )
 
     def _tell(self, event: job.Event) -> None:
-        """In the job's thread."""
+        """In the job's thread; of progress in one of its own, which a stop must not end with a traceback."""
+        if isinstance(event, job.Progress):
+            return
         if self._stop.is_set():
             raise _StoppedError
         if isinstance(event, job.Plan):
@@ -78,8 +80,10 @@ class Rendering:
             self.done += 1
 
     def cancel(self) -> None:
-        """Stop the job; what is done stays in its store."""
+        """Stop the job, with the first tile that is done; what is done stays in its store."""
         self._stop.set()
+        if self.state == "running":
+            self.words = "stopping with the tiles at work"
 
     def to_json(self) -> dict[str, Any]:
         return {"state": self.state, "words": self.words, "store": self.store, "done": self.done, "tiles": self.tiles}
