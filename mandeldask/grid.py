@@ -10,6 +10,7 @@ import numpy as np
 from dask.base import tokenize
 from numpy.typing import NDArray
 
+from mandeldask.errors import ConfigError
 from mandeldask.view import Range, View
 
 
@@ -27,7 +28,10 @@ def complex_grid(view: View, chunks: Any = "auto", window: tuple[Range, Range] |
     """
     ranges = window or ((0, view.shape[0]), (0, view.shape[1]))
     shape = tuple(end - first for first, end in ranges)
-    blocks = da.core.normalize_chunks(chunks, shape, dtype=np.complex128)
+    try:
+        blocks = da.core.normalize_chunks(chunks, shape, dtype=np.complex128)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise ConfigError(f"chunks must be what Dask takes, such as (500, 500); got {chunks!r} ({error})") from None
     edges = tuple(tuple(accumulate(sizes, initial=first)) for sizes, (first, _) in zip(blocks, ranges, strict=True))
     return da.map_blocks(
         _block,

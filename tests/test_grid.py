@@ -86,6 +86,12 @@ def test_a_window_has_the_bits_that_it_has_in_the_whole_grid(view, data):
     assert compute(window).tobytes() == whole[slice(*rows), slice(*columns)].tobytes()
 
 
+@pytest.mark.parametrize("chunks", [0, "many", (10, 10, 10), (7, (3, 4))])
+def test_chunks_that_dask_cannot_take_are_told(chunks):
+    with pytest.raises(md.ConfigError, match="chunks must be what Dask takes"):
+        md.complex_grid(md.View(x=(-2, 1), y=(-1.5, 1.5), shape=(30, 40)), chunks)
+
+
 @pytest.mark.parametrize(
     ("chunks", "numblocks"), [((10, 10), (3, 4)), (16, (2, 2)), (-1, (1, 1)), ("auto", (1, 1)), ((-1, 8), (1, 4))]
 )

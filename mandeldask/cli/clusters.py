@@ -33,7 +33,7 @@ def cluster(ctx: click.Context, /, described: str, as_json: bool) -> None:
         lines += ["", shown["job_script"].strip()]
     elif isinstance(asked, SchedulerAddress | SchedulerFile):
         with clusters.connect(asked) as client:
-            workers = client.scheduler_info(n_workers=-1)["workers"]
+            workers = clusters.workers_of(client)
             size = clusters.size_of_client(client) if workers else None
             versions = clusters.versions(client)
             shown |= {

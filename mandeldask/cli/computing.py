@@ -24,7 +24,7 @@ from mandeldask.cli.options import (
     upload_option,
     workers_option,
 )
-from mandeldask.errors import ConfigError, MandeldaskError
+from mandeldask.errors import ConfigError, DamagedError, MandeldaskError
 from mandeldask.words import is_url, shown
 
 if TYPE_CHECKING:
@@ -177,12 +177,20 @@ def compute_under_screen(
 
 def _end(summary: Summary, picture: str | None, look: dict[str, Any], screen: Screen | None, as_json: bool) -> None:
     """The picture, and what there is to say at the end."""
+    damaged = False
     if picture:
-        picture = _picture(summary, picture, look, screen)
+        try:
+            picture = _picture(summary, picture, look, screen)
+        except DamagedError as error:
+            click.echo(f"mandeldask: no picture: {error}", err=True)
+            picture, damaged = None, True
     if as_json:
         click.echo(json.dumps({**asdict(summary), "efficiency": summary.efficiency, "picture": picture}))
     if screen:
         store = shlex.quote(shown(summary.store))
+        if damaged:
+            screen.line("next", f"mandeldask verify {store} --repair    takes out what is damaged")
+            return
         screen.line("next", f"mandeldask image {store} large.png    the picture, one pixel a sample")
         opened = "mandeldask.open({})" if is_url(summary.store) else 'xarray.open_zarr({}, group="0")'
         screen.line("", f"{opened.format(json.dumps(shown(summary.store)))}    the numbers")
@@ -213,6 +221,8 @@ def _picture(summary: Summary, path: str, look: dict[str, Any], screen: Screen |
 
     try:
         draw(picture(summary.store, **{"size": PICTURE_SIDE, **look}), path, screen is not None and sys.stderr.isatty())
+    except DamagedError:
+        raise
     except MandeldaskError as error:
         click.echo(f"mandeldask: no picture: {error}", err=True)
         return None

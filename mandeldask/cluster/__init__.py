@@ -12,7 +12,7 @@ from mandeldask.cluster import local, managers, queues, running
 from mandeldask.cluster.local import leave_if_being_spawned
 from mandeldask.cluster.preflight import check, check_store, table, versions
 from mandeldask.cluster.queues import job_script
-from mandeldask.cluster.size import Size, size_of_client
+from mandeldask.cluster.size import Size, size_of_client, workers_of
 from mandeldask.cluster.wait import wait_for_worker
 from mandeldask.config import Cluster, ClusterClass, LocalCluster, Queue, SchedulerAddress, SchedulerFile, load_cluster
 from mandeldask.errors import ConfigError
@@ -31,6 +31,7 @@ __all__ = [
     "table",
     "versions",
     "wait_for_worker",
+    "workers_of",
 ]
 
 

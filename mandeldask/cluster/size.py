@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from distributed import Client
 from distributed.system import MEMORY_LIMIT
@@ -23,11 +24,20 @@ class Size:
         return self.workers * self.threads_per_worker
 
 
+def workers_of(client: Client) -> dict[str, Any]:
+    """What the scheduler knows of each worker, by its address.
+
+    `client.scheduler_info` gives what the client has last heard, and once in some thousand calls its own heartbeat,
+    which asks for no workers, comes between (distributed 2026.8).
+    """
+    return dict(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
+
+
 def size_of_client(client: Client) -> Size:
     """The size of the cluster a client is connected to; the smallest worker speaks for all."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = workers_of(client).values()
     if not workers:
-        raise ClusterError("the cluster has no workers; start some, or wait for them with client.wait_for_workers(1)")
+        raise ClusterError("the cluster has no workers: start some, `dask worker ADDRESS`, and try again")
     return Size(
         len(workers),
         max(1, round(sum(w["nthreads"] for w in workers) / len(workers))),

@@ -12,6 +12,7 @@ from typing import Any
 
 from distributed import Client, get_worker, wait
 
+from mandeldask.cluster import workers_of
 from mandeldask.lab.timing import Call, Run, Spread, Tell, in_turns, ratio
 from mandeldask.lab.workload import BLOCKS_A_WORKER, Part, Workload, compute_part, cut, lesson_view, seahorse_view
 
@@ -99,7 +100,7 @@ def _curves(
     tell: Tell,
     rows: Callable[[int], float],
 ) -> list[Curve]:
-    workers = list(client.scheduler_info(n_workers=-1)["workers"])
+    workers = list(workers_of(client))
     curves = []
     for kernel in kernels:
         calls: dict[str, Call] = {}
@@ -131,7 +132,7 @@ def _point(x: int, first: Sequence[Run], runs: Sequence[Run], work_a_worker: flo
 
 def block_sizes(client: Client, kernels: Sequence[str], workers: int, sizes: Sizes, tell: Tell) -> list[Curve]:
     """The same field in ever larger Dask blocks: small ones cost the scheduler, large ones leave workers idle."""
-    using = list(client.scheduler_info(n_workers=-1)["workers"])[:workers]
+    using = list(workers_of(client))[:workers]
     curves = []
     for kernel in kernels:
         work = sizes.work(kernel)
@@ -148,7 +149,7 @@ def block_sizes(client: Client, kernels: Sequence[str], workers: int, sizes: Siz
 
 def balance(client: Client, workers: int, sizes: Sizes, tell: Tell) -> list[Balance]:
     """The lesson's field cut in three ways: who computed which block, when."""
-    using = list(client.scheduler_info(n_workers=-1)["workers"])[:workers]
+    using = list(workers_of(client))[:workers]
     work = sizes.work("numpy")
     rows, columns = work.view.shape
     every_row, every_column = [(0, rows)], [(0, columns)]

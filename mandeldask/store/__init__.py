@@ -374,7 +374,8 @@ def open_store(path: AnyPath) -> Store:
 def _opened(place: Place) -> Store:
     manifest = layout.manifest(place)
     if manifest is None:
-        raise StoreError(f"{place.url} is not a store of mandeldask: its root carries no field description")
+        mend = layout.copy_of_manifest(place) and f"; `mandeldask verify {place.url} --repair` puts it back"
+        raise StoreError(f"{place.url} is not a store of mandeldask: its root carries no field description{mend or ''}")
     version = manifest["field"].get("format_version")
     if version != FORMAT_VERSION:
         raise StoreError(
