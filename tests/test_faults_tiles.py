@@ -88,7 +88,8 @@ def test_a_worker_that_stands_still_is_replaced_after_the_time_that_the_user_has
 
 
 def test_the_clusters_we_start_have_our_patience_unless_the_user_has_set_his(monkeypatch):
-    assert patience()["distributed.scheduler.worker-ttl"] == "30s"
+    with dask.config.set(patience()):  # a cluster of other tests may have set it for this process already
+        assert setting("distributed.scheduler.worker-ttl") == "30s"
     with dask.config.set({"distributed.comm.timeouts.tcp": "45s"}):
         assert "distributed.comm.timeouts.tcp" not in patience()
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL", "5 minutes")  # Dask's own, but named
