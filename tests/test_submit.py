@@ -280,7 +280,7 @@ def test_a_store_where_the_workers_see_no_folder_is_refused(scheduler, tmp_path)
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_cluster_that_cannot_be_started_is_told(tmp_path):
+def test_a_cluster_that_cannot_be_started_is_told(counts, tmp_path):
     cluster = {"kind": "class", "type": "distributed.NoSuchCluster"}
     with pytest.raises(md.ClusterError, match="NoSuchCluster"):
         job.submit(UNIT, tmp_path / "a.zarr", cluster=cluster)
