@@ -450,4 +450,7 @@ def test_a_rendering_that_is_stopped_says_so_and_keeps_what_is_done(client, stor
             assert explorer.state()["rendering"]["words"] == "stopping with the tiles at work"
         poll(lambda: explorer.state()["rendering"]["state"] == "failed", "the end of the job", DEADLINE)
         assert "stopped; what is done is in" in explorer.state()["rendering"]["words"]
-    assert open_store(tmp_path / "made.zarr").done().any()
+    left = open_store(tmp_path / "made.zarr")
+    done = int(left.done().sum())
+    summary = md.resume(left.path, client=client)
+    assert (done + summary.computed, left.done().all()) == (left.done().size, True)

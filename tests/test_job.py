@@ -8,6 +8,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -180,9 +182,11 @@ def test_what_a_kill_between_two_arrays_leaves_is_told_and_mended(client, tmp_pa
     assert md.run(UNIT, tmp_path / "a.zarr", client=client, overwrite=True).computed == TILES
 
 
-def test_the_scheduler_holds_nothing_after_a_run(client, tmp_path):
+@pytest.mark.parametrize("fault", [None, faults.disk_full, faults.fail], ids=["all done", "disk full", "all fail"])
+def test_the_scheduler_holds_nothing_after_a_run(client, tmp_path, kernel, fault):
     before = client.run_on_scheduler(_tasks)
-    md.run(UNIT, tmp_path / "a.zarr", client=client)
+    with pytest.raises((md.StoreError, md.ClusterError)) if fault else nullcontext():
+        md.run(kernel(fault) if fault else UNIT, tmp_path / "a.zarr", client=client)
     poll(lambda: not client.run_on_scheduler(_tasks) - before, "the release of every task")
 
 
@@ -285,6 +289,7 @@ def test_a_second_driver_is_refused_while_the_first_lives(client, tmp_path):
         {"host": None, "pid": os.getpid(), "started": 0, "heartbeat": 4e9},
         {"host": "elsewhere", "heartbeat": "soon"},
         {"host": None, "pid": 1, "started": 0, "heartbeat": 4e9},
+        {"host": "elsewhere", "pid": 1, "started": 0, "heartbeat": 4e9},
     ],
     ids=[
         "silent for long",
@@ -292,6 +297,7 @@ def test_a_second_driver_is_refused_while_the_first_lives(client, tmp_path):
         "it is of this process, and over",
         "it is no lease",
         "its process is another now",
+        "its clock was years ahead",
     ],
 )
 def test_a_lease_of_a_dead_driver_is_ignored(client, tmp_path, lease):
@@ -313,7 +319,7 @@ def test_notes_that_another_program_wrote_harm_no_command(tmp_path, odd):
         odd,
         *({name: odd} for name in ("lease", "progress", "errors", "job")),
         *({"lease": lease | {key: odd}} for key in ("host", "pid", "started", "heartbeat")),
-        {"lease": {"host": "elsewhere", "heartbeat": 4e9}, "progress": {"workers": odd, "seconds_left": odd}},
+        {"lease": {"host": "elsewhere", "heartbeat": time.time()}, "progress": {"workers": odd, "seconds_left": odd}},
     ):
         file.write_text(json.dumps(group | {"attributes": attributes}))
         assert md.status(store.path).tiles == TILES
@@ -421,3 +427,13 @@ def test_a_script_without_a_main_guard_is_told_so_at_once(tmp_path):
     assert process.returncode == 1
     assert process.stderr.count("Traceback") == 1
     assert 'needs `if __name__ == "__main__":`' in process.stderr
+
+
+def test_a_program_from_standard_input_is_told_that_workers_cannot_import_it(tmp_path):
+    program = f"import mandeldask as md\nmd.run({UNIT!r}, {str(tmp_path / 'a.zarr')!r})\n"
+    env = os.environ | {"PYTHONPATH": str(Path(md.__file__).parent.parent)}
+    command = [sys.executable, "-"]
+    done = subprocess.run(command, input=program, env=env, capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1
+    assert "save it in a file" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ def started(cluster: LocalCluster) -> Iterator[Client]:
 
     The workers come up while the caller goes on: `wait_for_worker` waits for the first.
     """
+    if getattr(sys.modules["__main__"], "__file__", "") == "<stdin>":
+        raise ClusterError("worker processes cannot import a program from standard input: save it in a file, run that")
     size = size_of(cluster)
     # Dask's nanny makes its workers give freed memory back at once, and a tile's buffers then cost a page fault every
     # 4 KiB: 6951 faults instead of 83 for a 2048 x 2048 tile.

@@ -195,7 +195,7 @@ class Driver:
         except Exception:  # a worker died with its record in this very moment: ask for each below
             results = {}
         for future in futures:
-            tile = self.in_flight.pop(future)
+            tile = self.in_flight[future]
             try:
                 result = results[future] if future in results else future.result()
             except CancelledError:
@@ -211,6 +211,7 @@ class Driver:
                     self._made(tile)
                 else:
                     self._done(result)
+            del self.in_flight[future]  # not before: what ends the run here cancels it too
             future.release()
 
     def _lost(self) -> ClusterError:

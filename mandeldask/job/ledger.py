@@ -270,7 +270,7 @@ def is_alive(lease: dict[str, Any]) -> bool:
     """Whether the driver that wrote the lease still works, as far as can be told from here."""
     try:
         if lease.get("job") or lease["host"] != socket.gethostname():
-            silent = time.time() - float(lease["heartbeat"])
+            silent = abs(time.time() - float(lease["heartbeat"]))  # a clock far ahead must not hold it for ever
             return silent <= (RESERVED_SECONDS if is_reserved(lease) else STALE_SECONDS)
         if lease["pid"] == os.getpid():
             return lease.get("id") in _HELD

@@ -15,7 +15,7 @@ from distributed import Client
 from mandeldask import cluster as clusters
 from mandeldask import config as configs
 from mandeldask.config import SchedulerAddress, SchedulerFile
-from mandeldask.errors import ClusterError, ConfigError, MandeldaskError
+from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
 from mandeldask.job import keeper
 from mandeldask.job.ask import refuse_second_job
 from mandeldask.job.description import AnyCluster, AnyConfig, read
@@ -123,7 +123,9 @@ def _prepare_there(client: Client, job: Job, overwrite: bool) -> Plan:
     try:
         ((worker, plan),) = client.run(prepare, job, size, overwrite, workers=[min(client.nthreads())]).items()
     except OSError as error:
-        raise ClusterError(f"a worker was lost while it made the store: {error}; submit again") from None
+        if error.errno is None or isinstance(error, ConnectionError | TimeoutError):  # of Dask's connection
+            raise ClusterError(f"a worker was lost while it made the store: {error}; submit again") from None
+        raise StoreError(f"the workers cannot use {job.place.url}: {error.strerror or error}") from None
     try:
         clusters.check_store(client, plan.store)
     except ClusterError:

@@ -12,7 +12,7 @@ A frame is then looked up in both, averaged where a pixel covers many samples, a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +113,8 @@ def compute(
     pending = {path: view for path, view in views.items() if not _complete(path, view, film)}
     if pending:
         _make_folder(folder)
+        if not overwrite:
+            _refuse_another(folder, pending, film)
         with ExitStack() as stack:
             if client is None:
                 clusters.leave_if_being_spawned()
@@ -120,9 +122,9 @@ def compute(
                 client = stack.enter_context(clusters.connect(described))
             for path, view in pending.items():
                 config = {"view": view, "max_iter": film.max_iter, "kernel": kernel}
-                job.run(
-                    config, path, client=client, tell=tell, overwrite=overwrite and _holds(path, view, film) is None
-                )
+                store = _store_at(path)
+                another = store is None or not _holds(store, view, film)
+                job.run(config, path, client=client, tell=tell, overwrite=overwrite and another)
     strip, core = map(open_store, views)
     return strip, core
 
@@ -148,19 +150,37 @@ def paint(
             painted(frame + 1, film.frames)
 
 
-def _holds(path: Path, view: View, film: Film) -> Store | None:
-    """The store at a path if it holds this field, or a part of it."""
+def _store_at(path: Path) -> Store | None:
     try:
-        store = open_store(path)
+        return open_store(path)
     except StoreError:  # told with its remedy when it is opened for writing
         return None
-    d = store.description
-    return store if d.view == view and d.max_iter == film.max_iter else None
+
+
+def _holds(store: Store, view: View, film: Film) -> bool:
+    """Whether a store is of this field, all of it or a part."""
+    return store.description.view == view and store.description.max_iter == film.max_iter
+
+
+def _refuse_another(folder: Path, views: Mapping[Path, View], film: Film) -> None:
+    """Before a cluster is started."""
+    for path, view in views.items():
+        if path.exists() and (store := _store_at(path)) and not _holds(store, view, film):
+            there = store.description
+            what = f"max_iter is {there.max_iter} there, {film.max_iter} here"
+            raise StoreError(
+                f"{folder} holds the samples of another film: {what if there.view == view else 'of another view'}. "
+                "Choose another --out, or replace it with --overwrite"
+            )
 
 
 def _complete(path: Path, view: View, film: Film) -> bool:
-    store = _holds(path, view, film)
-    return store is not None and all(bool(store.done(level.number).all()) for level in store.description.levels)
+    store = _store_at(path)
+    return (
+        store is not None
+        and _holds(store, view, film)
+        and all(bool(store.done(level.number).all()) for level in store.description.levels)
+    )
 
 
 def _make_folder(folder: Path) -> None:
