@@ -199,6 +199,27 @@ def test_a_tile_that_two_wait_for_is_computed_once_and_not_cancelled_with_one_of
     second.close()
 
 
+def test_tiles_that_are_cancelled_take_no_others_with_them(explorer, monkeypatch):
+    """Dask fetches the results for all who wait in one go: whoever cancels its wait must not cancel that."""
+    explorer.tile("/live/0/0/0")
+    fetch = explorer.live.client._gather_remote
+
+    async def slowly(*args, **kwargs):
+        await asyncio.sleep(0.3)
+        return await fetch(*args, **kwargs)
+
+    async def ask():
+        asked = [asyncio.create_task(explorer.live.tile(Request(Address(9, n, 30), 60))) for n in range(24)]
+        for unwanted in asked[::2]:
+            await asyncio.sleep(0.1)
+            unwanted.cancel()
+        return await asyncio.gather(*asked[1::2])
+
+    monkeypatch.setattr(explorer.live.client, "_gather_remote", slowly)
+    packed = asyncio.run_coroutine_threadsafe(ask(), explorer.loop).result(DEADLINE)
+    assert {one.shape for one in packed} == {(SIDE, SIDE)}
+
+
 def test_a_flood_of_requests_is_refused_and_ends_with_those_who_asked(explorer, client):
     explorer.tile("/live/0/0/0")
     with workers_held(client):

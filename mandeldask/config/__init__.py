@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
-import json
-import operator
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -25,11 +22,10 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
 )
-from pydantic_core import CoreSchema, ErrorDetails, PydanticKnownError, core_schema
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from mandeldask.config.clusters import (
     KINDS,
-    QUEUES,
     Cluster,
     ClusterClass,
     LocalCluster,
@@ -37,10 +33,11 @@ from mandeldask.config.clusters import (
     SchedulerAddress,
     SchedulerFile,
 )
+from mandeldask.config.faults import Faults, Keys
 from mandeldask.config.parts import Path, Section, integer
 from mandeldask.config.picture import PictureDescription
 from mandeldask.config.strict_yaml import MAX_BYTES, NUMBER, read_yaml
-from mandeldask.config.words import bare, line, show
+from mandeldask.config.words import line, show
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import AUTO, KERNELS, MAX_ITER_LIMIT
 from mandeldask.view import LOG_POLAR, MAX_SIDE, LogPolar, Number, Registration, Turned, View
@@ -63,10 +60,8 @@ __all__ = [
 ]
 
 FieldName = Literal["escape_time", "smooth", "distance"]
-MAX_ERRORS = 5
 
 Model = TypeVar("Model", bound=Section)
-Keys = tuple[str | int, ...]  # ("view", "shape", 0) is view.shape[0]
 
 
 def _coordinate(value: Any) -> Any:
@@ -252,7 +247,6 @@ _SECTIONS: dict[Keys, type[Section]] = {
     ("picture",): PictureDescription,
     **{("cluster", kind): model for kind, model in KINDS.items()},
 }
-_KEYS = {section: list(model.model_fields) for section, model in _SECTIONS.items()}
 
 
 def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
@@ -392,68 +386,4 @@ def _check(model: type[Model], mapping: Any, source: str, changes: Collection[tu
     try:
         return model.model_validate(dict(mapping) if isinstance(mapping, Mapping) else mapping)
     except ValidationError as error:
-        faults = error.errors(include_url=False)
-    lines = []
-    for fault in faults[:MAX_ERRORS]:
-        keys, _ = _place(fault["loc"])
-        set_here = keys and any(all(map(operator.eq, changed, keys)) for changed in changes)
-        lines.append(line(f"{source}{' with --set' if set_here else ''}: {_explain(fault)}"))
-    if len(faults) > MAX_ERRORS:
-        lines.append(line(f"{source}: and {len(faults) - MAX_ERRORS} more"))
-    raise ConfigError("\n".join(lines)) from None
-
-
-# What pydantic calls the fault, and what a user is told of it.
-_RULES = {
-    "extra_forbidden": "is no key here",
-    "greater_than_equal": "must be at least {ge}",
-    "int_type": "must be an integer",
-    "less_than_equal": "must be at most {le}",
-    "literal_error": "must be {expected}",
-    "missing": "is missing",
-    "model_type": "must be a mapping, KEY: VALUE",
-    "string_type": "must be text (in quotes if it looks like a number)",
-    "too_long": "must have {max_length} values",
-    "tuple_type": "must be a list",
-    "union_tag_invalid": "must be a mapping, KEY: VALUE",
-    "value_error": "{error}",
-}
-
-
-def _place(location: Keys) -> tuple[Keys, Keys]:
-    """The keys of a fault as the file has them, and the section of its last name; a cluster's kind is no key."""
-    if location[:1] == ("cluster",) and location[1:2] and location[1] in KINDS:
-        return ("cluster", *location[2:]), location[:2]
-    names = tuple(key for key in location if isinstance(key, str))
-    return location, names[:-1]
-
-
-def _explain(fault: ErrorDetails) -> str:
-    """Key, rule, value and remedy of one fault."""
-    keys, section = _place(fault["loc"])
-    context = fault.get("ctx", {})
-    rule = _RULES[fault["type"]].format_map(context) if fault["type"] in _RULES else fault["msg"]
-    key = "".join(f"[{k}]" if isinstance(k, int) else f".{bare(k)}" for k in keys).lstrip(".")
-    if isinstance(context.get("error"), ConfigError):  # by View, which names the key and the value
-        return f"{key}.{rule}" if re.split(r"\W", rule)[0] in _KEYS[keys] else f"{key}: {rule}"
-    if fault["type"] == "extra_forbidden":
-        return f"{key} {rule}{_did_you_mean(keys[-1], section)}. Permitted: {', '.join(_KEYS[section])}"
-    if fault["type"] == "union_tag_invalid" and isinstance(fault["input"], dict):
-        kinds = ", ".join(kind for name in KINDS for kind in (QUEUES if name == "queue" else (name,)))
-        return f"{key}.kind must be one of {kinds}; got {show(fault['input'].get('kind'))}"
-    got = "" if fault["type"] == "missing" else f"; got {show(fault['input'])}"
-    return f"{key} {rule}{got}{_example(keys, section, fault['type'])}".lstrip()
-
-
-def _did_you_mean(word: object, section: Keys) -> str:
-    close = difflib.get_close_matches(str(word)[:50].lower(), _KEYS[section], n=1)
-    close += [".".join(map(str, (*other[:1], word))) for other, names in _KEYS.items() if word in names]
-    return f"; did you mean {close[0]}" if close else ""
-
-
-def _example(keys: Keys, section: Keys, fault: str) -> str:
-    names = [key for key in keys if isinstance(key, str)]
-    field = _SECTIONS[section].model_fields.get(names[-1]) if names and section in _SECTIONS else None
-    if not field or not field.examples or fault == "literal_error":
-        return ""
-    return f"; for example {names[-1]}: {json.dumps(field.examples[0])}"
+        raise ConfigError(Faults(_SECTIONS).told(error, source, changes)) from None

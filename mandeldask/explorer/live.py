@@ -192,10 +192,13 @@ class Live:
         key = f"explorer-tile-{uuid.uuid4().hex}"  # a key that was cancelled must not come back
         arguments = request.address, request.max_iter, self.kernel, request.what
         future = client.submit(live, *arguments, key=key, pure=False)
+        # Dask fetches results for all who wait at once: to cancel one of them would cancel what the others wait for
+        result: asyncio.Future[Packed] = asyncio.ensure_future(future)
         try:
-            packed: Packed = await future
+            packed = await asyncio.shield(result)
         except asyncio.CancelledError:
             self.cancelled += 1
+            result.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody asks for it
             await future.cancel(reason="nobody waits for the tile")
             raise
         except (CancelledError, OSError):  # by the loss of the scheduler: nothing else cancels a future that is ours

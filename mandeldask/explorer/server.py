@@ -97,6 +97,7 @@ class Handler(RequestHandler):  # type: ignore[misc]
     shown: Shown
     hosts: frozenset[str]
     work: asyncio.Task[Packed] | None = None
+    gone = False
 
     def initialize(self, shown: Shown, hosts: frozenset[str]) -> None:
         self.shown, self.hosts = shown, hosts
@@ -131,6 +132,7 @@ class Handler(RequestHandler):  # type: ignore[misc]
 
     def on_connection_close(self) -> None:
         """The page has gone on: what it waited for is no longer wanted."""
+        self.gone = True
         if self.work is not None:
             self.work.cancel()
 
@@ -140,6 +142,8 @@ class Handler(RequestHandler):  # type: ignore[misc]
         try:
             packed = await self.work
         except asyncio.CancelledError:
+            if not self.gone:
+                self.refuse(503, "the tile was cancelled; ask again")
             return
         except (MandeldaskError, OSError) as error:
             status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
