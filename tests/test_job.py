@@ -306,6 +306,14 @@ def test_a_lease_of_a_dead_driver_is_ignored(client, tmp_path, lease):
     assert md.resume(tmp_path / "a.zarr", client=client).computed == 0
 
 
+def test_a_driver_whose_clock_is_minutes_ahead_holds_its_store(client, tmp_path):
+    md.run(UNIT, tmp_path / "a.zarr", client=client)
+    lease = {"host": "elsewhere", "pid": 1, "started": 0, "heartbeat": time.time() + 300}
+    open_store(tmp_path / "a.zarr").write_notes(lease=lease)
+    with pytest.raises(md.StoreError, match="another run is writing"):
+        md.resume(tmp_path / "a.zarr", client=client)
+
+
 ODD = [5, "x", [1], [], None, True, math.inf, 10**400]
 
 

@@ -27,6 +27,7 @@ from mandeldask.tile import LevelTile, Record, statistics
 FLUSH_SECONDS = 2.0
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0  # a driver elsewhere that has been silent so long is gone
+AHEAD_SECONDS = 3600.0  # by which the clock of a driver elsewhere may be ahead; more would hold the store for ever
 SWEEP_SECONDS = 60.0  # a writer ends within seconds of its scheduler, and its file grows while it writes
 RESERVED_SECONDS = 600.0  # the same of a job whose driver has not begun: workers may be busy, or still to come
 _HELD: set[str] = set()  # leases of this process
@@ -270,8 +271,8 @@ def is_alive(lease: dict[str, Any]) -> bool:
     """Whether the driver that wrote the lease still works, as far as can be told from here."""
     try:
         if lease.get("job") or lease["host"] != socket.gethostname():
-            silent = abs(time.time() - float(lease["heartbeat"]))  # a clock far ahead must not hold it for ever
-            return silent <= (RESERVED_SECONDS if is_reserved(lease) else STALE_SECONDS)
+            silent = time.time() - float(lease["heartbeat"])
+            return -AHEAD_SECONDS <= silent <= (RESERVED_SECONDS if is_reserved(lease) else STALE_SECONDS)
         if lease["pid"] == os.getpid():
             return lease.get("id") in _HELD
         age = psutil.Process(int(lease["pid"])).create_time() - float(lease["started"])
