@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from mandeldask.errors import ConfigError
+from mandeldask.kernels import compact, masked
 from mandeldask.kernels.block import BlockFunction
 from mandeldask.kernels.fields import FIELDS
 
@@ -54,17 +55,12 @@ class Factory(Protocol):
     ) -> BlockFunction: ...
 
 
-# Each factory imports its module when it is first called: a worker that runs a NumPy kernel never waits for Numba.
 def _masked(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
-    from mandeldask.kernels import masked
-
     _check(max_iter, fields, view)
     return masked.make(int(max_iter), tuple(fields))
 
 
 def _compact(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
-    from mandeldask.kernels import compact
-
     _check(max_iter, fields, view)
     return compact.make(int(max_iter), tuple(fields))
 
@@ -74,7 +70,7 @@ def _lanes(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View
     problem = _numba_problem()
     if problem:
         raise ConfigError(f"the kernel numba needs Numba, {problem}; install it, or take kernel: numpy-compact")
-    from mandeldask.kernels import lanes
+    from mandeldask.kernels import lanes  # a worker that runs a NumPy kernel never waits for Numba
 
     return lanes.make(int(max_iter), tuple(fields))
 
