@@ -42,19 +42,12 @@ ONCE = {
 }
 
 
-def pytest_collection_modifyitems(config, items):
-    """For several processes: a file's tests stay together, and so do those that share the report of the lab.
-
-    Files with processes of their own come first: they wait rather than compute, and the short ones fill the gaps.
-    """
+def pytest_collection_modifyitems(items):
+    """Files with processes of their own come first: they wait rather than compute, and the short ones fill the gaps."""
     items.sort(key=lambda item: not _waits(item))
     for item in items:
         if item.path.stem in ONCE:
             item.add_marker("once")
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            together = "lab_report" if "lab_report" in item.fixturenames else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(together))
 
 
 def _waits(item):
