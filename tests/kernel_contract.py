@@ -113,8 +113,11 @@ def check_boundary(make: Factory, size: int, max_iter: int = 20_000, seed: int =
     assert wrong.size == 0, f"{wrong.size} of {size} differ, the first at {c[wrong[0]]!r}"
 
 
-def check_kernel(make: Factory, boundary: int = 50_000) -> None:
-    """Bits, shape, type, purity and pickling of the block functions that `make` gives."""
+def check_kernel(make: Factory, boundary: int = 50_000, large: int = 1500) -> None:
+    """Bits, shape, type, purity and pickling of the block functions that `make` gives.
+
+    `boundary` points near the boundary of the set are compared, and large blocks at max_iter `large`.
+    """
 
     @settings(deadline=None, max_examples=150)
     @given(
@@ -156,8 +159,8 @@ def check_kernel(make: Factory, boundary: int = 50_000) -> None:
 
     def same_bits_in_large_blocks():
         c = View((-2, 0.5), (-1.2, 1.2), (411, 503)).block((0, 411), (0, 503))
-        right = scalar_loop(c.reshape(-1), 1500).reshape(c.shape)
-        kernel = make(1500)
+        right = scalar_loop(c.reshape(-1), large).reshape(c.shape)
+        kernel = make(large)
         for block, times in (
             (c, right),
             (c.T, right.T),

@@ -1,13 +1,16 @@
-"""The commands as a user types them: each in a process of its own, but for those that are refused at once."""
+"""The commands as a user types them: those that compute in a process of their own, the others in this one."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import chdir
 from pathlib import Path
 
 import click
@@ -20,11 +23,13 @@ from PIL import Image
 from services import DEADLINE
 
 from mandeldask.cli import Commands, cli
+from mandeldask.config import load
+from mandeldask.kernels import KERNELS
 from mandeldask.store import open_store
 
 ROOT = Path(__file__).parent.parent
 LESSON = str(ROOT / "configs/lesson.yaml")
-SMALL = ["--set", "view.shape=[100,120]", "--set", "tile=[50,50]", "--set", "cluster.workers=2"]
+SMALL = ["--set", "view.shape=[100,120]", "--set", "tile=[50,50]", "--set", "cluster.workers=1"]
 # a numpy kernel that has hours to go
 LONG = ["--set", "view.shape=[20000,20000]", "--set", "max_iter=100000", "--set", "cluster.workers=2"]
 ENV = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -38,16 +43,24 @@ def start(*words, cwd, **options):
 
 
 def call(*words, cwd):
+    """Exit code, stdout and stderr of a command in a process of its own."""
     process = start(*words, cwd=cwd)
     out, err = process.communicate(timeout=DEADLINE)
     return process.returncode, out, err
+
+
+def invoke(*words, cwd):
+    """As `call`, in this process: for what computes nothing."""
+    with chdir(cwd):
+        done = CliRunner().invoke(cli, [*map(str, words)], prog_name="mandeldask")
+    return done.exit_code, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A folder in which the lesson, made small, was run."""
     cwd = tmp_path_factory.mktemp("run")
-    code, out, err = call("run", LESSON, *SMALL, cwd=cwd)
+    code, out, err = call("run", LESSON, *SMALL, "--set", "cluster.workers=2", cwd=cwd)
     assert code == 0, err
     assert out == "", "what a person reads goes to stderr"
     return cwd, err
@@ -86,7 +99,7 @@ def test_json_is_one_object_that_agrees_with_the_store(finished, tmp_path):
 
 def test_quiet_says_nothing(finished):
     cwd, _ = finished
-    assert call("resume", "lesson.zarr", "--quiet", cwd=cwd) == (0, "", "")
+    assert invoke("resume", "lesson.zarr", "--quiet", cwd=cwd) == (0, "", "")
 
 
 def test_resume_says_what_is_done_and_run_does_the_same(finished):
@@ -97,30 +110,28 @@ def test_resume_says_what_is_done_and_run_does_the_same(finished):
         code, _, err = call(*words, cwd=cwd)
         assert code == 0
         assert "5 done already: resuming; 1 to compute" in err
-    code, _, err = call("resume", "lesson.zarr", cwd=cwd)
+    code, _, err = invoke("resume", "lesson.zarr", cwd=cwd)
     assert code == 0
     assert "nothing was left to compute" in err
 
 
 def test_checksum_is_of_the_samples_in_row_order(finished):
-    import hashlib
-
     cwd, _ = finished
-    code, out, _ = call("checksum", "lesson.zarr", cwd=cwd)
+    code, out, _ = invoke("checksum", "lesson.zarr", cwd=cwd)
     field = open_store(cwd / "lesson.zarr").escape_time[:]
     assert (code, out) == (0, f"{hashlib.sha256(field.astype('<i4').tobytes()).hexdigest()}  lesson.zarr\n")
 
 
 def test_image_draws_with_the_looks_asked_for(finished, tmp_path):
     cwd, _ = finished
-    code, _, err = call("image", "lesson.zarr", tmp_path / "a.png", "--colormap", "magma", "--size", "60", cwd=cwd)
+    code, _, err = invoke("image", "lesson.zarr", tmp_path / "a.png", "--colormap", "magma", "--size", "60", cwd=cwd)
     assert code == 0
     assert "60 x 50 pixels" in err
     assert Image.open(tmp_path / "a.png").size == (60, 50)
 
 
 def test_schema_is_the_file_in_configs(tmp_path):
-    code, out, _ = call("schema", cwd=tmp_path)
+    code, out, _ = invoke("schema", cwd=tmp_path)
     assert code == 0
     assert json.loads(out) == json.loads((ROOT / "configs/schema.json").read_text())
 
@@ -168,20 +179,16 @@ BAD = {
 
 
 @pytest.mark.parametrize(("words", "exit_code", "message"), BAD.values(), ids=BAD)
-def test_bad_input_is_one_clear_message_and_changes_nothing(finished, tmp_path, monkeypatch, words, exit_code, message):
-    import shutil
-
+def test_bad_input_is_one_clear_message_and_changes_nothing(finished, tmp_path, words, exit_code, message):
     (tmp_path / "a-file").write_text("mine")
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs/notes.txt").write_text("precious")
     shutil.copytree(finished[0] / "lesson.zarr", tmp_path / "ours.zarr")
     before = contents(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(cli, words, prog_name="mandeldask")
-    assert done.exit_code == exit_code, done.output
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+    code, out, err = invoke(*words, cwd=tmp_path)
+    assert (code, out) == (exit_code, ""), err
+    assert message in err
+    assert "Traceback" not in err
     assert contents(tmp_path) == before
 
 
@@ -189,12 +196,13 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_picture_from_elsewhere_is_left_alone_and_the_run_is_done_all_the_same(tmp_path):
+def test_a_picture_from_elsewhere_is_left_alone_and_the_run_is_done_all_the_same(finished, tmp_path):
     (tmp_path / "photo.png").write_bytes(b"mine")
     (tmp_path / "folder.png").mkdir()
-    for name in ("photo", "folder"):
-        code, out, err = call("run", LESSON, *SMALL, "--out", f"{name}.zarr", "--json", cwd=tmp_path)
-        assert (code, json.loads(out)["picture"], json.loads(out)["computed"]) == (0, None, 6)
+    shutil.copytree(finished[0] / "lesson.zarr", tmp_path / "folder.zarr")
+    for run, name, computed in ((call, "photo", 6), (invoke, "folder", 0)):
+        code, out, err = run("run", LESSON, *SMALL, "--out", f"{name}.zarr", "--json", cwd=tmp_path)
+        assert (code, json.loads(out)["picture"], json.loads(out)["computed"]) == (0, None, computed)
         assert "no picture will be made" in err
     assert (tmp_path / "photo.png").read_bytes() == b"mine"
 
@@ -202,34 +210,32 @@ def test_a_picture_from_elsewhere_is_left_alone_and_the_run_is_done_all_the_same
 def test_overwrite_leaves_alone_what_lies_in_or_around_a_store(finished):
     cwd, _ = finished
     (cwd / "lesson.zarr/notes.txt").write_text("precious")
-    code, _, err = call("run", LESSON, *SMALL, "--overwrite", cwd=cwd)
+    code, _, err = invoke("run", LESSON, *SMALL, "--overwrite", cwd=cwd)
     assert (code, "also holds notes.txt" in err) == (3, True)
     (cwd / "lesson.zarr/notes.txt").unlink()
-    code, _, err = call("run", LESSON, *SMALL, "--out", "lesson.zarr/sub.zarr", cwd=cwd)
+    code, _, err = invoke("run", LESSON, *SMALL, "--out", "lesson.zarr/sub.zarr", cwd=cwd)
     assert (code, "lies inside" in err) == (3, True)
 
 
 def test_an_unfinished_store_is_said_to_be_so(finished, tmp_path):
-    import shutil
-
     shutil.copytree(finished[0] / "lesson.zarr", tmp_path / "a.zarr")
     (tmp_path / "a.zarr/0/escape_time/c/0/0").unlink()
-    code, _, err = call("checksum", "a.zarr", cwd=tmp_path)
+    code, _, err = invoke("checksum", "a.zarr", cwd=tmp_path)
     assert (code, "1 tiles are not computed yet" in err) == (4, True)
-    code, _, err = call("image", "a.zarr", "a.png", cwd=tmp_path)
+    code, _, err = invoke("image", "a.zarr", "a.png", cwd=tmp_path)
     assert (code, "are grey" in err) == (0, True)
 
 
 def test_files_that_look_like_leftovers_are_not(tmp_path):
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads/movie.partial").write_text("precious")
-    code, _, err = call("run", LESSON, *SMALL, "--out", "downloads", cwd=tmp_path)
+    code, _, err = invoke("run", LESSON, *SMALL, "--out", "downloads", cwd=tmp_path)
     assert code == 3, err
     assert (tmp_path / "downloads/movie.partial").read_text() == "precious"
 
 
 def test_an_error_under_json_is_json_too(tmp_path):
-    code, out, err = call("run", LESSON, "--set", "max_iter=0", "--json", cwd=tmp_path)
+    code, out, err = invoke("run", LESSON, "--set", "max_iter=0", "--json", cwd=tmp_path)
     assert code == 2
     assert json.loads(out) == {"error": err.removeprefix("mandeldask: ").strip(), "exit_code": 2}
 
@@ -237,7 +243,7 @@ def test_an_error_under_json_is_json_too(tmp_path):
 def test_a_run_on_a_store_of_another_field_names_what_differs(finished):
     cwd, _ = finished
     before = contents(cwd)
-    code, _, err = call("run", LESSON, *SMALL, "--set", "max_iter=99", cwd=cwd)
+    code, _, err = invoke("run", LESSON, *SMALL, "--set", "max_iter=99", cwd=cwd)
     assert code == 3
     assert "max_iter is 100 there, 99 here" in err
     assert contents(cwd) == before
@@ -248,10 +254,15 @@ def test_a_run_on_a_store_of_another_field_names_what_differs(finished):
     [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143), (signal.SIGHUP, True, 129)],
     ids=["Ctrl-C", "SIGTERM", "terminal closed"],
 )
-def test_an_interrupted_run_stops_its_processes_and_prints_the_resume_command(tmp_path, number, to_group, exit_code):
+def test_a_run_listens_on_loopback_only_and_an_interrupted_one_stops_its_processes_and_says_how_to_resume(
+    tmp_path, number, to_group, exit_code
+):
     process = start("run", LESSON, *LONG, cwd=tmp_path, start_new_session=True)
     wait_for_workers(process, 2)
     children = psutil.Process(process.pid).children(recursive=True)
+    listening = [address for each in (psutil.Process(process.pid), *children) for address in addresses(each)]
+    assert len(listening) >= 4  # scheduler, dashboard, two workers
+    assert set(listening) == {"127.0.0.1"}
     (os.killpg if to_group else os.kill)(process.pid, number)
     _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == exit_code
@@ -262,35 +273,23 @@ def test_an_interrupted_run_stops_its_processes_and_prints_the_resume_command(tm
     assert "lease" not in open_store(tmp_path / "lesson.zarr").read_notes()
 
 
-def test_everything_listens_on_loopback_only(tmp_path):
-    process = start("run", LESSON, *LONG, cwd=tmp_path, start_new_session=True)
-    try:
-        wait_for_workers(process, 2)
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        listening = [c.laddr.ip for p in family for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
-        assert len(listening) >= 4  # scheduler, dashboard, two workers
-        assert set(listening) == {"127.0.0.1"}
-    finally:
-        process.terminate()
-        process.communicate(timeout=DEADLINE)
-
-
 def wait_for_workers(process, n):
     """Until n worker processes listen."""
     deadline = time.monotonic() + DEADLINE
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[1]
-        if sum(map(listens, psutil.Process(process.pid).children(recursive=True))) >= n:
+        if sum(bool(addresses(child)) for child in psutil.Process(process.pid).children(recursive=True)) >= n:
             return
         time.sleep(0.05)
     raise AssertionError("no workers came up")
 
 
-def listens(process):
+def addresses(process):
+    """Those that a process listens at."""
     try:
-        return any(c.status == psutil.CONN_LISTEN for c in process.net_connections("inet"))
+        return [c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
     except (psutil.Error, FileNotFoundError):  # gone in the meantime
-        return False
+        return []
 
 
 def test_a_full_disk_is_told_and_loses_nothing(tmp_path):
@@ -301,13 +300,9 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path):
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         skip_or_fail("mounting a small tmpfs needs root")
     try:
-        field = [
-            "--set",
-            "view={centre: [-0.7436, 0.1318], span: 1e-3, shape: [1200, 1200]}",
-            "--set",
-            "tile=[200,200]",
-        ]
-        options = [*field, "--set", "max_iter=500", "--set", "kernel=numba", "--set", "cluster.workers=2"]
+        view = "view={centre: [-0.7436, 0.1318], span: 1e-3, shape: [1200, 1200]}"
+        field = [view, "tile=[200,200]", "max_iter=500", "kernel=numba", "cluster.workers=2"]
+        options = [word for setting in field for word in ("--set", setting)]
         code, _, err = call("run", LESSON, *options, "--out", disk / "a.zarr", "--no-image", cwd=tmp_path)
         assert code == 3, err
         assert "No space left on device" in err
@@ -319,9 +314,9 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path):
         for tile in np.argwhere(done).tolist():
             assert store.read(tuple(tile)).min() > 0
         subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
-        assert call("resume", disk / "a.zarr", "--no-image", "--workers", "2", cwd=tmp_path)[0] == 0
-        call("run", LESSON, *options, "--out", tmp_path / "b.zarr", "--no-image", cwd=tmp_path)
-        assert store.checksum() == open_store(tmp_path / "b.zarr").checksum()
+        assert call("resume", disk / "a.zarr", "--no-image", "--workers", "1", cwd=tmp_path)[0] == 0
+        whole = KERNELS["numba"](500)(load(LESSON, field).view.block((0, 1200), (0, 1200)))
+        assert np.array_equal(store.escape_time[:], whole)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 

@@ -19,7 +19,10 @@ from mandeldask.view import View
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_every_kernel_keeps_the_contract(name):
-    check_kernel(KERNELS[name], boundary=2_000 if name == "numpy" else 50_000)  # 18 s of CPU with 50,000
+    if name == "numpy":  # ten times slower than the others
+        check_kernel(KERNELS[name], boundary=2_000, large=300)
+    else:
+        check_kernel(KERNELS[name])
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -129,8 +132,8 @@ def test_processes_that_start_together_compile_once(tmp_path):
         "from mandeldask.kernels.lanes import compiled as c;"
         "print(*(sum(f.stats.cache_misses.values()) for f in (c.escape_time, c.outside)))"
     )
-    with ThreadPoolExecutor(5) as pool:
-        misses = list(pool.map(lambda _: run(script, NUMBA_CACHE_DIR=str(tmp_path)), range(5)))
+    with ThreadPoolExecutor(3) as pool:
+        misses = list(pool.map(lambda _: run(script, NUMBA_CACHE_DIR=str(tmp_path)), range(3)))
     assert [sum(int(miss.split()[k]) for miss in misses) for k in range(2)] == [1, 1]  # each function once
 
 
