@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
+from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
-from mandeldask.kernels import AUTO, KERNELS, choose
+from mandeldask.kernels import AUTO, FIELDS, KERNELS, BlockFunction, choose
+from mandeldask.view import View
+
+BAND = 1 << 16  # samples that are gathered at once, so that a block needs no copy
+_last = threading.local()
 
 
-def escape_time(grid: da.Array, max_iter: int, kernel: str = AUTO) -> da.Array:
+def escape_time(
+    grid: da.Array,
+    max_iter: int,
+    kernel: str = AUTO,
+    fields: tuple[str, ...] = ("escape_time",),
+    *,
+    view: View | None = None,
+    known: da.Array | None = None,
+    name: str | None = None,
+) -> da.Array:
     """The escape times of `grid` as a lazy Dask array of int32 with the same shape and chunks.
 
     Each block is one task after fusion with the grid's own; no kernel runs while the graph is built.
@@ -23,11 +42,20 @@ def escape_time(grid: da.Array, max_iter: int, kernel: str = AUTO) -> da.Array:
         The cap, from 1 to 2**31 - 1: a sample that has not escaped by then gets `max_iter`.
     kernel : str
         A name in `mandeldask.kernels.KERNELS`, or auto for the fastest; every kernel gives the same bits.
+    fields : tuple of str
+        escape_time, and if wanted others of `mandeldask.kernels.FIELDS`: then the array is structured, an item a field.
+    view : View, optional
+        The view that `grid` was made from: a kernel refuses one that it cannot resolve.
+    known : dask array, optional
+        What a field of fewer iterations knows, with the dtype, shape and chunks of the result: its escape times are 0
+        where a sample is to be computed, and all other samples are taken as they are.
+    name : str, optional
+        The first part of the keys; by default one that depends on the arguments alone.
 
     Raises
     ------
     ConfigError
-        An unknown kernel, a max_iter out of range, a grid that is not complex128.
+        An unknown kernel, a max_iter out of range, unknown fields, a grid that is not complex128.
 
     See Also
     --------
@@ -36,10 +64,51 @@ def escape_time(grid: da.Array, max_iter: int, kernel: str = AUTO) -> da.Array:
     if not isinstance(grid, da.Array) or grid.dtype != np.complex128:
         got = f"a Dask array of {grid.dtype}" if isinstance(grid, da.Array) else f"a {type(grid).__name__}"
         raise ConfigError(f"grid must be a Dask array of complex128; got {got}")
-    name, _ = choose(kernel)
-    return grid.map_blocks(
-        KERNELS[name](max_iter),
-        dtype=np.int32,
-        meta=np.empty((0,) * grid.ndim, np.int32),
-        name=f"escape-time-{tokenize(grid.name, max_iter, kernel)}",
+    chosen, _ = choose(kernel)
+    function = KERNELS[chosen](max_iter, fields, view)
+    dtype = dtype_of(fields)
+    given = () if known is None else (known,)
+    return da.map_blocks(
+        Timed(function),
+        grid,
+        *given,
+        dtype=dtype,
+        meta=np.empty((0,) * grid.ndim, dtype),
+        name=name or f"escape-time-{tokenize(grid.name, max_iter, kernel, fields, *(k.name for k in given))}",
     )
+
+
+def dtype_of(fields: tuple[str, ...]) -> np.dtype[Any]:
+    """int32 for escape times alone, else a structured dtype with an item a field."""
+    return np.dtype(np.int32) if fields == ("escape_time",) else np.dtype([(name, FIELDS[name]) for name in fields])
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A block function that notes how long it took; `kernel_seconds` tells.
+
+    Given what is known of the block's samples too, it computes those whose escape time is 0 there.
+    """
+
+    function: BlockFunction
+
+    def __call__(self, c: NDArray[np.complex128], known: NDArray[Any] | None = None) -> NDArray[Any]:
+        begin = time.perf_counter()
+        block = self.function(c) if known is None else self._complete(c, known)
+        _last.seconds = time.perf_counter() - begin
+        return block
+
+    def _complete(self, c: NDArray[np.complex128], known: NDArray[Any]) -> NDArray[Any]:
+        block = known.copy()
+        unknown = (known["escape_time"] if known.dtype.names else known) == 0
+        rows = max(1, BAND // max(1, c.shape[-1]))
+        for first in range(0, len(c), rows):
+            band = slice(first, first + rows)
+            if unknown[band].any():
+                block[band][unknown[band]] = self.function(c[band][unknown[band]])
+        return block
+
+
+def kernel_seconds() -> float:
+    """Seconds of kernel that this thread's last block took: of the block at hand, for a function fused with it."""
+    return getattr(_last, "seconds", 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -10,11 +11,14 @@ import numpy as np
 from dask.base import tokenize
 from numpy.typing import NDArray
 
+from mandeldask import buffers
 from mandeldask.errors import ConfigError
 from mandeldask.view import Range, View
 
 
-def complex_grid(view: View, chunks: Any = "auto", window: tuple[Range, Range] | None = None) -> da.Array:
+def complex_grid(
+    view: View, chunks: Any = "auto", window: tuple[Range, Range] | None = None, name: str | None = None
+) -> da.Array:
     """The samples of `view` as a lazy Dask array of complex128, shape (rows, columns), y ascending.
 
     Parameters
@@ -25,6 +29,13 @@ def complex_grid(view: View, chunks: Any = "auto", window: tuple[Range, Range] |
     window : ((first row, end), (first column, end)), optional
         Only these global indices, for a part of a view too large to hold: the samples have the bits that they have in
         the whole grid.
+    name : str, optional
+        The first part of the keys; by default one that depends on the arguments alone.
+
+    Raises
+    ------
+    ConfigError
+        Chunks that Dask does not take.
     """
     ranges = window or ((0, view.shape[0]), (0, view.shape[1]))
     shape = tuple(end - first for first, end in ranges)
@@ -32,18 +43,33 @@ def complex_grid(view: View, chunks: Any = "auto", window: tuple[Range, Range] |
         blocks = da.core.normalize_chunks(chunks, shape, dtype=np.complex128)
     except (ArithmeticError, TypeError, ValueError) as error:
         raise ConfigError(f"chunks must be what Dask takes, such as (500, 500); got {chunks!r} ({error})") from None
-    edges = tuple(tuple(accumulate(sizes, initial=first)) for sizes, (first, _) in zip(blocks, ranges, strict=True))
+    edges = tuple(_edges(sizes, first) for sizes, (first, _) in zip(blocks, ranges, strict=True))
     return da.map_blocks(
         _block,
         view=view,
         edges=edges,
+        ends=tuple(end for _, end in ranges),
         chunks=blocks,
         dtype=np.complex128,
         meta=np.empty((0, 0), np.complex128),
-        name=f"complex-grid-{tokenize(view, edges)}",
+        name=name or f"complex-grid-{tokenize(view, blocks, ranges)}",
     )
 
 
-def _block(view: View, edges: tuple[tuple[int, ...], ...], block_id: tuple[int, int]) -> NDArray[np.complex128]:
-    rows, columns = ((edge[i], edge[i + 1]) for edge, i in zip(edges, block_id, strict=True))
-    return view.block(rows, columns)
+def _edges(sizes: tuple[int, ...], first: int) -> Sequence[int]:
+    """The first index of each block along one axis; a range where they are regular, since each task carries it."""
+    if len(set(sizes[:-1])) <= 1 and sizes[-1] <= sizes[0]:
+        return range(first, first + len(sizes) * max(1, sizes[0]), max(1, sizes[0]))
+    return tuple(accumulate(sizes[:-1], initial=first))
+
+
+def _block(
+    view: View, edges: tuple[Sequence[int], Sequence[int]], ends: tuple[int, int], block_id: tuple[int, int]
+) -> NDArray[np.complex128]:
+    """The samples of one block."""
+    rows, columns = (
+        (edge[i], edge[i + 1] if i + 1 < len(edge) else end)
+        for edge, end, i in zip(edges, ends, block_id, strict=True)
+    )
+    size = (rows[1] - rows[0]) * (columns[1] - columns[0])
+    return view.block(rows, columns, buffers.empty((size,), np.complex128))

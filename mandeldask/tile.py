@@ -1,25 +1,23 @@
-"""What a worker does with a tile: compute, write, report. Workers import this room, and none of the driver's."""
+"""What a worker does with a tile beside computing it. Workers import this room, and none of the driver's."""
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from distributed import get_worker
+from distributed.worker import thread_state
 from numpy.typing import NDArray
 
 from mandeldask.errors import StoreError
-from mandeldask.kernels import BlockFunction
+from mandeldask.field import dtype_of, kernel_seconds
 from mandeldask.messages import Grid, thumbnail
 from mandeldask.store import Store, Tile
-from mandeldask.view import Range, View
 
 LevelTile = tuple[int, int, int]  # level, row, column
-BAND = 1 << 16  # samples: 1 MiB of complex128
-_kept = threading.local()
+BAND = 1 << 16  # samples: what fits in a CPU's cache
 
 
 @dataclass(frozen=True)
@@ -38,18 +36,44 @@ class Record:
     thumbnail: bytes = b""  # every k-th sample: `messages.thumbnail`
 
 
-def compute_tile(tile: Tile, block_function: BlockFunction, store: Store, source: Store | None = None) -> Record:
-    """Compute one tile, write it, and report; with a `source` by what that store of fewer iterations knows of it."""
-    started = time.time()
+def tile_name(tile: Tile | LevelTile) -> str:
+    """The name of a tile in errors and attributes: "row,column", or "level 2: row,column"."""
+    return f"{tile[0]},{tile[1]}" if len(tile) == 2 else f"level {tile[0]}: {tile[1]},{tile[2]}"
+
+
+def write_block(block: NDArray[Any], store: Store, block_id: Tile) -> NDArray[np.object_]:
+    """Write a block of the field as one tile of `store`; its `Record`, in an array of shape (1, 1)."""
+    started = getattr(thread_state, "start_time", time.time())  # of the Dask task that this is the last step of
     d = store.description
-    found = deepened(tile, block_function, store, source) if source else None
-    block, seconds = found or compute(d.view, *d.window(tile, (tile[0] + 1, tile[1] + 1)), block_function)
-    store.write(tile, block)
+    store.write(block_id, block)
     escape_time = block["escape_time"] if block.dtype.names else block
-    preview = thumbnail(escape_time, Grid(d.shape, d.tile), tile, d.max_iter)
-    return Record(
-        tile, seconds, *statistics(escape_time, d.max_iter), get_worker().address, started, time.time(), preview
-    )
+    preview = thumbnail(escape_time, Grid(d.shape, d.tile), block_id, d.max_iter)
+    figures = statistics(escape_time, d.max_iter)
+    record = Record(block_id, kernel_seconds(), *figures, get_worker().address, started, time.time(), preview)
+    written = np.empty((1, 1), object)
+    written[0, 0] = record
+    return written
+
+
+def read_block(store: Store, block_id: Tile) -> NDArray[Any]:
+    """What a store of fewer iterations knows of a tile, 0 where it cannot tell.
+
+    A sample's values depend on max_iter only where it had not escaped. A tile that is missing or damaged is not known.
+    """
+    d = store.description
+    known = np.zeros(d.levels[0].tile_shape(block_id), dtype_of(d.fields))
+    try:
+        parts = {name: store.read_shard(block_id, 0, name) for name in d.fields}
+        store.check_identity()  # after it was read: another field may have taken its place meanwhile
+    except (StoreError, OSError):
+        return known
+    if any(part is None for part in parts.values()):
+        return known
+    for name, part in parts.items():
+        (known[name] if known.dtype.names else known)[...] = part
+    times = known["escape_time"] if known.dtype.names else known
+    times[times == d.max_iter] = 0
+    return known
 
 
 def build_level(tile: LevelTile, store: Store) -> LevelTile:
@@ -57,67 +81,6 @@ def build_level(tile: LevelTile, store: Store) -> LevelTile:
     level, i, j = tile
     store.write_level(level, (i, j))
     return tile
-
-
-def compute(view: View, rows: Range, columns: Range, block_function: BlockFunction) -> tuple[NDArray[Any], float]:
-    """What `block_function` gives for a window of `view`, and the seconds it took.
-
-    Samples are made and handed over in bands: a complex block of 2048 x 2048 takes 64 MiB, more than malloc keeps, and
-    to make it whole costs 3.5 ns a sample, most of them page faults; in a buffer that is kept it is 0.7 ns.
-    """
-    x = columns[1] - columns[0]
-    band = max(1, BAND // x)
-    if not hasattr(_kept, "buffer") or _kept.buffer.size < band * x:
-        _kept.buffer = np.empty(max(BAND, band * x), np.complex128)
-    block: NDArray[Any] | None = None
-    seconds = 0.0
-    for row in range(rows[0], rows[1], band):
-        stop = min(row + band, rows[1])
-        c = view.block((row, stop), columns, _kept.buffer)
-        start = time.perf_counter()
-        part = block_function(c)
-        seconds += time.perf_counter() - start
-        if block is None:
-            block = np.empty((rows[1] - rows[0], x), part.dtype)
-        block[row - rows[0] : stop - rows[0]] = part
-    assert block is not None  # a tile has a row
-    return block, seconds
-
-
-def deepened(
-    tile: Tile, block_function: BlockFunction, store: Store, source: Store
-) -> tuple[NDArray[Any], float] | None:
-    """As `compute`, for the samples of a tile that had not escaped in `source`; None where it cannot tell.
-
-    A sample's values depend on max_iter only where it had not escaped: the others are copied.
-    """
-    d = store.description
-    try:
-        parts = {name: source.read_shard(tile, 0, name) for name in d.fields}
-        source.check_identity()  # after it was read: another field may have taken its place meanwhile
-    except (StoreError, OSError):  # damaged, gone or replaced by now
-        return None
-    known = {name: part for name, part in parts.items() if part is not None}
-    if len(known) < len(parts):
-        return None
-    old = known["escape_time"]
-    block = old if len(known) == 1 else np.empty(old.shape, [(name, part.dtype) for name, part in known.items()])
-    if block is not old:
-        for name, part in known.items():
-            block[name] = part
-    todo = old == source.description.max_iter
-    (top, bottom), (left, right) = d.levels[0].window(tile)
-    band = max(1, BAND // (right - left))
-    seconds = 0.0
-    for row in range(0, bottom - top, band):
-        rows = slice(row, min(row + band, bottom - top))
-        if todo[rows].any():
-            c = d.view.block((top + rows.start, top + rows.stop), (left, right))[todo[rows]]
-            start = time.perf_counter()
-            deeper = block_function(c)
-            seconds += time.perf_counter() - start
-            block[rows][todo[rows]] = deeper
-    return block, seconds
 
 
 def statistics(escape_time: NDArray[np.int32], max_iter: int) -> tuple[int, int, int, int]:

@@ -7,14 +7,14 @@ from functools import partial
 
 import faults
 
-from mandeldask.job import ledger
+from mandeldask.job import lease
 
 
 def dask_setup(worker):
     """Called by the worker when it starts."""
     install(os.environ["COUNTED"])
     # a driver that lives here shows more often that it does, for tests that wait until it is forgotten
-    ledger.HEARTBEAT_SECONDS = float(os.environ.get("HEARTBEAT_SECONDS", ledger.HEARTBEAT_SECONDS))
+    lease.HEARTBEAT_SECONDS = float(os.environ.get("HEARTBEAT_SECONDS", lease.HEARTBEAT_SECONDS))
     if "FAILING_WRITES" in os.environ:
         share, error = os.environ["FAILING_WRITES"].split()
         faults.failing_writes(float(share), int(error))

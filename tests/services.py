@@ -280,7 +280,7 @@ def keepers():
     found = []
     for process in psutil.Process().children():
         with suppress(psutil.Error):  # one that has ended, and that nobody has waited for
-            if "mandeldask.job.keeper" in " ".join(process.cmdline()):
+            if "mandeldask.job.background" in " ".join(process.cmdline()):
                 found.append(process)
     return found
 

@@ -85,7 +85,7 @@ def test_a_submitted_job_is_found_while_its_cluster_lives(tmp_path):
     (run,) = running()
     keeper = psutil.Process(run.pid)
     try:
-        assert "mandeldask.job.keeper" in " ".join(keeper.cmdline())
+        assert "mandeldask.job.background" in " ".join(keeper.cmdline())
         assert (run.link, run.store) == (json.loads(out)["dashboard"], str(tmp_path / "lesson.zarr"))
         code, out, err = call("dashboard", cwd=tmp_path)
         assert (code, err) == (0, "")

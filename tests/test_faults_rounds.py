@@ -25,7 +25,7 @@ from services import ENV, Processes, poll
 
 import mandeldask as md
 from mandeldask import job
-from mandeldask.job import ledger
+from mandeldask.job import lease
 from mandeldask.store import open_store
 
 ROUNDS = int(os.environ.get("MANDELDASK_ROUNDS", "5"))
@@ -118,7 +118,7 @@ def arena(tmp_path_factory):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(ledger, "STALE_SECONDS", STALE_SECONDS)
+    monkeypatch.setattr(lease, "STALE_SECONDS", STALE_SECONDS)
 
 
 @pytest.mark.timeout(600)  # a round takes 10 s on a quiet machine, two minutes on a crowded one

@@ -137,8 +137,8 @@ def test_a_job_that_waits_for_a_thread_says_so(dask_processes, tmp_path):
 
 def test_two_drivers_that_race_past_the_lease_do_no_harm(dask_processes, tmp_path, expected):
     program = (
-        "import preloaded, sys; preloaded.install(sys.argv.pop(1)); from mandeldask.job import ledger;"
-        "ledger.refuse_second_driver = lambda *_: None; from mandeldask.cli import main; main()"
+        "import preloaded, sys; preloaded.install(sys.argv.pop(1)); from mandeldask.job import lease;"
+        "lease.refuse_second_driver = lambda *_: None; from mandeldask.cli import main; main()"
     )
     (tmp_path / "unit.yaml").write_text(json.dumps({**UNIT, "kernel": "counted", "store": "a.zarr"}))
     calls = dask_processes.folder / "counted"

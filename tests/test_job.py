@@ -27,9 +27,11 @@ from mandeldask import cluster as clusters
 from mandeldask.config import LocalCluster, parse
 from mandeldask.errors import JobCancelledError
 from mandeldask.job import Progress, TileDone, TileFailed, ignore
-from mandeldask.job.driver import MAX_ATTEMPTS, Driver
+from mandeldask.job import lease as leases
+from mandeldask.job.dispatcher import Dispatcher
 from mandeldask.job.ledger import Ledger
 from mandeldask.job.plan import make_plan
+from mandeldask.job.retries import MAX_ATTEMPTS
 from mandeldask.kernels import KERNELS
 from mandeldask.store import Description, Folder, open_for_writing, open_store
 
@@ -117,26 +119,34 @@ def test_any_workers_tiles_and_cpu_give_the_same_checksum(tmp_path, expected, mo
             assert open_store(tmp_path / f"{n}.zarr").checksum() == digest
 
 
-class CountTasks(SchedulerPlugin):
-    """The keys that reach the scheduler."""
+class SeeTasks(SchedulerPlugin):
+    """The tasks that reach the scheduler: for each key the names of the Dask layers that are fused in it."""
 
-    name = "count-tasks"
+    name = "see-tasks"
 
     def __init__(self):
-        self.keys = set()
+        self.tasks = {}
+
+    async def start(self, scheduler):
+        self.scheduler = scheduler
 
     def transition(self, key, start, finish, *args, **kwargs):
-        self.keys.add(key)
+        if key in self.tasks:
+            return
+        task = distributed.protocol.unpack(self.scheduler.tasks[key].run_spec)
+        steps = next((arg for arg in getattr(task, "args", ()) if isinstance(arg, dict)), {})
+        self.tasks[key] = sorted(str(step).partition("-")[0] for step in steps)
 
 
 def test_one_task_a_tile_reaches_the_scheduler_and_one_a_tile_of_the_levels(client, tmp_path):
-    client.register_plugin(CountTasks())
+    client.register_plugin(SeeTasks())
     md.run(UNIT, tmp_path / "a.zarr", client=client)
-    keys = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.plugins["count-tasks"].keys))
-    client.unregister_scheduler_plugin("count-tasks")
+    tasks = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.plugins["see-tasks"].tasks)
+    client.unregister_scheduler_plugin("see-tasks")
+    print(tasks)
     of_levels = sum(math.prod(level.tiles) for level in open_store(tmp_path / "a.zarr").description.levels[1:])
-    assert len([key for key in keys if "escape-time-tile" in str(key)]) == TILES
-    assert len([key for key in keys if "escape-time-level" in str(key)]) == len(keys) - TILES == of_levels
+    assert len([key for key in tasks if "escape-time-tile" in str(key)]) == TILES
+    assert len([key for key in tasks if "escape-time-level" in str(key)]) == len(tasks) - TILES == of_levels
 
 
 def test_a_client_that_is_not_the_default_will_do(client, tmp_path):
@@ -163,7 +173,7 @@ def test_an_emptied_shard_of_any_field_is_computed_again(client, tmp_path):
 def test_a_driver_whose_store_was_replaced_writes_nothing_into_the_new_one(client, tmp_path):
     md.run(UNIT, tmp_path / "a.zarr", client=client)
     old = Ledger(open_store(tmp_path / "a.zarr"))
-    with old.kept():
+    with leases.held(old.store), old.flushed():
         other = Description.of(parse(UNIT).view, 51, ("escape_time",), (25, 40))
         new = open_for_writing(tmp_path / "a.zarr", other, overwrite=True)
         new.write_notes(lease={"host": "elsewhere", "heartbeat": 4e9})
@@ -274,7 +284,7 @@ def test_a_full_disk_ends_the_run_with_the_remedy(client, tmp_path, kernel):
 def test_a_second_driver_is_refused_while_the_first_lives(client, tmp_path):
     md.run(UNIT, tmp_path / "a.zarr", client=client)
     store = open_store(tmp_path / "a.zarr")
-    with Ledger(store).kept():
+    with leases.held(store):
         for again in (lambda: md.resume(store.path, client=client), lambda: md.run(UNIT, store.path, overwrite=True)):
             with pytest.raises(md.StoreError, match="another run is writing"):
                 again()
@@ -333,7 +343,7 @@ def test_notes_that_another_program_wrote_harm_no_command(tmp_path, odd):
         assert md.status(store.path).tiles == TILES
         if "progress" in (attributes if isinstance(attributes, dict) else {}):
             continue  # another driver's
-        with Ledger(store).kept():
+        with leases.held(store):
             file.write_text(json.dumps(group | {"attributes": attributes}))
         store.write_notes(lease=None)
         assert "lease" not in store.read_notes()
@@ -365,22 +375,22 @@ def test_what_could_not_be_noted_is_noted_the_next_time(tmp_path, monkeypatch):
 
 def test_a_heartbeat_that_comes_late_does_not_take_the_lease_again(tmp_path):
     store = open_for_writing(tmp_path / "a.zarr", Description.of(parse(UNIT).view, 50, ("escape_time",), (25, 40)))
-    ledger = Ledger(store)
-    with ledger.kept():
+    with leases.held(store):
         mine = store.read_notes()["lease"]
-        ledger._beat(mine)
+        leases._beat(store, mine)
         assert store.read_notes()["lease"]["heartbeat"] > mine["heartbeat"]
-    ledger._beat(mine)
+    leases._beat(store, mine)
     assert "lease" not in store.read_notes()
 
 
 def test_a_driver_that_is_cancelled_while_nothing_is_in_flight_says_so(client, tmp_path):
-    store = open_for_writing(tmp_path / "a.zarr", Description.of(parse(UNIT).view, 50, ("escape_time",), (25, 40)))
-    driver = Driver(client, store, KERNELS["numpy"](50), Ledger(store), ignore)
-    driver.cancel()
+    config = parse(UNIT | {"store": str(tmp_path / "a.zarr")})
+    plan = make_plan(config, "numpy", clusters.size_of_client(client))
+    dispatcher = Dispatcher(client, plan, Ledger(plan.store), ignore)
+    dispatcher.cancel()
     with pytest.raises(JobCancelledError):
-        driver.run(~store.done())
-    assert not store.done().any()
+        dispatcher.run(~plan.store.done())
+    assert not plan.store.done().any()
 
 
 def test_a_tile_that_somebody_takes_out_in_mid_run_is_not_counted_as_done(client, tmp_path):

@@ -3,30 +3,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mandeldask.job.order import order
+from mandeldask.job.order import BATCH, CLASSES, order
 
 pending = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.booleans())
 
 
-@given(pending)
-def test_each_pending_tile_is_in_exactly_one_window(pending):
-    tiles = [tile for window in order(pending) for tile in window.tiles]
-    assert sorted(tiles) == [tuple(t) for t in np.argwhere(pending).tolist()]
-
-
-@given(pending)
-def test_a_window_is_a_rectangle_of_at_most_8_by_8_that_holds_its_tiles(pending):
-    for window in order(pending):
-        assert all(0 < end - first <= 8 for first, end in zip(window.first, window.end, strict=True))
-        for tile in window.tiles:
-            assert all(f <= t < e for f, t, e in zip(window.first, tile, window.end, strict=True))
+@given(pending, st.booleans())
+def test_each_pending_tile_is_in_exactly_one_batch_of_bounded_size(pending, costly):
+    costs = np.random.default_rng(0).random(pending.shape) if costly else None
+    batches = list(order(pending, costs))
+    assert all(len(batch) == BATCH for batch in batches[:-1])
+    assert sorted(tile for batch in batches for tile in batch) == [tuple(t) for t in np.argwhere(pending).tolist()]
 
 
 def test_tiles_follow_a_morton_curve():
-    (window,) = order(np.ones((4, 4), bool))
-    assert window.tiles[:8] == ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (0, 3), (1, 2), (1, 3))
+    (batch,) = order(np.ones((4, 4), bool))
+    assert batch[:8] == [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (0, 3), (1, 2), (1, 3)]
+
+
+def test_costly_tiles_come_first_and_those_of_a_class_follow_the_curve():
+    costs = np.arange(64.0).reshape(8, 8)
+    tiles = [tile for batch in order(np.ones((8, 8), bool), costs) for tile in batch]
+    classes = np.split(np.array([costs[tile] for tile in tiles]), CLASSES)
+    assert all(later.max() < earlier.min() for earlier, later in zip(classes, classes[1:], strict=False))
+    assert tiles[:8] == [(7, j) for j in range(8)]
+
+
+def test_equal_costs_change_nothing():
+    everything = np.ones((16, 16), bool)
+    assert list(order(everything, np.full((16, 16), 3.0))) == list(order(everything))
 
 
 def test_a_million_tiles_are_put_in_order_lazily():
-    first = next(iter(order(np.ones((1000, 1000), bool))))
-    assert len(first.tiles) == 64
+    assert len(next(iter(order(np.ones((1000, 1000), bool))))) == BATCH

@@ -18,7 +18,8 @@ from mandeldask.job.ledger import Ledger
 from mandeldask.job.levels import Levels
 from mandeldask.kernels import KERNELS
 from mandeldask.store import Description, Store, open_for_writing, open_store
-from mandeldask.tile import compute, deepened
+from mandeldask.field import Timed
+from mandeldask.tile import read_block
 
 VIEW = md.View(x=(-2, 1), y=(-1.5, 1.5), shape=(1030, 1100))
 FIELD = Description.of(VIEW, 12, ("escape_time",), (512, 512))
@@ -154,9 +155,8 @@ class AStore(RuleBasedStateMachine):
     def deepen(self, tile):
         if source := self.opened():
             store = open_for_writing(self.folder / "deeper.zarr", DEEPER)
-            found = deepened(tile, of_model, store, source)
-            block, _ = found or compute(VIEW, *DEEPER.levels[0].window(tile), of_model)
-            store.write(tile, block)
+            samples = VIEW.block(*DEEPER.levels[0].window(tile))
+            store.write(tile, Timed(of_model)(samples, read_block(source, tile)))
             assert np.array_equal(store.read(tile), wanted(DEEPER, 0, tile))
 
     @invariant()

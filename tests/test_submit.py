@@ -19,7 +19,7 @@ from services import DEADLINE, ENV, Processes, keepers, listening, poll
 
 import mandeldask as md
 from mandeldask import job
-from mandeldask.job.ledger import Ledger, let_go, reserve
+from mandeldask.job import lease
 from mandeldask.store import Description, open_for_writing, open_store
 
 UNIT = {
@@ -318,21 +318,21 @@ def test_a_store_that_the_driver_does_not_see_is_not_made_again(dask, scheduler,
 
 def test_the_lease_of_a_driver_is_not_taken_for_a_reservation(tmp_path):
     store = open_for_writing(tmp_path / "a.zarr", TINY)
-    with Ledger(store).kept("job", "run"):
-        reserve(store, "job", "run")
+    with lease.held(store, "job", "run"):
+        lease.reserve(store, "job", "run")
         assert job.status(tmp_path / "a.zarr").state == "running"
         with pytest.raises(md.StoreError, match="job job is writing"):
-            reserve(store, "job", "another run")
+            lease.reserve(store, "job", "another run")
     assert job.status(tmp_path / "a.zarr").state == "stopped"
-    reserve(store, "job", "run")
+    lease.reserve(store, "job", "run")
     assert job.status(tmp_path / "a.zarr").state == "waiting"
-    let_go(store.path, "another run")
+    lease.release(store.path, "another run")
     assert job.status(tmp_path / "a.zarr").state == "waiting"
     for tile in np.ndindex(2, 2):
         store.write(tile, np.ones((2, 2), np.int32))
     store.write_level(1, (0, 0))
     assert job.status(tmp_path / "a.zarr").state == "complete"  # nothing is left to hold it for
-    let_go(store.path, "run")
+    lease.release(store.path, "run")
     assert "lease" not in store.read_notes()
 
 

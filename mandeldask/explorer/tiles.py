@@ -20,7 +20,6 @@ from mandeldask.errors import ConfigError
 from mandeldask.kernels import KERNELS, BlockFunction
 from mandeldask.messages import sample_type
 from mandeldask.store import Store
-from mandeldask.tile import compute
 from mandeldask.view import View
 
 What = Literal["counts", "fraction"]
@@ -78,7 +77,7 @@ class Packed:
 def live(address: Address, max_iter: int, kernel: str, what: What = "counts") -> Packed:
     """Runs on a worker: compute a live tile."""
     fields = ("escape_time",) if what == "counts" else ("escape_time", "smooth")
-    block, _ = compute(address.view, (0, SIDE), (0, SIDE), _made(kernel, max_iter, fields))
+    block = _made(kernel, max_iter, fields)(address.view.block((0, SIDE), (0, SIDE)))
     if what == "counts":
         return pack(block.astype(sample_type(max_iter)))
     return pack(fraction(block["escape_time"], block["smooth"]))

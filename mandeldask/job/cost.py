@@ -1,13 +1,16 @@
-"""What each tile is expected to cost: a coarse look at the view with the kernel that will compute it, timed.
+"""What each tile is expected to cost: a coarse look at the view, with the kernel that will compute it.
 
-Iterations would be a bad measure: a kernel that proves a sample to be interior spends nothing on what counts most.
+A few samples of each tile are computed. Counts alone would be a bad measure: a kernel that proves a sample to be
+interior spends nothing on what counts most. So the kernel is timed twice, on samples that escape and on samples that
+do not: what an iteration costs of the former, and what a sample costs of the latter.
 """
 
 from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +18,10 @@ from numpy.typing import NDArray
 from mandeldask.kernels import BlockFunction
 from mandeldask.store import Description
 
-SHARE = 0.007  # of the job's wall time goes into looking ahead; never more than 0.01, an expectation being what it is
+SHARE = 0.01  # of the job's wall time goes into looking ahead, at most
 MIN_TILES = 64  # with no more, all are handed out at once
-MIN_CELLS = 4
-MAX_CELLS = 4096
-SIDES = (32, 64, 128)  # of the samples that are timed at once
-GROWTH = 3.0  # four times the samples take at least so much longer where samples, not the call, are what is timed
+SIDES = (8, 4, 2)  # samples a side of a tile that are looked at: as many as SHARE allows
+TIMED = 2**14  # samples, at most, of each kind that the kernel is timed on
 
 Costs = NDArray[np.float64]  # seconds of kernel a tile, shape (rows, columns) of tiles
 Clock = Callable[[], float]
@@ -35,36 +36,21 @@ def expect(
 ) -> Costs | None:
     """Seconds of kernel that each tile is expected to take; None where the job is too small to look ahead.
 
-    The grid of tiles is cut into square cells; in each that has something pending, a square of evenly spread samples is
-    computed and timed. That takes about `SHARE` of the time that the job is expected to take on `threads` threads; a
-    cell that no time remains for counts as the mean of the others.
+    Looking at s x s samples of tiles with n samples each takes s * s * threads / n of the job's wall time on so many
+    threads, for all of them wait.
     """
-    tiles = int(pending.sum())
-    if tiles <= MIN_TILES:
+    affordable = SHARE * d.tile[0] * d.tile[1] / threads
+    side = next((s for s in SIDES if s * s <= affordable), None)
+    if pending.sum() <= MIN_TILES or side is None:
         return None
-    began = clock()
-    samples, seconds, rate = _look_at_all(d, block_function, clock)
-    deadline = began + SHARE * rate * tiles * d.tile[0] * d.tile[1] / threads
-    affordable = min(MAX_CELLS, int((deadline - clock()) / seconds))
-    side = next((n for n in _powers_of_2(pending.shape) if _cells(pending.shape, n) <= affordable), None)
-    if side is None or _cells(pending.shape, side) < MIN_CELLS:
-        return None
-    firsts = [np.arange(0, n, side) for n in pending.shape]
-    wanted = np.argwhere(np.add.reduceat(np.add.reduceat(pending.astype(int), firsts[0], 0), firsts[1], 1))
-    np.random.default_rng(0).shuffle(wanted)  # what time remains for is spread over the view
-    rates = np.full((firsts[0].size, firsts[1].size), np.nan)  # seconds a sample
-    for i, j in wanted.tolist():
-        c = _samples(d, (i * side, j * side), side, samples)
-        rates[i, j] = _seconds(block_function, c, clock) / c.size
-        if clock() > deadline:
-            break
-    rates[np.isnan(rates)] = np.nanmean(rates)
+    samples = list(_looks(d, side))
+    counts = [_counts(block_function(c)) for c in samples]
+    seconds = _price(np.concatenate(samples, None), np.concatenate(counts, None), d.max_iter, block_function, clock)
+    a_sample = np.mean([_whole(seconds(n), d.tiles) for n in counts], axis=0)
     rows, columns = (
-        np.minimum(tile, length - tile * np.arange(n))
-        for tile, length, n in zip(d.tile, d.shape, pending.shape, strict=True)
+        np.minimum(tile, length - tile * np.arange(n)) for tile, length, n in zip(d.tile, d.shape, d.tiles, strict=True)
     )
-    of_tiles = rates.repeat(side, 0)[: rows.size].repeat(side, 1)[:, : columns.size]
-    return np.asarray(of_tiles * np.outer(rows, columns))
+    return np.asarray(a_sample * np.outer(rows, columns))
 
 
 def makespan(costs: Iterable[float], threads: int) -> float:
@@ -75,36 +61,48 @@ def makespan(costs: Iterable[float], threads: int) -> float:
     return float(max(free))
 
 
-def _look_at_all(d: Description, block_function: BlockFunction, clock: Clock) -> tuple[int, float, float]:
-    """How many samples a side to time at once, the seconds that takes, and seconds a sample: for the whole view."""
-    before = 0.0
-    for side in SIDES:
-        c = _samples(d, (0, 0), max(d.tiles), side)
-        seconds = _seconds(block_function, c, clock)
-        if before and seconds >= GROWTH * before:
-            return side // 2, before, seconds / c.size
-        before = seconds
-    return side, seconds, seconds / c.size
+def _looks(d: Description, side: int) -> Iterator[NDArray[np.complex128]]:
+    """One sample of each tile, at side * side places: arrays of the shape of the grid of tiles.
+
+    A tile at the edge may not have it: then the last rows or columns are missing.
+    """
+    rows, columns = (
+        [min((2 * k + 1) * n // (2 * side), length - 1) for k in range(side)]
+        for n, length in zip(d.tile, d.shape, strict=True)
+    )
+    for row, column in product(rows, columns):
+        yield d.view.block((row, d.shape[0]), (column, d.shape[1]), stride=d.tile)
 
 
-def _powers_of_2(shape: tuple[int, ...]) -> Iterable[int]:
-    return (1 << n for n in range(max(shape).bit_length() + 1))
+def _counts(block: NDArray[np.generic]) -> NDArray[np.int32]:
+    return np.asarray(block["escape_time"] if block.dtype.names else block)
 
 
-def _cells(shape: tuple[int, ...], side: int) -> int:
-    return -(-shape[0] // side) * -(-shape[1] // side)
+def _price(
+    c: NDArray[np.complex128],
+    counts: NDArray[np.int32],
+    max_iter: int,
+    block_function: BlockFunction,
+    clock: Clock,
+) -> Callable[[NDArray[np.int32]], Costs]:
+    """A function of escape times: the seconds that each sample takes."""
+    escapes = counts < max_iter
+
+    def timed(kind: NDArray[np.bool_]) -> tuple[float, int]:
+        """Seconds and iterations of some samples, 0 where there are none; every k-th of them, spread over the view."""
+        chosen = np.flatnonzero(kind)[:: 1 + int(kind.sum()) // TIMED]
+        if not chosen.size:
+            return 0.0, 1
+        begin = clock()
+        block_function(c[chosen])
+        return clock() - begin, int(counts[chosen].sum(dtype=np.int64))
+
+    (out_seconds, iterations), (in_seconds, capped) = timed(escapes), timed(~escapes)
+    an_iteration, an_interior_sample = out_seconds / iterations, in_seconds / capped * max_iter
+
+    return lambda n: np.where(n < max_iter, n * an_iteration, an_interior_sample)
 
 
-def _samples(d: Description, first: tuple[int, int], side: int, sample_side: int) -> NDArray[np.complex128]:
-    """Samples evenly spread over a cell of side x side tiles, at most sample_side each way."""
-    end = min(first[0] + side, d.tiles[0]), min(first[1] + side, d.tiles[1])
-    rows, columns = d.window(first, end)
-    strides = [-(-(high - low) // sample_side) for low, high in (rows, columns)]
-    low = [low + (stride - 1) // 2 for (low, _), stride in zip((rows, columns), strides, strict=True)]
-    return d.view.block((low[0], rows[1]), (low[1], columns[1]), stride=(strides[0], strides[1]))
-
-
-def _seconds(block_function: BlockFunction, c: NDArray[np.complex128], clock: Clock) -> float:
-    begin = clock()
-    block_function(c)
-    return clock() - begin
+def _whole(part: Costs, shape: tuple[int, int]) -> Costs:
+    """An array filled up to the shape of the grid of tiles, by its last row and column."""
+    return np.pad(part, [(0, n - m) for n, m in zip(shape, part.shape, strict=True)], mode="edge")

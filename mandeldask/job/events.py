@@ -41,6 +41,7 @@ class Plan:
     tile_memory: int  # bytes a worker thread needs for one tile
     resumed: bool
     levels: int = 0  # tiles of the levels above the field's own that are to be made by themselves
+    source: Store | None = None  # a store of fewer iterations that the field is deepened from
 
     @property
     def tiles(self) -> int:

@@ -9,9 +9,9 @@ from mandeldask.cluster import Size
 from mandeldask.config import Config
 from mandeldask.errors import ClusterError, ConfigError, StoreError
 from mandeldask.job.events import Plan
-from mandeldask.job.ledger import refuse_second_driver
+from mandeldask.job.lease import refuse_second_driver
 from mandeldask.job.levels import missing
-from mandeldask.job.space import refuse_absurd
+from mandeldask.job.source import noted_source
 from mandeldask.kernels import FIELDS, SCRATCH_BYTES
 from mandeldask.store import AnyPath, Description, Place, Store, open_for_writing, open_store, place_of
 from mandeldask.view import View
@@ -21,6 +21,7 @@ TILES_A_THREAD = 8  # at least, so that unequal tiles can be shared out
 ENCODING_BYTES = 8  # a sample, while a shard is compressed and written
 IDLE_WORKER_BYTES = 240 * 2**20  # an interpreter with distributed, zarr and numba: scripts/bench_run
 USABLE = 0.8  # of a worker's memory limit: Dask pauses it there
+BEST_RATIO = 1 / 256  # of compression: lz4 makes a 255th of samples that are all alike
 
 
 def make_plan(
@@ -28,13 +29,22 @@ def make_plan(
     kernel: str,
     size: Size,
     overwrite: bool = False,
-    run: str | None = None,
+    *,
+    run_id: str | None = None,
     ignore_space: bool = False,
     place: Place | None = None,
+    source: Store | None = None,
 ) -> Plan:
     """Check the run against the cluster's memory, open or create its store, and see what is left to do.
 
-    `place` is the store's, where who described the run found it: with options that this process may lack.
+    Parameters
+    ----------
+    run_id : str, optional
+        The submission whose lease on the store is this run's own.
+    place : Place, optional
+        The store's, where who described the run found it: with options that this process may lack.
+    source : Store, optional
+        A store of fewer iterations to deepen; by default the one that the store itself notes.
 
     Raises
     ------
@@ -50,7 +60,7 @@ def make_plan(
     path = place or config.store
     there = _store_at(path)
     if there and overwrite:
-        refuse_second_driver(there, run)
+        refuse_second_driver(there, run_id)
     tile = (
         config.tile
         or (there and not overwrite and there.description.tile)
@@ -60,12 +70,13 @@ def make_plan(
     memory = tile_memory(config.fields, description.tile)
     _check_memory(memory, description, size)
     if not (ignore_space or there or description.problem()):
-        refuse_absurd(place_of(path), description)
+        _check_space(place_of(path), description)
     store = open_for_writing(path, description, config.view.given, overwrite)
     done = store.done()
     count = int(done.sum())
     levels = sum(int(tiles.sum()) for tiles in missing(store, ~done))
-    return Plan(store, kernel, size, count, done.size - count, memory, resumed=count > 0, levels=levels)
+    source = source or noted_source(store)
+    return Plan(store, kernel, size, count, done.size - count, memory, count > 0, levels, source)
 
 
 def choose_tile(view: View, fields: tuple[str, ...], size: Size) -> tuple[int, int]:
@@ -79,8 +90,13 @@ def choose_tile(view: View, fields: tuple[str, ...], size: Size) -> tuple[int, i
 
 def tile_memory(fields: tuple[str, ...], tile: tuple[int, int]) -> int:
     """Bytes that a worker thread needs for one tile: complex block, fields, the shard's encoding, kernel's scratch."""
-    sample = 16 + sum(np.dtype(FIELDS[name]).itemsize for name in fields) + ENCODING_BYTES
+    sample = 16 + _sample_bytes(fields) + ENCODING_BYTES
     return sample * tile[0] * tile[1] + SCRATCH_BYTES
+
+
+def _sample_bytes(fields: tuple[str, ...]) -> int:
+    """Bytes of a sample before compression, in all fields."""
+    return sum(np.dtype(FIELDS[name]).itemsize for name in fields)
 
 
 def _fits(memory: int, size: Size) -> bool:
@@ -98,6 +114,22 @@ def _check_memory(memory: int, d: Description, size: Size) -> None:
         f"{format_bytes(IDLE_WORKER_BYTES)} for the worker itself, and a worker may use {USABLE:.0%} of its "
         f"{format_bytes(size.memory_limit)}. Use {remedy}"
     )
+
+
+def _check_space(place: Place, d: Description) -> None:
+    """Raise StoreError where not even a field of one colour would fit, before a store is made for it.
+
+    The coordinates of 10^12 columns alone are 8 TB.
+    """
+    free = place.free()
+    samples = d.shape[0] * d.shape[1]
+    least = int(_sample_bytes(d.fields) * samples * BEST_RATIO + 4 * sum(d.shape))
+    if free is not None and least > free:
+        raise StoreError(
+            f"{samples:.3g} samples need at least {format_bytes(least)} at {place.url}, however well they are "
+            f"compressed, and {format_bytes(free)} are free: choose another --out, make room, or go on all the same "
+            "with --ignore-space"
+        )
 
 
 def _store_at(path: AnyPath) -> Store | None:

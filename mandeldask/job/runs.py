@@ -1,25 +1,37 @@
-"""Run and resume: the driver in this process, until the end."""
+"""Run, resume and deepen: the driver in this process, until the end."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from distributed import Client
 
-from mandeldask import cluster as clusters
 from mandeldask import config as configs
-from mandeldask.job import space
-from mandeldask.job.compute import compute, finish
-from mandeldask.job.description import AnyCluster, AnyConfig, of_store, read
+from mandeldask.cluster import session
+from mandeldask.config import AnyCluster
+from mandeldask.errors import ConfigError
+from mandeldask.job.driver import drive
 from mandeldask.job.events import Notice, Observer, Preparing, Summary, ignore
-from mandeldask.job.ledger import Ledger, swept
 from mandeldask.job.plan import make_plan
-from mandeldask.job.source import remember
-from mandeldask.kernels import AUTO, KERNELS, choose
-from mandeldask.store import Store, Tile
-from mandeldask.tile import LevelTile
+from mandeldask.kernels import AUTO, MAX_ITER_LIMIT, choose
+from mandeldask.store import Store, open_store
+from mandeldask.words import plural
+
+AnyConfig = configs.Config | Mapping[str, Any] | str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every computation takes beside its description: who computes, and who is told. See `run`."""
+
+    cluster: AnyCluster | None = None
+    client: Client | None = None
+    upload: bool = False
+    ignore_space: bool = False
+    tell: Observer = ignore
 
 
 def run(
@@ -67,74 +79,8 @@ def run(
     ConfigError, StoreError, ClusterError
         One or two lines that say what is wrong and what to do. What was finished stays in the store.
     """
-    if client is None:
-        clusters.leave_if_being_spawned()
-    how = {"cluster": cluster, "client": client, "upload": upload, "ignore_space": ignore_space, "tell": tell}
-    return carry_out(read(config, overrides, out), overwrite=overwrite, **how)  # type: ignore[arg-type]
-
-
-def carry_out(
-    config: configs.Config,
-    *,
-    cluster: AnyCluster | None,
-    client: Client | None,
-    upload: bool,
-    ignore_space: bool,
-    tell: Observer,
-    overwrite: bool = False,
-    source: Store | None = None,
-) -> Summary:
-    """What `run` does, with a description that is read; a `source` knows the field at fewer iterations."""
-    described = clusters.resolve(configs.load_cluster(cluster) if cluster else config.cluster)
-    kernel, reason = choose(config.kernel, config.view)
-    tell(Preparing(kernel, reason))
-    given = client is not None
-    ours = not given and isinstance(described, configs.LocalCluster)  # nothing there that is not here
-
-    def say(text: str) -> None:
-        tell(Notice(text))
-
-    def say_of_store(text: str) -> None:
-        tell(Notice(text, about="store"))
-
-    def ready(client: Client) -> None:
-        clusters.wait_for_worker(client, None if given else described, say)
-        if not ours:
-            clusters.check(client, kernel, upload=upload, say=say)
-
-    with ExitStack() as stack:
-        if not given and (introduction := clusters.introduce(described)):
-            say(introduction)
-        size = None if given else clusters.size_of(described)
-        known = size is None  # only the scheduler knows
-        if size is None:
-            client = client or stack.enter_context(clusters.connect(described))
-            ready(client)
-            size = clusters.size_of_client(client)
-        plan = make_plan(config, kernel, size, overwrite, ignore_space=ignore_space)
-
-        def all_ready(client: Client) -> None:
-            if not known:
-                ready(client)
-            if not ours:
-                clusters.check_store(client, plan.store)
-
-        tell(plan)
-        ledger = Ledger(plan.store)
-        failed: list[Tile | LevelTile] = []
-        with ledger.kept():
-            if source:
-                remember(plan.store, source)
-            with swept(plan.store, say_of_store):
-                if plan.pending or plan.levels:
-                    block_function = KERNELS[kernel](config.max_iter, config.fields, config.view)
-                    if plan.pending and not ignore_space:
-                        space.look(plan, block_function, say_of_store)
-                    client = client or stack.enter_context(clusters.connect(described))
-                    failed = compute(plan, ledger, block_function, client, tell, all_ready)
-            summary = finish(plan, ledger, failed)
-        tell(summary)  # while the cluster is there, for who wants to look at it
-    return summary
+    described = read_description(config, overrides, out)
+    return compute(described, Options(cluster, client, upload, ignore_space, tell), overwrite=overwrite)
 
 
 def resume(
@@ -148,5 +94,100 @@ def resume(
     tell: Observer = ignore,
 ) -> Summary:
     """Compute what is missing of a store, with any kernel on any cluster: the bits are the same. See `run`."""
-    config = configs.parse(of_store(store, kernel), source=f"resume {os.fspath(store)}")
-    return run(config, cluster=cluster, client=client, upload=upload, ignore_space=ignore_space, tell=tell)
+    described = configs.parse(description_of(store, kernel), source=f"resume {os.fspath(store)}")
+    return compute(described, Options(cluster, client, upload, ignore_space, tell))
+
+
+def deepen(
+    store: str | os.PathLike[str],
+    max_iter: int,
+    out: str | os.PathLike[str],
+    *,
+    kernel: str = AUTO,
+    cluster: AnyCluster | None = None,
+    client: Client | None = None,
+    upload: bool = False,
+    ignore_space: bool = False,
+    tell: Observer = ignore,
+) -> Summary:
+    """Compute the field of `store` with a larger `max_iter` into the store `out`: to the bit what a run would give.
+
+    Only the samples that had not escaped are computed again; the others are copied, tile by tile. A tile that the old
+    store lacks, or that is damaged there, is computed whole. What was begun is finished by the same call, or by
+    `resume`; where the old store is gone by then, that computes whole tiles.
+
+    Parameters
+    ----------
+    max_iter : int
+        More than the store's own.
+    kernel, cluster, client, upload, ignore_space, tell
+        As for `run`.
+
+    Raises
+    ------
+    ConfigError
+        A max_iter that is not larger.
+    StoreError, ClusterError
+        As for `run`; StoreError also where `out` holds another field.
+    """
+    source = open_store(store)
+    old = source.description.max_iter
+    if isinstance(max_iter, bool) or not isinstance(max_iter, int) or not old < max_iter <= MAX_ITER_LIMIT:
+        raise ConfigError(
+            f"max_iter must be more than the {old} that {source.path} has, and at most {MAX_ITER_LIMIT}; got {max_iter}"
+        )
+    deeper = description_of(store, kernel) | {"max_iter": max_iter, "store": os.fspath(out)}
+    described = configs.parse(deeper, source="deepen")
+    if given := source.given:  # the digits as they were typed
+        described = described.model_copy(update={"view": replace(described.view, given=given)})
+    lacks = int((~source.done()).sum())
+    whole = f", and {plural(lacks, 'tile')} that it lacks" if lacks else ""
+    tell(Notice(f"{source.path}: only the samples that it has at {old}{whole} are computed", "deepens"))
+    return compute(described, Options(cluster, client, upload, ignore_space, tell), source=source)
+
+
+def compute(
+    config: configs.Config, options: Options, *, overwrite: bool = False, source: Store | None = None
+) -> Summary:
+    """What `run` does with a description that was read. A `source` knows the field at fewer iterations."""
+    kernel, reason = choose(config.kernel, config.view)
+    options.tell(Preparing(kernel, reason))
+    with session(
+        options.cluster or config.cluster,
+        kernel=kernel,
+        client=options.client,
+        upload=options.upload,
+        say=lambda text: options.tell(Notice(text)),
+    ) as cluster:
+        plan = make_plan(config, kernel, cluster.size, overwrite, ignore_space=options.ignore_space, source=source)
+        options.tell(plan)
+        summary = drive(plan, cluster, options.tell)
+        options.tell(summary)  # while the cluster is there, for who wants to look at it
+    return summary
+
+
+def read_description(
+    config: AnyConfig, overrides: Sequence[str], out: str | os.PathLike[str] | None
+) -> configs.Config:
+    """The run description, with what the caller changes in it."""
+    if isinstance(config, configs.Config):
+        config = configs.parse(config.model_dump(), overrides=overrides) if overrides else config
+    elif isinstance(config, Mapping):
+        config = configs.parse(config, overrides=overrides)
+    else:
+        config = configs.load(config, overrides)
+    return config if out is None else config.model_copy(update={"store": os.fspath(out)})
+
+
+def description_of(path: str | os.PathLike[str], kernel: str) -> dict[str, object]:
+    """The run description, as a mapping, that goes on with a store."""
+    store = open_store(path)
+    d = store.description
+    return {
+        "view": d.view,
+        "max_iter": d.max_iter,
+        "fields": list(d.fields),
+        "tile": list(d.tile),
+        "store": store.path,
+        "kernel": kernel,
+    }

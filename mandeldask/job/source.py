@@ -1,4 +1,4 @@
-"""The shallower store that a deepened one is made from: remembered in the deeper one, for whoever goes on with it."""
+"""The store of fewer iterations that a field is deepened from, noted in the deeper store for whoever resumes it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ NOTE = "deepens"
 _URL = re.compile("[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
-def remember(store: Store, source: Store) -> None:
-    """Note in a store that it is made from another."""
+def note_source(store: Store, source: Store) -> None:
+    """Note in a store that it is deepened from another."""
     store.write_notes(**{NOTE: {"path": source.path, "identity": source.identity}})
 
 
-def source_of(store: Store) -> Store | None:
-    """The store of the same field, but for a smaller max_iter, that this one is made from; None where it is gone."""
+def noted_source(store: Store) -> Store | None:
+    """The store of the same field, but for a smaller max_iter, that this one is deepened from; None where it is gone."""
     note = store.read_notes().get(NOTE)
     note = note if isinstance(note, dict) else {}
     path = note.get("path")

@@ -1,4 +1,4 @@
-"""Submit: hand a job over to a cluster, where its driver lives as a task, so that the client may go."""
+"""Submit: hand a job over to a cluster, where its driver runs as a task, so that the client may go."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import os
 import re
 import secrets
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 from distributed import Client
 
-from mandeldask import cluster as clusters
-from mandeldask import config as configs
-from mandeldask.config import SchedulerAddress, SchedulerFile
+from mandeldask.cluster import Session, check_store, session, size_of_client
+from mandeldask.config import AnyCluster, SchedulerAddress, SchedulerFile
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
-from mandeldask.job import keeper
-from mandeldask.job.ask import refuse_second_job
-from mandeldask.job.description import AnyCluster, AnyConfig, read
-from mandeldask.job.drive import Job, check_name, prepare, send
+from mandeldask.job.background import kept_cluster
 from mandeldask.job.events import Notice, Observer, Plan, Preparing, Started, ignore
-from mandeldask.job.ledger import let_go
+from mandeldask.job.lease import release
+from mandeldask.job.remote import Request, check_name, name_taken, prepare, send
+from mandeldask.job.runs import AnyConfig, read_description
+from mandeldask.job.status import has_running_job
 from mandeldask.kernels import choose
-from mandeldask.store import Place, place_of
+from mandeldask.store import place_of
 
 
 @dataclass(frozen=True)
@@ -76,76 +75,75 @@ def submit(
     ConfigError, StoreError, ClusterError
         One or two lines that say what is wrong and what to do; then nothing was submitted.
     """
-    config = read(config, overrides, out)
-    if not config.store:
+    described = read_description(config, overrides, out)
+    if not described.store:
         raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
-    place = place_of(config.store)
-    kernel, reason = choose(config.kernel, config.view)
+    place = place_of(described.store)
+    kernel, reason = choose(described.kernel, described.view)
     tell(Preparing(kernel, reason, here=False))
-    described = clusters.resolve(configs.load_cluster(cluster) if cluster else config.cluster)
-    config = config.model_copy(update={"store": place.url, "cluster": None})
-    name = check_name(_a_name(place.url) if name is None else name)
-    job = Job(name, config.model_dump(), kernel, uuid.uuid4().hex, place, ignore_space=ignore_space)
+    settings = described.model_copy(update={"store": place.url, "cluster": None}).model_dump()
+    name = check_name(_new_name(place.url) if name is None else name)
+    request = Request(name, settings, kernel, uuid.uuid4().hex, place, ignore_space=ignore_space)
+    with session(
+        cluster or described.cluster,
+        kernel=kernel,
+        client=client,
+        upload=upload,
+        say=lambda text: tell(Notice(text)),
+        start=kept_cluster,
+    ) as there:
+        if upload and client is None and not isinstance(there.description, SchedulerAddress | SchedulerFile):
+            raise ConfigError(
+                "--upload is for a cluster that runs already; the workers of one that is started have mandeldask"
+            )
+        return _submit(request, there, overwrite, tell)
 
-    def say(text: str) -> None:
-        tell(Notice(text))
 
-    started = client is None and not isinstance(described, SchedulerAddress | SchedulerFile)
-    if started and upload:
-        raise ConfigError(
-            "--upload is for a cluster that runs already; the workers of one that is started have mandeldask"
-        )
-    if client is None and (introduction := clusters.introduce(described)):
-        say(introduction)
-    size = clusters.size_of(described) if started else None
+def _submit(request: Request, there: Session, overwrite: bool, tell: Observer) -> Submitted:
     with ExitStack() as stack:
-        if size:  # as this machine sees it; a batch system may take its time, and the driver looks again when it begins
-            plan = prepare(job, size, overwrite)
-            stack.push(_undo(place, job.run))
-        if client is None:
-            client = stack.enter_context(clusters.connect(stack.enter_context(keeper.kept(described))))
-        if not size:
-            clusters.wait_for_worker(client, described if started else None, say)
-            clusters.check(client, kernel, upload=upload, say=say)
-            plan = _prepare_there(client, job, overwrite)
+        if there.planned_size:
+            # A cluster that is started has this machine's files. Its workers may take their time: the driver checks
+            # the plan again when it begins.
+            plan = prepare(request, there.planned_size, overwrite)
+            stack.callback(_release, request)  # unless all goes well
+            client = there.connect()
+        else:
+            client = there.ready()
+            plan = _prepare_there(client, request, overwrite)
         tell(plan)
-        send(client, replace(job, identity=plan.store.identity), plan)
-        tell(Started(client.dashboard_link, client))
-        return Submitted(
-            job.name, plan.store.path, client.scheduler.address, client.dashboard_link, plan.tiles, plan.pending
-        )
+        send(client, replace(request, identity=plan.store.identity), plan)
+        stack.pop_all()
+    tell(Started(client.dashboard_link, client))
+    return Submitted(
+        request.name, plan.store.path, client.scheduler.address, client.dashboard_link, plan.tiles, plan.pending
+    )
 
 
-def _prepare_there(client: Client, job: Job, overwrite: bool) -> Plan:
+def _prepare_there(client: Client, request: Request, overwrite: bool) -> Plan:
     """The store is made by a worker, as the workers see it: this machine may not."""
-    refuse_second_job(client, job.name)
-    size = clusters.size_of_client(client)
+    if has_running_job(client, request.name):
+        raise name_taken(request.name)
+    worker = min(client.nthreads())
     try:
-        ((worker, plan),) = client.run(prepare, job, size, overwrite, workers=[min(client.nthreads())]).items()
+        plan = client.run(prepare, request, size_of_client(client), overwrite, workers=[worker])[worker]
     except OSError as error:
         if error.errno is None or isinstance(error, ConnectionError | TimeoutError):  # of Dask's connection
             raise ClusterError(f"a worker was lost while it made the store: {error}; submit again") from None
-        raise StoreError(f"the workers cannot use {job.place.url}: {error.strerror or error}") from None
-    try:
-        clusters.check_store(client, plan.store)
-    except ClusterError:
-        client.run(let_go, job.place, job.run, workers=[worker])
-        raise
+        raise StoreError(f"the workers cannot use {request.place.url}: {error.strerror or error}") from None
     assert isinstance(plan, Plan)
+    try:
+        check_store(client, plan.store)
+    except ClusterError:
+        client.run(release, request.place, request.run_id, workers=[worker])
+        raise
     return plan
 
 
-def _undo(place: Place, run: str) -> Callable[..., None]:
-    """For an ExitStack: let the store go where something went wrong."""
-
-    def undo(kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            with suppress(MandeldaskError, OSError):
-                let_go(place, run)
-
-    return undo
+def _release(request: Request) -> None:
+    with suppress(MandeldaskError, OSError):
+        release(request.place, request.run_id)
 
 
-def _a_name(store: str) -> str:
+def _new_name(store: str) -> str:
     stem = re.sub(r"[^A-Za-z0-9._-]", "-", os.path.basename(store).removesuffix(".zarr")).lstrip("._-") or "job"
     return f"{stem[:50]}-{secrets.token_hex(3)}"

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from mandeldask import cluster as clusters
 from mandeldask import config as configs
 from mandeldask.check import Checked, Finding, Known, Task, check_again, check_tiles, seen
+from mandeldask.config import AnyCluster
 from mandeldask.errors import ClusterError, ConfigError
-from mandeldask.job.description import AnyCluster
-from mandeldask.job.ledger import Ledger, refuse_second_driver
+from mandeldask.job import lease
+from mandeldask.job.ledger import Ledger
 from mandeldask.store import Description, Level, Store, Tile, layout, open_damaged, shard_key
 from mandeldask.tile import LevelTile
 
@@ -302,11 +303,11 @@ def _connected(stack: ExitStack, cluster: AnyCluster | None, upload: bool, say: 
 @contextmanager
 def _held(store: Store, restore: bool) -> Iterator[Ledger]:
     """Keep drivers out. A description that was lost is put back first: without it nothing can be written."""
-    refuse_second_driver(store)
+    lease.refuse_second_driver(store)
     if restore:
         store.restore()
     ledger = Ledger(store)
-    with ledger.kept():
+    with lease.held(store), ledger.flushed():
         yield ledger
 
 

@@ -42,6 +42,12 @@ class Store:
         """The absolute path, or the URL."""
         return self.place.url
 
+    @property
+    def given(self) -> dict[str, list[str]]:
+        """The view's decimal digits as the user wrote them; {} where they are not known."""
+        given = (layout.manifest(self.place) or {}).get("given")
+        return given if isinstance(given, dict) else {}
+
     def write(self, tile: Tile, block: NDArray[Any]) -> None:
         """Write one whole tile and its part of the fine levels: each shard at once and complete, the field's last.
 

@@ -21,8 +21,8 @@ from typing import Any
 from mandeldask import cluster as clusters
 from mandeldask import config as configs
 from mandeldask import job
+from mandeldask.config import AnyCluster
 from mandeldask.errors import ConfigError, StoreError
-from mandeldask.job.description import AnyCluster
 from mandeldask.store import Store, open_store
 from mandeldask.view import View
 from mandeldask.zoom import colours, video

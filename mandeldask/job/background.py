@@ -1,7 +1,7 @@
 """A process in the background that keeps a cluster for submitted jobs, and ends it a while after the last.
 
-A local cluster and that of a batch system live as long as the process that started them: `submit` is to return, so
-another one has to stay.
+A local cluster, and that of a batch system, ends with the process that started it. `submit` returns at once, so another
+process has to stay.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from mandeldask import config as configs
 from mandeldask.cluster.wait import raise_if_hopeless, start_seconds
 from mandeldask.config import Cluster, SchedulerAddress, SchedulerFile
 from mandeldask.errors import ClusterError, MandeldaskError
-from mandeldask.job.ask import give_up, status_of_jobs
-from mandeldask.job.drive import SPACE
-from mandeldask.job.ledger import reserve
+from mandeldask.job.lease import reserve
+from mandeldask.job.remote import SPACE
+from mandeldask.job.status import give_up, status_of_jobs
 from mandeldask.store import open_store
 
 START_SECONDS = 60
@@ -35,21 +35,27 @@ LINGER_SECONDS = 60  # after the last job has ended, for those who wait for it
 UNUSED_SECONDS = 120  # without any job
 POLL_SECONDS = 2.0
 REFUSAL_SECONDS = 3.0
-PROGRAM = "import sys; from mandeldask.job.keeper import main; main(sys.argv[1])"
+PROGRAM = "import sys; from mandeldask.job.background import main; main(sys.argv[1])"
 DESCRIPTION, SCHEDULER, FAILURE, LOG = "cluster.json", "scheduler.json", "failure.json", "log.txt"
 
 
 @contextmanager
-def kept(cluster: Cluster) -> Iterator[SchedulerAddress | SchedulerFile]:
-    """A running cluster as it is; one that has to be started, started and kept by a process of its own.
+def kept_cluster(cluster: Cluster) -> Iterator[Client]:
+    """A client of a cluster that outlives this process: of one that runs already, or one kept in the background.
 
-    That process goes on when the context ends well; an error in it ends the cluster.
+    The process that keeps it goes on when the context ends well; an error in the context ends the cluster.
 
     Raises
     ------
     ClusterError
         It could not be started: why.
     """
+    with _running(cluster) as running, clusters.connect(running) as client:
+        yield client
+
+
+@contextmanager
+def _running(cluster: Cluster) -> Iterator[SchedulerAddress | SchedulerFile]:
     if isinstance(cluster, SchedulerAddress | SchedulerFile):
         yield cluster
         return

@@ -1,4 +1,4 @@
-"""Something done again and again beside the main work, by a thread that ends with its context."""
+"""Something done again and again beside the main work, in a thread that ends with its context."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ END_SECONDS = 2.0
 
 @contextmanager
 def every(seconds: float, action: Callable[[], object], name: str) -> Iterator[None]:
-    """Do `action` every so many seconds until the context ends.
+    """Call `action` every so many seconds until the context ends.
 
-    A disk or a connection that fails now may serve the next time, and the main work tells of it, with the remedy.
+    An error of a disk or a connection is ignored here: it may be gone the next time, and if not, the main work meets
+    it too and reports it with a remedy.
     """
     stop = threading.Event()
 
-    def beat() -> None:
+    def repeat() -> None:
         while not stop.wait(seconds):
             with suppress(OSError, RuntimeError, StoreError):  # RuntimeError: of a client that is being closed
                 action()
 
-    thread = threading.Thread(target=beat, name=name, daemon=True)
+    thread = threading.Thread(target=repeat, name=name, daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
-        thread.join(END_SECONDS)  # one that waits for a lost cluster ends by itself
+        thread.join(END_SECONDS)  # a thread that waits for a lost cluster ends by itself

@@ -14,9 +14,9 @@ from typing import Any
 from distributed import Client
 
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError
-from mandeldask.job.drive import SPACE, data_of, key_of, on_scheduler, topic_of
-from mandeldask.job.ledger import is_alive, is_reserved, let_go
+from mandeldask.job.lease import is_alive, is_reserved, release
 from mandeldask.job.levels import missing
+from mandeldask.job.remote import SPACE, driver_key, on_scheduler, topic_of
 from mandeldask.store import open_store
 
 POLL_SECONDS = 0.5
@@ -132,10 +132,9 @@ def status_of_job(client: Client, name: str) -> Status:
     return known[name]
 
 
-def refuse_second_job(client: Client, name: str) -> None:
-    """ConfigError where the scheduler has a job of this name that has not ended."""
-    if any(status.job == name and not status.ended for status in status_of_jobs(client)):
-        raise ConfigError(f"the scheduler has a job {name} that has not ended: choose another --name, or cancel it")
+def has_running_job(client: Client, name: str) -> bool:
+    """Whether the scheduler has a job of this name that has not ended."""
+    return any(status.job == name and not status.ended for status in status_of_jobs(client))
 
 
 def wait(
@@ -183,8 +182,8 @@ def cancel(client: Client, name: str) -> Status:
     client.set_metadata([SPACE, name, "cancel"], time.time())
     if status.state == "waiting":
         # a driver that no worker has taken yet; one that begins just now sees that it is cancelled
-        client.cancel([client.get_dataset(data_of(name))], force=True)
-        _let_go(client, status.store, client.get_metadata([SPACE, name, "run"]))
+        client.cancel([client.get_dataset(topic_of(name))], force=True)
+        _release(client, status.store, client.get_metadata([SPACE, name, "run"]))
     deadline = time.monotonic() + CANCEL_SECONDS
     while time.monotonic() < deadline:
         status = status_of_job(client, name)
@@ -201,8 +200,8 @@ def give_up(client: Client, name: str, why: str) -> None:
     run, store = (client.get_metadata([SPACE, name, key]) for key in ("run", "store"))
     outcome = {"state": "failed", "message": why, "exit_code": ClusterError.exit_code, "ended": time.time()}
     client.set_metadata([SPACE, name, "outcome"], outcome)
-    client.cancel([client.get_dataset(data_of(name))], force=True)
-    _let_go(client, store, run)
+    client.cancel([client.get_dataset(topic_of(name))], force=True)
+    _release(client, store, run)
 
 
 def logs(client: Client, name: str) -> list[tuple[float, str]]:
@@ -215,13 +214,13 @@ def logs(client: Client, name: str) -> list[tuple[float, str]]:
     return [(float(event["time"]), str(event["text"])) for _, event in events]
 
 
-def _let_go(client: Client, store: str, run: str) -> None:
+def _release(client: Client, store: str, run: str) -> None:
     """Here, or where a worker sees the store; where neither can, the hold is forgotten after a while."""
     with suppress(MandeldaskError, OSError):
         try:
-            let_go(store, run)
+            release(store, run)
         except (MandeldaskError, OSError):
-            client.run(let_go, store, run, workers=list(client.nthreads())[:1])
+            client.run(release, store, run, workers=list(client.nthreads())[:1])
 
 
 def _of_job(job: dict[str, Any]) -> Status:
@@ -288,7 +287,7 @@ def _jobs(dask_scheduler: Any = None) -> list[dict[str, Any]]:
     for name, job in dask_scheduler.task_metadata.get(SPACE, {}).items():
         if not isinstance(job, dict):
             continue
-        task = dask_scheduler.tasks.get(key_of(name, str(job.get("run"))))
+        task = dask_scheduler.tasks.get(driver_key(name, str(job.get("run"))))
         driver = {"state": task and task.state, "error": task and task.exception_text}
         jobs.append({**job, "driver": {**driver, "waits": _waits_for(task, dask_scheduler)}})
     return jobs

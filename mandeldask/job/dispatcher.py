@@ -1,0 +1,254 @@
+"""Hands pending tiles to the cluster, enough of them at a time, and takes the records in."""
+
+from __future__ import annotations
+
+import errno
+import shlex
+import time
+import uuid
+from collections import Counter, deque
+from concurrent.futures import CancelledError
+
+import numpy as np
+from distributed import Client, Future, as_completed
+from distributed.scheduler import KilledWorker
+from numpy.typing import NDArray
+
+from mandeldask.errors import ClusterError, DamagedError, JobCancelledError, StoreError
+from mandeldask.job.cost import Costs
+from mandeldask.job.estimate import Estimate
+from mandeldask.job.events import Observer, Plan, TileDone, TileFailed
+from mandeldask.job.graph import TileGraph, submit_levels, written_tiles
+from mandeldask.job.ledger import Ledger, cannot_write
+from mandeldask.job.levels import Levels
+from mandeldask.job.order import order
+from mandeldask.job.periodic import every
+from mandeldask.job.retries import MAX_ATTEMPTS, MAX_DEATHS, Retries, deaths
+from mandeldask.messages import job_id, key_name
+from mandeldask.store import Store, Tile
+from mandeldask.tile import LevelTile, Record, tile_name
+
+# Tiles in flight never fall below this while any are left, so that one slow tile leaves no worker idle; with a batch
+# of 64 on top it also bounds what the scheduler holds.
+MIN_IN_FLIGHT = 64
+TILES_A_THREAD = 4
+TELL_SECONDS = 1.0
+# Fetching the records of short tiles one by one costs the scheduler a third more; meanwhile others are in flight.
+GATHER_SECONDS = 0.02
+COUNT_SECONDS = 10.0
+LOST = "the cluster was lost: its scheduler is gone or cancelled the work. What is finished is in the store; go on with"
+KILLED = "its worker died each time it was tried (out of memory, or a crash in the kernel)"
+HOPELESS = 8  # tiles given up before any succeeded
+DISK_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG),
+    *(errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN),  # a file system that went away
+}
+
+
+class Dispatcher:
+    """One pass over the pending tiles of a plan. After `run`, `failed` holds the tiles that were given up.
+
+    Of a submitted job `home` is the address of the worker that the driver runs on, and `run_id` what it has in common
+    with drivers of the same submission that died before it.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        plan: Plan,
+        ledger: Ledger,
+        tell: Observer,
+        home: str | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        self.client, self.plan, self.store = client, plan, plan.store
+        self.ledger, self.tell, self.home = ledger, tell, home
+        self.run_id = run_id or uuid.uuid4().hex
+        self.job = job_id(plan.store.identity, plan.store.path)
+        self.workers = self.threads = self.computed = 0
+        self.in_flight: dict[Future, Tile | LevelTile] = {}
+        self.retries = Retries()
+        self.ready: deque[LevelTile] = deque()  # tiles of levels that can be made now
+        self.level_attempts: Counter[LevelTile] = Counter()
+        self.failed: list[Tile | LevelTile] = []
+        self.cancelled = False
+
+    def run(self, pending: NDArray[np.bool_], costs: Costs | None = None) -> None:
+        """Compute the pending tiles, costly ones first where costs are known, and make the levels as they come.
+
+        Raises
+        ------
+        StoreError
+            The disk is full, read-only or failing: nothing else could be written either.
+        ClusterError
+            The cluster was lost, or no tile can be computed on it.
+        JobCancelledError
+            By `cancel`.
+        """
+        tile = self.store.description.tile
+        self.estimate = Estimate(pending, costs, tile[0] * tile[1])
+        self.levels = Levels(self.store, ~pending)
+        self.ready.extend(self.levels.ready())
+        if self.home:
+            pending = self._without_suspects(pending)
+        self.batches, self.graph = order(pending, costs), self._new_graph()
+        self.completed = as_completed(loop=self.client.loop)
+        self._count_threads()
+        try:
+            with every(COUNT_SECONDS, self._count_threads, "threads"), every(TELL_SECONDS, self._progress, "progress"):
+                self._refill()
+                while self.in_flight:
+                    ended = self.completed.next_batch()
+                    time.sleep(GATHER_SECONDS)
+                    self._take_in(ended + self.completed.next_batch(block=False))
+                    self._refill()
+            if self.cancelled:  # while nothing was in flight
+                raise _cancelled()
+            self._progress()
+        finally:
+            self.client.cancel(list(self.in_flight), force=True)
+
+    def cancel(self) -> None:
+        """End `run` soon, from another thread."""
+        self.cancelled = True
+        self.client.cancel(list(self.in_flight), force=True)
+
+    def _without_suspects(self, pending: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The pending tiles, but for those with which a worker died: perhaps the one of an earlier driver."""
+        pending = pending.copy()
+        for tile, alone in deaths(self.client, self.job, self.run_id).items():
+            if pending[tile]:
+                pending[tile] = False
+                if alone >= MAX_DEATHS:
+                    self._tell_failure(tile, KILLED, final=True)
+                else:
+                    self.retries.suspect(tile)
+        return pending
+
+    def _count_threads(self) -> None:
+        """A cluster grows and shrinks."""
+        threads = self.client.nthreads()
+        self.workers, self.threads = len(threads), sum(threads.values())
+
+    def _progress(self) -> None:
+        self.tell(self.estimate.progress(time.time(), self.workers, max(1, self.threads), len(self.levels)))
+
+    def _refill(self) -> None:
+        """Ask for more until enough is in flight: tiles of levels first, then new tiles, then tiles that failed."""
+        least = max(MIN_IN_FLIGHT, TILES_A_THREAD * self.threads)
+        while len(self.in_flight) < least and not self.cancelled:
+            if self.ready:
+                count = min(len(self.ready), least - len(self.in_flight))
+                tiles = [self.ready.popleft() for _ in range(count)]
+                self._watch(submit_levels(self.client, self.store, tiles, self._key("level")), tiles)
+            elif batch := next(self.batches, None):
+                self._watch(self.graph.submit(self.client, batch), batch)
+            elif (tile := self.retries.next(idle=not self.in_flight)) is not None:
+                self._watch(self._new_graph().submit(self.client, [tile], **self._elsewhere(tile)), [tile])
+            else:
+                return
+
+    def _watch(self, futures: list[Future], tiles: list[Tile] | list[LevelTile]) -> None:
+        self.in_flight.update(zip(futures, tiles, strict=True))
+        self.completed.update(futures)
+
+    def _new_graph(self) -> TileGraph:
+        """A graph with keys of its own."""
+        return TileGraph(written_tiles(self.store, self.plan.kernel, self._key("tile"), self.plan.source))
+
+    def _key(self, what: str) -> str:
+        return key_name(self.job, self.run_id, what)
+
+    def _elsewhere(self, tile: Tile) -> dict[str, object]:
+        """Keep a suspect away from the worker that this driver runs on, where there are others."""
+        if self.home is None or tile not in self.retries.suspects:
+            return {}
+        others = [worker for worker in self.client.nthreads() if worker != self.home]
+        return {"workers": others, "allow_other_workers": True} if others else {}
+
+    def _take_in(self, futures: list[Future]) -> None:
+        """Records and errors of what has ended; each future is let go, so that a lost worker undoes nothing."""
+        if self.cancelled:
+            raise _cancelled()
+        if any(future.status == "cancelled" for future in futures):
+            raise self._lost()
+        finished = [future for future in futures if future.status == "finished"]
+        try:
+            results = dict(zip(finished, self.client.gather(finished), strict=True))
+        except Exception:  # a worker died with its record in this very moment: ask for each below
+            results = {}
+        for future in futures:
+            tile = self.in_flight[future]
+            try:
+                result = results[future] if future in results else future.result()
+            except CancelledError:
+                raise self._lost() from None
+            except Exception as error:  # whatever a kernel may raise
+                self._failed(tile, error)
+            else:
+                self._level_done(tile) if len(tile) == 3 else self._done(result.item())
+            del self.in_flight[future]  # not before: what ends the run here cancels it too
+            future.release()
+
+    def _lost(self) -> ClusterError:
+        return ClusterError(f"{LOST}: mandeldask resume {shlex.quote(self.store.path)}")
+
+    def _done(self, record: Record) -> None:
+        self.computed += 1
+        self.ledger.add(record)
+        self.estimate.add(record)
+        self.tell(TileDone(record))
+        self.ready.extend(self.levels.computed(record.tile))
+
+    def _level_done(self, tile: LevelTile) -> None:
+        self.ledger.made(tile)
+        self.ready.extend(self.levels.made(tile))
+
+    def _failed(self, tile: Tile | LevelTile, error: Exception) -> None:
+        _raise_if_disk(self.store, error)
+        if len(tile) == 3:
+            self._level_failed(tile, error)
+            return
+        if "deserializ" in str(error):
+            raise ClusterError("the scheduler or a worker cannot read the tasks: both need mandeldask, in this version")
+        killed = isinstance(error, KilledWorker)
+        final = self.retries.fail(tile, killed)
+        self._tell_failure(tile, KILLED if killed else _describe(error), final)
+
+    def _level_failed(self, tile: LevelTile, error: Exception) -> None:
+        """A tile of a level is tried again at once, for it harms none; then it is left to `resume`."""
+        self.level_attempts[tile] += 1
+        if self.level_attempts[tile] < MAX_ATTEMPTS and not isinstance(error, DamagedError):
+            self.ready.append(tile)
+        else:
+            self.failed.append(tile)
+            self.ledger.note(tile, _describe(error))
+
+    def _tell_failure(self, tile: Tile, text: str, final: bool) -> None:
+        self.ledger.fail(tile, text)
+        self.tell(TileFailed(tile, max(1, self.retries.attempts[tile]), text, final))
+        if not final:
+            return
+        self.failed.append(tile)
+        self.estimate.give_up(tile)
+        if not self.computed and len(self.failed) >= HOPELESS:
+            raise ClusterError(
+                f"no tile can be computed: the first {HOPELESS} failed, tile {tile_name(tile)} with {text}"
+            )
+
+
+def _cancelled() -> JobCancelledError:
+    return JobCancelledError("cancelled; what is finished is in the store")
+
+
+def _describe(error: BaseException) -> str:
+    text = str(error).splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}"
+
+
+def _raise_if_disk(store: Store, error: BaseException) -> None:
+    if isinstance(error, StoreError) and not isinstance(error, DamagedError):
+        raise error
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        raise cannot_write(store, error)
+

@@ -1,0 +1,70 @@
+"""The job's Dask arrays: complex grid -> field -> written tiles, fused to one task a tile, asked for tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.blockwise import optimize_blockwise
+from dask.highlevelgraph import HighLevelGraph
+from distributed import Client, Future
+
+from mandeldask.field import dtype_of, escape_time
+from mandeldask.grid import complex_grid
+from mandeldask.store import Store, Tile
+from mandeldask.tile import LevelTile, build_level, read_block, write_block
+
+
+def written_tiles(store: Store, kernel: str, name: str, source: Store | None = None) -> da.Array:
+    """The field of `store` as a Dask array of what was written: a block for each tile, with its `Record`.
+
+    `name` is the first part of the keys, (name, row, column): a tile is never asked for twice by the same key, because
+    what is left of the first time may still be there. Of a field that `source` knows at fewer iterations, only the
+    samples that had not escaped there are computed.
+    """
+    d = store.description
+    known = source and _known_tiles(source, f"known-{name}")
+    grid = complex_grid(d.view, chunks=d.tile, name=f"complex-grid-{name}")
+    field = escape_time(grid, d.max_iter, kernel, d.fields, view=d.view, known=known, name=f"escape-time-{name}")
+    ones = tuple((1,) * n for n in d.tiles)
+    return field.map_blocks(
+        write_block, store=store, chunks=ones, dtype=object, meta=np.empty((0, 0), object), name=name
+    )
+
+
+def _known_tiles(source: Store, name: str) -> da.Array:
+    d = source.description
+    chunks = da.core.normalize_chunks(d.tile, d.shape)
+    dtype = dtype_of(d.fields)
+    return da.map_blocks(read_block, store=source, chunks=chunks, dtype=dtype, meta=np.empty((0, 0), dtype), name=name)
+
+
+class TileGraph:
+    """The fused graph of `written_tiles`: one task a tile, of which only those asked for are ever made.
+
+    Dask fuses the layers once for the whole job. Asking for blocks of the arrays instead fuses them for each window
+    of tiles, 0.4 ms a tile.
+    """
+
+    def __init__(self, written: da.Array) -> None:
+        self.name = written.name
+        layers = optimize_blockwise(written.__dask_graph__(), [(self.name, 0, 0)]).layers
+        (self.layer,) = layers.values()
+
+    def submit(self, client: Client, tiles: Iterable[Tile], **where: Any) -> list[Future]:
+        """Ask for tiles: a future each, whose result is a block of `written_tiles`."""
+        keys = [(self.name, *tile) for tile in tiles]
+        layer, _ = self.layer.cull(set(keys), ())
+        graph = HighLevelGraph({self.name: layer}, {self.name: set()})
+        return client.get(graph, keys, sync=False, **where)  # type: ignore[no-any-return]
+
+
+def submit_levels(client: Client, store: Store, tiles: list[LevelTile], name: str) -> list[Future]:
+    """Hand tiles of levels to the scheduler, one task a tile, with keys (name, level, row, column); before others.
+
+    They wait for no other task: all that they are made from is in the store.
+    """
+    keys = [(name, *tile) for tile in tiles]
+    return client.map(build_level, tiles, key=keys, store=store, pure=False, priority=1)  # type: ignore[no-any-return]

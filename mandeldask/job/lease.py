@@ -1,0 +1,133 @@
+"""The lease that keeps a second driver off a store: a note in the store, with a heartbeat."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import psutil
+
+from mandeldask.errors import StoreError
+from mandeldask.job.periodic import every
+from mandeldask.store import AnyPath, Store, open_store
+
+HEARTBEAT_SECONDS = 10.0
+STALE_SECONDS = 60.0  # a driver on another host is gone after so long without a heartbeat
+RESERVED_SECONDS = 600.0  # the same of a job whose driver has not begun: workers may be busy, or still to come
+AHEAD_SECONDS = 3600.0  # by which another host's clock may be ahead; more would hold the store for ever
+_HELD: set[str] = set()  # leases of this process
+
+
+@contextmanager
+def held(store: Store, job: str | None = None, run: str | None = None) -> Iterator[None]:
+    """Hold the store's lease until the context ends.
+
+    `job` is the name of a submitted job, `run` the id of the submission: its driver may be started again elsewhere,
+    and then takes its own lease over.
+
+    Raises
+    ------
+    StoreError
+        A driver that is alive holds the lease.
+    OSError
+        The disk's error.
+    """
+    refuse_second_driver(store, run)
+    lease: dict[str, Any] = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+        "id": uuid.uuid4().hex,
+    }
+    if job:
+        lease |= {"job": job, "run": run}
+    store.write_notes(job=job)
+    _write(store, lease)
+    _HELD.add(lease["id"])
+    try:
+        with every(HEARTBEAT_SECONDS, partial(_beat, store, lease), "lease"):
+            yield
+    finally:
+        _HELD.discard(lease["id"])
+        with suppress(OSError, StoreError):  # full, or replaced: the lease of a driver that is gone binds nobody
+            if _of(store).get("id") == lease["id"]:
+                store.write_notes(lease=None)
+
+
+def refuse_second_driver(store: Store, run: str | None = None) -> None:
+    """Raise StoreError when a driver that is alive, of another submission, holds the store's lease."""
+    lease = _of(store)
+    if not is_alive(lease) or (run and lease.get("run") == run):
+        return
+    if lease.get("job"):
+        after = RESERVED_SECONDS if is_reserved(lease) else STALE_SECONDS
+        raise StoreError(
+            f"job {lease['job']} is writing {store.path}: `mandeldask wait {store.path}`, or cancel it; "
+            f"a job that is lost with its cluster is forgotten after {after:.0f} s"
+        )
+    raise StoreError(
+        f"another run is writing {store.path}: process {lease.get('pid')} on {lease.get('host')}. "
+        f"Wait for it or end it; a run that died on another host is forgotten after {STALE_SECONDS:.0f} s"
+    )
+
+
+def reserve(store: Store, job: str, run: str) -> None:
+    """Hold the store for a job whose driver is yet to begin; the lease of a driver that did is left alone.
+
+    Raises
+    ------
+    StoreError
+        A driver that is alive, or another job, holds it.
+    """
+    refuse_second_driver(store, run)
+    lease = _of(store)
+    if is_reserved(lease) or not is_alive(lease):
+        _write(store, {"job": job, "run": run, "host": socket.gethostname()})
+
+
+def release(path: AnyPath, run: str) -> None:
+    """Take back what `reserve` did, for a job that will not be computed."""
+    store = open_store(path)
+    lease = _of(store)
+    if is_reserved(lease) and lease.get("run") == run:
+        store.write_notes(lease=None)
+
+
+def is_reserved(lease: Mapping[str, Any]) -> bool:
+    """Whether the lease is that of a job whose driver has not begun."""
+    return bool(lease.get("job")) and "pid" not in lease
+
+
+def is_alive(lease: Mapping[str, Any]) -> bool:
+    """Whether the driver that wrote the lease still works, as far as can be told from here; False for no lease."""
+    try:
+        if lease.get("job") or lease["host"] != socket.gethostname():
+            silent = time.time() - float(lease["heartbeat"])
+            return -AHEAD_SECONDS <= silent <= (RESERVED_SECONDS if is_reserved(lease) else STALE_SECONDS)
+        if lease["pid"] == os.getpid():
+            return lease.get("id") in _HELD
+        age = psutil.Process(int(lease["pid"])).create_time() - float(lease["started"])
+        return abs(age) < 1
+    except (psutil.Error, KeyError, TypeError, ValueError, OverflowError):
+        return False
+
+
+def _of(store: Store) -> dict[str, Any]:
+    """The store's lease; {} where there is none, or something else: another program may have written it."""
+    lease = store.read_notes().get("lease")
+    return lease if isinstance(lease, dict) else {}
+
+
+def _beat(store: Store, lease: Mapping[str, Any]) -> None:
+    if lease["id"] in _HELD:  # not after the end, where a slow disk kept this waiting
+        _write(store, lease)
+
+
+def _write(store: Store, lease: Mapping[str, Any]) -> None:
+    store.write_notes(lease={**lease, "heartbeat": time.time()})
