@@ -32,7 +32,7 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     except LookupError:
         memory = np.empty(size, np.uint8)
     # A view refers to the array that it was made from, not to what lies below: a memoryview is no array.
-    array = np.frombuffer(memoryview(memory), dtype, math.prod(shape))
+    array = np.frombuffer(memory.data, dtype, math.prod(shape))
     weakref.finalize(array, _take_back, memory).atexit = False
     return array.reshape(shape)
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import AUTO, FIELDS, KERNELS, BlockFunction, choose
-from mandeldask.view import View
 
 BAND = 1 << 16  # samples that are gathered at once, so that a block needs no copy
 _last = threading.local()
@@ -25,10 +24,7 @@ def escape_time(
     max_iter: int,
     kernel: str = AUTO,
     fields: tuple[str, ...] = ("escape_time",),
-    *,
-    view: View | None = None,
     known: da.Array | None = None,
-    name: str | None = None,
 ) -> da.Array:
     """The escape times of `grid` as a lazy Dask array of int32 with the same shape and chunks.
 
@@ -44,13 +40,9 @@ def escape_time(
         A name in `mandeldask.kernels.KERNELS`, or auto for the fastest; every kernel gives the same bits.
     fields : tuple of str
         escape_time, and if wanted others of `mandeldask.kernels.FIELDS`: then the array is structured, an item a field.
-    view : View, optional
-        The view that `grid` was made from: a kernel refuses one that it cannot resolve.
     known : dask array, optional
         What a field of fewer iterations knows, with the dtype, shape and chunks of the result: its escape times are 0
         where a sample is to be computed, and all other samples are taken as they are.
-    name : str, optional
-        The first part of the keys; by default one that depends on the arguments alone.
 
     Raises
     ------
@@ -65,16 +57,15 @@ def escape_time(
         got = f"a Dask array of {grid.dtype}" if isinstance(grid, da.Array) else f"a {type(grid).__name__}"
         raise ConfigError(f"grid must be a Dask array of complex128; got {got}")
     chosen, _ = choose(kernel)
-    function = KERNELS[chosen](max_iter, fields, view)
     dtype = dtype_of(fields)
     given = () if known is None else (known,)
     return da.map_blocks(
-        Timed(function),
+        Timed(KERNELS[chosen](max_iter, fields)),
         grid,
         *given,
         dtype=dtype,
         meta=np.empty((0,) * grid.ndim, dtype),
-        name=name or f"escape-time-{tokenize(grid.name, max_iter, kernel, fields, *(k.name for k in given))}",
+        name=f"escape-time-{tokenize(grid.name, max_iter, kernel, fields, *(k.name for k in given))}",
     )
 
 

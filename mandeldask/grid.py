@@ -16,9 +16,7 @@ from mandeldask.errors import ConfigError
 from mandeldask.view import Range, View
 
 
-def complex_grid(
-    view: View, chunks: Any = "auto", window: tuple[Range, Range] | None = None, name: str | None = None
-) -> da.Array:
+def complex_grid(view: View, chunks: Any = "auto", window: tuple[Range, Range] | None = None) -> da.Array:
     """The samples of `view` as a lazy Dask array of complex128, shape (rows, columns), y ascending.
 
     Parameters
@@ -29,8 +27,6 @@ def complex_grid(
     window : ((first row, end), (first column, end)), optional
         Only these global indices, for a part of a view too large to hold: the samples have the bits that they have in
         the whole grid.
-    name : str, optional
-        The first part of the keys; by default one that depends on the arguments alone.
 
     Raises
     ------
@@ -52,7 +48,7 @@ def complex_grid(
         chunks=blocks,
         dtype=np.complex128,
         meta=np.empty((0, 0), np.complex128),
-        name=name or f"complex-grid-{tokenize(view, blocks, ranges)}",
+        name=f"complex-grid-{tokenize(view, blocks, ranges)}",
     )
 
 
@@ -68,8 +64,7 @@ def _block(
 ) -> NDArray[np.complex128]:
     """The samples of one block."""
     rows, columns = (
-        (edge[i], edge[i + 1] if i + 1 < len(edge) else end)
-        for edge, end, i in zip(edges, ends, block_id, strict=True)
+        (edge[i], edge[i + 1] if i + 1 < len(edge) else end) for edge, end, i in zip(edges, ends, block_id, strict=True)
     )
     size = (rows[1] - rows[0]) * (columns[1] - columns[0])
     return view.block(rows, columns, buffers.empty((size,), np.complex128))

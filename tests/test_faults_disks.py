@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from threading import Barrier
 
@@ -20,9 +19,7 @@ from conftest import skip_or_fail
 from services import ENV, Processes
 
 import mandeldask as md
-from mandeldask.config import parse
 from mandeldask.job import Notice, TileDone
-from mandeldask.kernels import KERNELS
 from mandeldask.store import Description, check, open_for_writing, open_store
 
 UNIT = {"view": {"x": [0, 1], "y": [0, 1], "shape": [96, 96]}, "max_iter": 50, "tile": [12, 12], "kernel": "numpy"}
@@ -188,7 +185,9 @@ def test_what_dead_writers_left_is_swept_and_nothing_of_living_ones(client, tmp_
 def test_a_field_that_surely_does_not_fit_is_refused_unless_one_insists(client, disk):
     folder, remount = disk
     assert remount("size=64k")
-    with pytest.raises(md.StoreError, match=r"4.19e\+06 samples need at least .* kiB .* 64.00 kiB are free.*--ignore-space"):
+    with pytest.raises(
+        md.StoreError, match=r"4.19e\+06 samples need at least .* kiB .* 64.00 kiB are free.*--ignore-space"
+    ):
         md.run(SEAHORSE, folder / "a.zarr", client=client)
     assert not (folder / "a.zarr").exists()
     with pytest.raises(md.StoreError, match="No space left on device"):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -26,9 +27,11 @@ import mandeldask as md
 from mandeldask import cluster as clusters
 from mandeldask.config import LocalCluster, parse
 from mandeldask.errors import JobCancelledError
+from mandeldask.field import Timed
 from mandeldask.job import Progress, TileDone, TileFailed, ignore
 from mandeldask.job import lease as leases
 from mandeldask.job.dispatcher import Dispatcher
+from mandeldask.job.graph import written_tiles
 from mandeldask.job.ledger import Ledger
 from mandeldask.job.plan import make_plan
 from mandeldask.job.retries import MAX_ATTEMPTS
@@ -120,33 +123,59 @@ def test_any_workers_tiles_and_cpu_give_the_same_checksum(tmp_path, expected, mo
 
 
 class SeeTasks(SchedulerPlugin):
-    """The tasks that reach the scheduler: for each key the names of the Dask layers that are fused in it."""
+    """What reaches the scheduler: for each key the Dask layers that are fused in its task, by the start of their names."""
 
     name = "see-tasks"
 
     def __init__(self):
-        self.tasks = {}
+        self.layers = {}
 
     async def start(self, scheduler):
         self.scheduler = scheduler
 
     def transition(self, key, start, finish, *args, **kwargs):
-        if key in self.tasks:
-            return
-        task = distributed.protocol.unpack(self.scheduler.tasks[key].run_spec)
-        steps = next((arg for arg in getattr(task, "args", ()) if isinstance(arg, dict)), {})
-        self.tasks[key] = sorted(str(step).partition("-")[0] for step in steps)
+        if key not in self.layers:
+            subgraph = [part for part in self.scheduler.tasks[key].run_spec.args if isinstance(part, dict)]
+            self.layers[key] = {re.split("-[0-9a-f]{24,}", str(name))[0] for steps in subgraph for name in steps}
 
 
-def test_one_task_a_tile_reaches_the_scheduler_and_one_a_tile_of_the_levels(client, tmp_path):
+def test_the_scheduler_gets_the_fused_dask_arrays_one_task_a_tile(client, tmp_path):
+    """Grid, kernel and write in each; beside them one task for each tile of the levels, and no other."""
     client.register_plugin(SeeTasks())
     md.run(UNIT, tmp_path / "a.zarr", client=client)
-    tasks = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.plugins["see-tasks"].tasks)
+    tasks = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.plugins["see-tasks"].layers)
     client.unregister_scheduler_plugin("see-tasks")
-    print(tasks)
+    tiles = {key[1:]: layers for key, layers in tasks.items() if key[0].startswith("escape-time-tile-")}
+    assert sorted(tiles) == [(i, j) for i in range(4) for j in range(3)]
+    assert all(layers == {"complex-grid", "escape-time", "escape-time-tile"} for layers in tiles.values())
     of_levels = sum(math.prod(level.tiles) for level in open_store(tmp_path / "a.zarr").description.levels[1:])
-    assert len([key for key in tasks if "escape-time-tile" in str(key)]) == TILES
-    assert len([key for key in tasks if "escape-time-level" in str(key)]) == len(tasks) - TILES == of_levels
+    others = [key for key in tasks if key[1:] not in tiles]
+    assert len(others) == len(tasks) - TILES == of_levels
+    assert all(key[0].startswith("escape-time-level-") for key in others)
+
+
+def test_the_public_arrays_and_a_run_give_the_same_bits_by_the_same_kernel(client, tmp_path, monkeypatch):
+    """The block function that a run hands to Dask is the one that `escape_time` does: both are seen as they are made."""
+    made = []
+
+    def make(*arguments):
+        made.append((arguments, KERNELS["numpy"](*arguments)))
+        return made[-1][1]
+
+    monkeypatch.setitem(KERNELS, "seen", make)
+    grid = md.complex_grid(parse(UNIT).view, chunks=(25, 40))
+    field = md.escape_time(grid, 50, "seen")
+    block_function = made[-1][1]
+    md.run(UNIT | {"kernel": "seen"}, tmp_path / "a.zarr", client=client)
+    assert open_store(tmp_path / "a.zarr").escape_time[:].tobytes() == field.compute(scheduler="sync").tobytes()
+    assert all(function == block_function and function is not block_function for _, function in made[1:])
+    written = written_tiles(open_store(tmp_path / "a.zarr"), "seen", "a-name")
+    assert [type(layer.task).__name__ for layer in written.dask.layers.values()] == ["Task"] * 3
+    of_the_run, of_the_public = (
+        next(layer for name, layer in array.dask.layers.items() if name.startswith("escape-time-"))
+        for array in (written, field)
+    )
+    assert of_the_run.task.func == of_the_public.task.func == Timed(block_function)
 
 
 def test_a_client_that_is_not_the_default_will_do(client, tmp_path):

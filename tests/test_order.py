@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +27,7 @@ def test_costly_tiles_come_first_and_those_of_a_class_follow_the_curve():
     costs = np.arange(64.0).reshape(8, 8)
     tiles = [tile for batch in order(np.ones((8, 8), bool), costs) for tile in batch]
     classes = np.split(np.array([costs[tile] for tile in tiles]), CLASSES)
-    assert all(later.max() < earlier.min() for earlier, later in zip(classes, classes[1:], strict=False))
+    assert all(later.max() < earlier.min() for earlier, later in itertools.pairwise(classes))
     assert tiles[:8] == [(7, j) for j in range(8)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from services import ENV, free_port, poll
 
 from mandeldask.cli import cli
 from mandeldask.config import load
+from mandeldask.job.graph import written_tiles
 from mandeldask.store import open_store
 
 ROOT = Path(__file__).parent.parent
@@ -37,6 +39,12 @@ def test_the_python_of_the_readme_runs(tmp_path):
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, script], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "Dataset\n"), done.stderr
+
+
+def test_the_three_lines_of_the_main_path_are_those_of_the_code():
+    (lines,) = blocks("text")
+    source = [line.strip() for line in inspect.getsource(written_tiles).splitlines()]
+    assert source[-3:] == lines.splitlines()
 
 
 def test_the_run_description_of_the_readme_is_one(tmp_path):

@@ -14,11 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import mandeldask as md
 from mandeldask.errors import DamagedError
+from mandeldask.field import Timed
 from mandeldask.job.ledger import Ledger
 from mandeldask.job.levels import Levels
 from mandeldask.kernels import KERNELS
 from mandeldask.store import Description, Store, open_for_writing, open_store
-from mandeldask.field import Timed
 from mandeldask.tile import read_block
 
 VIEW = md.View(x=(-2, 1), y=(-1.5, 1.5), shape=(1030, 1100))

@@ -20,6 +20,7 @@ from services import DEADLINE, ENV, Processes, keepers, listening, poll
 import mandeldask as md
 from mandeldask import job
 from mandeldask.job import lease
+from mandeldask.job.ledger import Ledger
 from mandeldask.store import Description, open_for_writing, open_store
 
 UNIT = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from mandeldask.job.status import Status, cancel, logs, status, status_of_job, status_of_jobs, status_of_store, wait
-from mandeldask.job.runs import deepen, resume, run
 from mandeldask.job.events import (
     Event,
     Expected,
@@ -18,6 +16,8 @@ from mandeldask.job.events import (
     TileFailed,
     ignore,
 )
+from mandeldask.job.job_status import Status, cancel, logs, status, status_of_job, status_of_jobs, status_of_store, wait
+from mandeldask.job.runs import deepen, resume, run
 from mandeldask.job.submission import Submitted, submit
 from mandeldask.job.verification import Checking, Verification, verify
 from mandeldask.tile import Record

@@ -25,9 +25,9 @@ from mandeldask import config as configs
 from mandeldask.cluster.wait import raise_if_hopeless, start_seconds
 from mandeldask.config import Cluster, SchedulerAddress, SchedulerFile
 from mandeldask.errors import ClusterError, MandeldaskError
+from mandeldask.job.job_status import give_up, status_of_jobs
 from mandeldask.job.lease import reserve
 from mandeldask.job.remote import SPACE
-from mandeldask.job.status import give_up, status_of_jobs
 from mandeldask.store import open_store
 
 START_SECONDS = 60

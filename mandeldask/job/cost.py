@@ -11,6 +11,7 @@ import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ def _looks(d: Description, side: int) -> Iterator[NDArray[np.complex128]]:
         yield d.view.block((row, d.shape[0]), (column, d.shape[1]), stride=d.tile)
 
 
-def _counts(block: NDArray[np.generic]) -> NDArray[np.int32]:
+def _counts(block: NDArray[Any]) -> NDArray[np.int32]:
     return np.asarray(block["escape_time"] if block.dtype.names else block)
 
 

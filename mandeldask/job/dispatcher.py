@@ -8,6 +8,7 @@ import time
 import uuid
 from collections import Counter, deque
 from concurrent.futures import CancelledError
+from typing import Literal
 
 import numpy as np
 from distributed import Client, Future, as_completed
@@ -156,7 +157,7 @@ class Dispatcher:
         """A graph with keys of its own."""
         return TileGraph(written_tiles(self.store, self.plan.kernel, self._key("tile"), self.plan.source))
 
-    def _key(self, what: str) -> str:
+    def _key(self, what: Literal["tile", "level"]) -> str:
         return key_name(self.job, self.run_id, what)
 
     def _elsewhere(self, tile: Tile) -> dict[str, object]:
@@ -251,4 +252,3 @@ def _raise_if_disk(store: Store, error: BaseException) -> None:
         raise error
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         raise cannot_write(store, error)
-

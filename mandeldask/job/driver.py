@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -85,11 +84,12 @@ def _compute(
         tell(event)
 
     dispatcher = Dispatcher(client, plan, ledger, tell_all, home, run_id)
-    with ExitStack() as stack:
-        stack.enter_context(broadcast)
-        if submission:
-            cancel = lambda: submission.is_cancelled() and dispatcher.cancel()  # noqa: E731
-            stack.enter_context(every(ASK_SECONDS, cancel, "cancel"))
+
+    def cancel_if_asked() -> None:
+        if submission and submission.is_cancelled():
+            dispatcher.cancel()
+
+    with broadcast, every(ASK_SECONDS, cancel_if_asked, "cancel"):
         dispatcher.run(pending, costs)
     return dispatcher.failed
 

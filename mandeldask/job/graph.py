@@ -16,29 +16,28 @@ from mandeldask.grid import complex_grid
 from mandeldask.store import Store, Tile
 from mandeldask.tile import LevelTile, build_level, read_block, write_block
 
+NO_RECORD = np.empty((0, 0), object)
+
 
 def written_tiles(store: Store, kernel: str, name: str, source: Store | None = None) -> da.Array:
-    """The field of `store` as a Dask array of what was written: a block for each tile, with its `Record`.
+    """The field of `store` as a Dask array of what was written: one block a tile, with its `Record`.
 
-    `name` is the first part of the keys, (name, row, column): a tile is never asked for twice by the same key, because
-    what is left of the first time may still be there. Of a field that `source` knows at fewer iterations, only the
-    samples that had not escaped there are computed.
+    `name` is the first part of the keys, (name, row, column). A key is never used twice, because what is left of its
+    first use may still be there. Of a field that `source` knows at fewer iterations, only the samples that had not
+    escaped there are computed.
     """
     d = store.description
-    known = source and _known_tiles(source, f"known-{name}")
-    grid = complex_grid(d.view, chunks=d.tile, name=f"complex-grid-{name}")
-    field = escape_time(grid, d.max_iter, kernel, d.fields, view=d.view, known=known, name=f"escape-time-{name}")
-    ones = tuple((1,) * n for n in d.tiles)
-    return field.map_blocks(
-        write_block, store=store, chunks=ones, dtype=object, meta=np.empty((0, 0), object), name=name
-    )
+    known = _known_tiles(source) if source else None
+    one_record_a_tile = tuple((1,) * n for n in d.tiles)
+    grid = complex_grid(d.view, chunks=d.tile)
+    field = escape_time(grid, d.max_iter, kernel, d.fields, known)
+    return field.map_blocks(write_block, store, name=name, dtype=object, meta=NO_RECORD, chunks=one_record_a_tile)
 
 
-def _known_tiles(source: Store, name: str) -> da.Array:
+def _known_tiles(source: Store) -> da.Array:
     d = source.description
-    chunks = da.core.normalize_chunks(d.tile, d.shape)
-    dtype = dtype_of(d.fields)
-    return da.map_blocks(read_block, store=source, chunks=chunks, dtype=dtype, meta=np.empty((0, 0), dtype), name=name)
+    chunks, dtype = da.core.normalize_chunks(d.tile, d.shape), dtype_of(d.fields)
+    return da.map_blocks(read_block, source, chunks=chunks, dtype=dtype, meta=np.empty((0, 0), dtype))
 
 
 class TileGraph:

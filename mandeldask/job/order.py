@@ -30,8 +30,7 @@ def order(pending: NDArray[np.bool_], costs: NDArray[np.float64] | None = None) 
     """
     rows, columns = np.nonzero(pending)
     along_curve = _spread(rows) << np.uint64(1) | _spread(columns)
-    known = costs is not None and rows.size
-    classes = -_class_of(costs[rows, columns]) if known else np.zeros(rows.size, np.int64)
+    classes = np.zeros(rows.size, np.int64) if costs is None else -_class_of(costs[rows, columns])
     at = np.lexsort((along_curve, classes))
     tiles = zip(rows[at].tolist(), columns[at].tolist(), strict=True)
     while batch := list(islice(tiles, BATCH)):
@@ -40,6 +39,8 @@ def order(pending: NDArray[np.bool_], costs: NDArray[np.float64] | None = None) 
 
 def _class_of(costs: NDArray[np.float64]) -> NDArray[np.int64]:
     """The class of each cost, 0 to CLASSES - 1: as many tiles in each, but equal costs are never parted."""
+    if not costs.size:
+        return np.zeros(0, np.int64)
     bounds = np.quantile(costs, np.arange(1, CLASSES) / CLASSES)
     return np.searchsorted(bounds, costs, side="right")
 

@@ -166,9 +166,7 @@ def compute(
     return summary
 
 
-def read_description(
-    config: AnyConfig, overrides: Sequence[str], out: str | os.PathLike[str] | None
-) -> configs.Config:
+def read_description(config: AnyConfig, overrides: Sequence[str], out: str | os.PathLike[str] | None) -> configs.Config:
     """The run description, with what the caller changes in it."""
     if isinstance(config, configs.Config):
         config = configs.parse(config.model_dump(), overrides=overrides) if overrides else config

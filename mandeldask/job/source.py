@@ -18,7 +18,7 @@ def note_source(store: Store, source: Store) -> None:
 
 
 def noted_source(store: Store) -> Store | None:
-    """The store of the same field, but for a smaller max_iter, that this one is deepened from; None where it is gone."""
+    """The store of the same field at a smaller max_iter that this one is deepened from; None where it is gone."""
     note = store.read_notes().get(NOTE)
     note = note if isinstance(note, dict) else {}
     path = note.get("path")

@@ -17,10 +17,10 @@ from mandeldask.config import AnyCluster, SchedulerAddress, SchedulerFile
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
 from mandeldask.job.background import kept_cluster
 from mandeldask.job.events import Notice, Observer, Plan, Preparing, Started, ignore
+from mandeldask.job.job_status import has_running_job
 from mandeldask.job.lease import release
 from mandeldask.job.remote import Request, check_name, name_taken, prepare, send
 from mandeldask.job.runs import AnyConfig, read_description
-from mandeldask.job.status import has_running_job
 from mandeldask.kernels import choose
 from mandeldask.store import place_of
 
