@@ -373,6 +373,43 @@ def test_a_class_that_cannot_be_started_is_told(described, message):
         pass
 
 
+# The session
+
+
+def test_a_session_starts_nothing_before_it_is_needed_and_ends_what_it_started():
+    with clusters.session({"kind": "local", "workers": 1, "memory_limit": "1GiB"}) as session:
+        assert session.size == clusters.Size(1, 1, 2**30)
+        client = session.ready()
+        assert session.ready() is session.connect() is client
+    assert client.status == "closed"
+
+
+def test_a_session_says_which_cluster_it_is_and_asks_it_for_its_size(dask):
+    said = []
+    with clusters.session(dask.address, say=said.append) as session:
+        assert (session.runs_already, session.planned_size) == (True, None)
+        assert session.size == clusters.Size(2, 1, 2**31)
+    assert said == [f"the scheduler at {dask.address}"]
+    with dask.client() as client:
+        assert len(client.nthreads()) == 2
+
+
+def test_a_session_with_a_users_client_looks_at_no_description_and_ends_nothing(dask):
+    with dask.client() as client:
+        with clusters.session("no such file", client=client) as session:
+            assert session.description is None
+            assert session.ready() is client
+        assert client.status == "running"
+
+
+def test_a_session_compares_versions_before_it_gives_a_size(bare):
+    with (
+        clusters.session(bare.address) as session,
+        pytest.raises(md.ClusterError, match="mandeldask is missing"),
+    ):
+        session.size  # noqa: B018 (to ask for it is the test)
+
+
 # Descriptions
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 @click.command()
@@ -19,32 +22,38 @@ def cluster(ctx: click.Context, /, described: str, as_json: bool) -> None:
     versions there; for any other the size it would have.
     """
     from mandeldask import cluster as clusters
-    from mandeldask.config import Queue, SchedulerAddress, SchedulerFile, load_cluster
+    from mandeldask.config import Queue
 
     ctx.obj["json"] = as_json
-    asked = load_cluster(described)
-    shown: dict[str, Any] = {"kind": asked.kind}
-    lines = [clusters.introduce(asked) or "worker processes on this machine"]
-    if size := clusters.size_of(asked):
-        shown |= _size(size)
-        lines.append(_in_words(size))
-    if isinstance(asked, Queue):
-        shown["job_script"] = clusters.job_script(asked)
-        lines += ["", shown["job_script"].strip()]
-    elif isinstance(asked, SchedulerAddress | SchedulerFile):
-        with clusters.connect(asked) as client:
-            workers = clusters.workers_of(client)
-            size = clusters.size_of_client(client) if workers else None
-            versions = clusters.versions(client)
-            shown |= {
-                "address": client.scheduler_info(n_workers=0)["address"],
-                "dashboard": client.dashboard_link,
-                **(_size(size) if size else {"workers": 0}),
-                "versions": {place.strip(): column for place, column in versions.items()},
-            }
-        lines.append(_in_words(size) if size else f"no workers: start some with `dask worker {shown['address']}`")
-        lines += [f"dashboard {shown['dashboard']}", "", *clusters.table(versions, everything=True)]
+    with clusters.session(described) as session:
+        assert session.description is not None
+        shown: dict[str, Any] = {"kind": session.description.kind}
+        lines = [session.introduction]
+        if size := session.planned_size:
+            shown |= _size(size)
+            lines.append(_in_words(size))
+        if isinstance(session.description, Queue):
+            shown["job_script"] = clusters.job_script(session.description)
+            lines += ["", shown["job_script"].strip()]
+        elif session.runs_already:
+            lines += _look_at(session.connect(), shown)
     click.echo(json.dumps(shown) if as_json else "\n".join(lines))
+
+
+def _look_at(client: Client, shown: dict[str, Any]) -> list[str]:
+    """Size, dashboard and versions of a cluster that runs, as lines; the same goes into `shown`."""
+    from mandeldask import cluster as clusters
+
+    size = clusters.size_of_client(client) if clusters.workers_of(client) else None
+    versions = clusters.versions(client)
+    shown |= {
+        "address": client.scheduler_info(n_workers=0)["address"],
+        "dashboard": client.dashboard_link,
+        **(_size(size) if size else {"workers": 0}),
+        "versions": {place.strip(): column for place, column in versions.items()},
+    }
+    workers = _in_words(size) if size else f"no workers: start some with `dask worker {shown['address']}`"
+    return [workers, f"dashboard {shown['dashboard']}", "", *clusters.table(versions, everything=True)]
 
 
 def _size(size: Any) -> dict[str, int]:

@@ -64,15 +64,14 @@ def _configured() -> bool:
 def _of_cluster(cluster: str | None) -> dict[str, Any]:
     """The dashboard of a scheduler that is up, with our page put into it where it was not there."""
     from mandeldask import cluster as clusters
-    from mandeldask import config as configs
     from mandeldask import dashboard as page
 
-    described = clusters.resolve(configs.load_cluster(cluster) if cluster else None)
-    if isinstance(described, configs.LocalCluster):
-        return _of_this_machine()
-    if not isinstance(described, configs.SchedulerAddress | configs.SchedulerFile):
-        raise ConfigError(f"a cluster of kind {described.kind} has a dashboard once it runs: {NAME_ONE}")
-    with clusters.connect(described) as client:
+    with clusters.session(cluster) as session:
+        if session.in_this_environment:
+            return _of_this_machine()
+        if not session.runs_already:
+            raise ConfigError(f"a cluster that does not run yet has no dashboard ({session.introduction}): {NAME_ONE}")
+        client = session.connect()
         problem = page.install(client)
         link = client.dashboard_link
         if problem == page.SWITCHED_OFF:

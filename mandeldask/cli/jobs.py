@@ -226,16 +226,14 @@ def _again(cluster: str | None, scheduler: str) -> str:
 def _client(cluster: str | None) -> Iterator[Client]:
     """A client of the scheduler named: this command starts none."""
     from mandeldask import cluster as clusters
-    from mandeldask import config as configs
 
-    described = clusters.resolve(configs.load_cluster(cluster) if cluster else None)
-    if not isinstance(described, configs.SchedulerAddress | configs.SchedulerFile):
-        raise ConfigError(
-            "which scheduler? Name one that is up: --cluster tcp://HOST:PORT (as `submit` printed it), or set "
-            "DASK_SCHEDULER_ADDRESS; the status of a store needs none: mandeldask status STORE"
-        )
-    with clusters.connect(described) as client:
-        yield client
+    with clusters.session(cluster) as session:
+        if not session.runs_already:
+            raise ConfigError(
+                "which scheduler? Name one that is up: --cluster tcp://HOST:PORT (as `submit` printed it), or set "
+                "DASK_SCHEDULER_ADDRESS; the status of a store needs none: mandeldask status STORE"
+            )
+        yield session.connect()
 
 
 @contextmanager

@@ -43,6 +43,7 @@ from mandeldask.kernels import AUTO, KERNELS, MAX_ITER_LIMIT
 from mandeldask.view import LOG_POLAR, MAX_SIDE, LogPolar, Number, Registration, Turned, View
 
 __all__ = [
+    "AnyCluster",
     "Cluster",
     "ClusterClass",
     "Config",
@@ -60,6 +61,8 @@ __all__ = [
 ]
 
 FieldName = Literal["escape_time", "smooth", "distance"]
+
+AnyCluster = Cluster | Mapping[str, Any] | str | os.PathLike[str]  # what `load_cluster` takes
 
 Model = TypeVar("Model", bound=Section)
 
@@ -286,7 +289,7 @@ def _read(path: str, what: str) -> Any:
     return read_yaml(data, path)
 
 
-def load_cluster(cluster: str | os.PathLike[str] | Mapping[str, Any] | Cluster) -> Cluster:
+def load_cluster(cluster: AnyCluster) -> Cluster:
     """Read and check a cluster description: a scheduler's address, the path of a YAML file, or a mapping.
 
     The file holds what `cluster:` holds in a run description; a run description does too, for its `cluster:`. A file
