@@ -22,7 +22,7 @@ from services import ENV, ROOT, Processes, free_port, listening, poll
 import mandeldask as md
 from mandeldask import cluster as clusters
 from mandeldask import dashboard
-from mandeldask.cluster import preflight, running, wait
+from mandeldask.cluster import preflight, running, workers
 from mandeldask.config import LocalCluster, cluster_schema, load_cluster
 from mandeldask.job import Notice
 from mandeldask.store import open_store
@@ -124,22 +124,22 @@ def strangers():
 
 
 BAD_ADDRESSES = {
-    "tcp://127.0.0.1:{nobody}": "nobody listens at tcp://127.0.0.1:.*: start `dask scheduler`",
+    "tcp://127.0.0.1:{nothing}": "nothing is listening on tcp://127.0.0.1:.*: start `dask scheduler`",
     "tcp://no-such-host.invalid:8786": "cannot find the host no-such-host.invalid",
-    "tcp://127.0.0.1:99999": "is no address of a scheduler: tcp://HOST:PORT",
-    "tcp://127.0.0.1:port": "is no address of a scheduler: tcp://HOST:PORT",
+    "tcp://127.0.0.1:99999": "is not the address of a scheduler: tcp://HOST:PORT",
+    "tcp://127.0.0.1:port": "is not the address of a scheduler: tcp://HOST:PORT",
     "tcp://127.0.0.1:{web}": "takes connections but does not answer as a scheduler does",
     "tcp://127.0.0.1:{ssh}": "takes connections but does not answer as a scheduler does",
-    "{worker}": "is Worker: give the address that `dask scheduler` prints",
+    "{worker}": "is a worker: give the address that `dask scheduler` prints",
 }
 
 
 @pytest.mark.parametrize("address", BAD_ADDRESSES)
 def test_a_bad_address_is_told_within_seconds(dask, strangers, monkeypatch, address):
-    monkeypatch.setattr(running, "STEP_SECONDS", 0.5)
+    monkeypatch.setattr(running, "ANSWER_SECONDS", 0.5)
     with dask.client() as client:
         worker = next(iter(client.scheduler_info()["workers"]))
-    given = address.format(nobody=free_port(), worker=worker, **strangers)
+    given = address.format(nothing=free_port(), worker=worker, **strangers)
     before = threading.active_count()
     with (
         pytest.raises(md.ClusterError, match=BAD_ADDRESSES[address]),
@@ -150,20 +150,23 @@ def test_a_bad_address_is_told_within_seconds(dask, strangers, monkeypatch, addr
 
 
 def test_a_scheduler_that_hangs_is_told_within_seconds(tmp_path, monkeypatch):
-    monkeypatch.setattr(running, "STEP_SECONDS", 0.5)
+    monkeypatch.setattr(running, "ANSWER_SECONDS", 0.5)
     with Processes(tmp_path, workers=0) as dask:
         address = dask.address
         dask.scheduler.send_signal(signal.SIGSTOP)
-        with pytest.raises(md.ClusterError, match="or the scheduler hangs"), clusters.connect(load_cluster(address)):
+        with pytest.raises(md.ClusterError, match="or it hangs"), clusters.connect(load_cluster(address)):
             pass
 
 
 FILES = {
     "missing": (None, "cannot read the scheduler file .*: No such file"),
-    "empty": ("", "is no scheduler file"),
-    "not JSON": ("tcp://127.0.0.1:8786", "is no scheduler file"),
-    "another's": ('{"name": "package"}', "is no scheduler file"),
-    "stale": ('{"address": "tcp://127.0.0.1:%d"}', "nobody listens at .*has that address: if its scheduler ended"),
+    "empty": ("", "is not a scheduler file"),
+    "not JSON": ("tcp://127.0.0.1:8786", "is not a scheduler file"),
+    "another's": ('{"name": "package"}', "is not a scheduler file"),
+    "stale": (
+        '{"address": "tcp://127.0.0.1:%d"}',
+        "nothing is listening on .*that address: if its scheduler ended",
+    ),
 }
 
 
@@ -196,7 +199,7 @@ def test_dasks_setting_may_leave_out_the_protocol_and_is_named_where_it_is_wrong
 
 
 def test_a_scheduler_without_workers_is_waited_for_and_not_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr(wait, "FIRST_WORD_SECONDS", 0.3)
+    monkeypatch.setattr(workers, "FIRST_LINE_SECONDS", 0.3)
     said = []
     with Processes(tmp_path, workers=0) as dask:
         described = load_cluster({"kind": "address", "address": dask.address, "start_timeout": 2})
@@ -286,8 +289,8 @@ def test_another_version_is_named_and_replaced_by_upload(tmp_path, whole):
 
 
 def columns(**workers):
-    here = dict.fromkeys(preflight.ASKED, "2026.8.0") | {"mandeldask": md.__version__, "numba": "0.68.1"}
-    return {"client": here, "scheduler": here, "3 workers": here | workers}
+    here = dict.fromkeys(preflight.PACKAGES, "2026.8.0") | {"mandeldask": md.__version__, "numba": "0.68.1"}
+    return [("client", here), ("scheduler", here), ("3 workers", here | workers)]
 
 
 @pytest.mark.parametrize(

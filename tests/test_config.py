@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mandeldask.config import MAX_BYTES, Config, json_schema, load, parse
+from mandeldask.config import Config, json_schema, load, parse
+from mandeldask.config.strict_yaml import MAX_BYTES
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import KERNELS
 from mandeldask.view import View
@@ -127,10 +128,10 @@ def test_memory_limits_are_sizes_that_dask_reads(file, size):
 BAD = {
     "an unknown key": (
         "kernal: numba",
-        "run.yaml: kernal is no key here; did you mean kernel. Permitted: view, max_iter",
+        "run.yaml: unknown key `kernal`; did you mean `kernel`? Permitted: view, max_iter",
     ),
-    "a key of another section": ("shape: [5, 5]", "did you mean view.shape"),
-    "a nested unknown key": ("cluster: {worker: 2}", "cluster.worker is no key here; did you mean workers"),
+    "a key of another section": ("shape: [5, 5]", "did you mean `view.shape`?"),
+    "a nested unknown key": ("cluster: {worker: 2}", "unknown key `cluster.worker`; did you mean `workers`?"),
     "an unknown kernel": ("kernel: cuda", "kernel must be 'numpy' or 'numpy-compact' or 'numba' or 'auto'; got 'cuda'"),
     "a kernel that is no text": ("kernel: 5", "kernel must be text"),
     "an unknown field": ("fields: [colour]", "fields[0] must be 'escape_time', 'smooth' or 'distance'; got 'colour'"),
@@ -141,7 +142,7 @@ BAD = {
     "a tile that is no list": ("tile: 500", "tile must be a list; got 500"),
     "an empty tile": ("tile: [0, 5]", "tile[0] must be at least 1; got 0"),
     "half a sample": ("tile: [1.5, 5]", "tile[0] must be an integer; got 1.5"),
-    "another cluster": ("cluster: {kind: slum}", "cluster.kind must be one of local, address, "),
+    "another cluster": ("cluster: {kind: slum}", "cluster.kind must be one of 'local', 'address', "),
     "a cluster that is no mapping": ("cluster: local", "cluster must be a mapping"),
     "no workers": ("cluster: {workers: 0}", "cluster.workers must be at least 1; got 0"),
     "workers by a word": ("cluster: {workers: yes}", "cluster.workers must be an integer; got 'yes'"),
@@ -157,10 +158,10 @@ BAD = {
     "a store with a control character": (r'store: "a\e[31m"', r"got 'a\x1b[31m'"),
     "a long value": (f"store: [{'a' * 60_000}]", "aaa...aaa"),
     "a long key": (f"? {'a' * 60_000}\n: 5", "aaa...aaa"),
-    "a key twice": ("max_iter: 200", "line 3, column 1: the key max_iter is there twice"),
-    "a key that is a number": ("5: 5", "line 3, column 1: keys are words; got 5"),
-    "a key that is a list": ("[a]: 5", "keys are words; got ['a']"),
-    "a merge key": ("<<: {tile: [5, 5]}", "'<<' is no key here"),
+    "a key twice": ("max_iter: 200", "line 3, column 1: the key max_iter is given twice"),
+    "a key that is a number": ("5: 5", "line 3, column 1: keys must be words; got 5"),
+    "a key that is a list": ("[a]: 5", "keys must be words; got ['a']"),
+    "a merge key": ("<<: {tile: [5, 5]}", "unknown key `'<<'`"),
     "an anchor": ("store: &a x", "anchors and aliases (& and *) are not allowed"),
     "an alias": ("store: *a", "anchors and aliases (& and *) are not allowed"),
     "a tag that runs code": (
@@ -203,8 +204,8 @@ BAD_VALUES = {
     "view.x=[1, 1]": "view.x must ascend, low < high; got [1, 1]",
     "view.span=1": "view needs x and y, or centre and span, and not both; has span",
     "view.registration=pixels": "view.registration must be 'gridline' or 'pixel'; got 'pixels'",
-    "view.kernel=numpy": "view.kernel is no key here; did you mean kernel. Permitted: x, y",
-    "viw.shape=[5, 5]": "viw is no key here; did you mean view",
+    "view.kernel=numpy": "unknown key `view.kernel`; did you mean `kernel`? Permitted: x, y",
+    "viw.shape=[5, 5]": "unknown key `viw`; did you mean `view`?",
 }
 
 

@@ -254,7 +254,11 @@ def test_a_cluster_that_dies_is_told_of_and_stored_tiles_go_on(store, tmp_path):
         assert explorer.error("/live/2/3/1")[0] == 503
         assert explorer.tile("/stored/0/0/0").all()
         assert explorer.get("/start", method="POST")[0] == 200
-        poll(lambda: "nobody listens" in explorer.state()["cluster"]["words"], "word of the second attempt", DEADLINE)
+        poll(
+            lambda: "nothing is listening" in explorer.state()["cluster"]["words"],
+            "word of the second attempt",
+            DEADLINE,
+        )
 
 
 # What is refused
@@ -379,7 +383,7 @@ def test_a_cluster_that_cannot_be_started_says_so_and_may_be_tried_again():
         await live.close()
         return said
 
-    assert all("nobody listens at tcp://127.0.0.1:1" in words for words in asyncio.run(ask()))
+    assert all("nothing is listening on tcp://127.0.0.1:1" in words for words in asyncio.run(ask()))
 
 
 # The command

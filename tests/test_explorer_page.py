@@ -384,7 +384,7 @@ def test_a_store_that_vanishes_and_a_cluster_that_is_not_there_are_told_of(brows
         shutil.move(path, tmp_path / "gone.zarr")
         page.says("is gone, or another by now")
         page.tab.click("#start")
-        page.says("No live tiles: nobody listens")
+        page.says("No live tiles: nothing is listening")
         page.says("Stored tiles go on")
         np.testing.assert_array_equal(page.pixels(), picture)
         page.shot("explorer-alone")

@@ -211,7 +211,7 @@ def test_one_command_computes_and_draws_what_a_description_says(tmp_path):
         ("fields=[escape_time]", "shade smooth needs the field smooth"),
         ("picture.colormap=magmma", "did you mean magma"),
         ("picture.supersample=3", "supersample must be one of"),
-        ("picture.colour=red", "picture.colour is no key here; did you mean"),
+        ("picture.colour=red", "unknown key `picture.colour`; did you mean"),
         ("picture.light=[1]", "picture.light"),
     ],
 )

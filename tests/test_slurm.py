@@ -20,7 +20,7 @@ from services import DEADLINE, ENV, keepers, listening, poll, slurm, slurm_says
 import mandeldask as md
 from mandeldask import cluster as clusters
 from mandeldask import job
-from mandeldask.cluster import queues, wait
+from mandeldask.cluster import queues
 from mandeldask.config import load_cluster
 from mandeldask.job import Notice, Started, TileDone
 from mandeldask.store import open_store
@@ -197,7 +197,7 @@ def _lifetime(dask_worker):
 
 
 def test_jobs_that_never_start_are_told_of_and_not_waited_for_for_ever(here, monkeypatch):
-    monkeypatch.setattr(wait, "FIRST_WORD_SECONDS", 0.5)
+    monkeypatch.setattr("mandeldask.cluster.workers.FIRST_LINE_SECONDS", 0.5)
     said = []
     with pytest.raises(md.ClusterError, match="no worker came up within 3 s: the jobs are waiting"):
         md.run(

@@ -64,12 +64,12 @@ def test_the_certificates_of_dasks_settings_are_used_where_none_is_named(tls, ce
 
 
 WRONG = ["another authority", "not of the authority", "expired", "none", "none but the authority", "another's key"]
-WRONG += ["no PEM", "tcp on tls", "tls on tcp"]
+WRONG += ["no PEM", "tls on tcp"]
 
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_every_wrong_certificate_gets_the_same_message(tls, certificates, monkeypatch, tmp_path, wrong):
-    monkeypatch.setattr(running, "STEP_SECONDS", 1.0)
+    monkeypatch.setattr(running, "ANSWER_SECONDS", 1.0)
     good, another = certificates["client"], certificates["another"]
     files = {
         "another authority": another,
@@ -79,15 +79,13 @@ def test_every_wrong_certificate_gets_the_same_message(tls, certificates, monkey
         "none but the authority": {"ca_file": good["ca_file"]},
         "another's key": good | {"key": another["key"]},
         "no PEM": good | {"cert": __file__},
-        "tcp on tls": {},
         "tls on tcp": good,
     }[wrong]
-    address = tls.address.replace("tls://", "tcp://") if wrong == "tcp on tls" else tls.address
     if wrong == "tls on tcp":
         with Processes(tmp_path, workers=0) as plain:
             refused(described(plain.address.replace("tcp://", "tls://"), files))
     else:
-        refused(described(address, files))
+        refused(described(tls.address, files))
 
 
 def refused(description):
@@ -97,6 +95,13 @@ def refused(description):
     assert message.startswith(f"no TLS connection with {description['address']} (")
     assert "Both sides need TLS (tls:// here, --protocol tls there)" in message
     assert "openssl x509 -noout -issuer -dates" in message
+
+
+def test_an_address_without_tls_is_told_that_the_scheduler_may_want_it(tls, monkeypatch):
+    monkeypatch.setattr(running, "ANSWER_SECONDS", 1.0)
+    address = tls.address.replace("tls://", "tcp://")
+    with pytest.raises(md.ClusterError, match="wants TLS"), clusters.connect(load_cluster(address)):
+        pass
 
 
 def test_a_file_that_is_not_there_is_named(tls, certificates):

@@ -50,7 +50,7 @@ def _look_at(client: Client, shown: dict[str, Any]) -> list[str]:
         "address": client.scheduler_info(n_workers=0)["address"],
         "dashboard": client.dashboard_link,
         **(_size(size) if size else {"workers": 0}),
-        "versions": {place.strip(): column for place, column in versions.items()},
+        "versions": dict(versions),
     }
     workers = _in_words(size) if size else f"no workers: start some with `dask worker {shown['address']}`"
     return [workers, f"dashboard {shown['dashboard']}", "", *clusters.table(versions, everything=True)]

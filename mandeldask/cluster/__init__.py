@@ -4,9 +4,8 @@ from mandeldask.cluster.local import leave_if_being_spawned
 from mandeldask.cluster.preflight import check, check_store, table, versions
 from mandeldask.cluster.queues import job_script
 from mandeldask.cluster.session import Session, session
-from mandeldask.cluster.size import Size, size_of_client, workers_of
 from mandeldask.cluster.start import connect, introduce, resolve, size_of
-from mandeldask.cluster.wait import wait_for_worker
+from mandeldask.cluster.workers import Size, size_of_client, wait_for_worker, workers_of
 
 __all__ = [
     "Session",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import current_process, resource_tracker
@@ -17,12 +16,10 @@ from dask.utils import parse_bytes
 from distributed import Client
 from distributed.system import MEMORY_LIMIT
 
-from mandeldask.cluster.patience import patience
-from mandeldask.cluster.size import Size
+from mandeldask.cluster.settings import DASHBOARD, LOOPBACK, cluster_settings
+from mandeldask.cluster.workers import Size
 from mandeldask.config import LocalCluster
 from mandeldask.errors import ClusterError
-
-LOOPBACK = "127.0.0.1"
 
 
 def size_of(cluster: LocalCluster) -> Size:
@@ -43,11 +40,9 @@ def started(cluster: LocalCluster) -> Iterator[Client]:
     size = size_of(cluster)
     # Dask's nanny makes its workers give freed memory back at once, and a tile's buffers then cost a page fault every
     # 4 KiB: 6951 faults instead of 83 for a 2048 x 2048 tile.
-    environ = {k: v for k, v in _pre_spawn_environ().items() if k != "MALLOC_TRIM_THRESHOLD_"}
-    settings = {"distributed.nanny.pre-spawn-environ": environ, **patience()}
-    with dask.config.set(settings), warnings.catch_warnings():
-        # another dashboard may have the usual port: the link that is printed says which was taken instead
-        warnings.filterwarnings("ignore", message="Port .* is already in use")
+    environment = dict(dask.config.get("distributed.nanny.pre-spawn-environ") or {})
+    environment.pop("MALLOC_TRIM_THRESHOLD_", None)
+    with cluster_settings(**{"distributed.nanny.pre-spawn-environ": environment}):
         try:
             with _signals_kept_from_children():
                 local = distributed.LocalCluster(
@@ -55,7 +50,7 @@ def started(cluster: LocalCluster) -> Iterator[Client]:
                     threads_per_worker=size.threads_per_worker,
                     memory_limit=size.memory_limit,
                     host=LOOPBACK,
-                    dashboard_address=f"{LOOPBACK}:8787",
+                    dashboard_address=DASHBOARD,
                     silence_logs=logging.CRITICAL,
                 )
         except (OSError, RuntimeError) as error:  # distributed wraps most of its own
@@ -86,7 +81,3 @@ def _signals_kept_from_children() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _pre_spawn_environ() -> dict[str, object]:
-    return dask.config.get("distributed.nanny.pre-spawn-environ") or {}

@@ -5,17 +5,14 @@ from __future__ import annotations
 import inspect
 import logging
 import pkgutil
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import dask
 from distributed import Client
 from distributed.utils import silence_logging_cmgr
 
-from mandeldask.cluster.local import LOOPBACK
-from mandeldask.cluster.patience import patience
+from mandeldask.cluster.settings import DASHBOARD, LOOPBACK, cluster_settings
 from mandeldask.config import ClusterClass
 from mandeldask.errors import ClusterError
 
@@ -30,12 +27,9 @@ def started(cluster: ClusterClass) -> Iterator[Client]:
         The class cannot be imported, is no cluster manager, or cannot be started with these arguments.
     """
     made = _class(cluster.type)
-    with silence_logging_cmgr(logging.CRITICAL), dask.config.set(patience()):
+    with silence_logging_cmgr(logging.CRITICAL), cluster_settings():
         try:
-            with warnings.catch_warnings():
-                # another dashboard may have the usual port: the link that is printed says which was taken instead
-                warnings.filterwarnings("ignore", message="Port .* is already in use")
-                manager = made(**(_on_loopback(made) | cluster.arguments))
+            manager = made(**(_on_loopback(made) | cluster.arguments))
         except TypeError as error:
             raise ClusterError(f"wrong arguments for {cluster.type}: {error}") from None
         except Exception as error:  # whatever a manager of clusters may raise
@@ -53,9 +47,8 @@ def started(cluster: ClusterClass) -> Iterator[Client]:
 
 def _on_loopback(made: Any) -> dict[str, str]:
     """Arguments that keep a cluster of this machine on loopback, where its class takes them and is given no others."""
-    takes = set(inspect.signature(made).parameters)
-    ours = {"host": LOOPBACK, "dashboard_address": f"{LOOPBACK}:8787"}
-    return ours if {"host", "dashboard_address"} <= takes else {}
+    ours = {"host": LOOPBACK, "dashboard_address": DASHBOARD}
+    return ours if ours.keys() <= inspect.signature(made).parameters.keys() else {}
 
 
 def _class(path: str) -> Any:

@@ -1,4 +1,4 @@
-"""What is looked at on scheduler and workers before work goes there: versions, and whether they reach the store.
+"""What is checked on scheduler and workers before work goes there: versions, and whether they reach the store.
 
 Without it, a package that is missing on the workers hangs the client, silently, and a store that only the client sees
 gives an error a tile. What is asked before mandeldask is known to be there is asked of the standard library.
@@ -7,15 +7,17 @@ gives an error a tile. What is asked before mandeldask is known to be there is a
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pkgutil
 import platform
+import re
 import sys
 import uuid
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Mapping
-from importlib import metadata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +25,7 @@ from typing import Any
 from distributed import Client
 
 from mandeldask import __version__
-from mandeldask.cluster.wait import silent
+from mandeldask.cluster.workers import silent
 from mandeldask.errors import ClusterError, MandeldaskError
 from mandeldask.store import Folder, Store, open_store
 
@@ -33,12 +35,9 @@ MISSING = "missing"
 # did a scheduler or workers with dask 2025.7.0 and 2026.7.1; with 2024.12.1 nothing was computed. The others are what
 # mandeldask itself needs.
 OLDEST = {"python": "3.11", "dask": "2025.7.0", "distributed": "2025.7.0", "numpy": "2.1", "zarr": "3.1.6"}
-ASKED: dict[str, tuple[Any, ...]] = {  # function and arguments
-    "mandeldask": (pkgutil.resolve_name, "mandeldask:__version__"),
-    "python": (platform.python_version,),
-    **{name: (metadata.version, name) for name in ("dask", "distributed", "numpy", "numba", "zarr")},
-}
+PACKAGES = ("mandeldask", "python", "dask", "distributed", "numpy", "numba", "zarr")
 Versions = dict[str, str]  # of one process: package -> version
+Column = tuple[str, Versions]  # whose they are: "client", "scheduler", "2 workers"
 
 
 def check(client: Client, kernel: str, *, upload: bool = False, say: Callable[[str], None] = silent) -> None:
@@ -62,9 +61,73 @@ def check(client: Client, kernel: str, *, upload: bool = False, say: Callable[[s
     columns = versions(client)
     for text in table(columns):
         say(text)
-    problems = [problem for name in ASKED if (problem := _problem(name, columns, kernel))]
-    if problems:
+    if problems := [problem for name in PACKAGES if (problem := _problem(name, columns, kernel))]:
         raise ClusterError("\n".join(problems))
+
+
+def versions(client: Client) -> list[Column]:
+    """Versions on the client, the scheduler, and the workers; workers that agree share a column."""
+    # Dask reads the versions of what is installed, which a mandeldask that was sent is not. Asked first, and with a
+    # time limit, which `get_versions` has not.
+    ours = _ask(client, pkgutil.resolve_name, "mandeldask:__version__", scheduler=True)
+    with _lost_or_hanging():
+        found = client.get_versions(packages=["numba", "zarr"])
+    workers = Counter(tuple(_column(found["workers"][w], ours[w]).items()) for w in found["workers"] if w in ours)
+    return [
+        ("client", _column(found["client"], __version__)),
+        ("scheduler", _column(found["scheduler"], ours["scheduler"])),
+        *((f"{n} worker{'' if n == 1 else 's'}", dict(column)) for column, n in workers.items()),
+    ]
+
+
+def _column(found: Any, ours: Any) -> Versions:
+    if isinstance(ours, ImportError | AttributeError):
+        ours = MISSING
+    elif isinstance(ours, BaseException):
+        ours = type(ours).__name__
+    packages = found["packages"] | {"mandeldask": ours}
+    packages["python"] = ".".join(packages["python"].split(".")[:3])  # of 3.13.1.final.0
+    return {name: packages[name] or MISSING for name in PACKAGES}
+
+
+def table(columns: list[Column], everything: bool = False) -> list[str]:
+    """The versions that differ, or all, as aligned lines; none where all agree."""
+    names = [name for name in PACKAGES if everything or len({column[name] for _, column in columns}) > 1]
+    if not names:
+        return []
+    rows = [["", *(place for place, _ in columns)], *([name, *(c[name] for _, c in columns)] for name in names)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _problem(name: str, columns: list[Column], kernel: str) -> str:
+    """What is wrong with a package, where, and the remedy; "" where nothing is."""
+    oldest = OLDEST.get(name, "0")
+    if name == "mandeldask":
+        remedy = f"install mandeldask {__version__} there, or send this one with --upload"
+    elif name == "numba":
+        remedy = "install it there, or use --set kernel=numpy-compact: the same counts, more slowly"
+    else:
+        remedy = f"install {name} {oldest} or newer there"
+
+    def works(version: str) -> bool:
+        if name == "mandeldask":
+            return version == __version__
+        if version == MISSING:
+            return name == "numba" and kernel != "numba"
+        return _numbers(version) >= _numbers(oldest)
+
+    wrong = [f"{column[name]} on {_on(place)}" for place, column in columns[1:] if not works(column[name])]
+    return f"{name} is {', '.join(wrong)}: {remedy}" if wrong else ""
+
+
+def _on(place: str) -> str:
+    return place if "worker" in place else f"the {place}"
+
+
+def _numbers(version: str) -> list[int]:
+    """The leading numbers of a version, to compare."""
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
 def check_store(client: Client, store: Store) -> None:
@@ -107,86 +170,58 @@ def reach(store: Store) -> str:
     return "" if same else f"{platform.node()} reads back something else than it wrote"
 
 
-def table(columns: Mapping[str, Versions], everything: bool = False) -> list[str]:
-    """The versions that differ, or all, as aligned lines; none where all agree."""
-    names = [name for name in ASKED if everything or len({column[name] for column in columns.values()}) > 1]
-    if not names:
-        return []
-    rows = [["", *columns], *([name, *(column[name] for column in columns.values())] for name in names)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+def _upload(client: Client) -> None:
+    """Send this package as a zip file; Dask puts it on the path of scheduler and workers, those to come included."""
+    data = _archive()
+    with TemporaryDirectory() as folder:
+        # named by what is in it: sent again, it is what is there already
+        archive = Path(folder, f"mandeldask-{hashlib.sha256(data).hexdigest()[:12]}.zip")
+        archive.write_bytes(data)
+        try:
+            client.upload_file(str(archive))
+        except Exception as error:  # whatever an import there may raise
+            raise ClusterError(f"the cluster cannot import what was sent: {type(error).__name__}: {error}") from None
+    loaded = _ask(client, loaded_from, scheduler=True)
+    if stale := sorted(place for place, archives in loaded.items() if archives != [archive.name]):
+        raise ClusterError(
+            f"{', '.join(stale)} had loaded a mandeldask before, and goes on with that: restart it first "
+            "(client.restart() restarts workers)"
+        )
 
 
-def versions(client: Client) -> dict[str, Versions]:
-    """Versions on the client, the scheduler, and the workers; workers that agree share a column."""
-    asked = {name: _ask(client, *call, scheduler=True) for name, call in ASKED.items()}
-    here: Versions = {name: str(_here(*call)) for name, call in ASKED.items()}
-    servers = {server: {name: _shown(asked[name].get(server)) for name in ASKED} for server in asked["mandeldask"]}
-    columns = {"client": here, "scheduler": servers.pop("scheduler")}
-    groups = Counter(tuple(column.items()) for column in servers.values())
-    for column, n in groups.items():
-        name = f"{n} worker{'' if n == 1 else 's'}"
-        while name in columns:  # another group of as many
-            name += " "
-        columns[name] = dict(column)
-    return columns
+def _archive() -> bytes:
+    package = Path(__file__).parent.parent
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as file:
+        for path in sorted(package.rglob("*.py")):
+            file.writestr(zipfile.ZipInfo(str(path.relative_to(package.parent))), path.read_bytes())
+    return data.getvalue()
 
 
-def _problem(name: str, columns: Mapping[str, Versions], kernel: str) -> str:
-    """What is wrong with a package, where, and the remedy; "" where it is well."""
-    elsewhere = {place: column[name] for place, column in columns.items() if place != "client"}
-    if name == "mandeldask":
-        wrong = {place: version for place, version in elsewhere.items() if version != __version__}
-        remedy = f"install mandeldask {__version__} there, or send this one with --upload"
-    elif name == "numba":
-        wrong = {place: version for place, version in elsewhere.items() if version == MISSING and kernel == "numba"}
-        remedy = "install it there, or use --set kernel=numpy-compact: the same counts, more slowly"
-    else:
-        oldest = OLDEST[name]
-        wrong = {p: v for p, v in elsewhere.items() if v == MISSING or _numbers(v) < _numbers(oldest)}
-        remedy = f"install {name} {oldest} or newer there"
-    if not wrong:
-        return ""
-    return f"{name} is {', '.join(f'{v} on {_place(p)}' for p, v in wrong.items())}: {remedy}"
-
-
-def _place(column: str) -> str:
-    return column.strip() if "worker" in column else f"the {column}"
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """The leading numbers of a version, to compare."""
-    numbers = []
-    for part in version.split("."):
-        if not part.isdecimal():
-            break
-        numbers.append(int(part))
-    return tuple(numbers)
-
-
-def _here(function: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return function(*arguments)
-    except ImportError:  # numba may be missing, or another be a checkout that was never installed
-        return MISSING
-
-
-def _shown(answer: Any) -> str:
-    if isinstance(answer, ImportError | AttributeError):
-        return MISSING
-    return type(answer).__name__ if isinstance(answer, BaseException) else str(answer)
+def loaded_from() -> list[str]:
+    """Runs on scheduler and workers: the archives, or folders, that the modules of mandeldask came from."""
+    files = {m.__file__ or "" for name, m in sys.modules.items() if name.partition(".")[0] == "mandeldask"}
+    return sorted({Path(file.rpartition(f"{os.sep}mandeldask{os.sep}")[0]).name for file in files})
 
 
 def _ask(client: Client, function: Callable[..., Any], *arguments: Any, scheduler: bool = False) -> dict[str, Any]:
     """What each worker answers, by its address, or its exception; the scheduler too, if asked for."""
     answers: dict[str, Any] = {}
-    try:
+    with _lost_or_hanging():
         if scheduler:
             try:
                 answers["scheduler"] = client.run_on_scheduler(function, *arguments, callback_timeout=ANSWER_SECONDS)
             except (ImportError, AttributeError) as error:
                 answers["scheduler"] = error
         answers |= client.run(function, *arguments, on_error="return", callback_timeout=ANSWER_SECONDS)
+    return answers
+
+
+@contextmanager
+def _lost_or_hanging() -> Iterator[None]:
+    """ClusterError where the cluster does not answer."""
+    try:
+        yield
     except TimeoutError:
         raise ClusterError(
             f"not all of the cluster answered within {ANSWER_SECONDS:.0f} s: a worker or its file system hangs. "
@@ -196,34 +231,3 @@ def _ask(client: Client, function: Callable[..., Any], *arguments: Any, schedule
         raise ClusterError(
             "the scheduler was lost while its workers were looked at: start it again, then the same command"
         ) from None
-    return answers
-
-
-def _upload(client: Client) -> None:
-    """Send this package as a zip file; Dask puts it on the path of scheduler and workers, those to come included."""
-    package = Path(__file__).parent.parent
-    sources = {str(path.relative_to(package.parent)): path.read_bytes() for path in sorted(package.rglob("*.py"))}
-    digest = hashlib.sha256(repr(sources).encode()).hexdigest()[:12]
-    with TemporaryDirectory() as folder:
-        archive = Path(folder, f"mandeldask-{digest}.zip")  # sent again, it is what is there already
-        with zipfile.ZipFile(archive, "w") as file:
-            for name, source in sources.items():
-                file.writestr(zipfile.ZipInfo(name), source)
-        try:
-            client.upload_file(str(archive))
-        except Exception as error:  # whatever an import there may raise
-            raise ClusterError(f"the cluster cannot import what was sent: {type(error).__name__}: {error}") from None
-        stale = {
-            place for place, loaded in _ask(client, loaded_from, scheduler=True).items() if loaded != [archive.name]
-        }
-    if stale:
-        raise ClusterError(
-            f"{', '.join(sorted(stale))} had loaded a mandeldask before, and goes on with that: restart it first "
-            "(client.restart() restarts workers)"
-        )
-
-
-def loaded_from() -> list[str]:
-    """Runs on scheduler and workers: the archives, or folders, that the modules of mandeldask came from."""
-    files = {m.__file__ or "" for name, m in sys.modules.items() if name.partition(".")[0] == "mandeldask"}
-    return sorted({Path(file.rpartition(f"{os.sep}mandeldask{os.sep}")[0]).name for file in files})

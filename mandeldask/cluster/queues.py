@@ -10,7 +10,6 @@ import shlex
 import shutil
 import signal
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,36 +19,26 @@ from dask.utils import parse_bytes
 from distributed import Client, Status
 from tornado.ioloop import PeriodicCallback
 
-from mandeldask.cluster.local import LOOPBACK
-from mandeldask.cluster.patience import patience
-from mandeldask.cluster.size import Size
+from mandeldask.cluster.settings import DASHBOARD, LOOPBACK, cluster_settings
+from mandeldask.cluster.workers import Size
 from mandeldask.config import Queue
 from mandeldask.errors import ClusterError
 
-CLASSES = {
-    "slurm": "SLURMCluster",
-    "pbs": "PBSCluster",
-    "sge": "SGECluster",
-    "lsf": "LSFCluster",
-    "htcondor": "HTCondorCluster",
-    "oar": "OARCluster",
-    "moab": "MoabCluster",
-}
-LOOK = {  # how a person sees what becomes of jobs
-    "slurm": "squeue --jobs={}",
-    "pbs": "qstat {}",
-    "sge": "qstat",
-    "lsf": "bjobs {}",
-    "htcondor": "condor_q {}",
-    "oar": "oarstat",
-    "moab": "showq",
+SYSTEMS = {  # dask-jobqueue's class, and the command that shows what becomes of jobs
+    "slurm": ("SLURMCluster", "squeue --jobs={}"),
+    "pbs": ("PBSCluster", "qstat {}"),
+    "sge": ("SGECluster", "qstat"),
+    "lsf": ("LSFCluster", "bjobs {}"),
+    "htcondor": ("HTCondorCluster", "condor_q {}"),
+    "oar": ("OARCluster", "oarstat"),
+    "moab": ("MoabCluster", "showq"),
 }
 STAGGER = 0.05  # of the walltime, at most 5 minutes: workers end one by one, the last this long before the walltime
 MAX_STAGGER_SECONDS = 300
 LOST_SECONDS = 15.0  # a job without a worker for so long is over; a nanny brings a killed worker back in 3
 LOOK_MILLISECONDS = 250  # a worker that comes and goes between two looks was never there
 RETRY_SECONDS = 60.0  # until a job that was refused is submitted again
-# Dask's nanny makes its workers give freed memory back at once, which costs page faults: see cluster/local.py.
+# Dask's nanny makes its workers give freed memory back at once, which costs page faults: see local.py.
 KEEP_FREED_MEMORY = (
     'import dask; dask.config.get("distributed.nanny.pre-spawn-environ").pop("MALLOC_TRIM_THRESHOLD_", None)'
 )
@@ -78,9 +67,7 @@ def started(cluster: Queue) -> Iterator[Client]:
             "the login node. `mandeldask cluster` shows the job script without it"
         )
     jobs = Jobs(cluster)
-    with dask.config.set(patience()), warnings.catch_warnings():
-        # another dashboard may have the usual port: the link that is printed says which was taken instead
-        warnings.filterwarnings("ignore", message="Port .* is already in use")
+    with cluster_settings():
         try:
             queue = made(**arguments, job_cls=jobs.recorded(made.job_cls), silence_logs=logging.CRITICAL)
         except (TypeError, ValueError, OSError, RuntimeError, ImportError) as error:
@@ -172,7 +159,7 @@ class Jobs:
 
     def look(self) -> str:
         """What to type to see what becomes of the jobs."""
-        return LOOK[self.kind].format(",".join(self.ids) if self.kind == "slurm" else " ".join(self.ids))
+        return SYSTEMS[self.kind][1].format(("," if self.kind == "slurm" else " ").join(self.ids))
 
 
 def _class(cluster: Queue) -> Any:
@@ -181,7 +168,7 @@ def _class(cluster: Queue) -> Any:
         module = importlib.import_module("dask_jobqueue")  # 0.9 answers Ctrl-C with sys.exit() from here on
         if signal.getsignal(signal.SIGINT) is not before:
             signal.signal(signal.SIGINT, before)
-        return getattr(module, CLASSES[cluster.kind])
+        return getattr(module, SYSTEMS[cluster.kind][0])
     except ImportError:
         raise ClusterError(
             f"a {cluster.kind} cluster needs dask-jobqueue: pip install 'mandeldask[jobqueue]'"
@@ -194,26 +181,21 @@ def _arguments(cluster: Queue) -> dict[str, Any]:
     options = dict(cluster.options)
     # what reaches the scheduler can run code, so it is loopback unless an interface is named; the dashboard always is
     interface = cluster.interface or options.pop("interface", None) or settings.get("interface")
-    where = {"interface": interface} if interface else {"host": LOOPBACK}
     scheduler = {
-        **where,
-        "dashboard_address": f"{LOOPBACK}:8787",
+        **({"interface": interface} if interface else {"host": LOOPBACK}),
+        "dashboard_address": DASHBOARD,
         **(settings.get("scheduler-options") or {}),
         **options.pop("scheduler_options", {}),
     }
-    seconds = _seconds(cluster.walltime)
-    stagger = min(MAX_STAGGER_SECONDS, int(STAGGER * seconds))
-    limited = [] if cluster.kind == "htcondor" else ["--lifetime", f"{seconds - 2 * stagger}s"]
     worker = [
-        *limited,
-        *(["--lifetime-stagger", f"{stagger}s"] if limited else []),
+        *_lifetime(cluster),
         *([] if interface else ["--host", LOOPBACK]),
         *["--no-dashboard", "--dashboard-address", f"{LOOPBACK}:0"],  # its HTTP server is there all the same
         *["--preload-nanny", shlex.quote(KEEP_FREED_MEMORY)],
         *(settings.get("worker-extra-args") or []),
         *options.pop("worker_extra_args", []),
     ]
-    arguments = {
+    return {
         "cores": cluster.cores,
         "processes": cluster.processes or cluster.cores,
         "memory": str(cluster.memory),
@@ -221,17 +203,28 @@ def _arguments(cluster: Queue) -> dict[str, Any]:
         "interface": interface,
         "scheduler_options": scheduler,
         "worker_extra_args": worker,
+        **_named_by_system(cluster),
         **options,
     }
+
+
+def _lifetime(cluster: Queue) -> list[str]:
+    """Options that make workers leave one by one before the walltime; HTCondor has none."""
+    if cluster.kind == "htcondor":
+        return []
+    seconds = _seconds(cluster.walltime)
+    stagger = min(MAX_STAGGER_SECONDS, int(STAGGER * seconds))
+    return ["--lifetime", f"{seconds - 2 * stagger}s", "--lifetime-stagger", f"{stagger}s"]
+
+
+def _named_by_system(cluster: Queue) -> dict[str, str]:
+    """Queue, account and walltime, as far as the batch system has them and by its names."""
     taken = inspect.signature(_class(cluster).job_cls.__init__).parameters
-    own = {"queue": cluster.queue, "walltime": _walltime(cluster.kind, seconds)}
-    own["account" if "account" in taken else "project"] = cluster.account
-    for name, value in own.items():
-        if name in taken and value is not None:
-            arguments.setdefault(name, value)
-        elif value is not None and name != "walltime":
-            raise ClusterError(f"a {cluster.kind} cluster has no {name}; leave it out, or say it in options")
-    return arguments
+    given = {"queue": cluster.queue, "account" if "account" in taken else "project": cluster.account}
+    named = {name: value for name, value in given.items() if value is not None}
+    for name in named.keys() - taken.keys():
+        raise ClusterError(f"a {cluster.kind} cluster has no {name}; leave it out, or say it in options")
+    return named | ({"walltime": _walltime(cluster)} if "walltime" in taken else {})
 
 
 def _seconds(walltime: str) -> int:
@@ -241,10 +234,11 @@ def _seconds(walltime: str) -> int:
     return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + sum(seconds)
 
 
-def _walltime(kind: str, seconds: int) -> str:
-    """A time limit as the batch system reads it: LSF takes no seconds."""
-    hours, minutes, seconds = seconds // 3600, seconds // 60 % 60, seconds % 60
-    return f"{hours:02}:{minutes:02}" if kind == "lsf" else f"{hours:02}:{minutes:02}:{seconds:02}"
+def _walltime(cluster: Queue) -> str:
+    """The time limit as the batch system reads it: LSF takes no seconds."""
+    minutes, seconds = divmod(_seconds(cluster.walltime), 60)
+    text = f"{minutes // 60:02}:{minutes % 60:02}"
+    return text if cluster.kind == "lsf" else f"{text}:{seconds:02}"
 
 
 def _cannot_start(cluster: Queue, error: Exception) -> ClusterError:

@@ -1,8 +1,7 @@
 """A scheduler that runs already: its address or its file -> a connected Client.
 
-Dask tries a bad address again and again, and tells of a wrong certificate in many ways; so the way there is walked in
-steps before its Client is made, each with a message of its own: the file, the name of the host, the port, the
-certificates, and who it is that answers.
+Dask's Client waits without end for the first words of whatever has the port, so the scheduler is asked who it is first,
+within a time limit (distributed 2026.8).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import re
 import socket
 import ssl
 import warnings
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -30,9 +29,7 @@ from mandeldask.config.clusters import ADDRESS
 from mandeldask.errors import ClusterError
 
 PORT = 8786  # of a scheduler that was told no other
-STEP_SECONDS = 5.0  # for each step on the way to the scheduler
-CONNECT_SECONDS = 10
-MAX_GREETING = 2**20  # bytes; Dask's first message is some 100
+ANSWER_SECONDS = 5.0
 CERTIFICATES = {"ca_file": "tls_ca_file", "cert": "tls_client_cert", "key": "tls_client_key"}
 
 
@@ -49,19 +46,14 @@ def connected(cluster: SchedulerAddress | SchedulerFile) -> Iterator[Client]:
     with silence_logging_cmgr(logging.CRITICAL):
         security = _security(cluster, address)
         try:
-            _probe(address, security)
+            _knock(address)
+            _ask_who_it_is(address, security)
+            client = _client(address, security)
         except ClusterError as error:
-            if isinstance(cluster, SchedulerFile):
-                raise ClusterError(
-                    f"{error}. {cluster.path} has that address: if its scheduler ended, start it again"
-                ) from None
-            raise
-        try:
-            with warnings.catch_warnings():  # `preflight.check` tells of versions, and what of them matters
-                warnings.simplefilter("ignore", VersionMismatchWarning)
-                client = Client(address, security=security, timeout=CONNECT_SECONDS)
-        except (OSError, ValueError, TypeError, ImportError) as error:
-            raise ClusterError(f"cannot connect to the scheduler at {address}: {_reason(error)}") from None
+            if isinstance(cluster, SchedulerAddress):
+                raise
+            remedy = f"{cluster.path} has that address: if its scheduler ended, start it again"
+            raise ClusterError(f"{error}. {remedy}") from None
         with client:
             yield client
 
@@ -77,7 +69,7 @@ def _address_in(path: str) -> str:
     except (ValueError, LookupError, TypeError):
         address = None
     if not isinstance(address, str) or not re.fullmatch(ADDRESS, address):
-        raise ClusterError(f"{path} is no scheduler file: it holds no address; {remedy}")
+        raise ClusterError(f"{path} is not a scheduler file: it holds no address; {remedy}")
     return address
 
 
@@ -89,8 +81,6 @@ def _security(cluster: SchedulerAddress | SchedulerFile, address: str) -> Securi
     security = Security(**given, require_encryption=True)
     for key, name in CERTIFICATES.items():
         path = getattr(security, name)
-        if not path and key != "key":  # the key may stand in the certificate's file
-            raise _wrong_certificate(address, f"no {key} is named")
         if path and "\n" not in path:  # Dask takes the text itself too
             try:
                 with open(path, "rb"):
@@ -98,13 +88,83 @@ def _security(cluster: SchedulerAddress | SchedulerFile, address: str) -> Securi
             except OSError as error:
                 raise ClusterError(f"cannot read {key}: {path}: {error.strerror or error}") from None
     try:
-        security.get_connection_args("client")
+        context = security.get_connection_args("client").get("ssl_context")
     except (ssl.SSLError, ValueError) as error:
-        raise _wrong_certificate(address, f"not PEM, or a key of another certificate: {_reason(error)}") from None
+        raise _tls_error(address, f"not PEM, or a key of another certificate: {_reason(error)}") from None
+    if context is None:
+        raise _tls_error(address, "no ca_file is named, or no cert")
     return security
 
 
-def _wrong_certificate(address: str, reason: str) -> ClusterError:
+def _knock(address: str) -> None:
+    """Dask tries an address again and again: whether anything listens there is known at once."""
+    try:
+        host, port = parse_host_port(parse_address(address)[1], PORT)
+        port = int(port)
+    except ValueError:
+        host, port = "", 0
+    if not host or not 0 < port < 2**16:
+        raise ClusterError(f"{address} is not the address of a scheduler: tcp://HOST:PORT or tls://HOST:PORT")
+    try:
+        socket.create_connection((host, port), timeout=ANSWER_SECONDS).close()
+    except socket.gaierror as error:
+        raise ClusterError(f"cannot find the host {host} of {address}: {error.strerror}; check its name") from None
+    except ConnectionRefusedError:
+        raise ClusterError(
+            f"nothing is listening on {address}: start `dask scheduler` there, or check host and port (it prints its "
+            "address)"
+        ) from None
+    except TimeoutError:
+        raise ClusterError(
+            f"no answer from {address} within {ANSWER_SECONDS:.0f} s: the host is down, or a firewall is in between; "
+            "a tunnel may help: ssh -L 8786:HOST:8786 LOGIN, then tcp://127.0.0.1:8786"
+        ) from None
+    except OSError as error:
+        raise ClusterError(f"cannot reach {address}: {error.strerror or error}") from None
+
+
+def _ask_who_it_is(address: str, security: Security | None) -> None:
+    try:
+        kind = _in_a_thread(_identity(address, security))
+    except Exception as error:  # whatever Dask makes of what another program sends
+        if security and not isinstance(error, TimeoutError):
+            raise _tls_error(address, _reason(error)) from None
+        raise ClusterError(
+            f"{address} takes connections but does not answer as a scheduler does: another program has this port (a "
+            f"scheduler has {PORT} where none is given, its dashboard 8787), the scheduler wants TLS (tls://), or it "
+            "hangs"
+        ) from None
+    if kind != "Scheduler":
+        raise ClusterError(f"{address} is a {kind.lower()}: give the address that `dask scheduler` prints")
+
+
+async def _identity(address: str, security: Security | None) -> str:
+    """What kind of Dask server answers."""
+    arguments = security.get_connection_args("client") if security else {}
+    server: Any = rpc(address, timeout=ANSWER_SECONDS, connection_args=arguments)
+    try:
+        answer = await asyncio.wait_for(server.identity(), ANSWER_SECONDS)
+        return str(answer["type"])
+    finally:
+        await server.close_rpc()
+
+
+def _in_a_thread(work: Coroutine[Any, Any, str]) -> str:
+    """The result of a coroutine, in a notebook too, where this thread has an event loop that runs."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
+def _client(address: str, security: Security | None) -> Client:
+    try:
+        with warnings.catch_warnings():  # `preflight.check` tells of versions, and what of them matters
+            warnings.simplefilter("ignore", VersionMismatchWarning)
+            return Client(address, security=security, timeout=2 * ANSWER_SECONDS)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise ClusterError(f"cannot connect to the scheduler at {address}: {_reason(error)}") from None
+
+
+def _tls_error(address: str, reason: str) -> ClusterError:
     return ClusterError(
         f"no TLS connection with {address} ({reason}). Both sides need TLS (tls:// here, --protocol tls there) and "
         "certificates of the authority in ca_file that are not expired: `openssl x509 -noout -issuer -dates -in CERT`. "
@@ -112,111 +172,9 @@ def _wrong_certificate(address: str, reason: str) -> ClusterError:
     )
 
 
-def _probe(address: str, security: Security | None) -> None:
-    """Raise ClusterError at the first step to the scheduler that cannot be taken."""
-    protocol, location = parse_address(address)
-    try:
-        host, port = parse_host_port(location, PORT)
-        port = int(port)
-    except ValueError:
-        host, port = "", 0
-    if not host or not 0 < port < 2**16:
-        raise ClusterError(f"{address} is no address of a scheduler: tcp://HOST:PORT or tls://HOST:PORT")
-    with _open(address, host, port) as plain:
-        if protocol == "tls" and security:
-            _greeting(address, plain, security.get_connection_args("client")["ssl_context"])
-        elif protocol == "tcp":
-            try:
-                _greeting(address, plain, None)
-            except ClusterError:
-                if _speaks_tls(host, port):
-                    raise _wrong_certificate(address, "the scheduler speaks TLS, the address says tcp://") from None
-                raise
-        else:
-            return
-    kind = _in_a_thread(_identity(address, security))
-    if kind != "Scheduler":
-        raise ClusterError(f"{address} is {kind or 'no scheduler'}: give the address that `dask scheduler` prints")
-
-
-def _open(address: str, host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_connection((host, port), timeout=STEP_SECONDS)
-    except socket.gaierror as error:
-        raise ClusterError(f"cannot find the host {host} of {address}: {error.strerror}; check its name") from None
-    except ConnectionRefusedError:
-        raise ClusterError(
-            f"nobody listens at {address}: start `dask scheduler` there, or check host and port (it prints its address)"
-        ) from None
-    except TimeoutError:
-        raise ClusterError(
-            f"no answer from {address} within {STEP_SECONDS:.0f} s: the host is down, or a firewall in between; "
-            "a tunnel may help: ssh -L 8786:HOST:8786 LOGIN, then tcp://127.0.0.1:8786"
-        ) from None
-    except OSError as error:
-        raise ClusterError(f"cannot reach {address}: {error.strerror or error}") from None
-
-
-def _greeting(address: str, plain: socket.socket, context: ssl.SSLContext | None) -> None:
-    """Read how the other side opens the conversation: a scheduler speaks first, and begins with a small length."""
-    try:
-        with context.wrap_socket(plain) if context else plain as channel:
-            begin = b""
-            while len(begin) < 8 and (more := channel.recv(8 - len(begin))):
-                begin += more
-    except ssl.SSLError as error:
-        raise _wrong_certificate(address, _reason(error)) from None
-    except OSError as error:  # silent for too long, or ended
-        begin = b""
-        if context and not isinstance(error, TimeoutError):
-            raise _wrong_certificate(address, _reason(error)) from None
-    if context and not begin:
-        raise _wrong_certificate(address, "the other side ended the connection")
-    if len(begin) < 8 or int.from_bytes(begin, "little") > MAX_GREETING:
-        raise ClusterError(
-            f"{address} takes connections but does not answer as a scheduler does: something else has this port (a "
-            f"scheduler has {PORT} where none is given, its dashboard 8787), or the scheduler hangs"
-        )
-
-
-def _speaks_tls(host: str, port: int) -> bool:
-    """Whether a TLS handshake gets an answer in TLS, be it a refusal."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    try:
-        with (
-            socket.create_connection((host, port), timeout=STEP_SECONDS) as plain,
-            context.wrap_socket(plain) as channel,
-        ):
-            return channel.version() is not None
-    except ssl.SSLError as error:
-        return "ALERT" in (error.reason or "")
-    except OSError:
-        return False
-
-
-async def _identity(address: str, security: Security | None) -> str:
-    """What kind of Dask server answers; "" for none."""
-    arguments = security.get_connection_args("client") if security else {}
-    server: Any = rpc(address, timeout=STEP_SECONDS, connection_args=arguments)
-    try:
-        answer = await asyncio.wait_for(server.identity(), STEP_SECONDS)
-        return str(answer["type"])
-    except (OSError, TimeoutError, ValueError, LookupError, TypeError):
-        return ""
-    finally:
-        await server.close_rpc()
-
-
-def _in_a_thread(work: Any) -> Any:
-    """The result of a coroutine, in a notebook too, where this thread has an event loop that runs."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
-
-
 def _reason(error: BaseException) -> str:
-    """The innermost words of an error."""
+    """The innermost error, in words."""
     while error.__cause__:
         error = error.__cause__
-    text = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).splitlines()[0].replace("_", " ").lower() if isinstance(error, ssl.SSLError) else str(text)
+    text = str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error or type(error).__name__)
+    return text.splitlines()[0].replace("_", " ").lower() if isinstance(error, ssl.SSLError) else text

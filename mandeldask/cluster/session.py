@@ -10,9 +10,8 @@ from distributed import Client
 
 from mandeldask.cluster.local import leave_if_being_spawned
 from mandeldask.cluster.preflight import check, check_store
-from mandeldask.cluster.size import Size, size_of_client
 from mandeldask.cluster.start import connect, introduce, resolve, size_of
-from mandeldask.cluster.wait import silent, wait_for_worker
+from mandeldask.cluster.workers import Size, silent, size_of_client, wait_for_worker
 from mandeldask.config import AnyCluster, Cluster, LocalCluster, SchedulerAddress, SchedulerFile
 from mandeldask.store import Store
 

@@ -9,7 +9,7 @@ import dask
 from distributed import Client
 
 from mandeldask.cluster import local, managers, queues, running
-from mandeldask.cluster.size import Size
+from mandeldask.cluster.workers import Size
 from mandeldask.config import (
     AnyCluster,
     Cluster,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from pydantic import AfterValidator, Discriminator, Field, Strict, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
 
-from mandeldask.config.parts import ByteSize, Count, Path, Section, Text
+from mandeldask.config.values import ByteSize, Count, Path, Section, Text
 
 ADDRESS = r"(tcp|tls|ws|wss|ucx)://\S+"
-QUEUES = ("slurm", "pbs", "sge", "lsf", "htcondor", "oar", "moab")
 Minutes = Annotated[str, Strict(), Field(pattern=r"^([0-9]+-)?[0-9]{1,3}:[0-5][0-9](:[0-5][0-9])?$")]
 
 
@@ -135,25 +134,19 @@ class ClusterClass(Section):
 
 
 KINDS: dict[str, type[Section]] = {
-    "local": LocalCluster,
-    "address": SchedulerAddress,
-    "scheduler-file": SchedulerFile,
-    "queue": Queue,
-    "class": ClusterClass,
+    kind: model
+    for model in (LocalCluster, SchedulerAddress, SchedulerFile, Queue, ClusterClass)
+    for kind in get_args(get_type_hints(model)["kind"])
 }
 
 
-def _kind(value: Any) -> str:
-    """The key in KINDS of a mapping or a section; "local" where it names no kind."""
-    kind = value.get("kind", "local") if isinstance(value, dict) else getattr(value, "kind", "local")
-    return "queue" if kind in QUEUES else kind if isinstance(kind, str) else ""
+def _kind(value: Any) -> Any:
+    """The local cluster, where a mapping names no kind."""
+    return {"kind": "local"} | value if isinstance(value, dict) else value
 
 
 Cluster = Annotated[
-    Annotated[LocalCluster, Tag("local")]
-    | Annotated[SchedulerAddress, Tag("address")]
-    | Annotated[SchedulerFile, Tag("scheduler-file")]
-    | Annotated[Queue, Tag("queue")]
-    | Annotated[ClusterClass, Tag("class")],
-    Discriminator(_kind),
+    LocalCluster | SchedulerAddress | SchedulerFile | Queue | ClusterClass,
+    Field(discriminator="kind"),
+    BeforeValidator(_kind),
 ]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, Strict
 
-from mandeldask.config.parts import Count, Section, Text
+from mandeldask.config.values import Count, Section, Text
 
 
 def _number(value: Any) -> Any:

@@ -15,7 +15,7 @@ from yaml.reader import Reader
 from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner
 
-from mandeldask.config.words import bare, line, show
+from mandeldask.config.messages import one_line, show, show_key
 from mandeldask.errors import ConfigError
 
 MAX_BYTES = 64 * 1024
@@ -58,19 +58,19 @@ def _refused(rule: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
 def read_yaml(data: bytes, source: str) -> Any:
     """The value of one YAML document: dicts, lists, text, Decimals, booleans, None."""
     if len(data) > MAX_BYTES:
-        raise ConfigError(line(f"{source}: is no run description: longer than {MAX_BYTES // 1024} KiB"))
+        raise ConfigError(one_line(f"{source}: is longer than {MAX_BYTES // 1024} KiB"))
     try:
         node = _Loader(data.decode("utf-8-sig")).get_single_node()
         return None if node is None else _value(node)
     except UnicodeDecodeError as error:
-        raise ConfigError(line(f"{source}: is not UTF-8 text (byte {error.start})")) from None
+        raise ConfigError(one_line(f"{source}: is not UTF-8 text (byte {error.start})")) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = ", ".join(filter(None, (error.context, error.problem)))
-        raise ConfigError(line(f"{source}{where}: {problem}")) from None
+        raise ConfigError(one_line(f"{source}{where}: {problem}")) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # PyYAML lets chr() and int() fail
-        raise ConfigError(line(f"{source}: is not YAML: {getattr(error, 'reason', error)}")) from None
+        raise ConfigError(one_line(f"{source}: is not YAML: {getattr(error, 'reason', error)}")) from None
 
 
 def _value(node: Node) -> Any:
@@ -81,9 +81,9 @@ def _value(node: Node) -> Any:
         for key_node, value_node in node.value:
             key = _value(key_node)
             if not isinstance(key, str):
-                raise _refused(f"keys are words; got {show(key)}", key_node.start_mark)
+                raise _refused(f"keys must be words; got {show(key)}", key_node.start_mark)
             if key in mapping:
-                raise _refused(f"the key {bare(key)} is there twice", key_node.start_mark)
+                raise _refused(f"the key {show_key(key)} is given twice", key_node.start_mark)
             mapping[key] = _value(value_node)
         return mapping
     plain = isinstance(node, ScalarNode) and node.style is None  # not in quotes

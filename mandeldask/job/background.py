@@ -22,7 +22,7 @@ from distributed import Client
 
 from mandeldask import cluster as clusters
 from mandeldask import config as configs
-from mandeldask.cluster.wait import raise_if_hopeless, start_seconds
+from mandeldask.cluster.workers import raise_if_none_will_come, start_seconds
 from mandeldask.config import Cluster, SchedulerAddress, SchedulerFile
 from mandeldask.errors import ClusterError, MandeldaskError
 from mandeldask.job.job_status import give_up, status_of_jobs
@@ -116,7 +116,7 @@ def _refused_at_once(client: Client) -> None:
     """ClusterError where a batch system wants none of the jobs; it says so within moments, if it does."""
     deadline = time.monotonic() + REFUSAL_SECONDS
     while hasattr(client.cluster, "mandeldask_jobs") and time.monotonic() < deadline:
-        raise_if_hopeless(client)
+        raise_if_none_will_come(client)
         if client.cluster.mandeldask_jobs.ids:
             return
         time.sleep(0.1)

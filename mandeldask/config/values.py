@@ -1,4 +1,4 @@
-"""What the sections of a description share: their base, and the types of their values."""
+"""The base of every section of a description, and the types of its values."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from pydantic import (
     Strict,
     WithJsonSchema,
 )
+
+from mandeldask.view import MAX_SIDE
 
 _BYTES = r"[0-9]{1,15}(\.[0-9]{1,15})? ?([kmgtpKMGTP]i?)?[bB]?"  # a part of what dask.utils.parse_bytes reads
 
@@ -43,14 +45,13 @@ def _path(value: str) -> str:
     return value
 
 
+Side = Annotated[int, Strict(), Field(ge=1, le=MAX_SIDE), BeforeValidator(integer)]
 Count = Annotated[int, Strict(), Field(ge=1), BeforeValidator(integer)]
 ByteSize = Annotated[
     str | int,
     PlainValidator(_byte_size),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^{_BYTES}$"}]}),
 ]
-
-
 Text = Annotated[str, Strict(), Field(min_length=1, max_length=1000)]
 Path = Annotated[str, Strict(), AfterValidator(_path)]
 
