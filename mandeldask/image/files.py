@@ -20,7 +20,7 @@ def check_path(path: str | os.PathLike[str], what: str = "a picture", endings: S
     """The path of a picture, or of another file, to be written; ConfigError where it cannot be."""
     target = Path(path)
     if target.suffix.lower() not in endings:
-        raise ConfigError(f"{what}'s name must end in {' or '.join(endings)}; got {target}")
+        raise ConfigError(f"{what}'s name must end in {', '.join(endings)}; got {target}")
     if os.path.isdir(target):
         raise ConfigError(f"{what} must be a file; {target} is a directory")
     if not os.path.isdir(target.parent):
