@@ -19,7 +19,7 @@ from services import ENV, poll
 
 from mandeldask.config import load_cluster
 from mandeldask.explorer import serve
-from mandeldask.explorer.live import Live
+from mandeldask.explorer.live import LiveTiles
 
 DEADLINE = 180  # seconds; a live tile waits for numba's compiler, on a machine that may be busy
 
@@ -70,7 +70,7 @@ class Asked:
 class Served(Asked):
     """A server in a thread of this process, for as long as the context lasts.
 
-    with Served(look_at(store), address) as explorer:
+    with Served(open_scene(store), address) as explorer:
         explorer.tile("/stored/0/0/0")       # an array
         explorer.get("/live/0/0/0")          # status, headers, body
     """
@@ -81,7 +81,7 @@ class Served(Asked):
 
     async def _serve(self):
         self.loop, self.stop = asyncio.get_running_loop(), asyncio.Event()
-        self.live = Live(self.cluster, self.kernel)
+        self.live = LiveTiles(self.cluster, self.kernel)
         await serve(self.scene, self.live, 0, self._ready, self.stop)
 
     def _ready(self, link):

@@ -26,8 +26,8 @@ from mandeldask.cli import cli
 from mandeldask.config import LocalCluster, SchedulerAddress
 from mandeldask.errors import ConfigError
 from mandeldask.explorer import live as live_module
-from mandeldask.explorer import look_at, tiles
-from mandeldask.explorer.live import Live, Request
+from mandeldask.explorer import open_scene, tiles
+from mandeldask.explorer.live import LiveTiles, TileRequest
 from mandeldask.explorer.tiles import SIDE, Address
 from mandeldask.kernels import KERNELS
 from mandeldask.store import open_store
@@ -50,7 +50,7 @@ def store(client, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def explorer(client, store):
-    with Served(look_at(store.path), client.scheduler.address) as explorer:
+    with Served(open_scene(store.path), client.scheduler.address) as explorer:
         yield explorer
 
 
@@ -71,7 +71,7 @@ def windows(level):
 
 @given(st.integers(-(10**30), 10**30), st.integers(-8, 300))
 def test_a_bound_has_all_its_decimal_digits(n, level):
-    assert Fraction(tiles.decimal(n, level)) == Fraction(n) / Fraction(2) ** level
+    assert Fraction(tiles.dyadic(n, level)) == Fraction(n) / Fraction(2) ** level
 
 
 @given(st.integers(0, 40), st.data())
@@ -124,7 +124,7 @@ def test_stored_tiles_equal_the_store_at_every_level(explorer, store):
 
 def test_tiles_that_are_not_computed_are_zeros_and_live_ones_are_there(client, copy):
     shutil.rmtree(copy / "0/escape_time/c/1")
-    with Served(look_at(str(copy)), client.scheduler.address) as explorer:
+    with Served(open_scene(str(copy)), client.scheduler.address) as explorer:
         assert not explorer.tile("/stored/0/1/1").any()
         assert explorer.tile("/stored/0/0/1").all()
         poll(lambda: explorer.state()["cluster"]["state"] == "ready", "the cluster, which is wanted at once", DEADLINE)
@@ -134,7 +134,7 @@ def test_tiles_that_are_not_computed_are_zeros_and_live_ones_are_there(client, c
 def test_a_damaged_store_and_a_vanished_one_are_told_of_and_need_no_cluster(copy, tmp_path):
     shard = copy / "0/escape_time/c/0/0"
     shard.write_bytes(bytes(b ^ 0xFF for b in shard.read_bytes()))
-    with Served(look_at(str(copy)), {"kind": "local", "workers": 1}) as explorer:
+    with Served(open_scene(str(copy)), {"kind": "local", "workers": 1}) as explorer:
         status, said = explorer.error("/stored/0/0/0")
         assert (status, "is damaged: shard 0/escape_time/c/0/0" in said) == (409, True)
         assert explorer.tile("/stored/0/1/0").all()
@@ -209,7 +209,7 @@ def test_tiles_that_are_cancelled_take_no_others_with_them(explorer, monkeypatch
         return await fetch(*args, **kwargs)
 
     async def ask():
-        asked = [asyncio.create_task(explorer.live.tile(Request(Address(9, n, 30), 60))) for n in range(24)]
+        asked = [asyncio.create_task(explorer.live.tile(TileRequest(Address(9, n, 30), 60))) for n in range(24)]
         for unwanted in asked[::2]:
             await asyncio.sleep(0.1)
             unwanted.cancel()
@@ -238,7 +238,7 @@ def test_a_flood_of_requests_is_refused_and_ends_with_those_who_asked(explorer, 
 
 
 def test_a_cluster_that_dies_is_told_of_and_stored_tiles_go_on(store, tmp_path):
-    with Processes(tmp_path, workers=1) as dask, Served(look_at(store.path), dask.address) as explorer:
+    with Processes(tmp_path, workers=1) as dask, Served(open_scene(store.path), dask.address) as explorer:
         explorer.tile("/live/2/1/1?max_iter=9")
         with dask.client() as client:
             held = client.submit(hold, pure=False)
@@ -362,21 +362,20 @@ def test_the_page_names_nothing_outside():
 
 def test_the_cache_of_live_tiles_is_bounded(monkeypatch):
     monkeypatch.setattr(live_module, "CACHE_BYTES", 10)
-    live = Live(LocalCluster(workers=1), "numpy")
-    requests = [Request(Address(0, n, 0), 10) for n in range(4)]
+    live = LiveTiles(LocalCluster(workers=1), "numpy")
+    requests = [TileRequest(Address(0, n, 0), 10) for n in range(4)]
     for request in requests:
-        live._keep(request, tiles.Packed(b"1234", False, "uint8", (2, 2)))
+        live.cache[request] = tiles.PackedTile(b"1234", False, "uint8", (2, 2))
     assert list(live.cache) == requests[2:]
-    assert live.cached_bytes == 8
 
 
 def test_a_cluster_that_cannot_be_started_says_so_and_may_be_tried_again():
     async def ask():
-        live = Live(SchedulerAddress(kind="address", address="tcp://127.0.0.1:1"), "numpy")
+        live = LiveTiles(SchedulerAddress(kind="address", address="tcp://127.0.0.1:1"), "numpy")
         said = []
         for _ in range(2):
             with pytest.raises(md.ClusterError) as caught:
-                await asyncio.wait_for(live.tile(Request(Address(0, 0, 0), 10)), DEADLINE)
+                await asyncio.wait_for(live.tile(TileRequest(Address(0, 0, 0), 10)), DEADLINE)
             said.append(str(caught.value))
             live.start()
             await asyncio.wait_for(live._starting, DEADLINE)
@@ -392,13 +391,13 @@ def test_a_cluster_that_cannot_be_started_says_so_and_may_be_tried_again():
 def test_a_run_description_is_shown_without_its_store_and_with_it(client, store, tmp_path):
     config = tmp_path / "field.yaml"
     config.write_text(json.dumps(FIELD | {"store": str(tmp_path / "there.zarr")}))
-    with Served(look_at(str(config)), client.scheduler.address) as explorer:
+    with Served(open_scene(str(config)), client.scheduler.address) as explorer:
         scene = json.loads(explorer.get("/scene")[2])
         assert (scene["name"], scene["stored"], scene["x"]) == ("field.yaml", False, ["-2", "1"])
         assert explorer.error("/stored/0/0/0") == (400, "no store is shown")
         assert explorer.tile("/live/0/0/0?max_iter=10").shape == (SIDE, SIDE)
     (tmp_path / "there.zarr").symlink_to(store.path)
-    assert look_at(str(config)).tiles() == look_at(store.path).tiles() == (17, 17)
+    assert open_scene(str(config)).tiles() == open_scene(store.path).tiles() == (17, 17)
 
 
 def call(*words):
@@ -465,7 +464,7 @@ def test_a_rendering_that_is_stopped_says_so_and_keeps_what_is_done(client, stor
     config = tmp_path / "field.yaml"
     config.write_text(json.dumps(FIELD | {"store": str(tmp_path / "none.zarr")}))
     body = json.dumps({"name": "made", "description": {key: FIELD[key] for key in ("view", "max_iter", "tile")}})
-    with Served(look_at(str(config)), client.scheduler.address) as explorer:
+    with Served(open_scene(str(config)), client.scheduler.address) as explorer:
         with workers_held(client):
             assert explorer.get("/render", method="POST", body=body, Content_Type="application/json")[0] == 200
             poll(lambda: explorer.state()["rendering"]["words"] == "computing", "the job", DEADLINE)

@@ -16,7 +16,7 @@ from services import free_port, poll
 
 import mandeldask as md
 from mandeldask import config as configs
-from mandeldask.explorer import look_at
+from mandeldask.explorer import open_scene
 from mandeldask.explorer.tiles import SIDE, Address
 from mandeldask.kernels import KERNELS
 from mandeldask.store import open_store
@@ -34,7 +34,7 @@ def store(client, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def explorer(client, store):
-    with Served(look_at(store.path), client.scheduler.address, "numpy-compact") as explorer:
+    with Served(open_scene(store.path), client.scheduler.address, "numpy-compact") as explorer:
         yield explorer
 
 
@@ -132,7 +132,7 @@ def kernel_at(path, max_iter):
 
 
 def test_a_whole_store_is_shown_from_its_levels_and_wakes_nobody(browser, store, visit, client):
-    with Served(look_at(store.path), client.scheduler.address) as asleep:
+    with Served(open_scene(store.path), client.scheduler.address) as asleep:
         page = visit(link=asleep.link).sharp()
         page.shot("explorer-home")
         assert page.asked and all(path.startswith("/stored/1/") for path in page.asked)
@@ -378,7 +378,7 @@ def test_a_view_is_rendered_to_a_store_and_followed(visit, explorer):
 def test_a_store_that_vanishes_and_a_cluster_that_is_not_there_are_told_of(browser, store, tmp_path):
     path = tmp_path / "there.zarr"
     shutil.copytree(store.path, path)
-    with Served(look_at(str(path)), f"tcp://127.0.0.1:{free_port()}") as explorer:
+    with Served(open_scene(str(path)), f"tcp://127.0.0.1:{free_port()}") as explorer:
         page = Visit(browser, explorer.link).sharp()
         picture = page.pixels()
         shutil.move(path, tmp_path / "gone.zarr")

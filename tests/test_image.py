@@ -49,8 +49,7 @@ def stored(path, shape, tile, fields=("escape_time",), leave_out=(), max_iter=MA
 
 def save(thing, path, **options):
     """Draw a field of `MAX_ITER` to a file, and give the shape of the picture."""
-    look = {"max_iter": MAX_ITER} | options
-    drawn = picture(thing, **look)
+    drawn = picture(thing, **{"max_iter": MAX_ITER} | options)
     drawn.save(path)
     return drawn.shape
 
@@ -202,13 +201,13 @@ def test_a_size_draws_exact_samples(tmp_path_factory, rows, columns, size):
     expected = palette_index(counts, MAX_ITER)(counts[::k, ::k])[::-1]
     for band, block in ((2**24, 2**20), (1000, 300), (7, 3)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mandeldask.image.drawing.BAND_BYTES", band)
-            patch.setattr("mandeldask.image.drawing.BLOCK_SAMPLES", {True: block, False: block})
+            patch.setattr("mandeldask.image.render.BAND_BYTES", band)
+            patch.setattr("mandeldask.image.render.BLOCK_SAMPLES", {True: block, False: block})
             assert save(counts, out, size=size) == expected.shape
         assert np.array_equal(indices(out), expected)
 
 
-LOOKS = {
+OPTIONS = {
     "flat": {},
     "averaged": {"supersample": 2},
     "smooth": {"shade": "smooth", "scale": "log"},
@@ -217,17 +216,17 @@ LOOKS = {
 }
 
 
-@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("size", [None, 300, 77])
-def test_a_store_is_drawn_as_its_field_is(tmp_path, out, look, size, monkeypatch):
+def test_a_store_is_drawn_as_its_field_is(tmp_path, out, name, size, monkeypatch):
     """From any level, in any blocks."""
     shape = (700, 900)
-    save(field(*shape, fields=ALL), out, size=size, **LOOKS[look])
+    save(field(*shape, fields=ALL), out, size=size, **OPTIONS[name])
     expected = out.read_bytes()
     store = stored(tmp_path / "a.zarr", shape, (256, 300), ALL)
-    monkeypatch.setattr("mandeldask.image.drawing.BLOCK_SAMPLES", {True: 20_000, False: 20_000})
-    monkeypatch.setattr("mandeldask.image.drawing.BAND_BYTES", 100_000)
-    picture(store, size=size, **LOOKS[look]).save(out)
+    monkeypatch.setattr("mandeldask.image.render.BLOCK_SAMPLES", {True: 20_000, False: 20_000})
+    monkeypatch.setattr("mandeldask.image.render.BAND_BYTES", 100_000)
+    picture(store, size=size, **OPTIONS[name]).save(out)
     assert len(store.description.levels) == 3
     drawn, wanted = colours(out), np.array(Image.open(io.BytesIO(expected)).convert("RGB"))
     assert np.array_equal(drawn, wanted)
@@ -353,13 +352,13 @@ GOLDEN_RGB = {
 }
 
 
-@pytest.mark.parametrize("look", GOLDEN_RGB)
-def test_golden_colours(look, out):
+@pytest.mark.parametrize("name", GOLDEN_RGB)
+def test_golden_colours(name, out):
     """The mean colour; of what needs no logarithm of a machine's own, the SHA-256 of the pixels too."""
-    save(field(64, 48, fields=ALL), out, **LOOKS[look])
+    save(field(64, 48, fields=ALL), out, **OPTIONS[name])
     mean = colours(out).reshape(-1, 3).mean(axis=0)
-    assert mean == pytest.approx(GOLDEN_RGB[look], abs=0.05)
-    if look == "averaged":
+    assert mean == pytest.approx(GOLDEN_RGB[name], abs=0.05)
+    if name == "averaged":
         assert hashlib.sha256(colours(out).tobytes()).hexdigest()[:16] == "2f1a117cec43eb7c"
 
 
@@ -382,7 +381,7 @@ def test_memory_does_not_grow_with_the_field(tmp_path, out):
 
 
 def test_progress_counts_the_pixels(out, monkeypatch):
-    monkeypatch.setattr("mandeldask.image.drawing.BAND_BYTES", 16 * 30)
+    monkeypatch.setattr("mandeldask.image.render.BAND_BYTES", 16 * 30)
     calls = []
     picture(field(40, 30)).save(out, lambda done, all_: calls.append((done, all_)))
     assert calls == [(240, 1200), (720, 1200), (1200, 1200)]
@@ -433,7 +432,7 @@ def test_without_cmap_its_maps_are_named_with_what_to_install(monkeypatch):
         ({"repeat": float("nan")}, "repeat must be"),
         ({"repeat": 2, "period": 3}, "exclude each other"),
         ({"phase": 0.5}, "phase is where"),
-        ({"colour": "red"}, "a look has colormap, .*; got colour"),
+        ({"colour": "red"}, "unknown option of a picture: colour; known are colormap, "),
         ({"reverse": 1}, "reverse must be"),
         ({"supersample": 3}, "supersample must be one of 1, 2, 4, 8; got 3"),
         ({"supersample": 4}, "as many samples a side"),

@@ -14,10 +14,10 @@ from test_image import ALL, colours, field, indices, stored
 
 from mandeldask.config import load
 from mandeldask.errors import ConfigError, StoreError
-from mandeldask.image import check_look, is_ours, picture
+from mandeldask.image import PictureOptions, is_ours, picture
 
 SHAPE = (700, 1300)
-LOOKS = {"palette": {}, "colours": {"shade": "smooth", "light": (315, 45)}}
+OPTIONS = {"palette": {}, "colours": {"shade": "smooth", "light": (315, 45)}}
 Image.MAX_IMAGE_PIXELS = None
 
 
@@ -32,10 +32,10 @@ def rgb(drawn, folder):
     return colours(folder / "expected.png")
 
 
-@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("ending", ["tif", "TIFF"])
-def test_a_tiff_is_a_pyramid_that_tifffile_and_pillow_open(store, tmp_path, look, ending):
-    drawn = picture(store, **LOOKS[look])
+def test_a_tiff_is_a_pyramid_that_tifffile_and_pillow_open(store, tmp_path, name, ending):
+    drawn = picture(store, **OPTIONS[name])
     drawn.save(tmp_path / f"a.{ending}")
     with tifffile.TiffFile(tmp_path / f"a.{ending}") as tiff:
         assert tiff.is_bigtiff
@@ -46,16 +46,10 @@ def test_a_tiff_is_a_pyramid_that_tifffile_and_pillow_open(store, tmp_path, look
         assert all(level.pages[0].tile == (512, 512) for level in levels)
         for k, level in enumerate(levels):
             pixels = level.asarray()
-            if look == "palette":
+            if name == "palette":
                 pixels = (level.pages[0].colormap.T // 257).astype(np.uint8)[pixels]
-            assert np.array_equal(pixels, rgb(picture(store, **LOOKS[look]) if not k else nth_half(drawn, k), tmp_path))
+            assert np.array_equal(pixels, rgb(drawn.pyramid(1)[k], tmp_path))
     assert np.array_equal(colours(tmp_path / f"a.{ending}"), rgb(drawn, tmp_path))
-
-
-def nth_half(drawn, k):
-    for _ in range(k):
-        drawn = drawn.half()
-    return drawn
 
 
 def store_text(store):
@@ -63,9 +57,9 @@ def store_text(store):
     return f"Mandelbrot escape times, x {list(d.x)}, y {list(d.y)}, {d.registration}, max_iter {d.max_iter}"
 
 
-@pytest.mark.parametrize("look", LOOKS)
-def test_a_deep_zoom_image_is_an_xml_file_and_tiles_of_every_level(store, tmp_path, look):
-    drawn = picture(store, **LOOKS[look])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_deep_zoom_image_is_an_xml_file_and_tiles_of_every_level(store, tmp_path, name):
+    drawn = picture(store, **OPTIONS[name])
     calls = []
     drawn.save(tmp_path / "a.dzi", lambda done, all_: calls.append((done, all_)))
     root = ElementTree.parse(tmp_path / "a.dzi").getroot()
@@ -85,7 +79,7 @@ def test_a_deep_zoom_image_is_an_xml_file_and_tiles_of_every_level(store, tmp_pa
             part = colours(tile)
             assert max(part.shape) <= side
             whole[row * side : row * side + part.shape[0], column * side : column * side + part.shape[1]] = part
-        assert np.array_equal(whole, rgb(nth_half(drawn, k), tmp_path))
+        assert np.array_equal(whole, rgb(drawn.pyramid(1)[k], tmp_path))
     assert calls[-1][0] == calls[-1][1]
 
 
@@ -179,7 +173,7 @@ GALLERY = sorted((Path(__file__).parent.parent / "configs/gallery").glob("*.yaml
 def test_each_picture_of_the_gallery_has_a_config_that_holds_all_that_it_takes(path):
     config = load(path)
     config.view.check_resolved()
-    check_look(config.view.shape, config.fields, **config.picture.model_dump(exclude_none=True))
+    PictureOptions.of(config.picture.model_dump(exclude_none=True)).check(config.view.shape, config.fields)
     assert path.read_text().startswith("# yaml-language-server: $schema=../schema.json\n")
     drawn = path.parent.parent.parent / f".github/gallery/{path.stem}.jpg"
     with Image.open(drawn) as picture:

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from mandeldask.lab import claims, machine, timing
-from mandeldask.lab.claims import claim, loop, speed, threads
+from mandeldask.lab import claims, experiments, machine, timing
+from mandeldask.lab.claims import Claim
+from mandeldask.lab.experiments import Experiment
 from mandeldask.lab.timing import Run, Spread
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def measured(lab_report):
     """The claims as a quick report measured them."""
-    return {c["key"]: claim.Claim(**c) for c in json.loads((lab_report / "lab.json").read_text())["claims"]}
+    return {c["key"]: Claim(**c) for c in json.loads((lab_report / "lab.json").read_text())["claims"]}
 
 
 def test_every_claim_of_the_lesson_has_a_verdict_and_a_reason(measured):
@@ -55,45 +56,49 @@ def test_two_threads_that_work_are_seen_and_one_that_works_alone_too():
             other.result()
 
         elsewhere = timing.in_turns({"a": both}, 3)["a"]
-    assert claim.threads_at_work(alone).median < claim.PARALLEL
-    assert claim.threads_at_work(elsewhere).median > claim.PARALLEL
+    assert Spread.of([run.threads for run in alone]).median < claims.PARALLEL
+    assert Spread.of([run.threads for run in elsewhere]).median > claims.PARALLEL
 
 
 def test_a_fresh_process_really_has_its_features_switched_off():
     found = machine.simd()["found"]
     if not found:
         pytest.skip("this CPU has nothing beyond NumPy's baseline")
-    with speed._fresh_process(" ".join(found)) as plain, speed._fresh_process("") as fast:
+    with experiments._fresh_process(" ".join(found)) as plain, experiments._fresh_process("") as fast:
         assert plain.apply(machine.simd)["found"] == []
         assert fast.apply(machine.simd)["found"] == found
     assert "NPY_DISABLE_CPU_FEATURES" not in os.environ
 
 
 def test_the_parts_of_the_loop_are_the_whole_of_it():
-    parts = loop._parts_of_the_loop(loop._samples(40), 20)
+    parts = experiments._parts_of_the_loop(experiments._samples(40), 20)
     assert list(parts) == ["mask", "gather", "arithmetic", "scatter"]
     assert all(seconds > 0 for seconds in parts.values())
 
 
 def test_a_blas_that_threadpoolctl_does_not_know_leaves_the_comparison_out(monkeypatch):
-    monkeypatch.setattr(machine, "usable_cores", lambda: 2)
     monkeypatch.setattr(threadpoolctl, "threadpool_info", list)
-    found = threads.linear_algebra(claims.QUICK)
+    found = experiments.linear_algebra(claims.QUICK)
     assert len(found) == 3
     for c in found:
         assert "threadpoolctl does not know this BLAS" in c.why
         assert c.verdict in ("true", "false")
-    assert threads.blas_library(claims.QUICK)[0].verdict == "not measurable here"
+    assert experiments.blas_library(claims.QUICK)[0].verdict == "not measurable here"
 
 
 def test_an_experiment_that_fails_is_a_row_and_the_rest_goes_on(monkeypatch):
     def broken(setting):
         raise RuntimeError("no luck")
 
-    monkeypatch.setattr(claims, "EXPERIMENTS", {"a broken one": broken, "layer": threads.blas_library})
-    first, second = claims.measure(claims.QUICK)
-    assert (first.verdict, "no luck" in first.why) == ("not measurable here", True)
-    assert second.key == "layer"
+    some = (
+        Experiment("a broken one", ("dot", "inv"), broken, cores=1),
+        Experiment("layer", ("layer",), experiments.blas_library, cores=1),
+    )
+    monkeypatch.setattr(experiments, "EXPERIMENTS", some)
+    first, second, third = experiments.measure(claims.QUICK)
+    for each in (first, second):
+        assert (each.verdict, "no luck" in each.why) == ("not measurable here", True)
+    assert [each.key for each in (first, second, third)] == ["dot", "inv", "layer"]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
@@ -136,24 +141,24 @@ def spread(median, low=None, high=None):
     ],
 )
 def test_a_verdict_over_several_figures(spreads, expected):
-    assert claim.all_faster(spreads) == expected
+    assert claims.all_faster(spreads) == expected
 
 
 def test_threads_are_told_by_cpu_seconds_whatever_the_wall_clock_says():
     alone = [Run(wall=wall, cpu=1.0, caller=0.99) for wall in (1.0, 3.0, 9.0)]
     two = [Run(wall=wall, cpu=2.0, caller=1.0) for wall in (1.0, 3.0, 9.0)]
-    assert claim.cores_claim("k", "says", alone, "why not", "why").verdict == "false"
-    assert claim.cores_claim("k", "says", two, "why not", "why").verdict == "true"
+    assert claims.threads_claim("sum", alone, "why not", "why").verdict == "false"
+    assert claims.threads_claim("sum", two, "why not", "why").verdict == "true"
 
 
 def test_what_was_judged_by_the_clock_in_a_crowd_is_within_the_noise():
-    crowd = timing.Neighbours(taken=(os.cpu_count() or 1) - 0.5)
-    by_clock = claim.Claim("k", "says", "true", "2x", "why", needs=1)
-    by_cpu = claim.Claim("k", "says", "true", "2x", "why", needs=0)
-    assert claim.unless_crowded(crowd, by_clock).noise
-    assert "other programs took" in claim.unless_crowded(crowd, by_clock).why
-    assert claim.unless_crowded(crowd, by_cpu) == by_cpu
-    assert claim.unless_crowded(timing.Neighbours(taken=0.0), by_clock) == by_clock
+    crowd = timing.OtherPrograms(taken=(os.cpu_count() or 1) - 0.5)
+    by_clock = Claim("k", "says", "true", "2x", "why", needs=1)
+    by_cpu = Claim("k", "says", "true", "2x", "why", needs=0)
+    assert claims.unless_crowded(crowd, by_clock).noise
+    assert "other programs took" in claims.unless_crowded(crowd, by_clock).why
+    assert claims.unless_crowded(crowd, by_cpu) == by_cpu
+    assert claims.unless_crowded(timing.OtherPrograms(taken=0.0), by_clock) == by_clock
 
 
 def test_calls_are_timed_in_turns_each_second_turn_the_other_way_round():

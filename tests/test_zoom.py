@@ -21,12 +21,12 @@ from services import ENV, poll
 from mandeldask import zoom
 from mandeldask.cli import cli
 from mandeldask.errors import ConfigError, StoreError
+from mandeldask.image import PictureOptions
 from mandeldask.kernels import KERNELS
 from mandeldask.store import open_store
 from mandeldask.view import View
-from mandeldask.zoom import colours
 from mandeldask.zoom.film import Film
-from mandeldask.zoom.texture import averaged
+from mandeldask.zoom.texture import averaged, to_colour
 
 SEAHORSE = ("-0.743643887037151", "0.131825904205330")
 SMALL = Film(SEAHORSE, "3", "0.01", (160, 90), 6, 2, 300)
@@ -80,9 +80,9 @@ def made(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def to_colour(made):
-    return colours.to_colour(open_store(made / "film.zoom/strip.zarr"), "classic", "mix", "#000000")
+@pytest.fixture(scope="module", name="to_colour")
+def colours_of_the_film(made):
+    return to_colour(open_store(made / "film.zoom/strip.zarr"), PictureOptions())
 
 
 def test_the_film_has_its_frames_and_the_first_and_last_are_what_they_should_be(made, to_colour):
@@ -180,8 +180,8 @@ def test_a_description_in_a_file_and_options_over_it(tmp_path):
 
 def test_the_film_in_configs_is_whole():
     path = Path(__file__).parent.parent / "configs/films/seahorse-valley.yaml"
-    values = zoom.read(path, {}, (*zoom.KEYS, "out"))
-    film = zoom.of(values)
+    values = zoom.read_film(path, {}, (*zoom.KEYS, "out"))
+    film = zoom.Film.of(values)
     assert film.frames == 300
     assert film.samples_a_pixel < 0.25
 
@@ -268,13 +268,13 @@ def test_a_mistake_on_the_command_line_is_told_in_a_line(words, message, tmp_pat
 
 def test_an_unknown_key_is_told_with_what_was_meant(tmp_path):
     (tmp_path / "film.yaml").write_text("centre: [0, 0]\nform: 3\n")
-    with pytest.raises(ConfigError, match=r"film.yaml: form is no key here; did you mean from\? Permitted: centre"):
-        zoom.read(tmp_path / "film.yaml", {}, zoom.KEYS)
+    with pytest.raises(ConfigError, match=r"film.yaml: unknown key `form`; did you mean `from`\? Permitted: centre"):
+        zoom.read_film(tmp_path / "film.yaml", {}, zoom.KEYS)
     (tmp_path / "film.yaml").write_text("[1, 2]")
     with pytest.raises(ConfigError, match="a film's description is a mapping"):
-        zoom.read(tmp_path / "film.yaml", {}, zoom.KEYS)
+        zoom.read_film(tmp_path / "film.yaml", {}, zoom.KEYS)
     with pytest.raises(ConfigError, match="from, to is missing"):
-        zoom.of({"centre": [0, 0]})
+        zoom.Film.of({"centre": [0, 0]})
 
 
 def test_without_av_the_command_says_what_to_install(tmp_path):

@@ -72,7 +72,7 @@ def run(
     """Compute the field that CONFIG (a YAML file) describes; on a store of the same field, what is missing."""
     from mandeldask import config as configs
     from mandeldask import job
-    from mandeldask.image import check_look
+    from mandeldask.image import PictureOptions
 
     ctx.obj["json"] = output["as_json"]  # whatever goes wrong from here on is told as it was asked for
     described = configs.load(config, overrides)
@@ -83,7 +83,7 @@ def run(
 
     look = described.picture.model_dump(exclude_none=True) if described.picture else {}
     if look and not output["no_image"]:
-        check_look(described.view.shape, described.fields, **look)
+        PictureOptions.of(look).check(described.view.shape, described.fields)
     compute_under_screen(ctx, compute, look, **output)
 
 

@@ -19,18 +19,18 @@ from mandeldask.words import plain
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="By default a free one.")
 @click.option("--no-browser", is_flag=True, help="Print the link, and open nothing.")
 def explore(what: str, *, cluster: str | None, upload: bool, workers: int | None, port: int, no_browser: bool) -> None:
-    """Walk about in STORE, or in the view of CONFIG, in the browser; what no store has is computed as you go."""
+    """Pan and zoom over STORE, or over the view of CONFIG, in the browser; what no store holds is computed live."""
     from mandeldask import config as configs
     from mandeldask import explorer
 
     described = cluster_of(cluster, workers)
-    scene = explorer.look_at(what)
+    scene = explorer.open_scene(what)
 
     def ready(link: str) -> None:
         click.echo(
             f"  explorer   {link}\n  showing    {plain(scene.name)}\n  Ctrl-C ends it, a second one at once", err=True
         )
-        if not no_browser:  # beside: some browsers keep the one who opens them waiting
+        if not no_browser:  # in a thread: some browsers return only when they are closed
             threading.Thread(target=_open, args=(link,), daemon=True).start()
 
     explorer.explore(

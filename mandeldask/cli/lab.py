@@ -102,11 +102,12 @@ quick_option = click.option("--quick", is_flag=True, help="Small arrays and few 
 @click.pass_context
 def claims(ctx: click.Context, /, quick: bool, as_json: bool) -> None:
     """Put the lesson's claims to the test: a verdict, a figure and a reason for each."""
-    from mandeldask.lab import claims as measured
+    from mandeldask.lab import experiments
+    from mandeldask.lab.claims import QUICK
 
     ctx.obj["json"] = as_json
     with signals_end_in_order(), _told() as tell:
-        found = measured.measure(measured.QUICK if quick else None, tell)
+        found = experiments.measure(QUICK if quick else None, tell)
     if as_json:
         click.echo(json.dumps({"claims": [asdict(claim) for claim in found]}, indent=2))
         return
@@ -126,14 +127,14 @@ def strategies(ctx: click.Context, /, no_scaling: bool, as_json: bool, **depth: 
     ctx.obj["json"] = as_json
     chosen = _depth(**depth)
     with signals_end_in_order(), _told() as tell:
-        found = results.solve(chosen, tell)
+        found = results.measure_strategies(chosen, tell)
         if not no_scaling:
-            found |= results.scale(chosen, tell)
+            found |= results.measure_scaling(chosen, tell)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
     _print_table(*results.strategies_table(found))
-    for fault in (fault for row in found["strategies"] for fault in results.faults(row)):
+    for fault in results.faults(found):
         click.echo(textwrap.fill(fault, WIDTH, initial_indent="  as printed: ", subsequent_indent="    "))
     if found["crowd"]:
         click.echo(f"mandeldask: {found['crowd']}", err=True)
@@ -143,12 +144,13 @@ def strategies(ctx: click.Context, /, no_scaling: bool, as_json: bool, **depth: 
 
 def _print_scaling(found: dict[str, Any]) -> None:
     from mandeldask.lab import results
+    from mandeldask.lab.timing import seconds
 
     for title in ("Strong scaling", "Weak scaling", "Block sizes", "Load balance"):
         click.echo(f"\n{title}")
-        _print_table(*results.SECTIONS[title](found))
+        _print_table(*results.TABLES[title](found))
     for balance in found["balance"]:
-        click.echo(f"\n{balance['name']}, {results.seconds(balance['seconds'])}")
+        click.echo(f"\n{balance['name']}, {seconds(balance['seconds'])}")
         for line in results.timelines(balance):
             click.echo(f"  {line}")
     for name, why in found["problems"].items():
@@ -164,12 +166,12 @@ def report(out: str, source: str | None, **depth: Any) -> None:
     from mandeldask.lab import report as page
     from mandeldask.lab import results
 
-    page.check_path(out)
+    page.check_target(out)
     if source:
         found = results.read(source)
     else:
         with signals_end_in_order(), _told() as tell:
-            found = results.gather(_depth(**depth), tell)
+            found = results.measure_all(_depth(**depth), tell)
     for path in page.write(found, out, source):
         click.echo(path)
 

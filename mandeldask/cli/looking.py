@@ -1,4 +1,4 @@
-"""The commands that look at a store: image, checksum; and at what a description may hold: schema."""
+"""The commands that read a store, image and checksum; and schema, which tells what a description may hold."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LARGE = 10**8  # samples: to read them takes seconds
 @click.option("--supersample", type=int, default=1, help="A pixel is the mean of 2, 4 or 8 samples a side.")
 @click.option("--size", type=int, help="Pixels of the longer side, about; by default one a sample.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
-def image(store: str, out: str, *, quiet: bool, size: int | None, supersample: int, **look: Any) -> None:
+def image(store: str, out: str, *, quiet: bool, **options: Any) -> None:
     """Make a picture of STORE: OUT.png, OUT.tif (a pyramidal BigTIFF) or OUT.dzi (Deep Zoom, with a folder of tiles).
 
     It is streamed, so it may be larger than memory.
@@ -40,8 +40,7 @@ def image(store: str, out: str, *, quiet: bool, size: int | None, supersample: i
     from mandeldask.image import check_path, picture
 
     check_path(out)
-    chosen = {key: value for key, value in look.items() if value is not None}
-    drawn = picture(store, size=size, supersample=supersample, **chosen)
+    drawn = picture(store, **{key: value for key, value in options.items() if value is not None})
     draw(drawn, out, not quiet and sys.stderr.isatty())
     if not quiet:
         rows, columns = drawn.shape

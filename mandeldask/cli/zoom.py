@@ -19,7 +19,7 @@ from mandeldask.errors import ConfigError
 from mandeldask.words import count, duration, shown
 
 LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
-DEFAULTS = {"colormap": "classic", "scale": "mix", "interior": "#000000", "kernel": "auto"}
+COLOURS = ("colormap", "scale", "interior")
 
 
 @click.command()
@@ -50,17 +50,19 @@ def zoom(
     """
     from mandeldask import job
     from mandeldask import zoom as zooms
+    from mandeldask.image import PictureOptions
     from mandeldask.progress import Screen
 
     ctx.obj["json"] = as_json
-    keys = (*zooms.KEYS, "out", "cluster", *DEFAULTS)
+    keys = (*zooms.KEYS, "out", "cluster", *COLOURS, "kernel")
     options |= {"from": options.pop("first"), "to": options.pop("last"), "size": _size(options["size"])}
-    values = zooms.read(config, options, keys)
+    values = zooms.read_film(config, options, keys)
     if "out" not in values:
         raise ConfigError("no film named: give --out FILM.mp4")
-    film, out = zooms.of(values), str(values["out"])
-    how = {key: values.get(key, default) for key, default in DEFAULTS.items()}
-    zooms.check(out, how["colormap"], how["scale"], how["interior"])
+    film, out = zooms.Film.of(values), str(values["out"])
+    zooms.need_av()
+    zooms.check_target(out)
+    colours = PictureOptions.of({key: values[key] for key in COLOURS if key in values})
     talks = not (quiet or as_json)
     with signals_end_in_order(), Screen() if talks else nullcontext() as screen, ExitStack() as shown_bar:
         if screen:
@@ -68,9 +70,15 @@ def zoom(
         encoding = _Encoding(shown_bar) if talks else None
         try:
             made = zooms.make(
-                film, out, **how, cluster=values.get("cluster"), overwrite=overwrite,
-                tell=screen or job.ignore, painted=encoding,
-            )  # fmt: skip
+                film,
+                out,
+                kernel=values.get("kernel", "auto"),
+                cluster=values.get("cluster"),
+                options=colours,
+                overwrite=overwrite,
+                tell=screen or job.ignore,
+                painted=encoding,
+            )
         except KeyboardInterrupt:
             again = shlex.join(["mandeldask", *sys.argv[1:]])
             click.echo(f"\nmandeldask: what was computed is kept; go on with:  {again}", err=True)

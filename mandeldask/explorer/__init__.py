@@ -10,11 +10,11 @@ from contextlib import suppress
 
 from mandeldask import cluster as clusters
 from mandeldask.config import Cluster
-from mandeldask.explorer.live import Live
-from mandeldask.explorer.scene import Scene, look_at
-from mandeldask.explorer.server import LOOPBACK, Shown, listen
+from mandeldask.explorer.live import LiveTiles
+from mandeldask.explorer.scene import Scene, open_scene
+from mandeldask.explorer.server import LOOPBACK, Explorer, listen
 
-__all__ = ["Scene", "explore", "look_at", "serve"]
+__all__ = ["Scene", "explore", "open_scene", "serve"]
 
 
 def explore(
@@ -30,45 +30,45 @@ def explore(
     Parameters
     ----------
     cluster : Cluster, optional
-        Who computes live tiles; by default what the scene's run description names, else as for a run. It is started
-        when a tile is first wanted, at once where the scene has no whole store.
+        It computes live tiles; by default the one that the scene's run description names, else as for a run. It is
+        started with the first live tile, or at once where the scene has no complete store.
     port : int
         0 for a free one.
     upload : bool
         Send this mandeldask to the scheduler and the workers first.
     ready : callable, optional
-        Is given the link.
+        Called with the link.
 
     Raises
     ------
     ConfigError
-        The port cannot be had.
+        The port cannot be used.
     """
     described = clusters.resolve(cluster or (scene.config.cluster if scene.config else None))
     with suppress(KeyboardInterrupt):
-        asyncio.run(_until_told(scene, Live(described, scene.kernel, upload), port, ready))
+        asyncio.run(_until_signal(scene, LiveTiles(described, scene.kernel, upload), port, ready))
 
 
-async def _until_told(scene: Scene, live: Live, port: int, ready: Callable[[str], None]) -> None:
+async def _until_signal(scene: Scene, live: LiveTiles, port: int, ready: Callable[[str], None]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             with suppress(NotImplementedError):  # nor handlers in a loop: Ctrl-C is a KeyboardInterrupt there
-                loop.add_signal_handler(number, _told, number, stop)
+                loop.add_signal_handler(number, _on_signal, number, stop)
     await serve(scene, live, port, ready, stop)
 
 
-def _told(number: int, stop: asyncio.Event) -> None:
+def _on_signal(number: int, stop: asyncio.Event) -> None:
     if stop.is_set():
         os._exit(128 + number)  # the workers follow within seconds: their scheduler is gone
     stop.set()
 
 
-async def serve(scene: Scene, live: Live, port: int, ready: Callable[[str], None], stop: asyncio.Event) -> None:
+async def serve(scene: Scene, live: LiveTiles, port: int, ready: Callable[[str], None], stop: asyncio.Event) -> None:
     """Serve in the running event loop until `stop` is set."""
-    server, port = listen(shown := Shown(scene, live), port)
+    server, port = listen(explorer := Explorer(scene, live), port)
     try:
         done, tiles = await asyncio.to_thread(scene.tiles)
         if done < tiles or not tiles:
@@ -77,6 +77,6 @@ async def serve(scene: Scene, live: Live, port: int, ready: Callable[[str], None
         await stop.wait()
     finally:
         server.stop()
-        shown.rendering.cancel()
-        shown.readers.shutdown(wait=False, cancel_futures=True)
+        explorer.rendering.cancel()
+        explorer.readers.shutdown(wait=False, cancel_futures=True)
         await live.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -13,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from distributed import Client
+from zict import LRU
 
 from mandeldask import cluster as clusters
 from mandeldask.config import Cluster
 from mandeldask.errors import ClusterError, MandeldaskError
-from mandeldask.explorer.tiles import Address, Packed, What, live
+from mandeldask.explorer.tiles import Address, Content, PackedTile, compute_tile
 from mandeldask.words import plural
 
 MAX_WAITING = 256  # requests: a screen of 4k has 150 tiles
@@ -27,55 +27,57 @@ WARM = Address(8, -192, 26)  # at the seahorse valley: 2^-16 apart
 
 
 class BusyError(MandeldaskError):
-    """More requests wait than a page would make."""
+    """More requests are waiting than a page would make."""
 
 
 @dataclass(frozen=True)
-class Request:
+class TileRequest:
     """A tile to compute."""
 
     address: Address
     max_iter: int
-    what: What = "counts"
+    content: Content = "counts"
 
     def __str__(self) -> str:
         at = self.address
-        return f"{at.level}/{at.column}/{at.row}, {self.what}, max_iter {self.max_iter}"
+        return f"{at.level}/{at.column}/{at.row}, {self.content}, max_iter {self.max_iter}"
 
 
 @dataclass
-class _Work:
-    task: asyncio.Task[Packed]
+class _Computation:
+    task: asyncio.Task[PackedTile]
     waiters: int = 0
 
 
-class Live:
-    """Computes live tiles on a cluster: one for all who ask for it, cancelled when none of them waits any more.
+class LiveTiles:
+    """Computes live tiles on a cluster. Requests for the same tile share one task, cancelled once none of them waits.
 
-    All of it runs in one event loop, but for the thread that holds the cluster. `state`: off, starting, ready, lost.
+    It runs in one event loop, except for the thread that holds the cluster. `message` explains the `state`.
     """
 
     def __init__(self, cluster: Cluster, kernel: str, upload: bool = False) -> None:
         self.cluster, self.kernel, self.upload = cluster, kernel, upload
         self.state: Literal["off", "starting", "ready", "lost"] = "off"
-        self.words = ""
-        self.client: Client | None = None  # of the loop
-        self.held: Client | None = None  # of the thread that holds the cluster, for jobs
-        self.work: dict[Request, _Work] = {}
-        self.cache: OrderedDict[Request, Packed] = OrderedDict()
-        self.cached_bytes = 0
+        self.message = ""
+        self.client: Client | None = None  # asynchronous, of the event loop
+        self.thread_client: Client | None = None  # of the thread that holds the cluster: for jobs
+        self.work: dict[TileRequest, _Computation] = {}
+        self.cache: LRU[TileRequest, PackedTile] = LRU(CACHE_BYTES, {}, weight=lambda _, packed: len(packed.data))
         self.waiting = 0
         self.computed = self.cancelled = 0  # tiles
         self._slots = asyncio.Semaphore(8)
         self._starting: asyncio.Task[None] | None = None
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
-        self._warm: list[Any] = []  # futures; one that is let go is not computed
+        self._warm: list[Any] = []  # futures: Dask drops a task whose future is gone
 
     def start(self) -> None:
-        """Begin to start the cluster, unless that was done already; again where it was lost."""
+        """Start the cluster in the background, unless it is up or starting; again where it was lost."""
         if self.state in ("off", "lost"):
-            self.state, self.words = "starting", clusters.introduce(self.cluster) or "worker processes on this machine"
+            self.state, self.message = (
+                "starting",
+                clusters.introduce(self.cluster) or "worker processes on this machine",
+            )
             self._starting = asyncio.create_task(self._start())
 
     async def _start(self) -> None:
@@ -86,8 +88,8 @@ class Live:
         self._thread = threading.Thread(target=self._hold, args=(loop, ready, self._end), daemon=True)
         self._thread.start()
         try:
-            self.held = held = await ready
-            address, security = held.scheduler.address, held.security
+            self.thread_client = thread_client = await ready
+            address, security = thread_client.scheduler.address, thread_client.security
             self.client = await Client(address, security=security, asynchronous=True, set_as_default=False)
             workers = await self.client.nthreads()
         except (MandeldaskError, OSError) as error:
@@ -98,12 +100,12 @@ class Live:
             return
         threads = sum(workers.values())
         self._slots = asyncio.Semaphore(2 * threads + 2)
-        self.state, self.words = "ready", plural(threads, "thread")
+        self.state, self.message = "ready", plural(threads, "thread")
         for worker in workers:  # numba compiles for a second or so: before the first tile asks
-            self._warm.append(self.client.submit(live, WARM, 100, self.kernel, workers=[worker], pure=False))
+            self._warm.append(self.client.submit(compute_tile, WARM, 100, self.kernel, workers=[worker], pure=False))
 
     def _hold(self, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[Client], end: threading.Event) -> None:
-        """In a thread of its own: connect, say that it is so, and stay until the end."""
+        """Runs in a thread of its own: connect, hand the client over, and keep the connection until the end."""
 
         def tell(function: Callable[..., object], *arguments: Any) -> None:
             with suppress(RuntimeError):  # a loop that has ended meanwhile
@@ -111,8 +113,8 @@ class Live:
 
         try:
             with clusters.connect(self.cluster) as client:
-                clusters.wait_for_worker(client, self.cluster, lambda words: tell(self._say, words))
-                clusters.check(client, self.kernel, upload=self.upload, say=lambda words: tell(self._say, words))
+                clusters.wait_for_worker(client, self.cluster, lambda text: tell(self._say, text))
+                clusters.check(client, self.kernel, upload=self.upload, say=lambda text: tell(self._say, text))
                 tell(ready.set_result, client)
                 end.wait()
         except MandeldaskError as error:
@@ -120,14 +122,14 @@ class Live:
         except Exception as error:
             tell(ready.set_exception, ClusterError(f"the cluster could not be started: {error!r}"))
 
-    def _say(self, words: str) -> None:
-        self.words = words
+    def _say(self, text: str) -> None:
+        self.message = text
 
-    def _lost(self, words: str) -> None:
-        self.state, self.words = "lost", words
+    def _lost(self, text: str) -> None:
+        self.state, self.message = "lost", text
         self._end.set()
 
-    async def tile(self, request: Request) -> Packed:
+    async def tile(self, request: TileRequest) -> PackedTile:
         """The tile, from the cache or computed.
 
         Raises
@@ -137,15 +139,13 @@ class Live:
         ClusterError
             The cluster could not be started, or was lost.
         """
-        packed = self.cache.get(request)
-        if packed:
-            self.cache.move_to_end(request)
-            return packed
+        if request in self.cache:
+            return self.cache[request]
         if self.waiting >= MAX_WAITING:
             raise BusyError(f"{MAX_WAITING} tiles are being waited for already; ask again later")
         work = self.work.get(request)
         if work is None:
-            work = self.work[request] = _Work(asyncio.create_task(self._compute(request)))
+            work = self.work[request] = _Computation(asyncio.create_task(self._compute(request)))
         work.waiters += 1
         self.waiting += 1
         try:
@@ -157,21 +157,21 @@ class Live:
                 self.work.pop(request, None)
                 work.task.cancel()
 
-    async def _compute(self, request: Request) -> Packed:
+    async def _compute(self, request: TileRequest) -> PackedTile:
         try:
             if self.state == "lost":
-                raise ClusterError(self.words)
+                raise ClusterError(self.message)
             await self.connected()
             async with self._slots:
-                packed = await self._ask(request)
-            self._keep(request, packed)
+                packed = await self._result(request)
+            self.cache[request] = packed
             return packed
         finally:
             if (work := self.work.get(request)) and work.task is asyncio.current_task():
                 del self.work[request]
 
     async def connected(self) -> Client:
-        """The client, for threads, of the cluster: once it is up.
+        """The client for threads, once the cluster is up.
 
         Raises
         ------
@@ -181,49 +181,42 @@ class Live:
         self.start()
         if self._starting:
             await asyncio.shield(self._starting)
-        if self.held is None or self.state != "ready":
-            raise ClusterError(self.words)
-        return self.held
+        if self.thread_client is None or self.state != "ready":
+            raise ClusterError(self.message)
+        return self.thread_client
 
-    async def _ask(self, request: Request) -> Packed:
+    async def _result(self, request: TileRequest) -> PackedTile:
         client = self.client
         if self.state != "ready" or client is None:
-            raise ClusterError(self.words)
-        key = f"explorer-tile-{uuid.uuid4().hex}"  # a key that was cancelled must not come back
-        arguments = request.address, request.max_iter, self.kernel, request.what
-        future = client.submit(live, *arguments, key=key, pure=False)
-        # Dask fetches results for all who wait at once: to cancel one of them would cancel what the others wait for
-        result: asyncio.Future[Packed] = asyncio.ensure_future(future)
+            raise ClusterError(self.message)
+        key = f"explorer-tile-{uuid.uuid4().hex}"  # never the key of a task that was cancelled
+        arguments = request.address, request.max_iter, self.kernel, request.content
+        future = client.submit(compute_tile, *arguments, key=key, pure=False)
+        # Dask fetches the results of several futures together: cancelling one fetch would cancel the others
+        result: asyncio.Future[PackedTile] = asyncio.ensure_future(future)
         try:
             packed = await asyncio.shield(result)
         except asyncio.CancelledError:
             self.cancelled += 1
-            result.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody asks for it
+            result.add_done_callback(lambda done: done.cancelled() or done.exception())  # no warning of it
             await future.cancel(reason="nobody waits for the tile")
             raise
-        except (CancelledError, OSError):  # by the loss of the scheduler: nothing else cancels a future that is ours
+        except (CancelledError, OSError):  # only the loss of the scheduler cancels a future of ours
             self._lost(f"the scheduler at {client.scheduler.address if client.scheduler else '?'} was lost")
-            raise ClusterError(self.words) from None
+            raise ClusterError(self.message) from None
         except Exception as error:
             raise ClusterError(f"tile {request} failed on its worker: {error}") from None
         self.computed += 1
         return packed
 
-    def _keep(self, request: Request, packed: Packed) -> None:
-        self.cache[request] = packed
-        self.cached_bytes += len(packed.data)
-        while self.cached_bytes > CACHE_BYTES:
-            _, old = self.cache.popitem(last=False)
-            self.cached_bytes -= len(old.data)
-
-    def look(self) -> None:
-        """Notice that the scheduler is gone while nothing is asked for."""
+    def check_scheduler(self) -> None:
+        """Notice the loss of the scheduler while no tile is asked for."""
         if self.state == "ready" and self.client is not None and self.client.status != "running":
             self._lost("the scheduler was lost")
 
     async def threads(self) -> int:
-        """Of the workers that are there now."""
-        self.look()
+        """How many threads the workers have now."""
+        self.check_scheduler()
         if self.state != "ready" or self.client is None:
             return 0
         with suppress(OSError, CancelledError):
@@ -243,7 +236,7 @@ class Live:
         if self.client is not None:
             with suppress(Exception):
                 await asyncio.wait_for(self.client.close(), 5)
-        self.client = self.held = None
+        self.client = self.thread_client = None
         self._warm.clear()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, END_SECONDS)

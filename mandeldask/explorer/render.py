@@ -1,4 +1,4 @@
-"""Render this view: a job that makes a store of it, on the cluster that the tiles come from."""
+"""Render a view: a job that makes a store of it, on the cluster that computes the live tiles."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any
 from mandeldask import config as configs
 from mandeldask import job
 from mandeldask.errors import ConfigError, MandeldaskError
-from mandeldask.explorer.live import Live
+from mandeldask.explorer.live import LiveTiles
 from mandeldask.explorer.scene import Scene
 from mandeldask.words import shown
 
-MAX_SAMPLES = 2**34  # 17 gigasamples: a slip of the pointer shall not fill a disk
+MAX_SAMPLES = 2**34  # 17 gigasamples: a slip of the pointer must not fill a disk
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}"
 
 
 class Rendering:
-    """One job at a time; `state`: none, running, done, failed."""
+    """The job that renders a view, one at a time. Its `state` is none, running, done or failed."""
 
-    def __init__(self, scene: Scene, live: Live) -> None:
+    def __init__(self, scene: Scene, live: LiveTiles) -> None:
         beside = scene.store.path if scene.store else scene.config.store if scene.config and scene.config.store else ""
         self.folder = Path(beside).parent if beside and "://" not in beside else Path.cwd()
         self.live = live
-        self.state, self.words, self.store = "none", "", ""
+        self.state, self.message, self.store = "none", "", ""
         self.done = self.tiles = 0
         self._task: asyncio.Task[None] | None = None
         self._stop = threading.Event()
@@ -37,7 +37,7 @@ class Rendering:
         Raises
         ------
         ConfigError
-            One runs already; a description with a fault, or too large; a name that is none.
+            One runs already; the description has a fault, or the view is too large; the name is not a store's.
         """
         if self.state == "running":
             raise ConfigError("a view is being rendered already; wait for its end")
@@ -47,7 +47,7 @@ class Rendering:
         config = configs.parse(description, "the view").model_copy(update={"store": str(store), "cluster": None})
         if config.view.size > MAX_SAMPLES:
             raise ConfigError(f"a view is rendered from here up to {MAX_SAMPLES} samples; got {config.view.size}")
-        self.state, self.words, self.store, self.done, self.tiles = "running", "waiting for workers", str(store), 0, 0
+        self.state, self.message, self.store, self.done, self.tiles = "running", "waiting for workers", str(store), 0, 0
         self._stop = threading.Event()
         self._task = asyncio.create_task(self._run(config))
 
@@ -56,26 +56,26 @@ class Rendering:
             client = await self.live.connected()
             summary = await asyncio.to_thread(job.run, config, client=client, tell=self._tell)
         except _StoppedError:
-            self.state, self.words = "failed", f"stopped; what is done is in {shown(self.store)}"
+            self.state, self.message = "failed", f"stopped; what is done is in {shown(self.store)}"
         except (MandeldaskError, OSError) as error:
-            self.state, self.words = "failed", str(error)
+            self.state, self.message = "failed", str(error)
         except Exception as error:
-            self.state, self.words = "failed", repr(error)
+            self.state, self.message = "failed", repr(error)
             raise
         else:
             self.state = "failed" if summary.failed else "done"
-            self.words = (
+            self.message = (
                 f"{summary.failed} tiles failed" if summary.failed else f"mandeldask explore {shown(self.store)}"
             )
 
     def _tell(self, event: job.Event) -> None:
-        """In the job's thread; of progress in one of its own, which a stop must not end with a traceback."""
+        """Runs in the job's thread. Progress comes in another thread, which a stop must not end with a traceback."""
         if isinstance(event, job.Progress):
             return
         if self._stop.is_set():
             raise _StoppedError
         if isinstance(event, job.Plan):
-            self.tiles, self.done, self.words = event.tiles, event.done, "computing"
+            self.tiles, self.done, self.message = event.tiles, event.done, "computing"
         elif isinstance(event, job.TileDone):
             self.done += 1
 
@@ -83,10 +83,10 @@ class Rendering:
         """Stop the job, with the first tile that is done; what is done stays in its store."""
         self._stop.set()
         if self.state == "running":
-            self.words = "stopping with the tiles at work"
+            self.message = "stopping with the tiles at work"
 
     def to_json(self) -> dict[str, Any]:
-        return {"state": self.state, "words": self.words, "store": self.store, "done": self.done, "tiles": self.tiles}
+        return {"state": self.state, "words": self.message, "store": self.store, "done": self.done, "tiles": self.tiles}
 
 
 class _StoppedError(Exception):

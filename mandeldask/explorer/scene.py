@@ -76,15 +76,15 @@ def exact(value: float) -> str:
     return format(Decimal(value), "f")
 
 
-def look_at(path: str) -> Scene:
-    """The scene of a store, or of a run description: with its store, where that is there and holds the same field.
+def open_scene(path: str) -> Scene:
+    """The scene of a store, or of a run description with its store, if that exists and holds the same field.
 
     Raises
     ------
     ConfigError
-        Neither; a run description with a fault; a turned view or a log-polar strip.
+        There is neither; a run description with a fault; a turned view or a log-polar strip.
     StoreError
-        A store that is none of ours, or damaged.
+        The store is not one of mandeldask's, or damaged.
     """
     if os.path.isfile(path):
         return _of_config(path)
@@ -105,7 +105,7 @@ def _of_config(path: str) -> Scene:
 
 
 def _same_field(config: Config) -> Store | None:
-    """The store that the description names, if it is there and holds its field; whatever its tiles are."""
+    """The store that the description names, if it exists and holds its field, in tiles of any size."""
     if not config.store or not os.path.lexists(config.store):
         return None
     store = open_store(config.store)

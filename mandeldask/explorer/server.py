@@ -1,4 +1,4 @@
-"""The explorer's server: the page and its tiles, on loopback, for pages of its own and no others."""
+"""The explorer's server: the page and its tiles, on loopback, for its own page and no other."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, RequestHandler
 
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
-from mandeldask.explorer.live import BusyError, Live, Request
+from mandeldask.explorer.live import BusyError, LiveTiles, TileRequest
 from mandeldask.explorer.render import Rendering
 from mandeldask.explorer.scene import Scene
-from mandeldask.explorer.tiles import MAX_ITER, Address, Packed, What, stored
+from mandeldask.explorer.tiles import MAX_ITER, Address, Content, PackedTile, stored_tile
 
 LOOPBACK = "127.0.0.1"
 MAX_READS = 128  # stored tiles that wait to be read
-LOOK_SECONDS = 3.0  # between two looks at which tiles of a store are done
+REFRESH_SECONDS = 3.0  # between two counts of the tiles of a store that are done
 MAX_BODY = 2**16
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 HEADERS = {
@@ -40,18 +40,18 @@ HEADERS = {
 STATUS = {BusyError: 503, ClusterError: 503, ConfigError: 400, StoreError: 409}
 
 
-class Shown:
+class Explorer:
     """What the handlers share: the scene, the live tiles, the rendering, and what was last seen of the store."""
 
-    def __init__(self, scene: Scene, live: Live) -> None:
+    def __init__(self, scene: Scene, live: LiveTiles) -> None:
         self.scene, self.live, self.rendering = scene, live, Rendering(scene, live)
         self.readers = ThreadPoolExecutor(2, "mandeldask-read")
         self.reading = 0
         self.done = self.tiles = 0
         self.problem = ""
-        self._looked = 0.0
+        self._refreshed = 0.0
 
-    async def read(self, level: int, row: int, column: int, what: What) -> Packed:
+    async def read(self, level: int, row: int, column: int, content: Content) -> PackedTile:
         """A tile of the store; StoreError where it is gone, BusyError where too many are asked for."""
         store = self.scene.store
         if store is None:
@@ -61,16 +61,16 @@ class Shown:
         self.reading += 1
         try:
             await self._in_thread(self._check)
-            packed: Packed = await self._in_thread(stored, store, level, row, column, what)
+            packed: PackedTile = await self._in_thread(stored_tile, store, level, row, column, content)
             return packed
         finally:
             self.reading -= 1
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Count the store's tiles, now and then."""
-        if self.scene.store is None or time.monotonic() - self._looked < LOOK_SECONDS:
+        if self.scene.store is None or time.monotonic() - self._refreshed < REFRESH_SECONDS:
             return
-        self._looked = time.monotonic()
+        self._refreshed = time.monotonic()
         try:
             await self._in_thread(self._check)
             if not self.tiles or self.done < self.tiles:
@@ -92,15 +92,15 @@ class Shown:
 
 
 class Handler(RequestHandler):  # type: ignore[misc]
-    """Answers pages of this server alone, and tells what is wrong as JSON."""
+    """Answers only the page of this server; errors are JSON."""
 
-    shown: Shown
+    explorer: Explorer
     hosts: frozenset[str]
-    work: asyncio.Task[Packed] | None = None
+    work: asyncio.Task[PackedTile] | None = None
     gone = False
 
-    def initialize(self, shown: Shown, hosts: frozenset[str]) -> None:
-        self.shown, self.hosts = shown, hosts
+    def initialize(self, explorer: Explorer, hosts: frozenset[str]) -> None:
+        self.explorer, self.hosts = explorer, hosts
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")
@@ -108,7 +108,7 @@ class Handler(RequestHandler):  # type: ignore[misc]
             self.set_header(name, value)
 
     def prepare(self) -> None:
-        """Refuse what another site's page asks for, by a name that leads here (DNS rebinding) or straight."""
+        """Refuse requests of other sites' pages, direct ones and those by a name that leads here (DNS rebinding)."""
         origin, site = self.request.headers.get("Origin"), self.request.headers.get("Sec-Fetch-Site", "none")
         if self.request.host.lower() not in self.hosts:
             self.refuse(421, f"this server answers as {' or '.join(sorted(self.hosts))}, not as {self.request.host}")
@@ -117,7 +117,7 @@ class Handler(RequestHandler):  # type: ignore[misc]
         if foreign and self.request.path != "/":  # a link from elsewhere may lead to the page
             self.refuse(403, "this server answers its own page alone")
 
-    def refuse(self, status: int, words: str) -> None:
+    def refuse(self, status: int, message: str) -> None:
         """End with a message."""
         if self._finished:
             return
@@ -125,19 +125,19 @@ class Handler(RequestHandler):  # type: ignore[misc]
         if status == 503:
             self.set_header("Retry-After", "1")
         self.set_header("Content-Type", "application/json")
-        self.finish(json.dumps({"error": words}))
+        self.finish(json.dumps({"error": message}))
 
     def write_error(self, status_code: int, **_: Any) -> None:
         self.refuse(status_code, self._reason)
 
     def on_connection_close(self) -> None:
-        """The page has gone on: what it waited for is no longer wanted."""
+        """The page aborted the request: its tile is no longer wanted."""
         self.gone = True
         if self.work is not None:
             self.work.cancel()
 
-    async def send(self, tile: Awaitable[Packed]) -> None:
-        """Answer with a tile, unless nobody waits for it any more."""
+    async def send(self, tile: Awaitable[PackedTile]) -> None:
+        """Answer with a tile, unless the page has aborted the request."""
         self.work = asyncio.ensure_future(tile)
         try:
             packed = await self.work
@@ -155,11 +155,11 @@ class Handler(RequestHandler):  # type: ignore[misc]
             self.set_header("Content-Encoding", "deflate")
         self.finish(packed.data)
 
-    def what(self) -> What:
+    def content(self) -> Content:
         return "fraction" if self.get_query_argument("what", "counts") == "fraction" else "counts"
 
 
-class Page(Handler):
+class PageHandler(Handler):
     """The page and its parts, by their names in the package."""
 
     def get(self, name: str = "") -> None:
@@ -173,40 +173,40 @@ class Page(Handler):
 
 class SceneHandler(Handler):
     def get(self) -> None:
-        self.finish(self.shown.scene.to_json())
+        self.finish(self.explorer.scene.to_json())
 
 
-class State(Handler):
+class StateHandler(Handler):
     """What changes: the cluster, the store, the rendering."""
 
     async def get(self) -> None:
-        shown, live = self.shown, self.shown.live
+        explorer, live = self.explorer, self.explorer.live
         threads = await live.threads()
-        await shown.look()
+        await explorer.refresh()
         self.finish(
             {
-                "cluster": {"state": live.state, "words": live.words, "threads": threads},
-                "store": {"done": shown.done, "tiles": shown.tiles, "problem": shown.problem},
+                "cluster": {"state": live.state, "words": live.message, "threads": threads},
+                "store": {"done": explorer.done, "tiles": explorer.tiles, "problem": explorer.problem},
                 "tiles": {"computed": live.computed, "cancelled": live.cancelled, "waiting": live.waiting},
-                "rendering": shown.rendering.to_json(),
+                "rendering": explorer.rendering.to_json(),
             }
         )
 
 
-class Start(Handler):
+class StartHandler(Handler):
     """Start the cluster, or start it again."""
 
     def post(self) -> None:
-        self.shown.live.start()
+        self.explorer.live.start()
         self.finish({})
 
 
-class StoredTile(Handler):
+class StoredTileHandler(Handler):
     async def get(self, level: str, row: str, column: str) -> None:
-        await self.send(self.shown.read(int(level), int(row), int(column), self.what()))
+        await self.send(self.explorer.read(int(level), int(row), int(column), self.content()))
 
 
-class LiveTile(Handler):
+class LiveTileHandler(Handler):
     async def get(self, level: str, column: str, row: str) -> None:
         try:
             address = Address(int(level), int(column), int(row))
@@ -215,11 +215,11 @@ class LiveTile(Handler):
         except ConfigError as error:
             self.refuse(400, str(error))
             return
-        await self.send(self.shown.live.tile(Request(address, max_iter, self.what())))
+        await self.send(self.explorer.live.tile(TileRequest(address, max_iter, self.content())))
 
 
-class Render(Handler):
-    """Make a store of a view: a job on the cluster that the tiles come from."""
+class RenderHandler(Handler):
+    """Make a store of a view: a job on the cluster that computes the live tiles."""
 
     def post(self) -> None:
         if self.request.headers.get("Content-Type", "").partition(";")[0] != "application/json":
@@ -227,20 +227,20 @@ class Render(Handler):
             return
         try:
             wanted = json.loads(self.request.body)
-            self.shown.rendering.start(wanted["description"], wanted["name"])
+            self.explorer.rendering.start(wanted["description"], wanted["name"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             self.refuse(400, f"no view to render: {error}")
         except MandeldaskError as error:
             self.refuse(STATUS.get(type(error), 400), str(error))
         else:
-            self.finish(self.shown.rendering.to_json())
+            self.finish(self.explorer.rendering.to_json())
 
     def delete(self) -> None:
-        self.shown.rendering.cancel()
+        self.explorer.rendering.cancel()
         self.finish({})
 
 
-class Nothing(Handler):
+class NotFoundHandler(Handler):
     def get(self, *_: str) -> None:
         self.refuse(404, "no such page")
 
@@ -251,13 +251,13 @@ def _max_iter(text: str) -> int:
     return int(text)
 
 
-def listen(shown: Shown, port: int) -> tuple[HTTPServer, int]:
+def listen(explorer: Explorer, port: int) -> tuple[HTTPServer, int]:
     """Serve on loopback; port 0 takes a free one. Gives the port.
 
     Raises
     ------
     ConfigError
-        The port is taken, or not to be had.
+        The port is taken, or may not be used.
     """
     try:
         sockets = bind_sockets(port, LOOPBACK)
@@ -266,18 +266,18 @@ def listen(shown: Shown, port: int) -> tuple[HTTPServer, int]:
         raise ConfigError(f"cannot listen on port {port}: {reason}. Leave --port out for a free one") from None
     port = sockets[0].getsockname()[1]
     logging.getLogger("tornado.access").setLevel(logging.CRITICAL)
-    common = {"shown": shown, "hosts": frozenset({f"{LOOPBACK}:{port}", f"localhost:{port}"})}
+    common = {"explorer": explorer, "hosts": frozenset({f"{LOOPBACK}:{port}", f"localhost:{port}"})}
     number = r"(-?[0-9]{1,400})"
     routes = [
-        (r"/", Page),
-        (r"/([a-z]+\.(?:js|css|svg))", Page),
+        (r"/", PageHandler),
+        (r"/([a-z]+\.(?:js|css|svg))", PageHandler),
         (r"/scene", SceneHandler),
-        (r"/state", State),
-        (r"/start", Start),
-        (r"/render", Render),
-        (r"/stored/([0-9]{1,3})/([0-9]{1,10})/([0-9]{1,10})", StoredTile),
-        (rf"/live/(-?[0-9]{{1,5}})/{number}/{number}", LiveTile),
-        (r"/.*", Nothing),
+        (r"/state", StateHandler),
+        (r"/start", StartHandler),
+        (r"/render", RenderHandler),
+        (r"/stored/([0-9]{1,3})/([0-9]{1,10})/([0-9]{1,10})", StoredTileHandler),
+        (rf"/live/(-?[0-9]{{1,5}})/{number}/{number}", LiveTileHandler),
+        (r"/.*", NotFoundHandler),
     ]
     application = Application([(path, handler, common) for path, handler in routes])
     server = HTTPServer(application, max_body_size=MAX_BODY, max_header_size=2**14, idle_connection_timeout=600)

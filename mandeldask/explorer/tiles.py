@@ -1,4 +1,4 @@
-"""Tiles as the page takes them: addresses, the samples they stand for, and their bytes. Workers import this room.
+"""Tiles as the page takes them: addresses, the samples they stand for, and their bytes. Workers import this module.
 
 A live tile (level, column, row) is the square [column, column + 1] x [row, row + 1] in units of 2^-level, cut into
 256 x 256 cells with a sample at each centre. So every bound, and every sample that binary64 resolves, is a binary64
@@ -22,12 +22,12 @@ from mandeldask.messages import sample_type
 from mandeldask.store import Store
 from mandeldask.view import View
 
-What = Literal["counts", "fraction"]
+Content = Literal["counts", "fraction"]
 
 SIDE = 256
 MAX_ITER = 1_000_000  # of live tiles: 6.6e10 iterations, which is a minute of one core where no shortcut helps
 MIN_LEVEL, MAX_LEVEL = -8, 1000
-FARTHEST = 1024  # |Re c|, |Im c|: all is 1 out there
+FARTHEST = 1024  # |Re c|, |Im c|: every escape time is 1 out there
 # `smooth` minus the count lies in (-1.7, 0.3] for |c| < 10: hundredths from -2 up, and 0 for no value
 FRACTION_STEP, FRACTION_START = 0.01, -2.0
 
@@ -50,13 +50,13 @@ class Address:
     @property
     def view(self) -> View:
         """The samples; ConfigError where binary64 cannot resolve them."""
-        x, y = ((decimal(n, self.level), decimal(n + 1, self.level)) for n in (self.column, self.row))
+        x, y = ((dyadic(n, self.level), dyadic(n + 1, self.level)) for n in (self.column, self.row))
         view = View(x, y, (SIDE, SIDE), "pixel")  # type: ignore[arg-type]
         view.check_resolved()
         return view
 
 
-def decimal(n: int, level: int) -> str:
+def dyadic(n: int, level: int) -> str:
     """N / 2^level in all its decimal digits."""
     if level <= 0:
         return str(n << -level)
@@ -65,7 +65,7 @@ def decimal(n: int, level: int) -> str:
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedTile:
     """Samples as bytes, rows from the lowest y up, and how to read them."""
 
     data: bytes
@@ -74,21 +74,21 @@ class Packed:
     shape: tuple[int, int]
 
 
-def live(address: Address, max_iter: int, kernel: str, what: What = "counts") -> Packed:
-    """Runs on a worker: compute a live tile."""
-    fields = ("escape_time",) if what == "counts" else ("escape_time", "smooth")
-    block = _made(kernel, max_iter, fields)(address.view.block((0, SIDE), (0, SIDE)))
-    if what == "counts":
+def compute_tile(address: Address, max_iter: int, kernel: str, content: Content = "counts") -> PackedTile:
+    """Compute a live tile; this runs on a worker."""
+    fields = ("escape_time",) if content == "counts" else ("escape_time", "smooth")
+    block = _block_function(kernel, max_iter, fields)(address.view.block((0, SIDE), (0, SIDE)))
+    if content == "counts":
         return pack(block.astype(sample_type(max_iter)))
     return pack(fraction(block["escape_time"], block["smooth"]))
 
 
 @lru_cache(maxsize=16)
-def _made(kernel: str, max_iter: int, fields: tuple[str, ...]) -> BlockFunction:
+def _block_function(kernel: str, max_iter: int, fields: tuple[str, ...]) -> BlockFunction:
     return KERNELS[kernel](max_iter, fields)
 
 
-def stored(store: Store, level: int, row: int, column: int, what: What = "counts") -> Packed:
+def stored_tile(store: Store, level: int, row: int, column: int, content: Content = "counts") -> PackedTile:
     """A window of 256 x 256 samples of a store's level, less at its edge; 0 where nothing is computed yet.
 
     Raises
@@ -104,11 +104,11 @@ def stored(store: Store, level: int, row: int, column: int, what: What = "counts
     rows, columns = (-(-n // SIDE) for n in d.levels[level].shape)
     if not (0 <= row < rows and 0 <= column < columns):
         raise ConfigError(f"level {level} has {rows} x {columns} windows of {SIDE}; got row {row}, column {column}")
-    if what == "fraction" and "smooth" not in d.fields:
+    if content == "fraction" and "smooth" not in d.fields:
         raise ConfigError(f"the store has no field smooth; it has {', '.join(d.fields)}")
     window = slice(row * SIDE, (row + 1) * SIDE), slice(column * SIDE, (column + 1) * SIDE)
     counts = store.window(*window, level)
-    if what == "counts":
+    if content == "counts":
         return pack(counts.astype(sample_type(d.max_iter)))
     return pack(fraction(counts, store.window(*window, level, "smooth")))
 
@@ -120,9 +120,9 @@ def fraction(counts: NDArray[np.int32], smooth: NDArray[np.float32]) -> NDArray[
     return np.where(np.isfinite(steps), np.clip(steps, 1, 255), 0).astype(np.uint8)
 
 
-def pack(samples: NDArray[Any]) -> Packed:
+def pack(samples: NDArray[Any]) -> PackedTile:
     """Deflated where that saves a tenth."""
     raw = np.ascontiguousarray(samples).tobytes()
     deflated = zlib.compress(raw, 1)
     worth = len(deflated) < 0.9 * len(raw)
-    return Packed(deflated if worth else raw, worth, samples.dtype.name, samples.shape)
+    return PackedTile(deflated if worth else raw, worth, samples.dtype.name, samples.shape)

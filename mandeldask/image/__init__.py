@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from mandeldask.image.colour import GREY, SCALES, Scale, ToIndex, gradient, palette, palette_index
-from mandeldask.image.drawing import Picture, check_look, picture
 from mandeldask.image.files import check_path, is_ours
-from mandeldask.image.look import SHADES, Look
+from mandeldask.image.options import SHADES, PictureOptions
+from mandeldask.image.render import Picture, picture
 
 __all__ = [
     "GREY",
     "SCALES",
     "SHADES",
-    "Look",
     "Picture",
+    "PictureOptions",
     "Scale",
     "ToIndex",
-    "check_look",
     "check_path",
     "gradient",
     "is_ours",

@@ -33,8 +33,8 @@ OWN = {
     ),
 }
 TOP = 0.999  # of the escaped samples lie below the last colour: a few deep ones would darken all others
-TABLE_LIMIT = 2**17  # bytes, one a count; beyond lie few, and each is worked out
-EDGE = 1e-9  # of a tone: the last bits of a logarithm differ between machines
+TABLE_LIMIT = 2**17  # counts up to here are looked up; those beyond are few, and worked out one by one
+EDGE = 1e-9  # of a tone, added before rounding: the last bits of a logarithm differ between machines
 KNOTS = 4096  # of the curve from values to tones
 
 Integers = NDArray[np.integer]
@@ -50,7 +50,7 @@ def palette(colormap: str = "classic", interior: str = "#000000", reverse: bool 
     Raises
     ------
     ConfigError
-        A colour map that nobody knows, or an `interior` that is not "#rrggbb".
+        An unknown colour map, or an `interior` that is not "#rrggbb".
     """
     tones = [(int(r), int(g), int(b)) for r, g, b in gradient(colormap, TONES, reverse).round()]
     return [GREY, *tones, rgb("interior", interior)]
@@ -81,7 +81,7 @@ def gradient(colormap: str, n: int, reverse: bool = False) -> NDArray[np.float64
 
 
 def rgb(name: str, colour: str) -> Colour:
-    """A colour "#rrggbb" as red, green and blue from 0 to 255; ConfigError where it is none."""
+    """Red, green and blue, 0 to 255, of a colour "#rrggbb"; ConfigError for anything else."""
     if not isinstance(colour, str) or not re.fullmatch("#[0-9a-fA-F]{6}", colour):
         raise ConfigError(f'{name} must be a colour "#rrggbb", such as "#000000"; got {colour!r}')
     red, green, blue = bytes.fromhex(colour[1:])
@@ -96,9 +96,9 @@ class Scale:
     ----------
     name : one of `SCALES`
         `linear`, `log`, `equalised` (each tone covers the same area), or `mix`: half log, half equalised. It reaches
-        from the lowest value of a sample up to that which 99.9 % of them do not exceed.
+        from the lowest value to the 99.9th percentile.
     repeat : float, optional
-        The map is run through, there and back, so many times from one end of the scale to the other.
+        How many times the map is run through, there and back, from one end of the scale to the other.
     period : float, optional
         The map is run through, there and back, once in so many iterations, in place of the named scale.
     phase : float
@@ -129,21 +129,16 @@ class Scale:
 
     def tones(self, sample: NDArray[Any]) -> ToTone:
         """The function from values to tones, from 0 (the map's first colour) to 1, laid out for a sample of them."""
-        values = np.sort(np.asarray(sample, np.float64).ravel())
-        if not values.size:
-            values = np.ones(1)
-        period = self.period
+        values, period = _sorted(sample), self.period
         if period:
             return lambda v: self._rounds(np.asarray(v, np.float64) / period)
         return lambda v: self._rounds(self._tone(v, values))
 
     def curve(self, sample: NDArray[Any]) -> ToTone:
-        """As `tones`, by a curve through `KNOTS` values: quick to follow for values that are not whole."""
+        """As `tones`, interpolated between `KNOTS` values: faster for values that are not integers."""
         if self.period:
             return self.tones(sample)
-        values = np.sort(np.asarray(sample, np.float64).ravel())
-        if not values.size:
-            values = np.ones(1)
+        values = _sorted(sample)
         low, high, start = _ends(values)
         at = np.geomspace(start, high - low + start, KNOTS) + (low - start)
         known = self._tone(at, values)
@@ -163,6 +158,10 @@ class Scale:
             return t
         t = t * (self.repeat or 1.0) + self.phase
         return np.asarray(1 - np.abs(2 * (t - np.floor(t)) - 1))
+
+
+def _sorted(sample: NDArray[Any]) -> Tones:
+    return np.sort(np.asarray(sample, np.float64).ravel()) if sample.size else np.ones(1)
 
 
 def _ends(values: Tones) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""The file a picture goes to: its name, and that it appears whole or not at all."""
+"""The file that a picture goes to: its name, and that it appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,75 +6,78 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from mandeldask.errors import ConfigError, MandeldaskError, StoreError
 
-KINDS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".dzi": "Deep Zoom"}
+ENDINGS = (".png", ".tif", ".tiff", ".dzi")
 
 
-def check_path(path: str | os.PathLike[str]) -> Path:
-    """The path of a picture to be written; ConfigError where none can be."""
+def check_path(path: str | os.PathLike[str], what: str = "a picture", endings: Sequence[str] = ENDINGS) -> Path:
+    """The path of a picture, or of another file, to be written; ConfigError where it cannot be."""
     target = Path(path)
-    if target.suffix.lower() not in KINDS:
-        raise ConfigError(f"a picture's name must end in .png, .tif, .tiff or .dzi; got {target}")
+    if target.suffix.lower() not in endings:
+        raise ConfigError(f"{what}'s name must end in {', '.join(endings)}; got {target}")
     if os.path.isdir(target):
-        raise ConfigError(f"a picture must be a file; {target} is a directory")
+        raise ConfigError(f"{what} must be a file; {target} is a directory")
     if not os.path.isdir(target.parent):
         raise ConfigError(f"there is no directory {target.parent} to write {target.name} in: make it first")
     return target
 
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
-    """Is this a picture that mandeldask drew? OSError where it cannot be read."""
+    """Whether mandeldask drew this picture. OSError where it cannot be read."""
     with open(path, "rb") as file:
         start = file.read(4096)  # of a PNG: after the header and the palette
     return b"tEXtSoftware\0mandeldask" in start or b"<!-- mandeldask" in start
 
 
-def replace(target: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Write a file beside the target that then takes its place; if anything fails, leave nothing."""
-    partial = _partial(target)
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A path beside `target`, which takes its place at the end. Nothing is left there if anything fails.
+
+    Raises
+    ------
+    StoreError
+        The disk is full.
+    ConfigError
+        Any other reason why the file cannot be written.
+    """
+    partial = target.with_name(f".mandeldask-{secrets.token_hex(6)}.partial{target.suffix}")
     try:
-        with open(partial, "xb") as file:
-            write(file)
+        yield partial
         os.replace(partial, target)
     except OSError as error:
-        raise _why(target, error) from error
+        raise _cannot_write(target, error) from error
     finally:
+        shutil.rmtree(partial, ignore_errors=True)  # a folder
         with suppress(OSError):  # a read-only file system says so even of a file that is not there
             partial.unlink()
 
 
-def replace_with_folder(target: Path, folder: Path, write: Callable[[BinaryIO, Path], None]) -> None:
-    """As `replace`, of a file and a folder that belongs to it."""
+@contextmanager
+def replacing_file(target: Path) -> Iterator[BinaryIO]:
+    """As `replacing`, opened for writing."""
+    with replacing(target) as partial, open(partial, "xb") as file:
+        yield file
+
+
+@contextmanager
+def replacing_with_folder(target: Path, folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """As `replacing_file`, with a folder that belongs to the file."""
     if folder.exists() and not (target.exists() and is_ours(target)):
         raise ConfigError(f"{folder} is there already, from elsewhere: give another name")
-    partial = _partial(folder)
-    try:
+    with replacing_file(target) as file, replacing(folder) as partial:
         partial.mkdir()
-        replace(target, lambda file: _fill(file, partial, folder, write))
-    except OSError as error:
-        raise _why(target, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        yield file, partial
+        if folder.exists():
+            shutil.rmtree(folder)
 
 
-def _fill(file: BinaryIO, partial: Path, folder: Path, write: Callable[[BinaryIO, Path], None]) -> None:
-    write(file, partial)
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(partial, folder)
-
-
-def _partial(target: Path) -> Path:
-    return target.with_name(f".mandeldask-{secrets.token_hex(6)}.partial")
-
-
-def _why(target: Path, error: OSError) -> MandeldaskError:
+def _cannot_write(target: Path, error: OSError) -> MandeldaskError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(f"the disk is full: {target} was not written. Free space or give another path")
     return ConfigError(f"cannot write {target}: {error.strerror or error}. Give a path that can be written")

@@ -1,4 +1,4 @@
-"""PNG as a stream: rows come in bands, so that a picture may outgrow memory.
+"""PNG as a stream. Rows come in bands, so that a picture may outgrow memory.
 
 Source: PNG specification, third edition, https://www.w3.org/TR/png-3/
 """
@@ -7,31 +7,64 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.image.colour import Colour
 
+Pixels = NDArray[np.uint8]  # (rows, columns) of palette indices, or (rows, columns, 3) of sRGB
+Progress = Callable[[int, int], object]  # is told pixels done, and all of them
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PALETTE, TRUECOLOUR = 3, 2
-NONE, SUB, UP = 0, 1, 2  # what is taken from a row before it is compressed
+NONE, UP = 0, 2  # row filters: nothing, or the row above, is subtracted before compression
 LEVEL = 6  # of zlib
+
+
+class Raster(Protocol):
+    """A picture as the writers of files take it: its rows and columns, palette, and rows from the top down."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def palette(self) -> list[Colour] | None: ...
+    def bands(self) -> Iterator[Pixels]: ...
+
+
+@dataclass
+class PixelCount:
+    """Tells how many pixels were handed to a writer."""
+
+    total: int
+    progress: Progress | None = None
+    done: int = 0
+
+    def over(self, bands: Iterable[Pixels]) -> Iterator[Pixels]:
+        for band in bands:
+            self.done += band.shape[0] * band.shape[1]
+            if self.progress:
+                self.progress(self.done, self.total)
+            yield band
+
+
+def write_png(file: BinaryIO, picture: Raster, texts: dict[str, str], progress: Progress | None = None) -> None:
+    """Write a picture, with texts such as Software and Description."""
+    count = PixelCount(picture.shape[0] * picture.shape[1], progress)
+    encode(file, picture.shape, count.over(picture.bands()), picture.palette, texts)
 
 
 def encode(
     file: BinaryIO,
     shape: tuple[int, int],
-    bands: Iterable[NDArray[np.uint8]],
+    bands: Iterable[Pixels],
     palette: list[Colour] | None = None,
     texts: dict[str, str] | None = None,
 ) -> None:
-    """Write bands of rows, from the top of the picture down, as one PNG.
-
-    `bands` have shape (rows, columns), indices of the `palette`; without one (rows, columns, 3), sRGB.
-    """
+    """Write bands of rows as one PNG: indices of the `palette`, sRGB without one."""
     kind = TRUECOLOUR if palette is None else PALETTE
     file.write(SIGNATURE)
     _chunk(file, b"IHDR", struct.pack(">IIBBBBB", shape[1], shape[0], 8, kind, 0, 0, 0))

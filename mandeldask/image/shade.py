@@ -1,4 +1,4 @@
-"""Values -> colours in linear light: what lies between a field and a picture of more than 256 colours. Pure."""
+"""Values -> colours in linear light, for pictures of more than 256 colours. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mandeldask.image.colour import GREY, Colour
 
 STEPS = 4096  # of a colour map
 SLOPE = math.radians(50)  # of the hill, wherever one sample differs little from the next
-AMBIENT = 0.12  # of the light comes from everywhere
-BRIGHTEST = 1.8  # a slope that faces the light, over level ground
+AMBIENT = 0.12  # share of the light that comes from everywhere
+BRIGHTEST = 1.8  # at most, of a slope that faces the light; level ground is 1
 
 Floats = NDArray[np.float32]
 
@@ -41,8 +41,8 @@ def _curve() -> NDArray[np.uint8]:
 def lit(field: NDArray[Any], light: tuple[float, float]) -> Floats:
     """How much light falls on each sample but those at the border, 1 on level ground: shape (rows - 2, columns - 2).
 
-    `field` rises towards the set; NaN where there is none. Lambert's law on a slope of one steepness, in the
-    direction of the gradient; level where neighbours differ by far more than a step, for there it is noise.
+    `field` rises towards the set; NaN where there is none. Lambert's law on slopes of one steepness that follow the
+    gradient; level where neighbours differ by far more than a step, for that is noise.
     """
     up, right = _differences(field[:, 1:-1]), _differences(field[1:-1].T).T
     size = np.hypot(up, right)
@@ -56,7 +56,7 @@ def lit(field: NDArray[Any], light: tuple[float, float]) -> Floats:
 
 
 def _differences(field: NDArray[Any]) -> NDArray[np.float64]:
-    """From row to row, the mean of both sides of each row but the first and last; of one where the other is NaN."""
+    """The mean of the steps to both neighbouring rows, of all but the first and last; of one where the other is NaN."""
     steps = np.diff(field.astype(np.float64), axis=0)
     below, above = steps[:-1], steps[1:]
     mean = (np.where(np.isnan(below), above, below) + np.where(np.isnan(above), below, above)) / 2
@@ -68,11 +68,8 @@ def toned(
 ) -> Floats:
     """The colours of a block in linear light, shape (rows, columns, 3).
 
-    Parameters
-    ----------
-    counts : escape times; 0 is drawn grey, `max_iter` in `interior`
-    tones : from 0 to 1; where there is none (NaN) the map's first colour
-    colours : shape (STEPS, 3), linear light
+    Of the escape times `counts`, 0 is drawn grey and `max_iter` in `interior`. `tones` lie from 0 to 1; NaN takes the
+    first of the `colours`, shape (STEPS, 3).
     """
     steps = np.nan_to_num(tones * (STEPS - 1) + 0.5, nan=0.0)
     light = colours.take(steps.astype(np.intp), axis=0, mode="clip")
@@ -82,10 +79,7 @@ def toned(
 
 
 def averaged(light: Floats, box: int) -> NDArray[np.uint8]:
-    """The mean of `box` by `box` samples, in sRGB; uint8 of shape (rows / box, columns / box, 3), rounded up.
-
-    The last row and column are the means of what is left for them.
-    """
+    """The mean of `box` by `box` samples, less at the last row and column, in sRGB: uint8, the shape rounded up."""
     light = np.minimum(light, 1)
     if box > 1:
         rows, columns = (-(-n // box) for n in light.shape[:2])

@@ -1,17 +1,18 @@
 """The lesson's functions as it prints them, and its multiprocessing version put right.
 
-Arrays are indexed (x, y) here: the transpose of what the rest of mandeldask has. This module needs NumPy alone, so
-that a spawned process is quick to start.
+Arrays are indexed (x, y) here: the transpose of what the rest of mandeldask has. This module imports nothing but NumPy
+and the standard library, so that a spawned process starts quickly.
 """
 
 from __future__ import annotations
 
+import signal
 from itertools import pairwise
+from multiprocessing import get_context, resource_tracker
+from multiprocessing.pool import Pool
 
 import numpy as np
 from numpy.typing import NDArray
-
-from mandeldask.lab.pools import spawned
 
 Escapes = NDArray[np.int32]
 Complexes = NDArray[np.complex128]
@@ -128,6 +129,22 @@ def rows_of_printed_version(ymin: float, ymax: float, height: int, num_workers: 
             for i in range(0, height, chunk_size)
         ]
     )
+
+
+def spawned(n: int) -> Pool:
+    """A pool of `n` processes, spawned on every system: forking a process that has threads is not safe.
+
+    They never see Ctrl-C, which reaches every process of a terminal's foreground group: a worker that ended by it
+    would leave the pool's locks taken, and this process could not end the pool.
+    """
+    signals = {signal.SIGINT, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        resource_tracker.ensure_running()  # it unblocks SIGINT in this thread
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        return get_context("spawn").Pool(n)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def faults(printed: Escapes, serial: Escapes, ymin: float, ymax: float, num_workers: int) -> dict[str, object]:

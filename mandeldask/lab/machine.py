@@ -1,6 +1,6 @@
 """What there is to compute with in a process: cores, NumPy's SIMD, BLAS and its threads, Numba, Dask.
 
-`describe` tells of the process that calls it, as values that JSON takes: run it on workers with `client.run(describe)`.
+`describe` tells of the process that calls it, as JSON takes it: run it on workers with `client.run(describe)`.
 """
 
 from __future__ import annotations
@@ -24,16 +24,8 @@ import threadpoolctl
 from dask.system import cpu_count
 
 Description = dict[str, Any]
+Facts = list[tuple[str, str]]
 
-VENDORS = {
-    "openblas": "OpenBLAS",
-    "mkl": "Intel MKL",
-    "accelerate": "Apple Accelerate",
-    "blis": "BLIS",
-    "flexiblas": "FlexiBLAS",
-    "atlas": "ATLAS",
-    "lapack": "reference LAPACK",
-}
 # The loops of the lesson's function and of the NumPy kernels, by NumPy's type codes: d is float64, D complex128.
 LOOPS = {
     "np.abs of complex128": ("absolute", "Dd"),
@@ -46,7 +38,17 @@ LOOPS = {
     "np.exp of float64": ("exp", "dd"),
     "np.sin of float64": ("sin", "dd"),
 }
+BLAS_NAMES = {  # part of threadpoolctl's or NumPy's name -> the name people use
+    "openblas": "OpenBLAS",
+    "mkl": "Intel MKL",
+    "accelerate": "Apple Accelerate",
+    "blis": "BLIS",
+    "flexiblas": "FlexiBLAS",
+    "atlas": "ATLAS",
+    "lapack": "reference LAPACK",
+}
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+BLAS_VARIABLES = dict(zip(("", "OpenBLAS", "Intel MKL", "Apple Accelerate"), THREAD_VARIABLES, strict=True))
 
 
 def describe() -> Description:
@@ -68,13 +70,12 @@ def describe() -> Description:
 
 def cores() -> Description:
     """The CPU, the cores it has, and those this process may use: affinity and cgroups respected."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     return {
         "cpu": _cpu_name(),
         "architecture": platform.machine(),
         "physical": psutil.cpu_count(logical=False),
         "logical": os.cpu_count(),
-        "affinity": affinity,
+        "affinity": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "usable": usable_cores(),
     }
 
@@ -84,16 +85,23 @@ def usable_cores() -> int:
     return int(cpu_count())
 
 
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    match = info.exists() and re.search(r"^model name\s*:\s*(.+)$", info.read_text(errors="replace"), re.MULTILINE)
+    return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+def _numpy_build(part: str) -> dict[str, Any]:
+    config: Any = np.show_config(mode="dicts")
+    return dict(config.get(part, {}))
+
+
 def simd() -> Description:
     """NumPy's SIMD features: baseline (in every loop), found (more that this CPU has), missing (more that it lacks)."""
-    config = np.show_config(mode="dicts")
-    extensions = config.get("SIMD Extensions", {}) if isinstance(config, dict) else {}
-    return {
-        "baseline": list(extensions.get("baseline", [])),
-        "found": list(extensions.get("found", [])),
-        "missing": list(extensions.get("not found", [])),
-        "disabled": os.environ.get("NPY_DISABLE_CPU_FEATURES", ""),
-    }
+    extensions = _numpy_build("SIMD Extensions")
+    found = {"baseline": "baseline", "found": "found", "missing": "not found"}
+    disabled = os.environ.get("NPY_DISABLE_CPU_FEATURES", "")
+    return {name: list(extensions.get(key, [])) for name, key in found.items()} | {"disabled": disabled}
 
 
 def loops() -> dict[str, str]:
@@ -114,23 +122,19 @@ def blas() -> Description:
     """
     np.ones((2, 2)) @ np.ones((2, 2))  # some libraries are loaded at their first use
     pools = threadpoolctl.threadpool_info()
-    loaded = [pool for pool in pools if pool.get("user_api") == "blas"]
-    config = np.show_config(mode="dicts")
-    built = config.get("Build Dependencies", {}).get("blas", {}) if isinstance(config, dict) else {}
-    first = loaded[0] if loaded else {}
-    name = str(first.get("internal_api") or built.get("name") or "unknown")
+    loaded: dict[str, Any] = next((pool for pool in pools if pool.get("user_api") == "blas"), {})
+    built = _numpy_build("Build Dependencies").get("blas", {})
+    name = str(loaded.get("internal_api") or built.get("name") or "unknown")
+    told = ("user_api", "internal_api", "version", "num_threads", "threading_layer")
     return {
         "recognised": bool(loaded),
-        "name": _vendor(name),
-        "version": first.get("version") or built.get("version"),
+        "name": next((title for part, title in BLAS_NAMES.items() if part in name.lower()), name),
+        "version": loaded.get("version") or built.get("version"),
         "built_with": {"name": built.get("name"), "version": built.get("version")},
-        "threads": first.get("num_threads"),
-        "threading": first.get("threading_layer"),
-        "architecture": first.get("architecture"),
-        "pools": [
-            {key: pool.get(key) for key in ("user_api", "internal_api", "version", "num_threads", "threading_layer")}
-            for pool in pools
-        ],
+        "threads": loaded.get("num_threads"),
+        "threading": loaded.get("threading_layer"),
+        "architecture": loaded.get("architecture"),
+        "pools": [{key: pool.get(key) for key in told} for pool in pools],
     }
 
 
@@ -172,7 +176,7 @@ def process_warnings(process: Description) -> list[str]:
     return [
         f"{threads} Dask threads x {inner} BLAS threads are more than the {usable} usable "
         f"{'core' if usable == 1 else 'cores'}: where Dask's threads call dot or inv, set "
-        f"{_variable(process['blas']['name'])}=1 before Python starts, or wrap the call in "
+        f"{_thread_variable(process)}=1 before Python starts, or wrap the call in "
         "threadpoolctl.threadpool_limits(1)"
     ]
 
@@ -182,10 +186,8 @@ def worker_warnings(workers: Mapping[str, Description], threads: Mapping[str, in
 
     Parameters
     ----------
-    workers
-        Address of a worker to its `describe()`.
-    threads
-        Address of a worker to its number of Dask threads.
+    workers, threads
+        Address of a worker to its `describe()`, and to its number of Dask threads.
     """
     by_host: dict[str, list[str]] = defaultdict(list)
     for address, described in workers.items():
@@ -195,45 +197,24 @@ def worker_warnings(workers: Mapping[str, Description], threads: Mapping[str, in
         dasks = sum(threads[a] for a in addresses)
         total = sum(threads[a] * (workers[a]["blas"]["threads"] or 1) for a in addresses)
         usable = max(workers[a]["cores"]["usable"] for a in addresses)
+        start = f"{host}: {len(addresses)} workers with {dasks} threads in all"
         if total > usable and total > dasks:
-            variable = _variable(workers[addresses[0]]["blas"]["name"])
+            variable = _thread_variable(workers[addresses[0]])
             warnings.append(
-                f"{host}: {len(addresses)} workers with {dasks} threads in all x their BLAS threads make {total} on "
-                f"{usable} usable cores; start the workers with {variable}=1, as Dask's nanny does by default"
+                f"{start} x their BLAS threads make {total} on {usable} usable cores; start the workers with "
+                f"{variable}=1, as Dask's nanny does by default"
             )
         elif dasks > usable:
-            warnings.append(
-                f"{host}: {len(addresses)} workers with {dasks} threads in all on {usable} usable cores; "
-                f"start no more than {usable}"
-            )
+            warnings.append(f"{start} on {usable} usable cores; start no more than {usable}")
     return warnings
 
 
-def _variable(blas_name: str) -> str:
-    """The environment variable that sets a BLAS's threads."""
-    variables = {"OpenBLAS": 1, "Intel MKL": 2, "Apple Accelerate": 3}
-    return THREAD_VARIABLES[variables.get(blas_name, 0)]
+def _thread_variable(process: Description) -> str:
+    """The environment variable that sets the threads of a process's BLAS."""
+    return BLAS_VARIABLES.get(process["blas"]["name"], BLAS_VARIABLES[""])
 
 
-def _vendor(name: str) -> str:
-    """The name people know a BLAS by: scipy-openblas is OpenBLAS."""
-    return next((title for key, title in VENDORS.items() if key in name.lower()), name)
-
-
-def _cpu_name() -> str:
-    """The CPU's name as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        match = re.search(r"^model name\s*:\s*(.+)$", info.read_text(errors="replace"), re.MULTILINE)
-        if match:
-            return match[1].strip()
-    return platform.processor() or platform.machine()
-
-
-Row = tuple[str, list[str]]
-
-
-def side_by_side(processes: Iterable[Description]) -> list[Row]:
+def side_by_side(processes: Iterable[Description]) -> list[tuple[str, list[str]]]:
     """One row a fact, with one text a process."""
     rows: dict[str, list[str]] = {}
     for p in processes:
@@ -242,13 +223,10 @@ def side_by_side(processes: Iterable[Description]) -> list[Row]:
     return list(rows.items())
 
 
-def _facts(p: Description) -> list[tuple[str, str]]:
-    core, numpy, b, n, d = p["cores"], p["numpy"], p["blas"], p["numba"], p["dask"]
+def _facts(p: Description) -> Facts:
+    core, numpy, d = p["cores"], p["numpy"], p["dask"]
     affinity = "" if core["affinity"] in (None, core["logical"]) else f", {core['affinity']} by affinity"
-    used = defaultdict(list)
-    for title, target in numpy["loops"].items():
-        used[target].append(title)
-    facts = [
+    return [
         ("host", f"{p['host']}, {p['system']}"),
         ("CPU", f"{core['cpu']} ({core['architecture']})"),
         ("cores", f"{core['usable']} usable of {core['logical']}{affinity}; {core['physical'] or 'unknown'} physical"),
@@ -258,20 +236,30 @@ def _facts(p: Description) -> list[tuple[str, str]]:
         ("SIMD baseline", " ".join(numpy["simd"]["baseline"]) or "none"),
         ("SIMD found", " ".join(numpy["simd"]["found"]) or "none beyond the baseline"),
         ("SIMD missing", " ".join(numpy["simd"]["missing"]) or "none"),
+        *((f"loop {title}", target) for title, target in numpy["loops"].items()),
+        *_blas_facts(p["blas"]),
+        ("Numba", _numba_text(p["numba"])),
+        ("Dask", f"{d['version']}, {d['threads']} threads"),
+        ("environment", _settings(d["environment"])),
+        ("Dask's nanny sets", _settings(d["nanny_sets"])),
     ]
-    facts += [(f"loop {title}", target) for title, target in numpy["loops"].items()]
-    if b["recognised"]:
-        facts.append(("BLAS", f"{b['name']} {b['version'] or ''}".strip()))
-        facts.append(("BLAS threads", f"{b['threads']}, {b['threading'] or 'unknown layer'}"))
-        facts.append(("BLAS kernels", b["architecture"] or "unknown"))
-    else:
-        facts.append(("BLAS", f"{b['name']}; threadpoolctl does not know it, so its threads cannot be told or set"))
-    facts.append(
-        ("Numba", f"{n['version']}, {n['threads']} threads, layer {n['threading_layer']}")
-        if n["available"]
-        else ("Numba", f"not available: {n['why']}")
-    )
-    facts.append(("Dask", f"{d['version']}, {d['threads']} threads"))
-    for label, variables in (("environment", d["environment"]), ("Dask's nanny sets", d["nanny_sets"])):
-        facts.append((label, ", ".join(f"{k}={v}" for k, v in variables.items()) or "no threads"))
-    return facts
+
+
+def _blas_facts(b: Description) -> Facts:
+    if not b["recognised"]:
+        return [("BLAS", f"{b['name']}; threadpoolctl does not know it, so its threads cannot be told or set")]
+    return [
+        ("BLAS", f"{b['name']} {b['version'] or ''}".strip()),
+        ("BLAS threads", f"{b['threads']}, {b['threading'] or 'unknown layer'}"),
+        ("BLAS kernels", b["architecture"] or "unknown"),
+    ]
+
+
+def _numba_text(n: Description) -> str:
+    if not n["available"]:
+        return f"not available: {n['why']}"
+    return f"{n['version']}, {n['threads']} threads, layer {n['threading_layer']}"
+
+
+def _settings(variables: Mapping[str, str]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in variables.items()) or "no threads"

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
-from html import escape
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from bokeh.embed import components
-from bokeh.resources import Resources
+import jinja2
+from bokeh.palettes import Colorblind8
 
 from mandeldask.errors import ConfigError
-from mandeldask.lab import plots, results
+from mandeldask.image import check_path, picture
+from mandeldask.lab import results
+from mandeldask.lab.results import Results
+from mandeldask.lab.workload import lesson_view
 
-if TYPE_CHECKING:
-    from bokeh.plotting import figure
+HERE = Path(__file__).parent
+VERDICTS = {"true": "yes", "false": "no", "depends": "mixed", "not measurable here": "none"}  # and the style's class
+COLOURS = {
+    "lesson": Colorblind8[5],
+    "numpy": Colorblind8[0],
+    "numpy-compact": Colorblind8[4],
+    "numba": Colorblind8[3],
+}
+IDEAL = "#777777"
 
-    from mandeldask.lab.results import Results, Table
-
-STYLE = Path(__file__).parent / "report.css"
-VERDICTS = {"true": "yes", "false": "no", "depends": "mixed", "not measurable here": "none"}
+Row = dict[str, Any]
+Legend = list[tuple[str, str, str]]  # text, colour, and box, solid, dotted or dashed
 
 
-def check_path(path: str) -> Path:
+def check_target(path: str) -> Path:
     """The page's path.
 
     Raises
@@ -32,11 +42,7 @@ def check_path(path: str) -> Path:
     ConfigError
         It does not end in .html, or it or a table beside it cannot be written, or would replace another's file.
     """
-    page = Path(path)
-    if page.suffix != ".html":
-        raise ConfigError(f"a report must end in .html; got {path}")
-    if not page.parent.is_dir():
-        raise ConfigError(f"the folder of the report must exist; there is no {page.parent}")
+    page = check_path(path, "a report", (".html",))
     tables = page.with_suffix(".json"), page.with_suffix(".md")
     for each in (page, *tables):
         if each.is_dir():
@@ -69,9 +75,9 @@ def write(found: Results, path: str, source: str | None = None) -> list[str]:
     Raises
     ------
     ConfigError
-        As of `check_path`; the disk is full; the results were read from `source` and cannot be drawn.
+        As of `check_target`; the disk is full; the results were read from `source` and cannot be drawn.
     """
-    page = check_path(path)
+    page = check_target(path)
     try:
         texts = {
             page: html(found),
@@ -81,7 +87,7 @@ def write(found: Results, path: str, source: str | None = None) -> list[str]:
     except Exception as error:  # whatever a file may lead to that has our format's name and not its content
         if source is None:
             raise
-        raise results.not_ours(source, f"it cannot be drawn ({type(error).__name__}: {error})") from None
+        raise results.not_results(source, f"it cannot be drawn ({type(error).__name__}: {error})") from None
     try:
         for each, text in texts.items():
             each.write_text(text, encoding="utf-8")
@@ -92,153 +98,132 @@ def write(found: Results, path: str, source: str | None = None) -> list[str]:
 
 def html(found: Results) -> str:
     """The page."""
-    drawn = _plots(found)
-    script, divs = components(drawn) if drawn else ("", {})
-    machine = found["machine"]
-    subtitle = (
-        f"{machine['cores']['cpu']}, {machine['cores']['usable']} cores, NumPy {machine['numpy']['version']}, "
-        f"Python {machine['python']}; {found['made'][:10]}"
-    )
-    body = [
-        f"<header><h1>Parallel NumPy, measured</h1><p>{escape(subtitle)}</p></header>",
-        _claims(found),
-        _strategies(found, divs),
-        _scaling(found, divs),
-        _blocks(found, divs),
-        _balance(found, divs),
-        _machine(found),
-        _data(found),
-    ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Parallel NumPy, measured</title><style>{STYLE.read_text()}</style>"
-        f"{Resources(mode='inline', components=['bokeh']).render_js()}</head>\n"
-        f"<body><main>{''.join(body)}</main>{script}</body></html>\n"
-    )
-
-
-def _plots(found: Results) -> dict[str, figure]:
-    drawn = {
-        "strategies": plots.strategies(found["strategies"]),
-        "strong": plots.speedups(found["strong"]),
-        "weak": plots.efficiencies(found["weak"]),
-        "blocks": plots.block_sizes(found["block_sizes"], found["problem"]["workers"]),
+    values = {
+        "tables": {title: table(found) for title, table in results.TABLES.items()},
+        "faults": results.faults(found),
+        "problems": [f"{name}: {why}" for name, why in found["problems"].items()],
+        "bars": _bars(found["strategies"]),
+        "kernels": _kernel_legend(found["strategies"]),
+        "curves": _curve_legend(found["strong"]),
+        "blocks": _curve_legend(found["block_sizes"]),
+        "charts": _charts(found),
+        "timelines": _timelines(found["balance"]),
+        "whole_set": _data_url("image/png", picture(lesson_view(150), max_iter=60, colormap="greys")._repr_png_()),
+        "worker_colours": Colorblind8,
+        "verdicts": VERDICTS,
+        "style": (HERE / "report.css").read_text(encoding="utf-8"),
+        "json": _data_url("application/json", json.dumps(found).encode()),
+        "markdown": _data_url("text/markdown", results.markdown(found).encode()),
     }
-    longest = max((b["seconds"] for b in found["balance"]), default=0.0)
-    for i, b in enumerate(found["balance"]):
-        drawn |= {f"timeline {i}": plots.timeline(b, longest), f"tiles {i}": plots.tiles(b)}
-    return {name: plot for name, plot in drawn.items() if plot is not None}
+    template = jinja2.Environment(autoescape=True).from_string((HERE / "report.html").read_text(encoding="utf-8"))
+    return template.render(found=found, **values)
 
 
-def _claims(found: Results) -> str:
-    cards = []
-    for c in found["claims"]:
-        noise = ' <span class="noise">within the noise</span>' if c["noise"] else ""
-        cards.append(
-            f'<article class="{VERDICTS[c["verdict"]]}"><p class="verdict">{escape(c["verdict"])}{noise}</p>'
-            f"<h3>{escape(c['says'])}</h3><p class='figure'>{escape(c['figure'])}</p>"
-            f"<p>{escape(c['why'])}.</p></article>"
-        )
-    return (
-        "<section><h2>What the lesson says, and what this machine does</h2>"
-        "<p>Medians, with the quartiles in brackets. <em>Cores in use</em> is CPU seconds over wall seconds.</p>"
-        f'<div class="cards">{"".join(cards)}</div></section>'
-    )
+def _data_url(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _strategies(found: Results, divs: dict[str, str]) -> str:
-    p = found["problem"]
-    faults = [f"<li>{escape(text)}</li>" for row in found["strategies"] for text in results.faults(row)]
-    wrong = (
-        f"<aside><h3>What the multiprocessing version gets wrong as printed</h3><ul>{''.join(faults)}</ul></aside>"
-        if faults
-        else ""
-    )
-    crowd = f"<aside>{escape(found['crowd'].capitalize())}.</aside>" if found["crowd"] else ""
-    return (
-        f"<section><h2>One field, {len(found['strategies'])} ways</h2>"
-        f"<p>The lesson's field, {p['side']} x {p['side']} samples, max_iter {p['max_iter']}, with {p['workers']} "
-        "workers. Speed-up is against the lesson's function; efficiency is the same kernel's time alone, over the "
-        "workers, over the time; overhead is what goes beyond that share; memory is the peak of a call, with its "
-        f"processes.</p><div class='plot'>{divs.get('strategies', '')}</div>"
-        f"{_legend(plots.kernel_legend(found['strategies']))}"
-        f"{_table(results.strategies_table(found))}{crowd}{wrong}</section>"
-    )
+def _kernel_legend(rows: list[Row]) -> Legend:
+    kernels = dict.fromkeys(row["kernel"] for row in rows if row["seconds"])
+    return [("the lesson's loop" if k == "lesson" else f"kernel {k}", COLOURS[k], "box") for k in kernels]
 
 
-def _scaling(found: Results, divs: dict[str, str]) -> str:
-    workloads = dict.fromkeys(escape(c["workload"]) for c in found["strong"])
-    return (
-        "<section><h2>More workers</h2>"
-        f"<p>Strong scaling: the same field ({'; '.join(workloads) or 'not measured'}). Weak scaling: as many rows "
-        f"for each worker, so that the time should stay. This machine has {found['machine']['cores']['usable']} usable "
-        "cores.</p>"
-        f'<div class="plots">{divs.get("strong", "")}{divs.get("weak", "")}</div>'
-        f"{_legend(plots.curve_legend(found['strong']))}{_problems(found)}"
-        f"<details><summary>Tables</summary><h3>Strong scaling</h3>"
-        f"{_table(results.curve_table(found['strong'], 'workers'))}<h3>Weak scaling</h3>"
-        f"{_table(results.curve_table(found['weak'], 'workers'))}</details></section>"
-    )
+def _curve_legend(curves: list[Row]) -> Legend:
+    return [("ideal", IDEAL, "dashed"), *((c["name"], *_colour_and_dash(c)) for c in curves)]
 
 
-def _blocks(found: Results, divs: dict[str, str]) -> str:
-    return (
-        "<section><h2>The size of a block</h2><p>Small blocks cost the scheduler a few milliseconds each; blocks too "
-        f"large leave workers with nothing to do.</p><div class='plot'>{divs.get('blocks', '')}</div>"
-        f"{_legend(plots.curve_legend(found['block_sizes']))}"
-        f"<details><summary>Table</summary>{_table(results.curve_table(found['block_sizes'], 'block side'))}"
-        "</details></section>"
-    )
+def _colour_and_dash(curve: Row) -> tuple[str, str]:
+    """The colour is the kernel; threads are dotted."""
+    return COLOURS[curve["name"].split(",")[0]], "dotted" if "threads" in curve["name"] else "solid"
 
 
-def _balance(found: Results, divs: dict[str, str]) -> str:
-    pairs = [
-        f'<div class="pair">{divs[f"timeline {i}"]}{divs[f"tiles {i}"]}</div>' for i in range(len(found["balance"]))
+# Drawings: places in the units of an SVG, which the template draws
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Values from `low` to `high` at places from `start` to `end`, on a linear or a logarithmic scale."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def at(self, value: float) -> float:
+        low, high, value = (math.log(v) if self.log else v for v in (self.low, self.high, value))
+        return round(self.start + (self.end - self.start) * (value - low) / ((high - low) or 1), 1)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Places and labels: 1, 2 and 5 times powers of ten, some five of them if linear."""
+        powers = [10.0**k for k in range(-9, 10)]
+        nice = [m * power for power in powers for m in (1, 2, 5)]
+        step = next(n for n in nice if n >= (self.high - self.low) / 6)
+        values = nice if self.log else [i * step for i in range(7)]
+        return [(self.at(v), f"{v:g}") for v in values if self.low <= v <= self.high]
+
+
+def _bars(rows: list[Row]) -> Row:
+    """Time of each strategy on a logarithmic axis, with quartiles; the colour is the kernel."""
+    timed = [row for row in rows if row["seconds"]]
+    times = [{key: value * 1e3 for key, value in row["seconds"].items()} for row in timed]
+    low, high = min((t["low"] for t in times), default=1), max((t["high"] for t in times), default=1)
+    x = Axis(low / 2, high * 2, 170, 940, log=True)
+    bars = [
+        {"name": row["name"], "colour": COLOURS[row["kernel"]]} | {k: x.at(t[k]) for k in ("median", "low", "high")}
+        for row, t in zip(timed, times, strict=True)
     ]
-    return (
-        "<section><h2>Who computed what, when</h2><p>Equal blocks hold unequal work: samples of the set take every "
-        "iteration, those outside a few. Left, the time of each block on its worker; right, where it lies.</p>"
-        f"{''.join(pairs)}{_table(results.balance_table(found))}</section>"
-    )
+    return {"bars": bars, "ticks": x.ticks()}
 
 
-def _machine(found: Results) -> str:
-    warnings = "".join(f"<li>{escape(text)}</li>" for text in found["warnings"])
-    return (
-        f"<section><h2>The machine</h2>{_table(results.machine_table(found))}"
-        + (f"<aside><ul>{warnings}</ul></aside>" if warnings else "")
-        + "</section>"
-    )
+def _charts(found: Results) -> dict[str, Row]:
+    strong, weak, blocks = found["strong"], found["weak"], found["block_sizes"]
+    workers = found["problem"]["workers"]
+    charts = {
+        "strong": (strong, "Strong scaling: speed-up", "workers", lambda n: n),
+        # with as much work for each worker, the ratio of times is the efficiency
+        "weak": (weak, "Weak scaling: efficiency", "workers, and times the rows", lambda _: 1),
+        "blocks": (blocks, "Times as fast as the kernel alone", "side of a block, samples", lambda _: workers),
+    }
+    return {name: _chart(*chart, log=name == "blocks") for name, chart in charts.items() if chart[0]}
 
 
-def _data(found: Results) -> str:
-    links = []
-    for name, text in (("JSON", json.dumps(found)), ("Markdown", results.markdown(found))):
-        data = base64.b64encode(text.encode()).decode()
-        suffix, kind = ("json", "application/json") if name == "JSON" else ("md", "text/markdown")
-        links.append(f'<a download="lab.{suffix}" href="data:{kind};base64,{data}">{name}</a>')
-    return (
-        f"<footer><p>Made by mandeldask {escape(found['mandeldask'])} in {found['seconds']:.0f} s. Everything was "
-        "timed in turns, so that a busy machine slows all alike; ratios are of the same turn. "
-        f"<span class='data'>The figures: {', '.join(links)}.</span></p></footer>"
-    )
+def _chart(curves: list[Row], title: str, label: str, ideal: Callable[[int], float], log: bool) -> Row:
+    """Speed-ups over workers or block sizes: a line a curve, with quartiles, against the ideal."""
+    values = sorted({p["x"] for c in curves for p in c["points"]})
+    width = 960 if log else 600
+    highest = max(max(p["speedup"]["high"], ideal(p["x"])) for c in curves for p in c["points"])
+    x, y = Axis(values[0], values[-1], 60, width - 30, log), Axis(0, 1.05 * highest, 280, 30)
+
+    def points(curve: Row) -> list[tuple[float, ...]]:
+        spreads = [(p["x"], *(p["speedup"][key] for key in ("median", "low", "high"))) for p in curve["points"]]
+        return [(x.at(value), *map(y.at, spread)) for value, *spread in spreads]
+
+    marked = [2**k for k in range(32) if values[0] <= 2**k <= values[-1]] if log else values
+    return {
+        "title": title,
+        "label": label,
+        "width": width,
+        "x": [(x.at(v), str(v)) for v in marked],
+        "y": y.ticks(),
+        "ideal": [(x.at(v), y.at(ideal(v))) for v in (values[0], values[-1])],
+        "lines": [(*_colour_and_dash(c), points(c)) for c in curves],
+    }
 
 
-def _problems(found: Results) -> str:
-    rows = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in found["problems"].items())
-    return f"<aside><ul>{rows}</ul></aside>" if rows else ""
+def _timelines(balances: list[Row]) -> list[Row]:
+    longest = max((b["seconds"] for b in balances), default=0.0)
+    return [_timeline(b, longest) for b in balances]
 
 
-def _legend(entries: plots.Legend) -> str:
-    spans = "".join(
-        f'<span class="{kind}" style="--c: {colour}">{escape(text)}</span>' for text, colour, kind in entries
-    )
-    return f'<p class="legend">{spans}</p>'
-
-
-def _table(table: Table) -> str:
-    heading, rows = table
-    head = "".join(f"<th>{escape(text)}</th>" for text in heading)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+def _timeline(balance: Row, longest: float) -> Row:
+    """Who computed a block when, and where it lies: a bar a block, a row a worker."""
+    x = Axis(0, longest * 1e3, 70, 700)
+    pieces = balance["pieces"]
+    return {
+        "title": f"{balance['name']}: ms",
+        "workers": range(results.workers_in(balance)),
+        "ticks": x.ticks(),
+        "pieces": [p | {"first": x.at(p["start"] * 1e3), "last": x.at(p["end"] * 1e3)} for p in pieces],
+        "shape": [max(p[axis][1] for p in pieces) for axis in ("rows", "columns")],
+    }

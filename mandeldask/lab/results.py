@@ -1,4 +1,4 @@
-"""The whole lab as one value that JSON takes, and as Markdown tables."""
+"""All that the lab measures as one value that JSON takes, and as tables of text."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 from mandeldask import __version__
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import choose
-from mandeldask.lab import claims, machine, scaling, strategies
-from mandeldask.lab.timing import Neighbours, Tell
+from mandeldask.lab import claims, experiments, machine, scaling, strategies
+from mandeldask.lab.timing import OtherPrograms, Spread, Tell, seconds
 from mandeldask.lab.workload import local_workers
 
 Results = dict[str, Any]
+Table = tuple[list[str], list[list[str]]]  # a heading, and rows of text
 FORMAT = "mandeldask lab 1"
 HEADING = "# Parallel NumPy, measured"
+KERNELS_SCALED = ("numpy", "numba")
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,6 @@ class Depth:
     sizes: scaling.Sizes
 
 
-KERNELS_SCALED = ("numpy", "numba")
 FULL = Depth(claims.Setting(), strategies.Problem(), 5, scaling.Sizes())
 QUICK = Depth(
     claims.QUICK,
@@ -48,8 +50,7 @@ def with_workers(depth: Depth, workers: int | None, side: int | None = None, max
     return replace(depth, problem=replace(depth.problem, **{k: v for k, v in given.items() if v is not None}))
 
 
-def gather(depth: Depth, tell: Tell) -> Results:
-    """Measure everything."""
+def measure_all(depth: Depth, tell: Tell) -> Results:
     begun = perf_counter()
     described = machine.describe()
     found: Results = {
@@ -58,50 +59,46 @@ def gather(depth: Depth, tell: Tell) -> Results:
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": described,
         "warnings": machine.process_warnings(described),
-        "claims": [asdict(c) for c in claims.measure(depth.claims, _under("claims", tell))],
+        "claims": [asdict(c) for c in experiments.measure(depth.claims, lambda text: tell(f"claims: {text}"))],
     }
-    found |= solve(depth, tell) | scale(depth, tell)
+    found |= measure_strategies(depth, tell) | measure_scaling(depth, tell)
     return found | {"seconds": perf_counter() - begun}
 
 
-def solve(depth: Depth, tell: Tell) -> Results:
+def measure_strategies(depth: Depth, tell: Tell) -> Results:
     """The strategies and their problem; `crowd` says so where other programs took the cores."""
-    with Neighbours() as neighbours:
-        rows = strategies.measure(depth.problem, depth.turns, _under("strategies", tell))
+    with OtherPrograms() as others:
+        rows = strategies.measure(depth.problem, depth.turns, lambda text: tell(f"strategies: {text}"))
     crowd = ""
-    if neighbours.crowd(min(depth.problem.workers, machine.usable_cores())):
-        crowd = f"other programs took {neighbours.taken:.1f} cores meanwhile: run it again on a quieter machine"
+    if others.crowd(min(depth.problem.workers, machine.usable_cores())):
+        crowd = f"other programs took {others.taken:.1f} cores meanwhile: run it again on a quieter machine"
     return {"problem": asdict(depth.problem), "strategies": [asdict(row) for row in rows], "crowd": crowd}
 
 
-def scale(depth: Depth, tell: Tell) -> Results:
+def measure_scaling(depth: Depth, tell: Tell) -> Results:
     """The curves over workers and block sizes, and the balance. A part that fails is empty; `problems` says why."""
-    found: Results = {"problems": {}, "strong": [], "weak": [], "block_sizes": [], "balance": []}
-    unable = {f"kernel {kernel}": _unavailable(kernel) for kernel in KERNELS_SCALED}
-    found["problems"] |= {name: why for name, why in unable.items() if why}
-    kernels = [kernel for kernel in KERNELS_SCALED if not unable[f"kernel {kernel}"]]
-    counts, workers, sizes = scaling.worker_counts(machine.usable_cores()), depth.problem.workers, depth.sizes
+    problems = {f"kernel {kernel}": why for kernel in KERNELS_SCALED if (why := _unavailable(kernel))}
+    found: Results = {"problems": problems, "strong": [], "weak": [], "block_sizes": [], "balance": []}
+    kernels = [kernel for kernel in KERNELS_SCALED if f"kernel {kernel}" not in problems]
+    counts, workers = scaling.worker_counts(machine.usable_cores()), depth.problem.workers
     tell(f"starting {max(*counts, workers)} workers")
     try:
         with local_workers(max(*counts, workers)) as client:
+            bench = scaling.Scaling(client, kernels, depth.sizes, tell)
             parts: dict[str, Callable[[], Iterable[Any]]] = {
-                "strong": lambda: scaling.strong(client, kernels, counts, sizes, tell),
-                "weak": lambda: scaling.weak(client, kernels, counts, sizes, tell),
-                "block_sizes": lambda: scaling.block_sizes(client, kernels, workers, sizes, tell),
-                "balance": lambda: scaling.balance(client, workers, sizes, tell),
+                "strong": partial(bench.strong, counts),
+                "weak": partial(bench.weak, counts),
+                "block_sizes": partial(bench.block_sizes, workers),
+                "balance": partial(bench.balance, workers),
             }
             for name, part in parts.items():
                 try:
                     found[name] = [asdict(value) for value in part()]
                 except Exception as error:
-                    found["problems"][name] = f"{type(error).__name__}: {error}"
+                    problems[name] = f"{type(error).__name__}: {error}"
     except Exception as error:
-        found["problems"]["workers"] = f"{type(error).__name__}: {error}"
+        problems["workers"] = f"{type(error).__name__}: {error}"
     return found
-
-
-def _under(title: str, tell: Tell) -> Tell:
-    return lambda text: tell(f"{title}: {text}")
 
 
 def _unavailable(kernel: str) -> str:
@@ -128,28 +125,25 @@ def read(path: str | os.PathLike[str]) -> Results:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"{os.fspath(path)}: cannot read the lab's results: {reason}") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise not_ours(path, f'it has no "format": "{FORMAT}"')
+        raise not_results(path, f'it has no "format": "{FORMAT}"')
     return found
 
 
-def not_ours(path: str | os.PathLike[str], why: str) -> ConfigError:
-    """What is said of a file that holds no results of ours."""
+def not_results(path: str | os.PathLike[str], why: str) -> ConfigError:
+    """The error for a file that holds no results of the lab."""
     return ConfigError(
         f"{os.fspath(path)}: must be what `mandeldask lab report` wrote, and {why}; "
         "measure again with `mandeldask lab report OUT.html`"
     )
 
 
-# Tables: a heading, and rows of text
-
-Table = tuple[list[str], list[list[str]]]
+def machine_table(found: Results) -> Table:
+    return ["", "this machine"], [[label, texts[0]] for label, texts in machine.side_by_side([found["machine"]])]
 
 
 def claims_table(found: Results) -> Table:
-    rows = [
-        [c["verdict"] + (", within the noise" if c["noise"] else ""), c["says"], c["figure"], c["why"]]
-        for c in found["claims"]
-    ]
+    noise = {True: ", within the noise", False: ""}
+    rows = [[c["verdict"] + noise[c["noise"]], c["says"], c["figure"], c["why"]] for c in found["claims"]]
     return ["verdict", "the lesson says", "measured", "why"], rows
 
 
@@ -161,30 +155,28 @@ def strategies_table(found: Results) -> Table:
 def _strategy_row(row: dict[str, Any]) -> list[str]:
     if row["problem"]:
         return [row["name"], str(row["workers"]), "", "", "", "", "", "", row["problem"]]
-    efficiency = "" if row["efficiency"] is None else f"{row['efficiency']:.0%}"
     return [
         row["name"],
         str(row["workers"]),
-        spread(row["seconds"], "s"),
-        spread(row["speedup"], "x"),
-        efficiency,
+        _spread(row["seconds"], "s"),
+        _spread(row["speedup"], "x"),
+        "" if row["efficiency"] is None else f"{row['efficiency']:.0%}",
         "" if row["overhead"] is None else seconds(row["overhead"]),
         f"{row['startup']:.2g} s" if row["startup"] > 0.05 else "",
         f"{row['memory_bytes'] / 2**20:.0f} MiB",
-        pixels(row),
+        _pixels(row),
     ]
 
 
-def pixels(row: dict[str, Any]) -> str:
-    """Whether a strategy's pixels are right."""
+def _pixels(row: dict[str, Any]) -> str:
     if row["pixels_differing"] is None:
         return f"wrong: shape {' x '.join(map(str, row['shape']))}"
     return "all right" if not row["pixels_differing"] else f"{row['pixels_differing']} differ"
 
 
-def faults(row: dict[str, Any]) -> list[str]:
+def faults(found: Results) -> list[str]:
     """What the lesson's multiprocessing version gets wrong, as sentences."""
-    f = row["faults"]
+    f = next((row["faults"] for row in found["strategies"] if row["faults"]), None)
     if not f:
         return []
     if f["shape"] == f["shape_wanted"] and not f["pixels_differing"]:
@@ -199,14 +191,16 @@ def faults(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def curve_table(curves: list[dict[str, Any]], x: str) -> Table:
-    heading = ["curve", x, "time", "speed-up", "efficiency"]
-    rows = [
-        [c["name"], str(p["x"]), spread(p["seconds"], "s"), spread(p["speedup"], "x"), f"{p['efficiency']:.0%}"]
-        for c in curves
-        for p in c["points"]
-    ]
-    return heading, rows
+def _curves_table(part: str, x: str) -> Callable[[Results], Table]:
+    def table(found: Results) -> Table:
+        rows = [
+            [c["name"], str(p["x"]), _spread(p["seconds"], "s"), _spread(p["speedup"], "x"), f"{p['efficiency']:.0%}"]
+            for c in found[part]
+            for p in c["points"]
+        ]
+        return ["curve", x, "time", "speed-up", "efficiency"], rows
+
+    return table
 
 
 def balance_table(found: Results) -> Table:
@@ -214,59 +208,48 @@ def balance_table(found: Results) -> Table:
     return ["cut in", "blocks", "time", "mean busy time / busiest"], rows
 
 
+TABLES: dict[str, Callable[[Results], Table]] = {
+    "The machine": machine_table,
+    "The lesson's claims": claims_table,
+    "Strategies": strategies_table,
+    "Strong scaling": _curves_table("strong", "workers"),
+    "Weak scaling": _curves_table("weak", "workers"),
+    "Block sizes": _curves_table("block_sizes", "block side"),
+    "Load balance": balance_table,
+}
+
+
+def workers_in(balance: dict[str, Any]) -> int:
+    return int(max(balance["workers"], *(p["worker"] + 1 for p in balance["pieces"])))
+
+
 def timelines(balance: dict[str, Any], width: int = 60) -> list[str]:
     """Who computed when, a line a worker: a # where it was busy, a dot where it waited, a bar where a block began."""
-    lines = [["."] * width for _ in range(max(balance["workers"], *(p["worker"] + 1 for p in balance["pieces"])))]
+    lines = [["."] * width for _ in range(workers_in(balance))]
     for p in balance["pieces"]:
         first, end = (min(int(p[key] / balance["seconds"] * width), width - 1) for key in ("start", "end"))
         lines[p["worker"]][first : end + 1] = ["|", *"#" * (end - first)]
     return [f"worker {i}  {''.join(line)}" for i, line in enumerate(lines)]
 
 
-def machine_table(found: Results) -> Table:
-    return ["", "this machine"], [[label, texts[0]] for label, texts in machine.side_by_side([found["machine"]])]
-
-
-def spread(value: dict[str, float] | None, unit: str) -> str:
-    """A median with its quartiles, from JSON: seconds as a person reads them, or times as fast."""
-    if value is None:
-        return ""
-    low, median, high = (value[key] for key in ("low", "median", "high"))
-    if unit == "s":
-        return f"{seconds(median)} ({seconds(low)} to {seconds(high)})"
-    return f"{median:.3g}{unit} ({low:.3g} to {high:.3g})"
-
-
-def seconds(value: float) -> str:
-    """2.31 s, 502 ms, 7.02 ms, in three digits."""
-    return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
-
-
-SECTIONS: dict[str, Callable[[Results], Table]] = {
-    "The machine": machine_table,
-    "The lesson's claims": claims_table,
-    "Strategies": strategies_table,
-    "Strong scaling": lambda found: curve_table(found["strong"], "workers"),
-    "Weak scaling": lambda found: curve_table(found["weak"], "workers"),
-    "Block sizes": lambda found: curve_table(found["block_sizes"], "block side"),
-    "Load balance": balance_table,
-}
+def _spread(value: dict[str, Any] | None, unit: str) -> str:
+    return Spread(**value).text(unit) if value else ""
 
 
 def markdown(found: Results) -> str:
     """All tables, under a heading each."""
     parts = [HEADING, f"{found['made']}, mandeldask {found['mandeldask']}."]
-    for title, table in SECTIONS.items():
-        parts += [f"## {title}", as_markdown(*table(found))]
+    for title, table in TABLES.items():
+        parts += [f"## {title}", _markdown_table(*table(found))]
         if title == "Strategies":
-            parts += [f"- {fault}" for row in found["strategies"] for fault in faults(row)]
+            parts += [f"- {fault}" for fault in faults(found)]
     parts += [f"- {found['crowd']}"] if found["crowd"] else []
     parts += [f"- {name}: {why}" for name, why in found["problems"].items()]
     return "\n\n".join(parts) + "\n"
 
 
-def as_markdown(heading: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; a bar or a line break in a cell cannot end it."""
+def _markdown_table(heading: list[str], rows: list[list[str]]) -> str:
+    """A bar or a line break in a cell cannot end it."""
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in (heading, *rows)]
     lines = ["| " + " | ".join(row) + " |" for row in cells]
     return "\n".join([lines[0], "|" + "---|" * len(heading), *lines[1:]])

@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
-from distributed import Client, get_worker, wait
+from distributed import Client, get_worker
 
 from mandeldask.cluster import workers_of
 from mandeldask.lab.timing import Call, Run, Spread, Tell, in_turns, ratio
 from mandeldask.lab.workload import BLOCKS_A_WORKER, Part, Workload, compute_part, cut, lesson_view, seahorse_view
+from mandeldask.view import Range
 
 LESSON_WORKERS = 4  # that the lesson runs with
 
@@ -56,8 +56,8 @@ class Curve:
 class Piece:
     """A block: where it lies, which worker computed it, from when to when (seconds after the first began)."""
 
-    rows: tuple[int, int]
-    columns: tuple[int, int]
+    rows: Range
+    columns: Range
     worker: int
     start: float
     end: float
@@ -81,108 +81,103 @@ def worker_counts(cores: int) -> list[int]:
     return sorted({n for n in (*(2**k for k in range(most.bit_length())), cores, most) if n <= most})
 
 
-def strong(client: Client, kernels: Sequence[str], counts: Sequence[int], sizes: Sizes, tell: Tell) -> list[Curve]:
-    """The same field with more and more workers: time over workers, against the ideal 1/n."""
-    return _curves("strong scaling", client, kernels, counts, sizes, tell, lambda n: 1.0)  # noqa: ARG005
+@dataclass(frozen=True)
+class Scaling:
+    """The measurements on a cluster; where fewer workers are asked for, the others stand idle."""
 
+    client: Client
+    kernels: Sequence[str]
+    sizes: Sizes
+    tell: Tell = lambda _: None
 
-def weak(client: Client, kernels: Sequence[str], counts: Sequence[int], sizes: Sizes, tell: Tell) -> list[Curve]:
-    """More rows for more workers, as many for each: the ideal is a time that stays."""
-    return _curves("weak scaling", client, kernels, counts, sizes, tell, lambda n: n / 4)
+    def strong(self, counts: Sequence[int]) -> list[Curve]:
+        """The same field with more and more workers: the ideal time is 1/n."""
+        return [curve for kernel in self.kernels for curve in self._over_workers(kernel, counts)]
 
+    def weak(self, counts: Sequence[int]) -> list[Curve]:
+        """As many rows for each worker: the ideal time stays the same."""
+        return [curve for kernel in self.kernels for curve in self._over_workers(kernel, counts, lambda n: n / 4)]
 
-def _curves(
-    title: str,
-    client: Client,
-    kernels: Sequence[str],
-    counts: Sequence[int],
-    sizes: Sizes,
-    tell: Tell,
-    rows: Callable[[int], float],
-) -> list[Curve]:
-    workers = list(workers_of(client))
-    curves = []
-    for kernel in kernels:
+    def _over_workers(
+        self, kernel: str, counts: Sequence[int], rows: Callable[[int], float] | None = None
+    ) -> list[Curve]:
+        title = "weak scaling" if rows else "strong scaling"
+        works = {n: self.sizes.work(kernel, rows(n) if rows else 1.0) for n in counts}
         calls: dict[str, Call] = {}
         with ExitStack() as stack:
-            for n in counts:
-                work = sizes.work(kernel, rows(n))
+            for n, work in works.items():
                 pool = stack.enter_context(ThreadPoolExecutor(n))
                 calls[f"threads {n}"] = partial(work.in_pool, pool, BLOCKS_A_WORKER * n)
-                some = workers[:n]  # the rest of the cluster stands idle
-                calls[f"Dask workers {n}"] = partial(
-                    work.through_dask, work.block_side(n), scheduler=client, workers=some
-                )
-            runs = in_turns(calls, sizes.turns, at_least=0, tell=_under(f"{title}, {kernel}", tell))
-        for how in ("threads", "Dask workers"):
-            first = runs[f"{how} {counts[0]}"]
-            points = [_point(n, first, runs[f"{how} {n}"], rows(n) / rows(counts[0]) / n) for n in counts]
-            curves.append(Curve(f"{kernel}, {how}", sizes.work(kernel, rows(counts[0])).title(), tuple(points)))
-    return curves
+                calls[f"Dask workers {n}"] = self._through_dask(work, work.block_side(n), n)
+            runs = self._timed(f"{title}, {kernel}", calls)
+        first = counts[0]
+        return [
+            Curve(
+                f"{kernel}, {means}",
+                works[first].title,
+                tuple(
+                    _point(n, runs[f"{means} {first}"], runs[f"{means} {n}"], 1 / first if rows else 1 / n)
+                    for n in counts
+                ),
+            )
+            for means in ("threads", "Dask workers")
+        ]
+
+    def block_sizes(self, workers: int) -> list[Curve]:
+        """The same field in ever larger Dask blocks: small ones cost the scheduler, large ones leave workers idle."""
+        return [self._over_blocks(kernel, workers) for kernel in self.kernels]
+
+    def _over_blocks(self, kernel: str, workers: int) -> Curve:
+        work = self.sizes.work(kernel)
+        sides = sorted({max(1, -(-work.view.shape[0] // parts)) for parts in self.sizes.parts})
+        through_dask = {str(side): self._through_dask(work, side, workers) for side in sides}
+        runs = self._timed(f"block sizes, {kernel}", {"alone": work.alone} | through_dask)
+        points = [_point(side, runs["alone"], runs[str(side)], 1 / workers) for side in sides]
+        return Curve(f"{kernel}, {workers} Dask workers", work.title, tuple(points))
+
+    def balance(self, workers: int) -> list[Balance]:
+        """The lesson's field cut in three ways: who computed which block, when."""
+        work = self.sizes.work("numpy")
+        ways = {"one strip of rows a worker": (workers, 1), "one strip of columns a worker": (1, workers)}
+        return [self._balance(name, cuts, work, workers) for name, cuts in (ways | {"8 x 8 blocks": (8, 8)}).items()]
+
+    def _balance(self, name: str, cuts: tuple[int, int], work: Workload, workers: int) -> Balance:
+        self.tell(f"load balance, {name}")
+        rows, columns = map(cut, work.view.shape, cuts)
+        parts = [(r, c) for r in rows for c in columns]
+        futures = self.client.map(_traced, [work] * len(parts), parts, workers=self._some(workers), pure=False)
+        return balance_of(name, workers, self.client.gather(futures))
+
+    def _some(self, n: int) -> list[str]:
+        return list(workers_of(self.client))[:n]
+
+    def _through_dask(self, work: Workload, block: int, workers: int) -> Call:
+        return partial(work.through_dask, block, scheduler=self.client, workers=self._some(workers))
+
+    def _timed(self, title: str, calls: dict[str, Call]) -> dict[str, list[Run]]:
+        return in_turns(calls, self.sizes.turns, at_least=0, tell=lambda text: self.tell(f"{title}, {text}"))
 
 
-def _under(title: str, tell: Tell) -> Tell:
-    return lambda text: tell(f"{title}, {text}")
-
-
-def _point(x: int, first: Sequence[Run], runs: Sequence[Run], work_a_worker: float) -> Point:
+def _point(x: int, first: Sequence[Run], runs: Sequence[Run], share: float) -> Point:
     speedup = ratio(first, runs)
-    return Point(x, Spread.of([r.wall for r in runs]), speedup, speedup.median * work_a_worker)
+    return Point(x, Spread.of([r.wall for r in runs]), speedup, speedup.median * share)
 
 
-def block_sizes(client: Client, kernels: Sequence[str], workers: int, sizes: Sizes, tell: Tell) -> list[Curve]:
-    """The same field in ever larger Dask blocks: small ones cost the scheduler, large ones leave workers idle."""
-    using = list(workers_of(client))[:workers]
-    curves = []
-    for kernel in kernels:
-        work = sizes.work(kernel)
-        side = work.view.shape[0]
-        blocks = sorted({max(1, -(-side // parts)) for parts in sizes.parts})
-        calls: dict[str, Call] = {"alone": work.alone}
-        for block in blocks:
-            calls[str(block)] = partial(work.through_dask, block, scheduler=client, workers=using)
-        runs = in_turns(calls, sizes.turns, at_least=0, tell=_under(f"block sizes, {kernel}", tell))
-        points = [_point(block, runs["alone"], runs[str(block)], 1 / workers) for block in blocks]
-        curves.append(Curve(f"{kernel}, {workers} Dask workers", work.title(), tuple(points)))
-    return curves
-
-
-def balance(client: Client, workers: int, sizes: Sizes, tell: Tell) -> list[Balance]:
-    """The lesson's field cut in three ways: who computed which block, when."""
-    using = list(workers_of(client))[:workers]
-    work = sizes.work("numpy")
-    rows, columns = work.view.shape
-    every_row, every_column = [(0, rows)], [(0, columns)]
-    ways = {
-        "one strip of rows a worker": [(r, c) for r in cut(rows, workers) for c in every_column],
-        "one strip of columns a worker": [(r, c) for r in every_row for c in cut(columns, workers)],
-        "8 x 8 blocks": [(r, c) for r in cut(rows, 8) for c in cut(columns, 8)],
-    }
-    found = []
-    for name, parts in ways.items():
-        tell(f"load balance, {name}")
-        futures = client.map(_traced, [work] * len(parts), parts, workers=using, pure=False)
-        wait(futures)
-        found.append(_balance(name, workers, client.gather(futures)))
-    return found
-
-
-def _traced(work: Workload, part: Part) -> dict[str, Any]:
-    """Compute a part, and tell who did, from when to when."""
+def _traced(work: Workload, part: Part) -> tuple[str, Piece]:
+    """Compute a part; the worker's address, and the piece on the worker's own clock."""
     start = time.time()
     iterations = int(compute_part(work, part).sum(dtype="int64"))
-    return {"part": part, "who": get_worker().address, "start": start, "end": time.time(), "iterations": iterations}
+    return get_worker().address, Piece(*part, 0, start, time.time(), iterations)
 
 
-def _balance(name: str, workers: int, records: list[dict[str, Any]]) -> Balance:
-    begin = min(r["start"] for r in records)
-    names = {who: i for i, who in enumerate(sorted({r["who"] for r in records}))}
-    busy = [0.0] * max(workers, len(names))
-    pieces = []
-    for r in sorted(records, key=lambda r: r["start"]):
-        who = names[r["who"]]
-        busy[who] += r["end"] - r["start"]
-        rows, columns = r["part"]
-        pieces.append(Piece(rows, columns, who, r["start"] - begin, r["end"] - begin, r["iterations"]))
-    end = max(p.end for p in pieces)
-    return Balance(name, workers, sum(busy) / len(busy) / max(busy), end, tuple(pieces))
+def balance_of(name: str, workers: int, traced: list[tuple[str, Piece]]) -> Balance:
+    begin = min(p.start for _, p in traced)
+    numbers = {who: i for i, who in enumerate(sorted({who for who, _ in traced}))}
+    pieces = tuple(
+        replace(p, worker=numbers[who], start=p.start - begin, end=p.end - begin)
+        for who, p in sorted(traced, key=lambda each: each[1].start)
+    )
+    busy = [0.0] * max(workers, len(numbers))
+    for p in pieces:
+        busy[p.worker] += p.end - p.start
+    return Balance(name, workers, sum(busy) / len(busy) / max(busy), max(p.end for p in pieces), pieces)

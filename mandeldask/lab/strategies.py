@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -15,13 +15,13 @@ from typing import Any
 import psutil
 
 from mandeldask.errors import MandeldaskError
-from mandeldask.kernels import choose
 from mandeldask.lab import lesson
-from mandeldask.lab.pools import spawned
-from mandeldask.lab.timing import Call, Run, Spread, Tell, in_turns, ratio
+from mandeldask.lab.timing import Run, Spread, Tell, in_turns, ratio
 from mandeldask.lab.workload import BLOCKS_A_WORKER, Escapes, Workload, lesson_view, local_workers
 
-SAMPLE_SECONDS = 0.005  # between two looks at the memory
+SAMPLE_SECONDS = 0.005  # between two samples of the memory in use
+LESSON = "lesson"  # in place of a kernel: the lesson's own loop
+PRINTED = "pool as printed"
 
 
 @dataclass(frozen=True)
@@ -46,22 +46,21 @@ class Problem:
 
 
 Compute = Callable[[], Escapes]
-Opened = AbstractContextManager[Compute]
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """A way to compute the field: opened once (pools, clusters), then called again and again."""
+    """A way to compute the field. `open` starts what it needs (pools, clusters) once, and gives what is timed."""
 
     title: str
-    kernel: str  # "lesson" is the lesson's own loop
-    parallel: bool
-    open: Callable[[Problem], Opened]
+    kernel: str
+    open: Callable[[Problem, str, ExitStack], Compute]
+    parallel: bool = True
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a strategy did; `problem` says why it did nothing, and the figures are then None."""
+    """What a strategy did. `problem` says why it did nothing, and the figures are then None."""
 
     name: str
     title: str
@@ -73,177 +72,150 @@ class Outcome:
     efficiency: float | None = None  # of its workers: the same kernel alone / workers / its time
     overhead: float | None = None  # seconds beyond the same kernel alone / workers
     startup: float | None = None  # seconds to open it, once
-    memory_bytes: int | None = (
-        None  # at the peak of a call: what it allocates here, and all that its own processes hold
-    )
+    memory_bytes: int | None = None  # at the peak of a call: allocated here, and held by processes of its own
     pixels_differing: int | None = None  # None where the shape is wrong already
     shape: tuple[int, ...] = ()
     faults: dict[str, Any] = field(default_factory=dict)  # of the lesson's multiprocessing version as printed
 
 
-@contextmanager
-def _naive(p: Problem) -> Iterator[Compute]:
-    yield lambda: lesson.mandelbrot_escape_time(*p.arguments).T
+def _naive(p: Problem, _: str, __: ExitStack) -> Compute:
+    return lambda: lesson.mandelbrot_escape_time(*p.arguments).T
 
 
-@contextmanager
-def _printed(p: Problem) -> Iterator[Compute]:
-    yield lambda: lesson.mandelbrot_parallel(*p.arguments, p.workers)
+def _printed(p: Problem, _: str, __: ExitStack) -> Compute:
+    return lambda: lesson.mandelbrot_parallel(*p.arguments, p.workers)
 
 
-@contextmanager
-def _corrected(p: Problem) -> Iterator[Compute]:
-    yield lambda: lesson.mandelbrot_parallel_corrected(*p.arguments, p.workers).T
+def _corrected(p: Problem, _: str, __: ExitStack) -> Compute:
+    return lambda: lesson.mandelbrot_parallel_corrected(*p.arguments, p.workers).T
 
 
-def _alone(kernel: str) -> Callable[[Problem], Opened]:
-    @contextmanager
-    def opened(p: Problem) -> Iterator[Compute]:
-        choose(kernel)
-        yield p.work(kernel).alone
-
-    return opened
+def _alone(p: Problem, kernel: str, _: ExitStack) -> Compute:
+    return p.work(kernel).alone
 
 
-def _threads(kernel: str) -> Callable[[Problem], Opened]:
-    @contextmanager
-    def opened(p: Problem) -> Iterator[Compute]:
-        choose(kernel)
-        with ThreadPoolExecutor(p.workers) as pool:
-            yield lambda: p.work(kernel).in_pool(pool, BLOCKS_A_WORKER * p.workers)
-
-    return opened
+def _threads(p: Problem, kernel: str, stack: ExitStack) -> Compute:
+    pool = stack.enter_context(ThreadPoolExecutor(p.workers))
+    return partial(p.work(kernel).in_pool, pool, BLOCKS_A_WORKER * p.workers)
 
 
-def _dask_threads(kernel: str) -> Callable[[Problem], Opened]:
-    @contextmanager
-    def opened(p: Problem) -> Iterator[Compute]:
-        choose(kernel)
-        yield partial(p.work(kernel).through_dask, p.block, scheduler="threads", num_workers=p.workers)
-
-    return opened
+def _dask_threads(p: Problem, kernel: str, _: ExitStack) -> Compute:
+    return partial(p.work(kernel).through_dask, p.block, scheduler="threads", num_workers=p.workers)
 
 
-@contextmanager
-def _dask_processes(p: Problem) -> Iterator[Compute]:
-    with spawned(p.workers) as pool:
-        pool.map(abs, range(p.workers), chunksize=1)  # the first of them is up
-        yield partial(p.work("numpy").through_dask, p.block, scheduler="processes", pool=pool)
+def _dask_processes(p: Problem, kernel: str, stack: ExitStack) -> Compute:
+    pool = stack.enter_context(lesson.spawned(p.workers))
+    pool.map(abs, range(p.workers), chunksize=1)  # the first of them is up
+    return partial(p.work(kernel).through_dask, p.block, scheduler="processes", pool=pool)
 
 
-def _distributed(kernel: str) -> Callable[[Problem], Opened]:
-    @contextmanager
-    def opened(p: Problem) -> Iterator[Compute]:
-        choose(kernel)
-        with local_workers(p.workers) as client:
-            yield partial(p.work(kernel).through_dask, p.block, scheduler=client)
-
-    return opened
+def _distributed(p: Problem, kernel: str, stack: ExitStack) -> Compute:
+    work = p.work(kernel)
+    return partial(work.through_dask, p.block, scheduler=stack.enter_context(local_workers(p.workers)))
 
 
 STRATEGIES: dict[str, Strategy] = {
-    "naive": Strategy("the lesson's function", "lesson", False, _naive),
-    "pool as printed": Strategy("the lesson's multiprocessing, as printed", "lesson", True, _printed),
-    "pool corrected": Strategy("the lesson's multiprocessing, corrected", "lesson", True, _corrected),
-    "numpy": Strategy("NumPy kernel, alone", "numpy", False, _alone("numpy")),
-    "numpy threads": Strategy("NumPy kernel, threads", "numpy", True, _threads("numpy")),
-    "numpy dask threads": Strategy("NumPy kernel, Dask threads", "numpy", True, _dask_threads("numpy")),
-    "numpy dask processes": Strategy("NumPy kernel, Dask processes", "numpy", True, _dask_processes),
-    "numpy distributed": Strategy("NumPy kernel, Dask distributed", "numpy", True, _distributed("numpy")),
-    "numpy-compact": Strategy("numpy-compact, alone", "numpy-compact", False, _alone("numpy-compact")),
-    "numba": Strategy("Numba kernel, alone", "numba", False, _alone("numba")),
-    "numba threads": Strategy("Numba kernel, threads", "numba", True, _threads("numba")),
-    "numba dask threads": Strategy("Numba kernel, Dask threads", "numba", True, _dask_threads("numba")),
-    "numba distributed": Strategy("Numba kernel, Dask distributed", "numba", True, _distributed("numba")),
+    "naive": Strategy("the lesson's function", LESSON, _naive, parallel=False),
+    PRINTED: Strategy("the lesson's multiprocessing, as printed", LESSON, _printed),
+    "pool corrected": Strategy("the lesson's multiprocessing, corrected", LESSON, _corrected),
+    "numpy": Strategy("NumPy kernel, alone", "numpy", _alone, parallel=False),
+    "numpy threads": Strategy("NumPy kernel, threads", "numpy", _threads),
+    "numpy dask threads": Strategy("NumPy kernel, Dask threads", "numpy", _dask_threads),
+    "numpy dask processes": Strategy("NumPy kernel, Dask processes", "numpy", _dask_processes),
+    "numpy distributed": Strategy("NumPy kernel, Dask distributed", "numpy", _distributed),
+    "numpy-compact": Strategy("numpy-compact, alone", "numpy-compact", _alone, parallel=False),
+    "numba": Strategy("Numba kernel, alone", "numba", _alone, parallel=False),
+    "numba threads": Strategy("Numba kernel, threads", "numba", _threads),
+    "numba dask threads": Strategy("Numba kernel, Dask threads", "numba", _dask_threads),
+    "numba distributed": Strategy("Numba kernel, Dask distributed", "numba", _distributed),
 }
 SERIAL = {s.kernel: name for name, s in STRATEGIES.items() if not s.parallel}  # each kernel's own serial time
 
 
-def measure(problem: Problem, turns: int = 5, tell: Tell | None = None) -> list[Outcome]:
-    """Every strategy, timed in turns. One that fails or is not available says so in its row; the rest goes on."""
+def measure(problem: Problem, turns: int = 5, tell: Tell = lambda _: None) -> list[Outcome]:
+    """Every strategy, timed in alternation. One that fails or is not available says so in its row; the rest goes on."""
     right = problem.work("numpy").alone()
     serial = lesson.mandelbrot_escape_time(*problem.arguments)
     outcomes: dict[str, Outcome] = {}
-    calls: dict[str, Call] = {}
-    failures: dict[str, str] = {}
+    calls: dict[str, _Guarded] = {}
     with ExitStack() as stack:
         for name, s in STRATEGIES.items():
-            if tell:
-                tell(f"opening {s.title}")
+            tell(f"opening {s.title}")
             row = Outcome(name, s.title, s.kernel, problem.workers if s.parallel else 1)
             try:
-                before = _children()
-                begun = time.perf_counter()
-                call = stack.enter_context(s.open(problem))
-                startup = time.perf_counter() - begun
-                call()  # what comes but once, imports and compilation, is no part of the memory
-                with PeakMemory(before) as memory:
-                    result = call()
-                row = replace(row, startup=startup, memory_bytes=memory.peak, shape=result.shape)
-                if name == "pool as printed":
-                    row = replace(row, faults=lesson.faults(result, serial, -1.5, 1.5, problem.workers))
-                    result = result.T  # as the lesson indexes it
-                row = replace(row, pixels_differing=_differing(result, right))
-                calls[name] = _guarded(name, call, failures)
+                outcomes[name], call = _first_calls(row, s, problem, stack, right, serial)
+                calls[name] = _Guarded(call)
             except Exception as error:
-                row = replace(row, problem=_reason(error))
-            outcomes[name] = row
+                outcomes[name] = replace(row, problem=_reason(error))
         runs = in_turns(calls, turns, warm=True, tell=tell)
-    for name, why in failures.items():
-        outcomes[name] = replace(outcomes[name], problem=why)
-    good = {name: r for name, r in runs.items() if name not in failures}
-    return [_figures(row, good) if row.name in good else row for row in outcomes.values()]
+    failed = {name: call.failure for name, call in calls.items() if call.failure}
+    runs = {name: found for name, found in runs.items() if name not in failed}
+    rows = [replace(row, problem=failed.get(name, row.problem)) for name, row in outcomes.items()]
+    return [_with_times(row, runs) if row.name in runs else row for row in rows]
 
 
-def _guarded(name: str, call: Compute, failures: dict[str, str]) -> Callable[[], None]:
-    """The call, which notes its failure and lets the others go on."""
+def _first_calls(
+    row: Outcome, strategy: Strategy, problem: Problem, stack: ExitStack, right: Escapes, serial: Escapes
+) -> tuple[Outcome, Compute]:
+    """Open a strategy and call it twice: its start-up, its memory, and what is wrong with its pixels."""
+    before = _children()
+    begun = time.perf_counter()
+    call = strategy.open(problem, strategy.kernel, stack)
+    startup = time.perf_counter() - begun
+    call()  # what comes but once, imports and compilation, is no part of the memory
+    with PeakMemory(before) as memory:
+        result = call()
+    row = replace(row, startup=startup, memory_bytes=memory.peak, shape=result.shape)
+    if row.name == PRINTED:
+        row = replace(row, faults=lesson.faults(result, serial, -1.5, 1.5, problem.workers))
+        result = result.T  # as the lesson indexes it
+    differing = int((result != right).sum()) if result.shape == right.shape else None
+    return replace(row, pixels_differing=differing), call
 
-    def guarded() -> None:
-        if name not in failures:
+
+@dataclass
+class _Guarded:
+    """A call that notes its failure, and is not made again after it, so that the others go on."""
+
+    call: Compute
+    failure: str = ""
+
+    def __call__(self) -> None:
+        if not self.failure:
             try:
-                call()
+                self.call()
             except Exception as error:
-                failures[name] = _reason(error)
-
-    return guarded
+                self.failure = _reason(error)
 
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, MandeldaskError) else f"{type(error).__name__}: {error}"
 
 
-def _differing(result: Escapes, right: Escapes) -> int | None:
-    """Pixels that differ; None where the shape does."""
-    return int((result != right).sum()) if result.shape == right.shape else None
-
-
-def _figures(row: Outcome, runs: dict[str, list[Run]]) -> Outcome:
-    """The row with its times, and what follows from them."""
+def _with_times(row: Outcome, runs: dict[str, list[Run]]) -> Outcome:
     mine = runs[row.name]
     seconds = Spread.of([r.wall for r in mine])
     naive, alone = runs.get("naive"), runs.get(SERIAL[row.kernel])
-    speedup = ratio(naive, mine) if naive else None
+    row = replace(row, seconds=seconds, speedup=ratio(naive, mine) if naive else None)
     if row.workers == 1 or not alone:
-        return replace(row, seconds=seconds, speedup=speedup)
+        return row
     share = Spread.of([r.wall for r in alone]).median / row.workers
-    efficiency = ratio(alone, mine).median / row.workers
-    return replace(row, seconds=seconds, speedup=speedup, efficiency=efficiency, overhead=seconds.median - share)
+    return replace(row, efficiency=ratio(alone, mine).median / row.workers, overhead=seconds.median - share)
 
 
 class PeakMemory:
     """The peak of what this process allocates in the context, plus what processes not in `known` hold: `peak`, bytes.
 
-    What this process allocates is told by tracemalloc, which NumPy reports to; of the others it is the memory that
-    they share with no one, looked at every 5 ms.
+    tracemalloc, to which NumPy reports, tells what this process allocates. Of the other processes it is the memory that
+    they share with no one, sampled every 5 ms.
     """
 
     def __init__(self, known: set[int]) -> None:
-        self.known = known
-
-    def __enter__(self) -> PeakMemory:
-        self.others = 0
+        self.known, self.others = known, 0
         self.stop = threading.Event()
         self.watch = threading.Thread(target=self._watch, name="memory", daemon=True)
+
+    def __enter__(self) -> PeakMemory:
         self.watch.start()
         tracemalloc.start()
         return self

@@ -1,4 +1,4 @@
-"""How the lab takes a time: in turns, so that a busy machine slows all alike, with CPU seconds beside wall seconds."""
+"""Times taken in alternation, so that a busy machine slows all variants alike, with CPU seconds beside wall seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import psutil
 Call = Callable[[], Any]
 Tell = Callable[[str], None]  # is told what is measured next
 
-QUIET_SECONDS = 1.0  # at most, to wait for threads that spin
+SETTLE_SECONDS = 1.0  # at most, to wait for threads that spin
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,15 @@ class Spread:
         return self.low <= threshold <= self.high or abs(self.median - threshold) <= 0.05 * threshold
 
     def text(self, unit: str = "") -> str:
-        """The median with its quartiles: 1.9x (1.8 to 2.0)."""
+        """The median with its quartiles: 1.9x (1.8 to 2.0), or 502 ms (490 ms to 520 ms) for the unit s."""
+        if unit == "s":
+            return f"{seconds(self.median)} ({seconds(self.low)} to {seconds(self.high)})"
         return f"{self.median:.3g}{unit} ({self.low:.3g} to {self.high:.3g})"
+
+
+def seconds(value: float) -> str:
+    """2.31 s, 502 ms, 7.02 ms: three digits."""
+    return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
 
 
 @dataclass(frozen=True)
@@ -63,40 +70,43 @@ class Run:
         return max(1.0, self.cpu / max(self.caller, 1e-9))
 
 
-def settle() -> None:
-    """Wait until no other thread of this process takes CPU: a BLAS's threads spin for a while after a call."""
-    deadline = time.monotonic() + QUIET_SECONDS
-    while time.monotonic() < deadline:
-        before, wall = time.process_time(), time.monotonic()
-        time.sleep(0.03)  # longer than another program keeps a spinning thread from its core
-        if time.process_time() - before < 0.05 * (time.monotonic() - wall):
-            return
-
-
 @dataclass
-class Neighbours:
-    """Cores that other programs took while the context lasted, and whether too few were left for a fair figure."""
+class OtherPrograms:
+    """How many cores other programs took while the context lasted."""
 
     taken: float = 0.0
 
-    def __enter__(self) -> Neighbours:
-        self.before = time.perf_counter(), _own(), _busy()
+    def __enter__(self) -> OtherPrograms:
+        self.before = time.perf_counter(), _own_cpu(), _machine_cpu()
         return self
 
     def __exit__(self, *error: object) -> None:
         wall, own, machine = self.before
-        others = (_busy() - machine) - (_own() - own)
+        others = (_machine_cpu() - machine) - (_own_cpu() - own)
         self.taken = max(0.0, others / (time.perf_counter() - wall))
 
     def crowd(self, needed: int) -> bool:
-        """Whether they left less than nine tenths of the cores needed."""
+        """Whether they left less than nine tenths of the cores that a fair figure needs."""
         return (os.cpu_count() or 1) - self.taken < 0.9 * needed
 
 
-def _busy() -> float:
+def _machine_cpu() -> float:
     """CPU seconds that the whole machine has spent."""
     t = psutil.cpu_times()
     return sum(getattr(t, kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq", "steal"))
+
+
+def _own_cpu() -> float:
+    """CPU seconds of this process and of its children, alive and ended."""
+    times = os.times()
+    total = times.user + times.system + times.children_user + times.children_system
+    for child in psutil.Process().children(recursive=True):
+        try:
+            used = child.cpu_times()
+        except psutil.Error:  # ended in the meantime
+            continue
+        total += used.user + used.system
+    return total
 
 
 def clocked(call: Call, repeats: int = 1) -> Run:
@@ -104,30 +114,16 @@ def clocked(call: Call, repeats: int = 1) -> Run:
     cpu, caller, wall = time.process_time(), time.thread_time(), time.perf_counter()
     for _ in range(repeats):
         call()
-    seconds = time.perf_counter() - wall, time.process_time() - cpu, time.thread_time() - caller
-    return Run(*(s / repeats for s in seconds))
+    spent = time.perf_counter() - wall, time.process_time() - cpu, time.thread_time() - caller
+    return Run(*(s / repeats for s in spent))
 
 
-def _own() -> float:
-    """CPU seconds of this process and of its children, alive and ended."""
-    times = os.times()
-    alive = 0.0
-    for child in psutil.Process().children(recursive=True):
-        try:
-            used = child.cpu_times()
-        except psutil.Error:  # ended in the meantime
-            continue
-        alive += used.user + used.system
-    return time.process_time() + times.children_user + times.children_system + alive
-
-
-def repeats_for(call: Call, seconds: float) -> int:
-    """How many calls last about `seconds`; the calls that find out are a warm-up, one of them for 0 seconds."""
+def repeats_for(call: Call, at_least: float) -> int:
+    """How many calls last about `at_least` seconds. The calls made to find out are a warm-up; 0 seconds takes one."""
     call()
-    if not seconds:
+    if not at_least:
         return 1
-    once = clocked(call).wall
-    return max(1, math.ceil(seconds / max(once, 1e-7)))
+    return max(1, math.ceil(at_least / max(clocked(call).wall, 1e-7)))
 
 
 def in_turns(
@@ -136,30 +132,38 @@ def in_turns(
     at_least: float = 0.03,
     within: Mapping[str, Callable[[], AbstractContextManager[Any]]] | None = None,
     warm: bool = False,
-    tell: Tell | None = None,
+    tell: Tell = lambda _: None,
 ) -> dict[str, list[Run]]:
     """Time each call once a turn, every second turn in the opposite order; each measurement lasts `at_least` seconds.
 
-    The i-th runs of two calls belong to one turn, so their ratio is a fair one on a noisy machine. A call named in
-    `within` is measured inside that context, whose own time does not count. Calls that are `warm` already are not
-    called before they are timed, and once a turn.
+    The i-th runs of two calls belong to one turn, so their ratio is fair on a noisy machine. A call named in `within`
+    is measured inside that context, whose own time does not count. `warm` calls need no warm-up, and are called once
+    a turn.
     """
-    say = tell or (lambda _: None)
-    contexts = {name: (within or {}).get(name, nullcontext) for name in calls}
+    contexts = dict.fromkeys(calls, nullcontext) | dict(within or {})
     repeats = dict.fromkeys(calls, 1)
     for name, call in () if warm else calls.items():
-        say(f"warming up, {name}")
+        tell(f"warming up, {name}")
         with contexts[name]():
             repeats[name] = repeats_for(call, at_least)
-    settle()
-    names = list(calls)
-    runs: dict[str, list[Run]] = {name: [] for name in names}
+    _settle()
+    runs: dict[str, list[Run]] = {name: [] for name in calls}
     for turn in range(turns):
-        for name in names if turn % 2 == 0 else names[::-1]:
-            say(f"turn {turn + 1} of {turns}, {name}")
+        for name in list(calls)[:: -1 if turn % 2 else 1]:
+            tell(f"turn {turn + 1} of {turns}, {name}")
             with contexts[name]():
                 runs[name].append(clocked(calls[name], repeats[name]))
     return runs
+
+
+def _settle() -> None:
+    """Wait until no other thread of this process takes CPU: a BLAS's threads spin for a while after a call."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while time.monotonic() < deadline:
+        before, wall = time.process_time(), time.monotonic()
+        time.sleep(0.03)  # longer than another program keeps a spinning thread from its core
+        if time.process_time() - before < 0.05 * (time.monotonic() - wall):
+            return
 
 
 def ratio(over: Sequence[Run], under: Sequence[Run]) -> Spread:

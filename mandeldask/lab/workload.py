@@ -17,7 +17,7 @@ from mandeldask.cluster import connect
 from mandeldask.config import LocalCluster
 from mandeldask.field import escape_time
 from mandeldask.grid import complex_grid
-from mandeldask.kernels import KERNELS
+from mandeldask.kernels import KERNELS, choose
 from mandeldask.view import Range, View
 
 Escapes = NDArray[np.int32]
@@ -28,12 +28,16 @@ BLOCKS_A_WORKER = 4  # at least, so that none waits long for the last
 
 @dataclass(frozen=True)
 class Workload:
-    """A view, max_iter and kernel."""
+    """A view, max_iter and kernel; ConfigError where the kernel cannot be used here."""
 
     view: View
     max_iter: int
     kernel: str
 
+    def __post_init__(self) -> None:
+        choose(self.kernel)
+
+    @property
     def title(self) -> str:
         rows, columns = self.view.shape
         return f"{rows} x {columns}, max_iter {self.max_iter}, kernel {self.kernel}"

@@ -1,6 +1,6 @@
-"""A view says which samples of the complex plane are wanted: bounds, shape, registration, and the frame they are in.
+"""A view describes samples of the complex plane: bounds, shape, registration, and the frame they are in.
 
-An upright rectangle has no frame; a turned one, and a log-polar strip, have one (`mandeldask.view.frames`).
+An upright rectangle has no frame. A turned one and a log-polar strip have one (`mandeldask.view.frames`).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class View:
     registration: Registration = "gridline"
     frame: Frame | None = None
     given: dict[str, list[str]] = field(default_factory=dict, compare=False, repr=False)
-    """The decimal digits the view was made from, for whoever needs more than binary64 holds."""
+    """The decimal digits the view was made from: they may hold more than binary64 does."""
 
     def __post_init__(self) -> None:
         rows, columns = _check_shape(self.shape)
@@ -87,16 +87,12 @@ class View:
             self._check_strip(self.frame, rows, columns)
         digits: dict[str, list[str]] = {}
         for name, n in (("x", columns), ("y", rows)):
-            low, high, digits[name] = _check_bounds(name, getattr(self, name), n, self.registration)
-            object.__setattr__(self, name, (low, high))
+            bounds = getattr(self, name)
+            object.__setattr__(self, name, _check_bounds(name, bounds, n, self.registration))
+            if not isinstance(self.frame, LogPolar):
+                digits[name] = [str(v) for v in bounds]
         object.__setattr__(self, "shape", (rows, columns))
-        if isinstance(self.frame, LogPolar):
-            digits = {"radius": [str(r) for r in self.frame.radius]}
-        if self.frame:
-            digits["centre"] = [str(v) for v in self.frame.centre]
-        if isinstance(self.frame, Turned):
-            digits["rotation"] = [self.frame.rotation]
-        object.__setattr__(self, "given", self.given or digits)
+        object.__setattr__(self, "given", self.given or digits | (self.frame.digits if self.frame else {}))
 
     def _check_strip(self, frame: LogPolar, rows: int, columns: int) -> None:
         inner, outer = map(logarithm, frame.radius)
@@ -283,7 +279,7 @@ class View:
                 )
 
     def _spacings(self) -> Iterator[tuple[str, float, float]]:
-        """What must be resolved: its name, the distance of samples, and the largest coordinate that they reach."""
+        """For each axis to be resolved: its name, the distance of samples, and the largest coordinate."""
         if isinstance(self.frame, LogPolar):
             inner, outer = self.frame.radius
             far = max(map(abs, self.frame.centre))
@@ -293,15 +289,11 @@ class View:
             for r in (inner, min(outer, max(inner, doubled - far))):
                 yield "the strip", r * FULL_TURN / self.shape[1], far + r
             return
-        extent = self.extent
-        for name, (low, high), n, reach in (
-            ("x", self.x, self.shape[1], extent[0]),
-            ("y", self.y, self.shape[0], extent[1]),
-        ):
+        re, im = self.extent
+        for name, (low, high), n, coordinates in (("x", self.x, self.shape[1], re), ("y", self.y, self.shape[0], im)):
             if n > 1:
                 spacing = (high - low) / (n - 1 if self.registration == "gridline" else n)
-                furthest = max(map(abs, reach if self.frame is None else (*extent[0], *extent[1])))
-                yield name, spacing, furthest
+                yield name, spacing, max(map(abs, coordinates if self.frame is None else (*re, *im)))
 
 
 def _check_shape(shape: Sequence[int]) -> tuple[int, int]:
@@ -313,7 +305,7 @@ def _check_shape(shape: Sequence[int]) -> tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
-def _check_bounds(name: str, bounds: Sequence[Number], n: int, registration: str) -> tuple[float, float, list[str]]:
+def _check_bounds(name: str, bounds: Sequence[Number], n: int, registration: str) -> tuple[float, float]:
     given = pair(name, bounds, "[low, high]")
     low, high = map(rounded, given)
     single = n == 1 and registration == "gridline"  # one sample, on the lower bound
@@ -323,4 +315,4 @@ def _check_bounds(name: str, bounds: Sequence[Number], n: int, registration: str
         raise ConfigError(f"the view is too deep for binary64: both bounds of {name} round to {low!r}. Widen the view")
     if not math.isfinite(high - low):
         raise ConfigError(f"{name} is too wide for binary64: [{low}, {high}]")
-    return low, high, [str(v) for v in bounds]
+    return low, high

@@ -1,8 +1,8 @@
-"""Cosines, sines and powers far beyond binary64, then rounded once: the same bits on every machine.
+"""Cosines, sines and powers computed far beyond binary64, then rounded once: the same bits on every machine.
 
-A libm's or NumPy's differ in the last bit from one CPU to another. Here an angle is a rational share of a turn, and a
-radius a rational power, each in integers of 192 bits or 60 decimal digits; what is lost on the way is below 2^-170, so
-that the rounding to 53 bits is the correct one but for one value in 2^100.
+Those of a libm or of NumPy differ in the last bit from one CPU to another. Here an angle is a rational share of a turn,
+and a radius a rational power, in integers of 192 bits or 60 decimal digits. The error is below 2^-170, so the rounding
+to 53 bits is correct but for one value in 2^100.
 
 An axis of n values costs n products: index i is FINE * high + low, and the factors of `low` are made once an axis.
 """
@@ -13,6 +13,7 @@ import math
 from decimal import Context, Decimal
 from fractions import Fraction
 from functools import lru_cache
+from itertools import accumulate, repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ ONE = 1 << BITS
 PI = Fraction("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
 FINE = 1024
 DECIMALS = Context(prec=60)
-NOTHING = 1 << (BITS - 100)  # the least cosine but 0 of an axis is above 2^-33: an angle has at most 2^31 steps
+ZERO_BELOW = 1 << (BITS - 100)  # the least nonzero cosine of an axis is above 2^-33: an angle has at most 2^31 steps
 
 Reals = NDArray[np.float64]
 Complex = tuple[int, int]  # in units of 2^-BITS
@@ -45,12 +46,8 @@ def angles(n: int, first: int, last: int, stride: int = 1) -> tuple[Reals, Reals
 def radii(inner: float, outer: float, n: int, first: int, last: int, stride: int = 1) -> Reals:
     """The radii inner (outer / inner)^(i / (n - 1)) for i in range(first, last, stride), correctly rounded."""
     low = _low_powers(inner, outer, n)
-    return _fixed(
-        [
-            float(DECIMALS.multiply(_high_power(inner, outer, n, i // FINE), low[i % FINE]))
-            for i in range(first, last, stride)
-        ]
-    )
+    powers = ((_high_power(inner, outer, n, i // FINE), low[i % FINE]) for i in range(first, last, stride))
+    return _fixed([float(DECIMALS.multiply(high, rest)) for high, rest in powers])
 
 
 def logarithm(value: float) -> float:
@@ -65,11 +62,7 @@ def _high_angle(n: int, high: int) -> Complex:
 
 @lru_cache(maxsize=8)
 def _low_angles(n: int) -> list[Complex]:
-    step = _circle(Fraction(1, n))
-    points = [(ONE, 0)]
-    while len(points) < FINE:
-        points.append(_times(points[-1], step))
-    return points
+    return list(accumulate(repeat(_circle(Fraction(1, n)), FINE - 1), _times, initial=(ONE, 0)))
 
 
 @lru_cache(maxsize=4096)
@@ -81,10 +74,7 @@ def _high_power(inner: float, outer: float, n: int, high: int) -> Decimal:
 @lru_cache(maxsize=8)
 def _low_powers(inner: float, outer: float, n: int) -> list[Decimal]:
     step = DECIMALS.exp(_log_step(inner, outer, n))
-    powers = [Decimal(1)]
-    while len(powers) < FINE:
-        powers.append(DECIMALS.multiply(powers[-1], step))
-    return powers
+    return list(accumulate(repeat(step, FINE - 1), DECIMALS.multiply, initial=Decimal(1)))
 
 
 def _log_step(inner: float, outer: float, n: int) -> Decimal:
@@ -99,7 +89,7 @@ def _circle(turn: Fraction) -> Complex:
     x = (angle.numerator << BITS) // angle.denominator
     sums = [0, 0]
     term, k = ONE, 0
-    while term not in (0, -1):  # a shift to the right ends there
+    while term not in (0, -1):  # shifts to the right end in one of them
         sums[k % 2] += -term if k % 4 >= 2 else term
         k += 1
         term = (term * x >> BITS) // k
@@ -112,7 +102,7 @@ def _times(a: Complex, b: Complex) -> Complex:
 
 
 def _float(value: int) -> float:
-    return math.ldexp(float(value), -BITS) if abs(value) > NOTHING else 0.0
+    return math.ldexp(float(value), -BITS) if abs(value) > ZERO_BELOW else 0.0
 
 
 def _fixed(values: list[float]) -> Reals:

@@ -1,7 +1,7 @@
-"""Frames: how the two axes of a view that is no upright rectangle make samples of the complex plane.
+"""Frames: how the two axes of a view that is not an upright rectangle make samples of the complex plane.
 
-What a frame works out an axis at a time is exact to the last bit (`mandeldask.view.exact`); samples are made from it by
-plain products and sums of binary64, each rounded: no fused operation, no function whose bits a CPU decides.
+The values of one axis are correctly rounded (`mandeldask.view.exact`). Samples are plain products and sums of them in
+binary64, each rounded: no fused operation, and no function whose bits depend on the CPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mandeldask.view.exact import Reals, cos_sin
 from mandeldask.view.numbers import Number, decimal, exact, finite_pair
 
 LOG_POLAR = "log-polar"
-MAX_DECIMALS = 20  # of an angle in degrees: the sine of the least, 2e-22, still has more bits than binary64 takes
+MAX_DECIMALS = 20  # of an angle in degrees: the sine of the smallest is 2e-22
 Samples = NDArray[np.complex128]
 
 
@@ -43,6 +43,10 @@ class Turned:
     def __post_init__(self) -> None:
         object.__setattr__(self, "centre", finite_pair("centre", self.centre, "[re, im]"))
         object.__setattr__(self, "rotation", degrees(self.rotation))
+
+    @property
+    def digits(self) -> dict[str, list[str]]:
+        return {"centre": [str(v) for v in self.centre], "rotation": [self.rotation]}
 
     @property
     def cos_sin(self) -> tuple[float, float]:
@@ -84,6 +88,10 @@ class LogPolar:
             raise ConfigError(f"a strip of radius {outer} around {list(self.centre)} reaches beyond binary64")
         object.__setattr__(self, "radius", (inner, outer))
 
+    @property
+    def digits(self) -> dict[str, list[str]]:
+        return {"radius": [str(r) for r in self.radius], "centre": [str(v) for v in self.centre]}
+
     def place(self, c: Samples, cos_phi: Reals, sin_phi: Reals, r: Reals) -> None:
         """Samples at the angles (columns) and the radii (rows), into c."""
         np.multiply(cos_phi, r[:, np.newaxis], out=c.real)
@@ -106,7 +114,7 @@ def frame_from_json(value: Mapping[str, Any]) -> Frame:
 
 
 def degrees(rotation: Number) -> str:
-    """An angle in degrees in its one spelling, from 0 up to but not including 360."""
+    """An angle in degrees in its canonical spelling, from 0 up to but not including 360."""
     value = decimal("rotation", rotation)
     if abs(value) > 360:
         raise ConfigError(f"rotation must be from -360 to 360 degrees; got {rotation}")

@@ -1,4 +1,4 @@
-"""Numbers as they are given: decimal digits, kept exactly, then rounded once."""
+"""Numbers as they are given: decimal digits are kept exactly, then rounded once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def exact(name: str, value: Number) -> Fraction:
 
 def decimal(name: str, value: Number) -> Decimal:
     """As `exact`, with its digits."""
-    try:  # a float means the digits that it prints; a bool is no number
+    try:  # a float stands for the digits that it prints; a bool is not a number
         found = value if isinstance(value, Decimal) else Decimal("" if isinstance(value, bool) else str(value))
     except InvalidOperation:
         raise ConfigError(f"{name} must be a number or a decimal string; got {value!r}") from None

@@ -1,12 +1,12 @@
-"""A film that zooms into a point: each sample computed once, whatever the number of frames that show it.
+"""A film that zooms into a point. Each sample is computed once, whatever the number of frames that show it.
 
 The samples of a film lie in two ordinary stores, computed like any other field, on any cluster, and resumed:
 
-- a log-polar strip around the centre. A zoom only shifts it along its rows, so it serves all frames alike, and at any
-  pixel the number of samples is the same in every frame: nothing pulses, as where keyframes follow each other;
+- a log-polar strip around the centre. A zoom only shifts it along its rows, so it serves all frames, and a pixel
+  averages the same number of samples in every frame: the film does not pulse as one between keyframes would;
 - a core, the last frame at twice its resolution, for what lies within the strip's inner circle.
 
-A frame is then looked up in both, averaged where a pixel covers many samples, and encoded.
+Each frame looks its pixels up in both.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from mandeldask import config as configs
 from mandeldask import job
 from mandeldask.config import AnyCluster
 from mandeldask.errors import ConfigError, StoreError
+from mandeldask.image import PictureOptions
 from mandeldask.store import Store, open_store
 from mandeldask.view import View
-from mandeldask.zoom import colours, video
-from mandeldask.zoom.colours import Pixels
-from mandeldask.zoom.film import KEYS, Film, of, read
+from mandeldask.zoom import video
+from mandeldask.zoom.film import KEYS, Film, read_film
+from mandeldask.zoom.texture import Pixels, ToColour, to_colour
+from mandeldask.zoom.video import check_target, need_av
 
-__all__ = ["KEYS", "Film", "Made", "check", "make", "of", "read"]
+__all__ = ["KEYS", "Film", "Made", "check_target", "make", "need_av", "read_film"]
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,7 @@ def make(
     kernel: str = "auto",
     cluster: AnyCluster | None = None,
     client: Any = None,
-    colormap: str = "classic",
-    scale: str = "mix",
-    interior: str = "#000000",
+    options: PictureOptions | None = None,
     overwrite: bool = False,
     tell: job.Observer = job.ignore,
     painted: Callable[[int, int], object] | None = None,
@@ -64,10 +64,11 @@ def make(
         Its samples are kept beside it, in a folder of the same name that ends in .zoom: another film of the same
         samples, in other colours, computes nothing.
     kernel, cluster, client : as for `mandeldask.run`
+    options : PictureOptions, optional
+        Of these colormap, scale (with its rounds) and interior. The scale is laid out for the whole film: an escape
+        time has one colour in all frames.
     overwrite : bool
         Replace the samples of another film in that folder.
-    colormap, scale, interior : as for `mandeldask.picture`
-        The scale is laid out for the whole film: an escape time has one colour in all frames.
     tell : callable, optional
         Is given the events of both runs.
     painted : callable, optional
@@ -78,25 +79,14 @@ def make(
     ConfigError, StoreError, ClusterError
         One or two lines that say what is wrong and what to do.
     """
-    target = check(out, colormap, scale, interior)
-    strip, core = compute(film, folder_of(target), kernel, cluster, client, overwrite, tell)
+    need_av()
+    target = check_target(out)
+    strip, core = compute(film, target.with_suffix(".zoom"), kernel, cluster, client, overwrite, tell)
     failed = int((~strip.done()).sum() + (~core.done()).sum())
-    frames = paint(film, strip, core, colours.to_colour(strip, colormap, scale, interior), painted)
+    frames = paint(film, strip, core, to_colour(strip, options or PictureOptions()), painted)
     title = f"Mandelbrot zoom into {film.centre[0]}, {film.centre[1]}, from {film.first} to {film.last}"
     video.write(target, frames, film.size, film.rate, title)
     return Made(os.fspath(target), film.frames, film.strip.size + film.core.size, failed)
-
-
-def check(out: str | os.PathLike[str], colormap: str, scale: str, interior: str) -> Path:
-    """The path of a film to be written; ConfigError where it, or one in these colours, cannot be made."""
-    video.need_av()
-    colours.check(colormap, scale, interior)
-    return video.check_path(out)
-
-
-def folder_of(target: Path) -> Path:
-    """Where the samples of a film are."""
-    return target.with_suffix(".zoom")
 
 
 def compute(
@@ -114,7 +104,7 @@ def compute(
     if pending:
         _make_folder(folder)
         if not overwrite:
-            _refuse_another(folder, pending, film)
+            _refuse_another(pending, film)
         with ExitStack() as stack:
             if client is None:
                 clusters.leave_if_being_spawned()
@@ -133,7 +123,7 @@ def paint(
     film: Film,
     strip: Store,
     core: Store,
-    to_colour: colours.ToColour,
+    colour_of: ToColour,
     painted: Callable[[int, int], object] | None = None,
 ) -> Iterator[Pixels]:
     """The frames of a film, one after the other: RGB, shape (height, width, 3)."""
@@ -143,7 +133,7 @@ def paint(
         raise ConfigError(f"a film needs Numba, which cannot be imported here ({error}); install it") from None
     if painted:
         painted(0, film.frames)
-    painter = Painter(film, strip, core, to_colour)
+    painter = Painter(film, strip, core, colour_of)
     for frame in range(film.frames):
         yield painter.paint(film.span(frame))
         if painted:
@@ -162,25 +152,25 @@ def _holds(store: Store, view: View, film: Film) -> bool:
     return store.description.view == view and store.description.max_iter == film.max_iter
 
 
-def _refuse_another(folder: Path, views: Mapping[Path, View], film: Film) -> None:
-    """Before a cluster is started."""
-    for path, view in views.items():
-        if path.exists() and (store := _store_at(path)) and not _holds(store, view, film):
-            there = store.description
-            what = f"max_iter is {there.max_iter} there, {film.max_iter} here"
-            raise StoreError(
-                f"{folder} holds the samples of another film: {what if there.view == view else 'of another view'}. "
-                "Choose another --out, or replace it with --overwrite"
-            )
-
-
 def _complete(path: Path, view: View, film: Film) -> bool:
     store = _store_at(path)
-    return (
-        store is not None
-        and _holds(store, view, film)
-        and all(bool(store.done(level.number).all()) for level in store.description.levels)
-    )
+    if store is None or not _holds(store, view, film):
+        return False
+    return all(bool(store.done(level.number).all()) for level in store.description.levels)
+
+
+def _refuse_another(views: Mapping[Path, View], film: Film) -> None:
+    """Before a cluster is started."""
+    for path, view in views.items():
+        store = _store_at(path)
+        if store and not _holds(store, view, film):
+            there = store.description
+            what = f"max_iter is {there.max_iter} there, {film.max_iter} here"
+            what = what if there.view == view else "of another view"
+            raise StoreError(
+                f"{path.parent} holds the samples of another film: {what}. "
+                "Choose another --out, or replace it with --overwrite"
+            )
 
 
 def _make_folder(folder: Path) -> None:
@@ -188,5 +178,5 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise StoreError(
-            f"cannot make {folder}, for the film's samples: {error.strerror}; choose another --out"
+            f"cannot make {folder} for the film's samples: {error.strerror}; choose another --out"
         ) from None

@@ -61,29 +61,33 @@ class Film:
 
     def __post_init__(self) -> None:
         for name, most in (("fps", MAX_RATE), ("seconds", MAX_FRAMES)):
-            if not 0 < _number(name, getattr(self, name)) <= most:
+            if not 0 < exact(name, getattr(self, name)) <= most:
                 raise ConfigError(f"{name} must be above 0, at most {most}; got {getattr(self, name)}")
-        low, high = SIDES
-        if (
-            not isinstance(self.size, list | tuple)
-            or len(self.size) != 2
-            or not all(type(n) is int and low <= n <= high and n % 2 == 0 for n in self.size)
-        ):
-            raise ConfigError(
-                f"size must be width and height of a frame in pixels, even and from {low} to {high}, such as 1280x720; "
-                f"got {_shown(self.size)}"
-            )
+        _check_size(self.size)
         object.__setattr__(self, "size", tuple(self.size))
         if type(self.max_iter) is not int or not 1 <= self.max_iter < 2**31:
             raise ConfigError(f"max_iter must be an integer from 1 to {2**31 - 1}; got {self.max_iter!r}")
         if not 2 <= self.frames <= MAX_FRAMES:
             raise ConfigError(f"a film has 2 to {MAX_FRAMES} frames; fps times seconds make {self.frames}")
         finite_pair("centre", self.centre, "[re, im]")
-        if not _number("from", self.first) > _number("to", self.last) > 0:
+        if not exact("from", self.first) > exact("to", self.last) > 0:
             raise ConfigError(
                 f"from must be wider than to, and both above 0, for a film goes in; got {self.first} and {self.last}"
             )
         self._check_depth()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Film:
+        """The film that the keys of a description make; ConfigError names what is missing."""
+        missing = [key for key in ("centre", "from", "to") if key not in values]
+        if missing:
+            raise ConfigError(f"a film needs centre, from and to; {', '.join(missing)} is missing")
+        given = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        if "max_iter" in given:
+            given["max_iter"] = integer(given["max_iter"])  # 1e5
+        if isinstance(given.get("size"), list | tuple):
+            given["size"] = tuple(map(integer, given["size"]))
+        return cls(**given, first=values["from"], last=values["to"])
 
     def _check_depth(self) -> None:
         try:
@@ -103,12 +107,12 @@ class Film:
     @property
     def frames(self) -> int:
         """How many; the first shows the span `first`, the last `last`."""
-        return round(_number("fps", self.fps) * _number("seconds", self.seconds))
+        return round(exact("fps", self.fps) * exact("seconds", self.seconds))
 
     @property
     def rate(self) -> Fraction:
         """Frames a second."""
-        return _number("fps", self.fps).limit_denominator(1001)
+        return exact("fps", self.fps).limit_denominator(1001)
 
     def span(self, frame: int) -> float:
         """The width of a frame, by its number from 0."""
@@ -152,7 +156,7 @@ class Film:
         return (self.strip.size + self.core.size) / (self.frames * self.size[0] * self.size[1])
 
 
-def read(path: str | os.PathLike[str] | None, changes: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+def read_film(path: str | os.PathLike[str] | None, changes: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """The keys of a film's YAML file, none without a path, with `changes` over them; `keys` are all that there are.
 
     Raises
@@ -160,43 +164,33 @@ def read(path: str | os.PathLike[str] | None, changes: Mapping[str, Any], keys: 
     ConfigError
         The file cannot be read; it is no mapping of such keys.
     """
-    given: dict[str, Any] = {}
-    if path is not None:
-        try:
-            with open(path, "rb") as file:
-                found = read_yaml(file.read(MAX_BYTES + 1), os.fspath(path))
-        except (OSError, ValueError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(f"{path}: cannot read the description: {getattr(error, 'strerror', error)}") from None
-        if not isinstance(found, dict):
-            raise ConfigError(f"{path}: a film's description is a mapping, KEY: VALUE")
-        given = found
-        for key in given:
-            if key not in keys:
-                close = difflib.get_close_matches(str(key)[:50].lower(), keys, n=1)
-                hint = f"; did you mean {close[0]}?" if close else "."
-                raise ConfigError(f"{path}: {str(key)[:50]} is no key here{hint} Permitted: {', '.join(keys)}")
+    given = {} if path is None else _read_keys(os.fspath(path), keys)
     return given | {key: value for key, value in changes.items() if value is not None}
 
 
-def of(values: Mapping[str, Any]) -> Film:
-    """The film that the keys of a description make; ConfigError names what is missing."""
-    missing = [key for key in ("centre", "from", "to") if key not in values]
-    if missing:
-        raise ConfigError(f"a film needs centre, from and to; {', '.join(missing)} is missing")
-    names = {field.name for field in fields(Film)}
-    given = {key: value for key, value in values.items() if key in names}
-    if "max_iter" in given:
-        given["max_iter"] = integer(given["max_iter"])  # 1e5
-    if isinstance(given.get("size"), list | tuple):
-        given["size"] = tuple(map(integer, given["size"]))
-    return Film(**given, first=values["from"], last=values["to"])
+def _read_keys(path: str, keys: Sequence[str]) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            found = read_yaml(file.read(MAX_BYTES + 1), path)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path}: cannot read the description: {getattr(error, 'strerror', error)}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: a film's description is a mapping, KEY: VALUE")
+    for key in (str(key)[:50] for key in found if key not in keys):
+        close = difflib.get_close_matches(key.lower(), keys, n=1)
+        hint = f"did you mean `{close[0]}`?" if close else ""
+        raise ConfigError(f"{path}: unknown key `{key}`; {hint} Permitted: {', '.join(keys)}")
+    return found
 
 
-def _number(name: str, value: Number) -> Fraction:
-    return exact(name, value)
-
-
-def _shown(value: object) -> str:
-    return "x".join(map(str, value)) if isinstance(value, list | tuple) else repr(value)
+def _check_size(size: Any) -> None:
+    low, high = SIDES
+    pair = isinstance(size, list | tuple) and len(size) == 2
+    if not pair or not all(type(n) is int and low <= n <= high and n % 2 == 0 for n in size):
+        shown = "x".join(map(str, size)) if isinstance(size, list | tuple) else repr(size)
+        raise ConfigError(
+            f"size must be width and height of a frame in pixels, even and from {low} to {high}, such as 1280x720; "
+            f"got {shown}"
+        )

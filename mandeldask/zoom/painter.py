@@ -1,4 +1,4 @@
-"""From the textures to a frame: each pixel looked up in two finenesses, between four texels of each."""
+"""From the textures to a frame: each pixel is interpolated between four texels of each of two mip levels."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from mandeldask.store import Store
 from mandeldask.view import LogPolar
-from mandeldask.zoom.colours import Pixels, ToColour
 from mandeldask.zoom.film import COLUMNS, CORE, Film
-from mandeldask.zoom.texture import Texture, atlas_of, atlas_of_whole
+from mandeldask.zoom.texture import Pixels, Texture, ToColour, atlas_of, atlas_of_whole
 
 MARGIN = 2  # rows of texels beside those that a frame looks at
 
@@ -37,16 +36,16 @@ class Painter:
         self.row = np.log(radius) / self.step  # of the strip, but for what the span adds
         self.column = turn * film.columns
         # How many samples of the strip a pixel covers each way, as a power of 2; the same in every frame.
-        self.fineness = np.maximum(0.0, np.log2(film.columns / (2 * math.pi) / radius)).astype(np.float32)
-        most = min(math.ceil(self.fineness.max()), COLUMNS.bit_length() - 1)
+        self.mip = np.maximum(0.0, np.log2(film.columns / (2 * math.pi) / radius)).astype(np.float32)
+        most = min(math.ceil(self.mip.max()), COLUMNS.bit_length() - 1)
         self.textures = [Texture(strip, to_colour, m) for m in range(most + 1)]
         self.rows = [self._rows(m) for m in range(most + 1)]
         self._held: Any = None
 
     def _rows(self, m: int) -> tuple[float, float]:
-        """Between which rows of the strip the pixels lie that take fineness m, but for what the span adds."""
+        """Between which rows of the strip the pixels of mip level m lie, but for what the span adds."""
         last = m == len(self.textures) - 1
-        used = self.row[(self.fineness > m - 1) & ((self.fineness < m + 1) | last)]
+        used = self.row[(self.mip > m - 1) & ((self.mip < m + 1) | last)]
         slack = MARGIN * 2**m
         return (used.min() - slack, used.max() + slack) if used.size else (0.0, 0.0)
 
@@ -61,7 +60,7 @@ class Painter:
         out = np.empty((*self.row.shape, 3), np.uint8)
         scale = CORE * span / float(self.film.last)  # samples of the core a pixel
         _paint(
-            out, self.row, self.column, self.fineness, shift, self.atlas.texels, self.atlas.table, scale,
+            out, self.row, self.column, self.mip, shift, self.atlas.texels, self.atlas.table, scale,
             self.core.texels, self.core.table,
         )  # fmt: skip
         return out[::-1]
@@ -96,12 +95,12 @@ def _texel(
 
 @_compiled
 def _paint(
-    out: NDArray[np.uint8], row: Any, column: Any, fineness: Any, shift: float, strip: Any, strip_table: Any,
+    out: NDArray[np.uint8], row: Any, column: Any, mip: Any, shift: float, strip: Any, strip_table: Any,
     scale: float, core: Any, core_table: Any,
 ) -> None:  # pragma: no cover  # fmt: skip
     height, width = row.shape
     core_rows, core_columns = core_table[0, 2], core_table[0, 3]
-    core_fineness = max(0.0, math.log2(scale))
+    core_mip = max(0.0, math.log2(scale))
     colour = np.empty(3)
     for i in range(height):
         y = (i + 0.5 - height / 2) * scale + core_rows / 2 - 0.5
@@ -109,7 +108,7 @@ def _paint(
             x = (j + 0.5 - width / 2) * scale + core_columns / 2 - 0.5
             inside = -0.5 <= y <= core_rows - 0.5 and -0.5 <= x <= core_columns - 0.5
             texels, table = (core, core_table) if inside else (strip, strip_table)
-            m = min(core_fineness if inside else fineness[i, j], table.shape[0] - 1.0)
+            m = min(core_mip if inside else mip[i, j], table.shape[0] - 1.0)
             at_y, at_x = (y, x) if inside else (row[i, j] + shift, column[i, j])
             lower = int(m)
             part = m - lower

@@ -1,51 +1,63 @@
-"""Pictures of a store at falling fineness, of which a frame takes what it needs: the mip-maps of L. Williams (1983).
+"""Colours of a store's samples at falling resolution, for a frame to look up: the mip-maps of L. Williams (1983).
 
-Fineness m has a texel for 2^m x 2^m samples. Colours are averaged, never counts. Fineness 0 to 2 averages all samples,
-each further one the sixteen that the store's level m - 2 holds of them.
+Mip level m has a texel for 2^m x 2^m samples. Colours are averaged, never counts. Mip levels 0 to 2 average all
+samples, each further one the sixteen that the store's level m - 2 holds of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mandeldask.image import PictureOptions, palette, palette_index
 from mandeldask.store import Store
-from mandeldask.zoom.colours import Pixels, ToColour
 
+Pixels = NDArray[np.uint8]  # (..., 3)
+ToColour = Callable[[NDArray[np.integer]], Pixels]
+
+SCALE_SAMPLES = 2**20  # at most, that the scale is laid out for
 BLOCK = 512  # rows of a level read at a time: the most that a chunk has
+
+
+def to_colour(strip: Store, options: PictureOptions) -> ToColour:
+    """The function from escape times to colours, the same for all frames: laid out for the whole strip."""
+    d = strip.description
+    level = next((level for level in d.levels if level.shape[0] * level.shape[1] <= SCALE_SAMPLES), d.levels[-1])
+    sample = strip.window(slice(None), slice(None), level.number)
+    index = palette_index(sample, d.max_iter, options.value_scale)
+    colours = np.array(palette(options.colormap, options.interior), np.uint8)
+    return lambda counts: colours[index(counts)]
 
 
 @dataclass
 class Texture:
-    """The rows of one fineness that a frame needs; as the film goes on, they move.
+    """The rows of one mip level that a frame needs; as the film goes on, they move.
 
     `texels` begins with the row `first`; the centre of texel t lies at the sample stride * (t * side + (side - 1) / 2).
     """
 
     store: Store
     to_colour: ToColour
-    fineness: int
+    mip: int
     blocks: dict[int, Pixels] = field(default_factory=dict)
     texels: Pixels = field(default_factory=lambda: np.zeros((1, 1, 3), np.uint8))
     first: int = 0
 
     def __post_init__(self) -> None:
-        self.level = min(max(0, self.fineness - 2), len(self.store.description.levels) - 1)
-        self.stride, self.side = 1 << self.level, 1 << (self.fineness - self.level)
+        self.level = min(max(0, self.mip - 2), len(self.store.description.levels) - 1)
+        self.stride, self.side = 1 << self.level, 1 << (self.mip - self.level)
         rows, columns = self.store.description.levels[self.level].shape
         self.rows, self.columns = max(1, rows // self.side), max(1, columns // self.side)
         self.block = max(1, BLOCK // self.side)  # rows of texels
 
-    def texel(self, sample: float) -> float:
-        """Where a sample lies, in texels."""
-        return (sample / self.stride - (self.side - 1) / 2) / self.side
-
     def move(self, low: float, high: float) -> None:
         """Hold the texels for the samples' rows from `low` to `high`, as far as there are any."""
-        first = min(max(int(np.floor(self.texel(low))), 0), self.rows - 1) // self.block
-        last = min(max(int(np.ceil(self.texel(high))), 0), self.rows - 1) // self.block
+        low, high = ((row / self.stride - (self.side - 1) / 2) / self.side for row in (low, high))
+        rows = np.clip([np.floor(low), np.ceil(high)], 0, self.rows - 1).astype(int)
+        first, last = (rows // self.block).tolist()
         wanted = range(first, last + 1)
         if list(self.blocks) == list(wanted):
             return

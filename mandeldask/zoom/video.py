@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import secrets
 from collections.abc import Iterator
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from mandeldask.errors import ConfigError, StoreError
-from mandeldask.zoom.colours import Pixels
+from mandeldask.errors import ConfigError
+from mandeldask.image.files import check_path, replacing
+from mandeldask.zoom.texture import Pixels
 
 ENCODER = "libx264"
-QUALITY = "18"  # constant rate factor of x264: 18 is said to be hard to tell from the frames themselves
+QUALITY = "18"  # constant rate factor of x264: 18 counts as visually lossless
 SUFFIXES = (".mp4", ".mkv", ".mov")
 
 
@@ -34,15 +32,9 @@ def need_av() -> Any:
     return av
 
 
-def check_path(path: str | os.PathLike[str]) -> Path:
+def check_target(path: str | os.PathLike[str]) -> Path:
     """The path of a film to be written; ConfigError where none can be."""
-    target = Path(path)
-    if target.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"a film's name must end in {', '.join(SUFFIXES)}; got {target}")
-    if target.is_dir():
-        raise ConfigError(f"a film must be a file; {target} is a directory")
-    if not target.parent.is_dir():
-        raise ConfigError(f"there is no directory {target.parent} to write {target.name} in: make it first")
+    target = check_path(path, "a film", SUFFIXES)
     if not os.access(target.parent, os.W_OK):
         raise ConfigError(f"cannot write in {target.parent.absolute()}; choose another --out")
     return target
@@ -54,29 +46,21 @@ def write(target: Path, frames: Iterator[Pixels], size: tuple[int, int], rate: F
     Raises
     ------
     StoreError
-        The disk is full, or fails.
+        The disk is full.
     """
     av = need_av()
-    partial = target.with_name(f".mandeldask-{secrets.token_hex(6)}{target.suffix}")
-    try:
-        with av.open(os.fspath(partial), "w", options={"movflags": "+faststart"}) as container:
-            container.metadata["title"] = title
-            container.metadata["encoded_by"] = "mandeldask"
-            stream = container.add_stream(ENCODER, rate=rate, options={"crf": QUALITY})
-            stream.width, stream.height = size
-            stream.pix_fmt = "yuv420p"
-            context = stream.codec_context
-            context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
-            context.color_range = 1  # 16 to 235
-            for pixels in frames:
-                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-                frame = frame.reformat(format="yuv420p", src_colorspace="ITU709", dst_colorspace="ITU709")
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-        os.replace(partial, target)
-    except OSError as error:
-        why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or error
-        raise StoreError(f"cannot write {target}: {why}; what was computed is kept") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+    options = {"movflags": "+faststart"}
+    with replacing(target) as partial, av.open(os.fspath(partial), "w", options=options) as container:
+        container.metadata["title"] = title
+        container.metadata["encoded_by"] = "mandeldask"
+        stream = container.add_stream(ENCODER, rate=rate, options={"crf": QUALITY})
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
+        context.color_range = 1  # 16 to 235
+        for pixels in frames:
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame = frame.reformat(format="yuv420p", src_colorspace="ITU709", dst_colorspace="ITU709")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())

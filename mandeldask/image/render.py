@@ -1,0 +1,267 @@
+"""Draw a picture of a field in bands, whatever its size."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mandeldask.errors import ConfigError
+from mandeldask.image.colour import Colour, ToIndex, ToTone, gradient, palette_index, rgb
+from mandeldask.image.files import check_path, replacing_file
+from mandeldask.image.options import PictureOptions
+from mandeldask.image.png import Pixels, Progress, write_png
+from mandeldask.image.pyramid import TILE, write_deep_zoom, write_tiff
+from mandeldask.image.samples import Samples, computed, samples_of
+from mandeldask.image.shade import STEPS, Floats, averaged, linear, lit, toned
+from mandeldask.view import View
+
+SCALE_SIDE = 1024  # the scale is laid out for so many samples a side: within 0.0005 of the exact histogram
+PNG_SIDE_LIMIT = 2**31 - 1
+BAND_BYTES = 2**24  # of pixels: 512 rows of 32768 columns with a palette
+BLOCK_SAMPLES = {True: 2**20, False: 2**18}  # read and coloured at a time, with a palette and without
+NOTEBOOK_SIDE = 800  # pixels of a picture in a notebook
+
+Item = TypeVar("Item")
+
+
+def picture(field: Any, *, max_iter: int | None = None, **options: Any) -> Picture:
+    """A picture of a field, which a notebook shows, and `save` writes to a file of any size.
+
+    Parameters
+    ----------
+    field : path of a store, Store, array, Dataset or View
+        An array of escape times is int of shape (y, x), y ascending: NumPy's, Dask's (computed now) or xarray's. What
+        `mandeldask.open` returns is accepted too; but only a path is read level by level, in bounded memory. Of a View
+        every k-th sample is computed now, in this process: a preview of what a run would give.
+    max_iter : int, optional
+        Of an array: the cap it was computed with; by default its largest value. Of a View: the cap to take; 1000
+        by default. A store knows its own.
+    **options
+        size, supersample, colormap, reverse, scale, repeat, period, phase, interior, shade, light: see
+        `mandeldask.image.PictureOptions`.
+
+    Raises
+    ------
+    ConfigError
+        An argument that breaks a rule, or an option that needs a field which is not there.
+    StoreError
+        The store cannot be read.
+    """
+    chosen = PictureOptions.of(options)
+    if isinstance(field, View):
+        side = (chosen.size or NOTEBOOK_SIDE) * chosen.supersample
+        return Picture(computed(field, chosen.fields, max_iter, side), chosen)
+    samples = samples_of(field, max_iter)
+    chosen.check(samples.shape, samples.fields)
+    return Picture(samples, chosen, chosen.stride(samples.shape))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Every `stride`-th sample of a field in colours, y upwards."""
+
+    samples: Samples
+    options: PictureOptions
+    stride: int = 1
+    scale_of: Picture | None = None
+    """Another picture of the same field, whose scale this one shares."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of pixels; those at the upper and right edge are the mean of what samples there are."""
+        rows, columns = (-(-n // (self.stride * self.options.supersample)) for n in self.samples.shape)
+        return rows, columns
+
+    @property
+    def palette(self) -> list[Colour] | None:
+        """The 256 colours that it is drawn with; None where it needs more."""
+        return self.options.palette
+
+    @property
+    def missing(self) -> int:
+        """Tiles of the store that are not computed, drawn grey."""
+        return self.samples.missing
+
+    @property
+    def samples_read(self) -> int:
+        """Samples of each field that are read to draw it."""
+        rows, columns = self.shape
+        return rows * columns * self.options.supersample**2 * self.samples.cost(self.stride)
+
+    def half(self) -> Picture:
+        """The same at half the size, in the same colours."""
+        return dataclasses.replace(self, stride=2 * self.stride, scale_of=self.scale_of or self)
+
+    def pyramid(self, side: int) -> list[Picture]:
+        """The picture and its halves, each half of the last, rounded up, until no side is longer than `side`."""
+        levels = [self]
+        while max(levels[-1].shape) > side:
+            levels.append(levels[-1].half())
+        return levels
+
+    def bands(self) -> Iterator[Pixels]:
+        """Rows of pixels from the top of the picture down: palette indices, or sRGB with a last axis of 3.
+
+        A thread draws one band ahead, while the caller compresses the last one without the interpreter's lock.
+        """
+        return _ahead(self._bands())
+
+    def save(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
+        """Write a file: PNG, a pyramidal BigTIFF or a Deep Zoom image, as the name ends (.png, .tif, .dzi).
+
+        It appears whole or not at all; one of the same name is replaced. `progress` is called with pixels done and
+        all of them.
+
+        Raises
+        ------
+        ConfigError
+            A path that cannot be written, a format that needs a package which is not there.
+        StoreError
+            The field cannot be read, or the disk is full.
+        """
+        target = check_path(path)
+        if target.suffix.lower() == ".dzi":
+            write_deep_zoom(target, self.pyramid(1), self.samples.text, progress)
+        elif target.suffix.lower() != ".png":
+            write_tiff(target, self.pyramid(TILE), self.samples.text, progress)
+        elif max(self.shape) > PNG_SIDE_LIMIT:
+            raise ConfigError(f"a PNG has at most {PNG_SIDE_LIMIT} pixels a side; got {max(self.shape)}: give a size")
+        else:
+            with replacing_file(target) as file:
+                write_png(file, self, self.texts, progress)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """What a PNG says of itself."""
+        return {"Software": "mandeldask"} | ({"Description": self.samples.text} if self.samples.text else {})
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        small = self.pyramid(2 * NOTEBOOK_SIDE)[-1]
+        write_png(file, small, small.texts)
+        return file.getvalue()
+
+    def __repr__(self) -> str:
+        rows, columns = self.shape
+        return f"<Picture of {columns} x {rows} pixels: {self.samples.text or 'a field'}>"
+
+    def _bands(self) -> Iterator[Pixels]:
+        rows, columns = self.shape
+        height, width = self._block()
+        for first in reversed(range(0, rows, height)):
+            last = min(first + height, rows)
+            band = np.empty((last - first, columns) if self.palette else (last - first, columns, 3), np.uint8)
+            for start, end in pairwise([*range(0, columns, width), columns]):
+                band[:, start:end] = self._draw(slice(first, last), slice(start, end))
+            yield band[::-1]
+
+    def _block(self) -> tuple[int, int]:
+        """Rows and columns of pixels that are drawn at once; whole chunks where they fit."""
+        k, columns = self.options.supersample, self.shape[1]
+        rows_read, columns_read = (max(1, n // k) for n in self.samples.chunk(self.stride))
+        height = _whole(rows_read, max(1, BAND_BYTES // (columns * (1 if self.palette else 3))))
+        height = min(height, self.shape[0])
+        samples = height * k * k * self.samples.cost(self.stride)
+        return height, _whole(columns_read, max(1, BLOCK_SAMPLES[bool(self.palette)] // samples))
+
+    def _draw(self, rows: slice, columns: slice) -> Pixels:
+        k, options, max_iter = self.options.supersample, self.options, self.samples.max_iter
+        y, x = (
+            slice(s.start * k, min(s.stop * k, -(-n // self.stride)))
+            for s, n in zip((rows, columns), self.samples.shape, strict=True)
+        )
+        counts = self._read("escape_time", y, x)
+        colours = self._colours
+        if colours.index:
+            index = colours.index(counts)
+            if self.palette:
+                return index
+            light = colours.map.take(index, axis=0)
+        else:
+            assert colours.tone is not None
+            tones = colours.tone(colours.value(self._read(options.shade, y, x)))
+            light = toned(counts, max_iter, tones, colours.map, rgb("interior", options.interior))
+        if options.light:
+            escaped = (counts > 0) & (counts < max_iter)
+            light *= np.where(escaped, lit(self._hill(y, x), options.light), np.float32(1))[..., np.newaxis]
+        return averaged(light, k)
+
+    def _hill(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """The field that light falls on, with a sample more on each side; NaN beyond the field."""
+        name = "smooth" if "smooth" in self.samples.fields else "distance"
+        sides = [-(-n // self.stride) for n in self.samples.shape]
+        y, x = (slice(max(0, s.start - 1), min(n, s.stop + 1)) for s, n in zip((rows, columns), sides, strict=True))
+        hill = np.full((rows.stop - rows.start + 2, columns.stop - columns.start + 2), np.nan)
+        top, left = y.start - rows.start + 1, x.start - columns.start + 1
+        field = self._read(name, y, x)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            hill[top : top + field.shape[0], left : left + field.shape[1]] = (
+                field if name == "smooth" else -np.log2(field)
+            )
+        return hill
+
+    def _read(self, name: str, rows: slice, columns: slice) -> NDArray[Any]:
+        return self.samples.read(name, rows, columns, self.stride)
+
+    @cached_property
+    def _colours(self) -> _Colours:
+        return self.scale_of._colours if self.scale_of else _lay_out(self.samples, self.options)
+
+
+@dataclass(frozen=True)
+class _Colours:
+    """From samples to colours, laid out for a field as a whole."""
+
+    map: Floats  # linear light: the palette, or STEPS of the colour map
+    index: ToIndex | None = None
+    tone: ToTone | None = None
+    farthest: float = 0.0  # of the distances to the set, if those are drawn
+
+    def value(self, samples: NDArray[Any]) -> NDArray[Any]:
+        """What the scale is laid over: the escape time, or how many times nearer the set than the farthest sample."""
+        if not self.farthest:
+            return samples
+        with np.errstate(divide="ignore"):
+            return self.farthest / samples.astype(np.float64)
+
+
+def _lay_out(samples: Samples, options: PictureOptions) -> _Colours:
+    stride = 1
+    while max(samples.shape) > SCALE_SIDE * stride:
+        stride *= 2
+    y, x = (slice(0, -(-n // stride)) for n in samples.shape)
+    counts = samples.read("escape_time", y, x, stride)
+    if options.shade == "counts":
+        index = palette_index(counts.ravel(), samples.max_iter, options.value_scale)
+        return _Colours(linear(options.count_colours), index)
+    values = samples.read(options.shade, y, x, stride)
+    escaped = values[(counts > 0) & (counts < samples.max_iter) & np.isfinite(values)].astype(np.float64)
+    farthest = float(escaped.max(initial=1e-300)) if options.shade == "distance" else 0.0
+    if farthest:
+        escaped = farthest / escaped[escaped > 0]
+    colours = linear(gradient(options.colormap, STEPS, options.reverse))
+    return _Colours(colours, tone=options.value_scale.curve(escaped), farthest=farthest)
+
+
+def _whole(chunk: int, room: int) -> int:
+    """As many whole chunks as there is room for, or as much of one as there is room for."""
+    return room // chunk * chunk or room
+
+
+def _ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The items, each made in a thread while the one before it is used."""
+    with ThreadPoolExecutor(1, "mandeldask-picture") as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
