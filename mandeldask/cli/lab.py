@@ -47,21 +47,20 @@ def info(ctx: click.Context, /, cluster: str | None, upload: bool, as_json: bool
 
 
 def _of_workers(cluster: str, upload: bool) -> tuple[dict[str, Any], list[str]]:
-    from mandeldask.cluster import check, connect, resolve, wait_for_worker
-    from mandeldask.config import LocalCluster, load_cluster
+    from mandeldask.cluster import session
     from mandeldask.lab import machine
 
-    with signals_end_in_order():
-        described = resolve(load_cluster(cluster))
-        if isinstance(described, LocalCluster):
-            click.echo("mandeldask: starting the workers", err=True)
-        with connect(described) as client:
-            wait_for_worker(client)
-            if isinstance(described, LocalCluster):
-                client.wait_for_workers(len(client.cluster.worker_spec))
-            check(client, "numpy", upload=upload, say=lambda text: click.echo(text, err=True))
-            processes = client.run(machine.describe)
-            threads = client.nthreads()
+    def say(text: str) -> None:
+        click.echo(f"mandeldask: {text}", err=True)
+
+    with signals_end_in_order(), session(cluster, upload=upload, say=say) as there:
+        if not there.runs_already:
+            say("starting the workers")
+        client = there.ready()
+        if there.in_this_environment:
+            client.wait_for_workers(there.size.workers)
+        processes = client.run(machine.describe)
+        threads = client.nthreads()
     return processes, machine.worker_warnings(processes, threads)
 
 

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from distributed import Client
 from zict import LRU
 
-from mandeldask import cluster as clusters
+from mandeldask.cluster import introduce, session
 from mandeldask.config import Cluster
 from mandeldask.errors import ClusterError, MandeldaskError
 from mandeldask.explorer.tiles import Address, Content, PackedTile, compute_tile
@@ -76,7 +77,7 @@ class LiveTiles:
         if self.state in ("off", "lost"):
             self.state, self.message = (
                 "starting",
-                clusters.introduce(self.cluster) or "worker processes on this machine",
+                introduce(self.cluster) or "worker processes on this machine",
             )
             self._starting = asyncio.create_task(self._start())
 
@@ -112,10 +113,8 @@ class LiveTiles:
                 loop.call_soon_threadsafe(lambda: ready.done() or function(*arguments))
 
         try:
-            with clusters.connect(self.cluster) as client:
-                clusters.wait_for_worker(client, self.cluster, lambda text: tell(self._say, text))
-                clusters.check(client, self.kernel, upload=self.upload, say=lambda text: tell(self._say, text))
-                tell(ready.set_result, client)
+            with session(self.cluster, kernel=self.kernel, upload=self.upload, say=partial(tell, self._say)) as there:
+                tell(ready.set_result, there.ready())
                 end.wait()
         except MandeldaskError as error:
             tell(ready.set_exception, error)

@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mandeldask import cluster as clusters
-from mandeldask import config as configs
 from mandeldask import job
+from mandeldask.cluster import session
 from mandeldask.config import AnyCluster
 from mandeldask.errors import ConfigError, StoreError
 from mandeldask.image import PictureOptions
@@ -105,16 +103,12 @@ def compute(
         _make_folder(folder)
         if not overwrite:
             _refuse_another(pending, film)
-        with ExitStack() as stack:
-            if client is None:
-                clusters.leave_if_being_spawned()
-                described = clusters.resolve(configs.load_cluster(cluster) if cluster else None)
-                client = stack.enter_context(clusters.connect(described))
+        with session(cluster, client=client, say=lambda text: tell(job.Notice(text))) as there:
             for path, view in pending.items():
                 config = {"view": view, "max_iter": film.max_iter, "kernel": kernel}
                 store = _store_at(path)
                 another = store is None or not _holds(store, view, film)
-                job.run(config, path, client=client, tell=tell, overwrite=overwrite and another)
+                job.run(config, path, client=there.connect(), tell=tell, overwrite=overwrite and another)
     strip, core = map(open_store, views)
     return strip, core
 
