@@ -218,7 +218,8 @@ def test_a_driver_that_falls_silent_is_said_to_be_so(monkeypatch):
     job = only(board(WHOLE[:-1]))
     job.ended = ""
     assert job.silent == 0
-    monkeypatch.setattr(time, "monotonic", lambda: job.heard + 60)
+    job.heard = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: 1060.0)
     assert job.silent == 60
 
 

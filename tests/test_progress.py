@@ -130,10 +130,11 @@ def test_the_load_of_a_worker_is_a_share_of_all_its_threads(client, tmp_path, mo
     assert "50% in the kernel" in console.file.getvalue()
 
 
-def test_the_state_tells_rate_and_time_left(client, tmp_path):
+def test_the_state_tells_rate_and_time_left(client, tmp_path, monkeypatch):
     screen = Screen(Console(file=io.StringIO(), width=100))
     md.run(CONFIG, tmp_path / "a.zarr", client=client, tell=lambda e: screen(e) if type(e).__name__ == "Plan" else None)
     screen(TileDone(record((0, 0))))
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     screen(Progress(1, 15, 0, 1e6, 2.5e9, 90.0, 2))
     assert screen._state() == "1/16 tiles, 2.5 G iterations/s, 1 min 30 s left"
 
