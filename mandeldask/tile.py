@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import StoreError
 from mandeldask.kernels import BlockFunction
-from mandeldask.messages import Grid, thumbnail
 from mandeldask.store import Store, Tile
+from mandeldask.telemetry import TOPIC, Preview, job_id, tile_event
 from mandeldask.view import Range, View
 
 LevelTile = tuple[int, int, int]  # level, row, column
@@ -35,7 +35,7 @@ class Record:
     worker: str
     started: float  # Unix time on the worker
     finished: float
-    thumbnail: bytes = b""  # every k-th sample: `messages.thumbnail`
+    preview: bytes = b""  # every k-th sample: `telemetry.Preview.encode`
 
 
 def compute_tile(tile: Tile, block_function: BlockFunction, store: Store, source: Store | None = None) -> Record:
@@ -46,10 +46,10 @@ def compute_tile(tile: Tile, block_function: BlockFunction, store: Store, source
     block, seconds = found or compute(d.view, *d.window(tile, (tile[0] + 1, tile[1] + 1)), block_function)
     store.write(tile, block)
     escape_time = block["escape_time"] if block.dtype.names else block
-    preview = thumbnail(escape_time, Grid(d.shape, d.tile), tile, d.max_iter)
-    return Record(
-        tile, seconds, *statistics(escape_time, d.max_iter), get_worker().address, started, time.time(), preview
-    )
+    worker, preview = get_worker(), Preview(d.shape, d.tile, d.max_iter).encode(escape_time, tile)
+    record = Record(tile, seconds, *statistics(escape_time, d.max_iter), worker.address, started, time.time(), preview)
+    worker.log_event(TOPIC, tile_event(job_id(store.identity, store.path), record))
+    return record
 
 
 def build_level(tile: LevelTile, store: Store) -> LevelTile:

@@ -29,7 +29,7 @@ RANKS = [
     {"grid"},
     {"field"},
     {"store"},
-    {"messages"},
+    {"telemetry"},
     {"tile"},
     {"check"},
     {"cluster"},
@@ -49,7 +49,7 @@ FORBIDDEN = {
     "field": {"distributed", "zarr"},
     "store": {"dask", "distributed"},
     "image": {"dask", "distributed", "zarr"},
-    "messages": {"dask", "distributed", "zarr"},
+    "telemetry": {"dask", "distributed", "zarr", "pydantic"},
     "dashboard": {"dask.array", "zarr"},
 }
 MODULES = {
@@ -127,13 +127,13 @@ def test_of_what_computes_and_writes_nothing_knows_of_pictures():
         if module.partition(".")[0] == "job"
     }
     assert {module for module, names in users.items() if any(n.startswith("mandeldask.image.") for n in names)} == {
-        "job.shown"
+        "job.notebook"
     }
-    assert {module for module, names in users.items() if any(n.startswith("mandeldask.job.shown.") for n in names)} == {
-        "job.events"
-    }
+    assert {
+        module for module, names in users.items() if any(n.startswith("mandeldask.job.notebook.") for n in names)
+    } == {"job.events"}
     at_once = set().union(*(imports(node) for node in ast.parse(MODULES["job.events"].read_text()).body))
-    assert not any("shown" in name for name in at_once)
+    assert not any("notebook" in name for name in at_once)
 
 
 def test_no_two_modules_import_each_other():

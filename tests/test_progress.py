@@ -23,15 +23,15 @@ import mandeldask as md
 from mandeldask.image import palette, palette_index
 from mandeldask.job.events import Plan, Progress, TileDone, TileFailed
 from mandeldask.kernels import KERNELS
-from mandeldask.messages import Grid, thumbnail
 from mandeldask.progress import Screen
 from mandeldask.progress.mosaic import Mosaic
+from mandeldask.telemetry import Preview
 from mandeldask.tile import Record
 from mandeldask.view import View
 
 ROOT = Path(__file__).parent.parent
 VIEW = View(x=(-2, 1), y=(-1.5, 1.5), shape=(120, 200))
-GRID = Grid(VIEW.shape, (30, 50))
+GRID = Preview(VIEW.shape, (30, 50), 100)
 FIELD = KERNELS["numpy"](100)(VIEW.block((0, 120), (0, 200)))
 TILES = [(i, j) for i in range(4) for j in range(4)]
 
@@ -39,11 +39,11 @@ TILES = [(i, j) for i in range(4) for j in range(4)]
 def record(tile):
     i, j = tile
     block = FIELD[30 * i : 30 * i + 30, 50 * j : 50 * j + 50]
-    return Record(tile, 0.1, int(block.sum()), 1, 100, 0, "tcp://w:1", 1.0, 2.0, thumbnail(block, GRID, tile, 100))
+    return Record(tile, 0.1, int(block.sum()), 1, 100, 0, "tcp://w:1", 1.0, 2.0, GRID.encode(block, tile))
 
 
 def test_the_mosaic_of_a_finished_field_has_its_samples_in_the_colours_of_the_picture():
-    mosaic = Mosaic(GRID, 100, 50, 15)
+    mosaic = Mosaic(GRID, 50, 15)
     for tile in TILES:
         mosaic.add(record(tile))
     lines = mosaic.lines(colours=True)
@@ -57,7 +57,7 @@ def test_the_mosaic_of_a_finished_field_has_its_samples_in_the_colours_of_the_pi
 
 
 def test_waiting_failed_and_done_tiles_have_signs_of_their_own():
-    mosaic = Mosaic(GRID, 100, 8, 4)
+    mosaic = Mosaic(GRID, 8, 4)
     assert {line.plain for line in mosaic.lines(True)} == {"·" * 8}
     mosaic.add(record((3, 0)))
     mosaic.fail((3, 3))
@@ -72,7 +72,7 @@ def test_waiting_failed_and_done_tiles_have_signs_of_their_own():
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (3000, 3000), (20, 10000)])
 def test_a_field_of_any_shape_has_a_mosaic_that_fits(shape):
-    lines = Mosaic(Grid(shape, (256, 256)), 100, 40, 12).lines(True)
+    lines = Mosaic(Preview(shape, (256, 256), 100), 40, 12).lines(True)
     assert 1 <= len(lines) <= 12
     assert 1 <= len(lines[0]) <= 40
 
@@ -90,7 +90,7 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines_only(client, tmp_pat
     said = run_on(Console(file=io.StringIO(), width=100), client, tmp_path)
     assert "\x1b" not in said
     assert "▀" not in said
-    assert "16 of 30 x 50; 16 to compute, 5 of the levels to make" in said
+    assert "16 of 30 x 50; 16 to compute, 5 pyramid tiles to build" in said
     assert "done       16 tiles in" in said
 
 
@@ -144,9 +144,9 @@ def test_a_run_whose_tiles_are_done_says_that_levels_are_being_made(client, tmp_
     md.run(CONFIG, tmp_path / "a.zarr", client=client, tell=lambda e: screen(e) if type(e).__name__ == "Plan" else None)
     for tile in TILES:
         screen(TileDone(record(tile)))
-    for levels, said in ((3, "3 tiles"), (1, "1 tile")):
+    for levels, said in ((3, "3 pyramid tiles"), (1, "1 pyramid tile")):
         screen(Progress(16, 16, 0, 1e6, 2.5e9, 0.0, 2, levels))
-        assert screen._state() == f"16/16 tiles; {said} of the levels left to make"
+        assert screen._state() == f"16/16 tiles; {said} to build"
 
 
 def test_a_run_that_has_levels_alone_to_make_says_so(client, tmp_path):
@@ -156,8 +156,8 @@ def test_a_run_that_has_levels_alone_to_make_says_so(client, tmp_path):
     screen = Screen(Console(file=io.StringIO(), width=100))
     md.resume(tmp_path / "a.zarr", kernel="numpy", client=client, tell=screen)
     said = screen.console.file.getvalue()
-    assert "16 done already: resuming; 0 to compute, 2 of the levels to make" in said
-    assert "done       2 tiles of the levels made; nothing was left to compute" in said
+    assert "16 done already: resuming; 0 to compute, 2 pyramid tiles to build" in said
+    assert "done       2 pyramid tiles built; nothing was left to compute" in said
 
 
 def test_the_command_draws_in_a_real_terminal(tmp_path):

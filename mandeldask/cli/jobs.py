@@ -17,7 +17,7 @@ import click
 from mandeldask.cli.dashboard import announce, with_page
 from mandeldask.cli.options import cluster_option, description_options
 from mandeldask.errors import ConfigError
-from mandeldask.words import count, duration, is_url, plain, shown
+from mandeldask.words import count, duration, is_url, plain, plural, shown
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -261,7 +261,7 @@ def _show(s: Status, as_json: bool) -> None:
     if s.message and s.ended:
         click.echo(f"  why        {plain(s.message)}")
     if s.updated and not s.ended:
-        click.echo(f"  last word  {max(0.0, time.time() - s.updated):.0f} s ago")
+        click.echo(f"  updated    {max(0.0, time.time() - s.updated):.0f} s ago")
     for tile, error in list(s.errors.items())[:5]:
         click.echo(f"  failed     tile {plain(tile)}: {plain(error)}")
     if len(s.errors) > 5:
@@ -276,7 +276,7 @@ def _line(s: Status) -> str:
     failed = f", {s.failed} failed" if s.failed else ""
     left = f", {_left(s)} left" if s.seconds_left is not None else ""
     waits = f", {plain(s.message)}" if s.state == "waiting" and s.message else ""
-    levels = f", {s.levels} of the levels to make" if s.levels and s.done == s.tiles else ""
+    levels = f", {plural(s.levels, 'pyramid tile')} to build" if s.levels and s.done == s.tiles else ""
     return f"{s.state}: {_tiles(s)} tiles{levels}{failed}{rate}{workers}{left}{waits}"
 
 

@@ -10,12 +10,12 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
-from mandeldask.job.broadcast import Broadcast
 from mandeldask.job.cost import Costs, expect, makespan
 from mandeldask.job.driver import Driver
 from mandeldask.job.events import Event, Expected, Observer, Plan, Progress, Started, Summary
 from mandeldask.job.ledger import Ledger, cannot_write, name_of
 from mandeldask.job.order import order
+from mandeldask.job.reporter import Reporter
 from mandeldask.kernels import BlockFunction
 from mandeldask.store import Tile
 from mandeldask.tile import LevelTile
@@ -43,7 +43,7 @@ def compute(
     def tell_all(event: Event) -> None:
         if isinstance(event, Progress):
             ledger.progress = asdict(event)
-        broadcast(event)
+        reporter(event)
         tell(event)
 
     tell(Started(client.dashboard_link, client))
@@ -53,10 +53,10 @@ def compute(
     costs = expect(plan.store.description, pending, block_function, threads) if plan.pending else None
     if costs is not None:
         tell(_expected(pending, costs, threads))
-    broadcast = Broadcast(client, plan, ledger.columns, ~pending, name)
+    reporter = Reporter(client, plan, ledger.columns, ~pending, name)
     ready(client)
     driver = Driver(client, plan.store, block_function, ledger, tell_all, home, run)
-    with broadcast, watch(driver) if watch else nullcontext():
+    with reporter, watch(driver) if watch else nullcontext():
         driver.run(pending, costs)
     return [*driver.failed, *driver.failed_levels]
 

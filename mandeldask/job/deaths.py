@@ -6,8 +6,8 @@ from collections import Counter
 
 from distributed import Client
 
-from mandeldask.messages import tile_of_key
 from mandeldask.store import Tile
+from mandeldask.telemetry import tile_of_key
 
 
 def deaths(client: Client, job: str, run: str) -> Counter[Tile]:

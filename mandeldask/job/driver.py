@@ -27,8 +27,8 @@ from mandeldask.job.pulse import every
 from mandeldask.job.source import source_of
 from mandeldask.job.window import submit_levels, submit_window
 from mandeldask.kernels import BlockFunction
-from mandeldask.messages import job_id, key_name
 from mandeldask.store import Store, Tile
+from mandeldask.telemetry import job_id, key_name
 from mandeldask.tile import LevelTile, Record
 
 MAX_ATTEMPTS = 3

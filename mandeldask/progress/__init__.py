@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mandeldask.job import Event, Expected, Notice, Plan, Preparing, Progress, Started, Summary, TileDone, TileFailed
-from mandeldask.messages import Grid
 from mandeldask.progress.mosaic import Mosaic
+from mandeldask.telemetry import Preview
 from mandeldask.tile import Record
 from mandeldask.words import count, duration, plain, plural, shown
 
@@ -112,7 +112,7 @@ class Screen:
         )
         self.line("kernel", self.kernel)
         done = f", {plan.done} done already: resuming" if plan.resumed else ""
-        levels = f", {plan.levels} of the levels to make" if plan.levels else ""
+        levels = f", {plural(plan.levels, 'pyramid tile')} to build" if plan.levels else ""
         self.line("tiles", f"{plan.tiles} of {d.tile[0]} x {d.tile[1]}{done}; {plan.pending} to compute{levels}")
         free = plan.store.place.free()
         scarce = free is not None and plan.pending and plan.bytes > free
@@ -142,7 +142,7 @@ class Screen:
             return None
         d = plan.store.description
         height = min(MOSAIC_HEIGHT, self.console.height - LINES_BESIDE)
-        mosaic = Mosaic(Grid(d.shape, d.tile), d.max_iter, MOSAIC_WIDTH, height)
+        mosaic = Mosaic(Preview(d.shape, d.tile, d.max_iter), MOSAIC_WIDTH, height)
         if plan.resumed:
             iterations = plan.store.read_tiles()["iterations"]
             for tile in np.argwhere(plan.store.done()).tolist():
@@ -154,7 +154,7 @@ class Screen:
     def _expected(self, event: Expected) -> None:
         self.line(
             "expected",
-            f"{duration(event.seconds)} of computing, dear tiles first; {duration(event.seconds_by_row)} row by row",
+            f"{duration(event.seconds)} of computing, costly tiles first; {duration(event.seconds_by_row)} row by row",
         )
 
     def _done(self, record: Record) -> None:
@@ -210,7 +210,7 @@ class Screen:
         assert self.plan is not None
         if self.done == self.plan.pending:
             levels = self.progress.levels if self.progress else self.plan.levels
-            return f"{self.done}/{self.plan.pending} tiles; {plural(levels, 'tile')} of the levels left to make"
+            return f"{self.done}/{self.plan.pending} tiles; {plural(levels, 'pyramid tile')} to build"
         if not self.done:
             return (
                 f"no tile finished yet, {duration(round(time.monotonic() - self.begun))} since the workers were started"
@@ -247,7 +247,7 @@ class Screen:
                 f"{count(s.iterations_per_second)} iterations/s, {s.efficiency:.0%} of the workers' time in the kernel",
             )
         elif s.levels:
-            self.line("done", f"{plural(s.levels, 'tile')} of the levels made; nothing was left to compute")
+            self.line("done", f"{plural(s.levels, 'pyramid tile')} built; nothing was left to compute")
         else:
             self.line("done", "nothing was left to compute")
         if s.failed:
