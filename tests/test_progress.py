@@ -23,8 +23,8 @@ import mandeldask as md
 from mandeldask.image import palette, palette_index
 from mandeldask.job.events import Plan, Progress, TileDone, TileFailed
 from mandeldask.kernels import KERNELS
-from mandeldask.progress import Screen
 from mandeldask.progress.mosaic import Mosaic
+from mandeldask.progress.screen import Screen
 from mandeldask.telemetry import Preview
 from mandeldask.tile import Record
 from mandeldask.view import View
@@ -125,7 +125,7 @@ def test_the_load_of_a_worker_is_a_share_of_all_its_threads(client, tmp_path, mo
     for tile in TILES[:8]:
         screen(TileDone(replace(record(tile), seconds=1.0, worker="tcp://[red]:1")))
     monkeypatch.setattr(time, "time", lambda: 1.0 + 4)  # the first task began at 1
-    console.print(screen._load())
+    console.print(screen.load.table(4))
     assert "[red]:1" in console.file.getvalue()
     assert "50% in the kernel" in console.file.getvalue()
 
@@ -136,7 +136,7 @@ def test_the_state_tells_rate_and_time_left(client, tmp_path, monkeypatch):
     screen(TileDone(record((0, 0))))
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     screen(Progress(1, 15, 0, 1e6, 2.5e9, 90.0, 2))
-    assert screen._state() == "1/16 tiles, 2.5 G iterations/s, 1 min 30 s left"
+    assert screen._words(16) == "1/16 tiles, 2.5 G iterations/s, 1 min 30 s left"
 
 
 def test_a_run_whose_tiles_are_done_says_that_levels_are_being_made(client, tmp_path):
@@ -146,7 +146,7 @@ def test_a_run_whose_tiles_are_done_says_that_levels_are_being_made(client, tmp_
         screen(TileDone(record(tile)))
     for levels, said in ((3, "3 pyramid tiles"), (1, "1 pyramid tile")):
         screen(Progress(16, 16, 0, 1e6, 2.5e9, 0.0, 2, levels))
-        assert screen._state() == f"16/16 tiles; {said} to build"
+        assert screen._words(16) == f"16/16 tiles; {said} to build"
 
 
 def test_a_run_that_has_levels_alone_to_make_says_so(client, tmp_path):

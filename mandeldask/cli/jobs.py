@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +39,7 @@ def submit(
 ) -> None:
     """Hand the field that CONFIG describes to a cluster, and return; its driver lives there as a task."""
     from mandeldask import job
-    from mandeldask.progress import Screen
+    from mandeldask.progress.screen import Screen
 
     ctx.obj["json"] = as_json
     with Screen() as screen:
@@ -119,24 +118,16 @@ def status(ctx: click.Context, /, target: str, cluster: str | None, as_json: boo
 def wait(ctx: click.Context, /, target: str, cluster: str | None, timeout: float | None, as_json: bool) -> None:
     """Wait for a job's end, or a store's; the exit code is the job's."""
     from mandeldask import job
+    from mandeldask.progress.bar import Bar
 
     ctx.obj["json"] = as_json
-    last = 0.0
+    with _looking(target, cluster) as look, Bar(seconds=WATCH_SECONDS) as bar:
 
-    def tell(now: Status) -> None:
-        nonlocal last
-        if as_json or now.ended:
-            return
-        if sys.stderr.isatty():
-            click.echo(f"\r\x1b[K  {_line(now)}", nl=False, err=True)
-        elif time.monotonic() - last >= WATCH_SECONDS:
-            click.echo(f"  {_line(now)}", err=True)
-            last = time.monotonic()
+        def tell(now: Status) -> None:
+            if not (as_json or now.ended):
+                bar.show(now.done, now.tiles, _line(now))
 
-    with _looking(target, cluster) as look:
         end = job.wait(look, timeout, tell)
-    if sys.stderr.isatty() and not as_json:
-        click.echo("\r\x1b[K", nl=False, err=True)
     _show(end, as_json)
     ctx.exit(end.exit_code or 0)
 
