@@ -18,11 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from services import poll
 
 import mandeldask as md
 from mandeldask.image import palette, palette_index
 from mandeldask.job.events import Plan, Progress, TileDone, TileFailed
 from mandeldask.kernels import KERNELS
+from mandeldask.progress.bar import Bar
 from mandeldask.progress.mosaic import Mosaic
 from mandeldask.progress.screen import Screen
 from mandeldask.telemetry import Preview
@@ -158,6 +160,46 @@ def test_a_run_that_has_levels_alone_to_make_says_so(client, tmp_path):
     said = screen.console.file.getvalue()
     assert "16 done already: resuming; 0 to compute, 2 pyramid tiles to build" in said
     assert "done       2 pyramid tiles built; nothing was left to compute" in said
+
+
+def drawn(width, *state, **options):
+    """The line of a bar on a terminal, as it is drawn."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None, legacy_windows=False)
+    with Bar("frames", console=console, **options) as bar:
+        bar.show(*state)
+        return console.file.getvalue().replace("\x1b[?25l", "")
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 100])
+def test_a_bar_keeps_to_one_line_and_shrinks_before_its_words_do(width):
+    words = "3/12, 1 min 30 s left [red]x[/red]"
+    (line,) = drawn(width, 3, 12, words).splitlines()
+    assert len(line.rstrip()) <= width
+    assert ("━" in line) == (width >= 60)
+    assert (words in line) == (width >= 60)
+
+
+def test_a_bar_of_what_has_no_known_end_tells_the_seconds():
+    assert "0 s  strategies" in drawn(60, 0, 0, "strategies")
+
+
+def test_elsewhere_than_on_a_terminal_a_bar_is_a_line_now_and_then():
+    console = Console(file=io.StringIO(), width=100)
+    with Bar("verify", console=console, seconds=0.01) as bar:
+        bar.show(1, 9, "1/9 tiles")
+        assert console.file.getvalue().splitlines()[0] == "  verify     1/9 tiles"
+        bar.show(2, 9, "2/9 tiles")
+        poll(lambda: "  verify     2/9 tiles" in console.file.getvalue(), "the second line")
+    assert "\x1b" not in console.file.getvalue()
+
+
+def test_a_count_tells_the_time_left_at_the_rate_since_the_first(monkeypatch):
+    bar = Bar("frames", console=Console(file=io.StringIO()))
+    for second, done in ((100.0, 0), (107.0, 1), (109.0, 3)):
+        monkeypatch.setattr(time, "monotonic", lambda second=second: second)
+        bar.count(done, 12)
+    bar.stop()
+    assert bar.state == (3, 12, "3/12, 9 s left")
 
 
 def test_the_command_draws_in_a_real_terminal(tmp_path):

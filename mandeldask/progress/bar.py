@@ -44,7 +44,11 @@ class Bar:
         self._started = False
         self._stop = threading.Event()
         self._live = Live(
-            get_renderable=self._drawn, console=self.console, refresh_per_second=REFRESH_RATE, transient=True
+            get_renderable=self._drawn,
+            console=self.console,
+            refresh_per_second=REFRESH_RATE,
+            transient=True,
+            redirect_stdout=False,  # which may be a file
         )
 
     def __enter__(self) -> Bar:
@@ -81,7 +85,7 @@ class Bar:
             return
         self._started, self.begun = True, time.monotonic()
         if self.console.is_terminal:
-            self._live.start()
+            self._live.start(refresh=True)
         else:
             threading.Thread(target=self._plain_lines, name="progress", daemon=True).start()
 
@@ -95,6 +99,8 @@ class Bar:
             self.say(self.look()[2], self.label)
 
     def _drawn(self) -> RenderableType:
+        if not self._started:  # Live asks for it when it is made
+            return ""
         below = self.below()
         return self._row() if below is None else Group("", self._row(), "", below)
 
