@@ -127,7 +127,7 @@ def test_the_load_of_a_worker_is_a_share_of_all_its_threads(client, tmp_path, mo
     for tile in TILES[:8]:
         screen(TileDone(replace(record(tile), seconds=1.0, worker="tcp://[red]:1")))
     monkeypatch.setattr(time, "time", lambda: 1.0 + 4)  # the first task began at 1
-    console.print(screen.load.table(4))
+    console.print(screen.load.table(4, 60))
     assert "[red]:1" in console.file.getvalue()
     assert "50% in the kernel" in console.file.getvalue()
 

@@ -27,6 +27,8 @@ USUAL_PORT = 8787  # of the dashboard of a local cluster
 MAX_FAILURES = 5  # shown one by one; the store keeps more
 MAX_WORKERS = 10  # shown one by one
 MOSAIC_WIDTH, MOSAIC_HEIGHT = 48, 18  # characters, at most
+LOAD_WIDTH = 10  # of a worker's bar, at most
+LOAD_TEXTS = 44  # characters of what stands beside it: address, tiles, share of its time
 LINES_BESIDE = 15  # of plan and summary: a mosaic is not to push them away
 LEAST_WIDTH, LEAST_HEIGHT = 76, 24  # of a terminal with a mosaic
 
@@ -139,7 +141,9 @@ class Screen:
             return None
         table = Table.grid(padding=(0, 3))
         colours = self.console.color_system in ("truecolor", "256")
-        table.add_row("", Group(*self.mosaic.lines(colours)), self.load.table(self.plan.cluster.threads_per_worker))
+        room = self.console.width - MOSAIC_WIDTH - 9
+        load = self.load.table(self.plan.cluster.threads_per_worker, room)
+        table.add_row("", Group(*self.mosaic.lines(colours)), load)
         return Padding(table, (0, 0, 1, 0))
 
     def _state(self) -> State:
@@ -212,8 +216,8 @@ class Load:
         self.tiles[record.worker] += 1
         self.seconds[record.worker] = self.seconds.get(record.worker, 0.0) + record.seconds
 
-    def table(self, threads: int) -> RenderableType:
-        """A row for each worker, of so many threads."""
+    def table(self, threads: int, room: int) -> RenderableType:
+        """A row for each worker, of so many threads; where there is little room its bar goes, and then its address."""
         if not self.tiles:
             return Text("no tile finished yet", "dim")
         table = Table.grid(padding=(0, 1))
@@ -221,9 +225,12 @@ class Load:
         most = max(self.tiles.values())
         for worker, tiles in sorted(self.tiles.items())[:MAX_WORKERS]:
             busy = min(1.0, self.seconds[worker] / elapsed / threads)
-            bar = ProgressBar(most, tiles, width=10, complete_style="cyan", finished_style="cyan")
-            address = Text(plain(worker.rpartition("/")[2]))  # an IPv6 one would be markup
-            table.add_row(address, bar, plural(tiles, "tile"), f"{busy:.0%} in the kernel")
+            texts = [plain(worker.rpartition("/")[2]), plural(tiles, "tile"), f"{busy:.0%} in the kernel"]
+            width = min(LOAD_WIDTH, room - LOAD_TEXTS)
+            cells: list[RenderableType] = [Text(text, no_wrap=True, overflow="ellipsis") for text in texts]
+            if width > 0:
+                cells.insert(1, ProgressBar(most, tiles, width=width, complete_style="cyan", finished_style="cyan"))
+            table.add_row(*cells if width > -LOAD_TEXTS // 3 else cells[1:])
         if len(self.tiles) > MAX_WORKERS:
-            table.add_row("", f"and {len(self.tiles) - MAX_WORKERS} more")
+            table.add_row(Text(f"and {len(self.tiles) - MAX_WORKERS} more", no_wrap=True))
         return table
