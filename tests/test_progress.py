@@ -104,6 +104,16 @@ def test_a_terminal_shows_bar_field_and_workers(client, tmp_path):
     assert "16 tiles in" in said
 
 
+def test_a_second_run_on_the_same_screen_begins_anew(client, tmp_path):
+    """As a film has two."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=60, height=12)
+    with Screen(console) as screen:
+        for name in ("a", "b"):
+            md.run(CONFIG, tmp_path / f"{name}.zarr", client=client, tell=screen)
+            assert (screen.done, sum(screen.load.tiles.values())) == (16, 16)
+    assert console.file.getvalue().count("\x1b[?25l") == 2, "a bar for each"
+
+
 def test_a_small_terminal_has_a_bar_and_no_field(client, tmp_path):
     console = Console(file=io.StringIO(), force_terminal=True, width=60, height=12, color_system="truecolor")
     assert "▀" not in run_on(console, client, tmp_path)

@@ -80,22 +80,23 @@ class Bar:
         self.console.print(line, soft_wrap=True)
 
     def start(self) -> None:
-        """Begin to draw; nothing where that is done already, or over."""
-        if self._started or self._stop.is_set():
+        """Begin to draw; nothing where that is done already. What was stopped can be started again."""
+        if self._started:
             return
-        self._started, self.begun = True, time.monotonic()
+        self._started, self._stop, self.begun = True, threading.Event(), time.monotonic()
         if self.console.is_terminal:
             self._live.start(refresh=True)
         else:
-            threading.Thread(target=self._plain_lines, name="progress", daemon=True).start()
+            threading.Thread(target=self._plain_lines, args=(self._stop,), name="progress", daemon=True).start()
 
     def stop(self) -> None:
         """Take the bar away; a second time does nothing."""
         self._stop.set()
         self._live.stop()
+        self._started = False
 
-    def _plain_lines(self) -> None:
-        while not self._stop.wait(self.seconds):
+    def _plain_lines(self, stop: threading.Event) -> None:
+        while not stop.wait(self.seconds):
             self.say(self.look()[2], self.label)
 
     def _drawn(self) -> RenderableType:

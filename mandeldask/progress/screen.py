@@ -39,14 +39,18 @@ class Screen:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
         self.bar = Bar(console=self.console, look=self._state, below=self._picture)
-        self.plan: Plan | None = None
+        self.kernel = ""
+        self.compiling: threading.Timer | None = None
+        self._begin(None)
+
+    def _begin(self, plan: Plan | None) -> None:
+        """Nothing is known of a run but its plan."""
+        self.plan = plan
         self.mosaic: Mosaic | None = None
         self.progress: Progress | None = None
         self.told = 0.0  # when `progress` was
         self.done = self.failures = 0
         self.load = Load()
-        self.kernel = ""
-        self.compiling: threading.Timer | None = None
 
     def __enter__(self) -> Screen:
         return self
@@ -90,7 +94,7 @@ class Screen:
             self.compiling.start()
 
     def _plan(self, plan: Plan) -> None:
-        self.plan = plan
+        self._begin(plan)
         free = plan.store.place.free()
         scarce = free is not None and plan.pending and plan.bytes > free
         room = f", and only {format_bytes(free)} are free" if scarce else ""
