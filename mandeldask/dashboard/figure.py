@@ -191,7 +191,7 @@ class FieldFigure:
     def choose(self, job: JobState, tile: Tile | None) -> None:
         """Outline the tile that is looked at, if any."""
         edges = zip(EDGES, _edges(job, tile), strict=True) if tile else ()
-        data = {edge: [] for edge in EDGES} | {edge: [value] for edge, value in edges}
+        data: dict[str, list[float]] = {edge: [] for edge in EDGES} | {edge: [value] for edge, value in edges}
         if data != dict(self.chosen.data):
             self.chosen.data = data
 
