@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import StoreError
 from mandeldask.field import dtype_of, kernel_seconds
-from mandeldask.messages import Grid, thumbnail
 from mandeldask.store import Store, Tile
+from mandeldask.telemetry import TOPIC, Preview, job_id, tile_event
 
 LevelTile = tuple[int, int, int]  # level, row, column
 BAND = 1 << 16  # samples: what fits in a CPU's cache
@@ -33,7 +33,7 @@ class Record:
     worker: str
     started: float  # Unix time on the worker
     finished: float
-    thumbnail: bytes = b""  # every k-th sample: `messages.thumbnail`
+    preview: bytes = b""  # every k-th sample: `telemetry.Preview.encode`
 
 
 def tile_name(tile: Tile | LevelTile) -> str:
@@ -47,9 +47,10 @@ def write_block(block: NDArray[Any], store: Store, block_id: Tile) -> NDArray[np
     d = store.description
     store.write(block_id, block)
     escape_time = block["escape_time"] if block.dtype.names else block
-    preview = thumbnail(escape_time, Grid(d.shape, d.tile), block_id, d.max_iter)
+    worker, preview = get_worker(), Preview(d.shape, d.tile, d.max_iter).encode(escape_time, block_id)
     figures = statistics(escape_time, d.max_iter)
-    record = Record(block_id, kernel_seconds(), *figures, get_worker().address, started, time.time(), preview)
+    record = Record(block_id, kernel_seconds(), *figures, worker.address, started, time.time(), preview)
+    worker.log_event(TOPIC, tile_event(job_id(store.identity, store.path), record))
     written = np.empty((1, 1), object)
     written[0, 0] = record
     return written

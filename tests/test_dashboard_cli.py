@@ -15,8 +15,8 @@ import pytest
 from services import DEADLINE, ENV, Processes, free_port, poll
 
 from mandeldask import dashboard
-from mandeldask.dashboard.found import announced, running
-from mandeldask.dashboard.reach import answer, tunnel
+from mandeldask.dashboard.registry import announced, running
+from mandeldask.dashboard.tunnel import problem_with, ssh_tunnel
 
 ROOT = Path(__file__).parent.parent
 LESSON = str(ROOT / "configs/lesson.yaml")
@@ -54,7 +54,7 @@ def test_a_run_elsewhere_on_this_machine_is_found_and_kept_until_enter(tmp_path)
     kept = start("run", LESSON, *SMALL, "--keep-dashboard", "--report", "report.html", cwd=tmp_path)
     try:
         (run,) = poll(running, "the run")
-        poll(lambda: not answer(run.link), "the page")
+        poll(lambda: not problem_with(run.link), "the page")
         code, out, _ = call("dashboard", cwd=tmp_path)
         assert code == 0
         assert out.splitlines()[0] == f"  dashboard  {run.link}"
@@ -192,17 +192,17 @@ def test_files_of_runs_that_are_gone_or_no_runs_are_swept_away(tmp_path):
 
 
 def test_a_tunnel_is_told_where_one_is_needed(monkeypatch):
-    assert tunnel("http://127.0.0.1:8787/mandeldask") is None
-    assert tunnel("http://10.9.8.7:8787/mandeldask") == (
+    assert ssh_tunnel("http://127.0.0.1:8787/mandeldask") is None
+    assert ssh_tunnel("http://10.9.8.7:8787/mandeldask") == (
         "ssh -N -L 8787:10.9.8.7:8787 10.9.8.7",
         "http://localhost:8787/mandeldask",
     )
     monkeypatch.setenv("SSH_CONNECTION", "192.0.2.1 50000 192.0.2.2 22")
-    assert tunnel("http://127.0.0.1:8788/mandeldask") == (
+    assert ssh_tunnel("http://127.0.0.1:8788/mandeldask") == (
         "ssh -N -L 8788:127.0.0.1:8788 192.0.2.2",
         "http://localhost:8788/mandeldask",
     )
 
 
 def test_only_pages_of_the_web_are_fetched(tmp_path):
-    assert "no address of a web page" in answer(f"file://{tmp_path}")
+    assert "no address of a web page" in problem_with(f"file://{tmp_path}")

@@ -21,10 +21,10 @@ import mandeldask as md
 from mandeldask import cluster as clusters
 from mandeldask import dashboard
 from mandeldask.config import LocalCluster
-from mandeldask.dashboard.page import Page
+from mandeldask.dashboard.page import JobPage
 from mandeldask.image import palette_index
-from mandeldask.messages import TILE, TOPIC, Grid
 from mandeldask.store import open_store
+from mandeldask.telemetry import TOPIC, DriverEvent, JobInfo, Preview, TileEvent
 
 FIELD = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [900, 1100]}, "max_iter": 200, "tile": [150, 200]}
 TILES = 36
@@ -94,7 +94,7 @@ class Job(threading.Thread):
 def stored(path):
     """The picture that a page is to show of a store: its samples at the stride, coloured."""
     store = open_store(path)
-    grid = Grid(store.description.shape, store.description.tile)
+    grid = Preview(store.description.shape, store.description.tile, store.description.max_iter)
     samples = store.escape_time[:: grid.stride, :: grid.stride]
     known = samples[samples > 0]
     return palette_index(known[:: 1 + known.size // 2**15], store.description.max_iter)(samples)
@@ -126,28 +126,28 @@ def heard(*jobs):
     """A page of a scheduler that was told of one tile of each job, a name and its worker."""
     plugin = dashboard.Plugin()
     for k, (name, worker) in enumerate(jobs):
-        table = np.array([(0, 0, 0.1, 100 * 120, 1, 1, 0)], TILE)
-        job = {"id": f"{k:08x}", "name": name, "run": "r", "kernel": "numpy", "started": k, "shape": (100, 120)}
-        job |= {"tile": (100, 120), "max_iter": 50, "x": (0.0, 1.0), "y": (0.0, 1.0)}
-        plugin.log_event(TOPIC, {"version": 1, "job": job, "tiles": table.tobytes(), "workers": (worker,)})
-    page = Page(SimpleNamespace(plugins={"mandeldask": plugin}, workers={}))
+        job = JobInfo(f"{k:08x}", name, "r", "numpy", k, (100, 120), (100, 120), 50, (0.0, 1.0), (0.0, 1.0))
+        plugin.log_event(TOPIC, DriverEvent(job).to_dict())
+        tile = TileEvent(job.id, (0, 0), 0.1, 100 * 120, 1, 1, worker, bytes([1]) * 100 * 120)
+        plugin.log_event(TOPIC, tile._asdict())
+    page = JobPage(SimpleNamespace(plugins={"mandeldask": plugin}, workers={}))
     page.update()
     return page, plugin.board.jobs
 
 
 def test_hovering_names_the_workers_of_the_job_that_is_shown():
     page, jobs = heard(("first", "tcp://a:1"), ("second", "tcp://b:1"))
-    assert page.worker_hover.args == {"names": ["tcp://b:1"]}
+    assert page.field.worker_hover.args == {"names": ["tcp://b:1"]}
     page.choice.value = next(iter(jobs))
     page.update()
     assert "first" in page.divs["heading"].text
-    assert page.worker_hover.args == {"names": ["tcp://a:1"]}
+    assert page.field.worker_hover.args == {"names": ["tcp://a:1"]}
 
 
 def test_a_job_that_cannot_be_shown_leaves_the_others_alone(caplog):
     page, jobs = heard(("first", "tcp://a:1"), ("second", "tcp://b:1"))
     broken, good = jobs.values()
-    broken.scale = "no scale"
+    broken.picture = None
     with caplog.at_level(logging.ERROR):  # a local cluster silences handlers
         page.choice.value = broken.job.id
         for _ in range(3):
@@ -166,7 +166,7 @@ def test_a_job_is_seen_from_its_first_tile_to_the_picture_of_the_store(client, v
         job = Job(FIELD | {"kernel": name}, tmp_path / "a.zarr", client=client)
         page.has("heading", "a.zarr")
         page.has("figures", "running")
-        page.tab.wait_for_function("Bokeh.documents[0].get_model_by_name('flights').data.left.length > 0")
+        page.tab.wait_for_function("Bokeh.documents[0].get_model_by_name('running').data.left.length > 0")
         page.shot("running")
         late = visit(dashboard.link(client), theme="dark")
         late.has("heading", "a.zarr")
@@ -176,7 +176,7 @@ def test_a_job_is_seen_from_its_first_tile_to_the_picture_of_the_store(client, v
         each.has("figures", "finished")
         each.has("figures", f"{TILES} of {TILES}")
         poll(lambda each=each: np.array_equal(picture(each), stored(tmp_path / "a.zarr")), "the stored picture")
-        assert each.column("flights", "left") == []
+        assert each.column("running", "left") == []
     late.shot("finished-dark")
     after = visit(dashboard.link(client))
     assert np.array_equal(picture(after), stored(tmp_path / "a.zarr"))
@@ -216,7 +216,7 @@ def test_every_view_shows_the_tiles_and_hover_and_click_tell_their_facts(client,
 
 def is_by_tile(shown, path):
     """One value a tile, and not the same for all; the stride is 3, tiles are 50 x 66 or 67 of the picture's samples."""
-    by_tile = {(i, j): shown[Grid(*SHAPES).cells((i, j))] for i in range(6) for j in range(6)}
+    by_tile = {(i, j): shown[Preview(*SHAPES, 200).cells((i, j))] for i in range(6) for j in range(6)}
     return all(part.min() == part.max() > 0 for part in by_tile.values()) and shown.min() < shown.max()
 
 

@@ -433,7 +433,7 @@ def test_a_level_that_cannot_be_written_is_named_and_made_by_the_next_run(client
     said = subprocess.run(
         [sys.executable, "-m", "mandeldask", "status", path], capture_output=True, text=True, check=False
     ).stdout
-    assert "stopped: 12/12 tiles, 2 of the levels to make, 1 failed" in said
+    assert "stopped: 12/12 tiles, 2 pyramid tiles to build, 1 failed" in said
     shutil.rmtree(path / "1/escape_time/c/0/0")
     summary = md.resume(path, client=client)
     assert (summary.computed, summary.failed) == (0, 0)

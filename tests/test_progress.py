@@ -18,20 +18,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from services import poll
 
 import mandeldask as md
 from mandeldask.image import palette, palette_index
 from mandeldask.job.events import Plan, Progress, TileDone, TileFailed
 from mandeldask.kernels import KERNELS
-from mandeldask.messages import Grid, thumbnail
-from mandeldask.progress import Screen
+from mandeldask.progress.bar import Bar
 from mandeldask.progress.mosaic import Mosaic
+from mandeldask.progress.screen import Screen
+from mandeldask.telemetry import Preview
 from mandeldask.tile import Record
 from mandeldask.view import View
 
 ROOT = Path(__file__).parent.parent
 VIEW = View(x=(-2, 1), y=(-1.5, 1.5), shape=(120, 200))
-GRID = Grid(VIEW.shape, (30, 50))
+GRID = Preview(VIEW.shape, (30, 50), 100)
 FIELD = KERNELS["numpy"](100)(VIEW.block((0, 120), (0, 200)))
 TILES = [(i, j) for i in range(4) for j in range(4)]
 
@@ -39,11 +41,11 @@ TILES = [(i, j) for i in range(4) for j in range(4)]
 def record(tile):
     i, j = tile
     block = FIELD[30 * i : 30 * i + 30, 50 * j : 50 * j + 50]
-    return Record(tile, 0.1, int(block.sum()), 1, 100, 0, "tcp://w:1", 1.0, 2.0, thumbnail(block, GRID, tile, 100))
+    return Record(tile, 0.1, int(block.sum()), 1, 100, 0, "tcp://w:1", 1.0, 2.0, GRID.encode(block, tile))
 
 
 def test_the_mosaic_of_a_finished_field_has_its_samples_in_the_colours_of_the_picture():
-    mosaic = Mosaic(GRID, 100, 50, 15)
+    mosaic = Mosaic(GRID, 50, 15)
     for tile in TILES:
         mosaic.add(record(tile))
     lines = mosaic.lines(colours=True)
@@ -57,7 +59,7 @@ def test_the_mosaic_of_a_finished_field_has_its_samples_in_the_colours_of_the_pi
 
 
 def test_waiting_failed_and_done_tiles_have_signs_of_their_own():
-    mosaic = Mosaic(GRID, 100, 8, 4)
+    mosaic = Mosaic(GRID, 8, 4)
     assert {line.plain for line in mosaic.lines(True)} == {"·" * 8}
     mosaic.add(record((3, 0)))
     mosaic.fail((3, 3))
@@ -72,7 +74,7 @@ def test_waiting_failed_and_done_tiles_have_signs_of_their_own():
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (3000, 3000), (20, 10000)])
 def test_a_field_of_any_shape_has_a_mosaic_that_fits(shape):
-    lines = Mosaic(Grid(shape, (256, 256)), 100, 40, 12).lines(True)
+    lines = Mosaic(Preview(shape, (256, 256), 100), 40, 12).lines(True)
     assert 1 <= len(lines) <= 12
     assert 1 <= len(lines[0]) <= 40
 
@@ -90,7 +92,7 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines_only(client, tmp_pat
     said = run_on(Console(file=io.StringIO(), width=100), client, tmp_path)
     assert "\x1b" not in said
     assert "▀" not in said
-    assert "16 of 30 x 50; 16 to compute, 5 of the levels to make" in said
+    assert "16 of 30 x 50; 16 to compute, 5 pyramid tiles to build" in said
     assert "done       16 tiles in" in said
 
 
@@ -100,6 +102,16 @@ def test_a_terminal_shows_bar_field_and_workers(client, tmp_path):
     assert "▀" in said
     assert "in the kernel" in said
     assert "16 tiles in" in said
+
+
+def test_a_second_run_on_the_same_screen_begins_anew(client, tmp_path):
+    """As a film has two."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=60, height=12)
+    with Screen(console) as screen:
+        for name in ("a", "b"):
+            md.run(CONFIG, tmp_path / f"{name}.zarr", client=client, tell=screen)
+            assert (screen.done, sum(screen.load.tiles.values())) == (16, 16)
+    assert console.file.getvalue().count("\x1b[?25l") == 2, "a bar for each"
 
 
 def test_a_small_terminal_has_a_bar_and_no_field(client, tmp_path):
@@ -125,17 +137,18 @@ def test_the_load_of_a_worker_is_a_share_of_all_its_threads(client, tmp_path, mo
     for tile in TILES[:8]:
         screen(TileDone(replace(record(tile), seconds=1.0, worker="tcp://[red]:1")))
     monkeypatch.setattr(time, "time", lambda: 1.0 + 4)  # the first task began at 1
-    console.print(screen._load())
+    console.print(screen.load.table(4, 60))
     assert "[red]:1" in console.file.getvalue()
     assert "50% in the kernel" in console.file.getvalue()
 
 
-def test_the_state_tells_rate_and_time_left(client, tmp_path):
+def test_the_state_tells_rate_and_time_left(client, tmp_path, monkeypatch):
     screen = Screen(Console(file=io.StringIO(), width=100))
     md.run(CONFIG, tmp_path / "a.zarr", client=client, tell=lambda e: screen(e) if type(e).__name__ == "Plan" else None)
     screen(TileDone(record((0, 0))))
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     screen(Progress(1, 15, 0, 1e6, 2.5e9, 90.0, 2))
-    assert screen._state() == "1/16 tiles, 2.5 G iterations/s, 1 min 30 s left"
+    assert screen._words(16) == "1/16 tiles, 2.5 G iterations/s, 1 min 30 s left"
 
 
 def test_a_run_whose_tiles_are_done_says_that_levels_are_being_made(client, tmp_path):
@@ -143,9 +156,9 @@ def test_a_run_whose_tiles_are_done_says_that_levels_are_being_made(client, tmp_
     md.run(CONFIG, tmp_path / "a.zarr", client=client, tell=lambda e: screen(e) if type(e).__name__ == "Plan" else None)
     for tile in TILES:
         screen(TileDone(record(tile)))
-    for levels, said in ((3, "3 tiles"), (1, "1 tile")):
+    for levels, said in ((3, "3 pyramid tiles"), (1, "1 pyramid tile")):
         screen(Progress(16, 16, 0, 1e6, 2.5e9, 0.0, 2, levels))
-        assert screen._state() == f"16/16 tiles; {said} of the levels left to make"
+        assert screen._words(16) == f"16/16 tiles; {said} to build"
 
 
 def test_a_run_that_has_levels_alone_to_make_says_so(client, tmp_path):
@@ -155,8 +168,48 @@ def test_a_run_that_has_levels_alone_to_make_says_so(client, tmp_path):
     screen = Screen(Console(file=io.StringIO(), width=100))
     md.resume(tmp_path / "a.zarr", kernel="numpy", client=client, tell=screen)
     said = screen.console.file.getvalue()
-    assert "16 done already: resuming; 0 to compute, 2 of the levels to make" in said
-    assert "done       2 tiles of the levels made; nothing was left to compute" in said
+    assert "16 done already: resuming; 0 to compute, 2 pyramid tiles to build" in said
+    assert "done       2 pyramid tiles built; nothing was left to compute" in said
+
+
+def drawn(width, *state, **options):
+    """The line of a bar on a terminal, as it is drawn."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None, legacy_windows=False)
+    with Bar("frames", console=console, **options) as bar:
+        bar.show(*state)
+        return console.file.getvalue().replace("\x1b[?25l", "")
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 100])
+def test_a_bar_keeps_to_one_line_and_shrinks_before_its_words_do(width):
+    words = "3/12, 1 min 30 s left [red]x[/red]"
+    (line,) = drawn(width, 3, 12, words).splitlines()
+    assert len(line.rstrip()) <= width
+    assert ("━" in line) == (width >= 60)
+    assert (words in line) == (width >= 60)
+
+
+def test_a_bar_of_what_has_no_known_end_tells_the_seconds():
+    assert "0 s  strategies" in drawn(60, 0, 0, "strategies")
+
+
+def test_elsewhere_than_on_a_terminal_a_bar_is_a_line_now_and_then():
+    console = Console(file=io.StringIO(), width=100)
+    with Bar("verify", console=console, seconds=0.01) as bar:
+        bar.show(1, 9, "1/9 tiles")
+        assert console.file.getvalue().splitlines()[0] == "  verify     1/9 tiles"
+        bar.show(2, 9, "2/9 tiles")
+        poll(lambda: "  verify     2/9 tiles" in console.file.getvalue(), "the second line")
+    assert "\x1b" not in console.file.getvalue()
+
+
+def test_a_count_tells_the_time_left_at_the_rate_since_the_first(monkeypatch):
+    bar = Bar("frames", console=Console(file=io.StringIO()))
+    for second, done in ((100.0, 0), (107.0, 1), (109.0, 3)):
+        monkeypatch.setattr(time, "monotonic", lambda second=second: second)
+        bar.count(done, 12)
+    bar.stop()
+    assert bar.state == (3, 12, "3/12, 9 s left")
 
 
 def test_the_command_draws_in_a_real_terminal(tmp_path):

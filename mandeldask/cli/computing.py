@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
@@ -29,7 +28,7 @@ from mandeldask.words import is_url, shown
 
 if TYPE_CHECKING:
     from mandeldask.job import Observer, Summary
-    from mandeldask.progress import Screen
+    from mandeldask.progress.screen import Screen
 
 PICTURE_SIDE = 2048  # of the picture that a run makes; `mandeldask image` makes larger ones
 
@@ -132,10 +131,10 @@ def compute_under_screen(
     keep_dashboard: bool,
 ) -> None:
     """Run a computation under a screen, then make the picture; ends with the exit code."""
-    from mandeldask.dashboard.found import announced
+    from mandeldask.dashboard.registry import announced
     from mandeldask.image import check_path
     from mandeldask.job import Event, Plan, Started, Summary
-    from mandeldask.progress import Screen
+    from mandeldask.progress.screen import Screen
 
     ctx.obj["json"] = as_json
     if no_image and image:
@@ -220,7 +219,7 @@ def _picture(summary: Summary, path: str, look: dict[str, Any], screen: Screen |
     from mandeldask.image import picture
 
     try:
-        draw(picture(summary.store, **{"size": PICTURE_SIDE, **look}), path, screen is not None and sys.stderr.isatty())
+        draw(picture(summary.store, **{"size": PICTURE_SIDE, **look}), path, quiet=screen is None)
     except DamagedError:
         raise
     except MandeldaskError as error:

@@ -33,12 +33,12 @@ NAME_ONE = "name the scheduler, --cluster tcp://HOST:PORT, or start a run: it pr
 @click.pass_context
 def dashboard(ctx: click.Context, /, cluster: str | None, open_it: bool, as_json: bool) -> None:
     """Find the dashboard of a run on this machine, or of the scheduler named, and print its link."""
-    from mandeldask.dashboard.reach import answer, tunnel
+    from mandeldask.dashboard.tunnel import problem_with, ssh_tunnel
 
     ctx.obj["json"] = as_json
     found = _of_cluster(cluster) if cluster or _configured() else _of_this_machine()
-    problem = answer(found["link"])
-    through = tunnel(found["link"])
+    problem = problem_with(found["link"])
+    through = ssh_tunnel(found["link"])
     if problem:
         way = f" If this machine may not reach it, type\n  {through[0]}\nand look at {through[1]}" if through else ""
         raise ClusterError(f"there is a dashboard at {found['link']}, but it does not answer: {problem}.{way}")
@@ -83,8 +83,8 @@ def _of_cluster(cluster: str | None) -> dict[str, Any]:
 
 def _of_this_machine() -> dict[str, Any]:
     """The dashboard of the run started last here, else whatever is on the usual port."""
-    from mandeldask.dashboard.found import running
-    from mandeldask.dashboard.reach import answer
+    from mandeldask.dashboard.registry import running
+    from mandeldask.dashboard.tunnel import problem_with
 
     runs = running()
     if len(runs) > 1:
@@ -93,7 +93,7 @@ def _of_this_machine() -> dict[str, Any]:
     if runs:
         return {"link": runs[0].link, "store": runs[0].store, "scheduler": None}
     for page in ("mandeldask", "status"):
-        if not answer(f"{USUAL}/{page}"):
+        if not problem_with(f"{USUAL}/{page}"):
             return {"link": f"{USUAL}/{page}", "store": None, "scheduler": None}
     raise ClusterError(f"no run of yours has a dashboard on this machine now, and {USUAL} does not answer: {NAME_ONE}")
 
@@ -111,7 +111,7 @@ def with_page(event: Started) -> Started:
 
 def announce(event: Started, store: str) -> None:
     """Let `mandeldask dashboard` find a submitted job whose scheduler is on this machine, while the scheduler lives."""
-    from mandeldask.dashboard.found import announce
+    from mandeldask.dashboard.registry import announce
 
     with suppress(Exception):  # a convenience; the link is printed all the same
         if event.dashboard and event.client.run_on_scheduler(socket.gethostname) == socket.gethostname():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import click
 from mandeldask.cli.dashboard import announce, with_page
 from mandeldask.cli.options import cluster_option, description_options
 from mandeldask.errors import ConfigError
-from mandeldask.words import count, duration, is_url, plain, shown
+from mandeldask.words import count, duration, is_url, plain, plural, shown
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -40,7 +39,7 @@ def submit(
 ) -> None:
     """Hand the field that CONFIG describes to a cluster, and return; its driver lives there as a task."""
     from mandeldask import job
-    from mandeldask.progress import Screen
+    from mandeldask.progress.screen import Screen
 
     ctx.obj["json"] = as_json
     with Screen() as screen:
@@ -119,24 +118,16 @@ def status(ctx: click.Context, /, target: str, cluster: str | None, as_json: boo
 def wait(ctx: click.Context, /, target: str, cluster: str | None, timeout: float | None, as_json: bool) -> None:
     """Wait for a job's end, or a store's; the exit code is the job's."""
     from mandeldask import job
+    from mandeldask.progress.bar import Bar
 
     ctx.obj["json"] = as_json
-    last = 0.0
+    with _looking(target, cluster) as look, Bar(seconds=WATCH_SECONDS) as bar:
 
-    def tell(now: Status) -> None:
-        nonlocal last
-        if as_json or now.ended:
-            return
-        if sys.stderr.isatty():
-            click.echo(f"\r\x1b[K  {_line(now)}", nl=False, err=True)
-        elif time.monotonic() - last >= WATCH_SECONDS:
-            click.echo(f"  {_line(now)}", err=True)
-            last = time.monotonic()
+        def tell(now: Status) -> None:
+            if not (as_json or now.ended):
+                bar.show(now.done, now.tiles, _line(now))
 
-    with _looking(target, cluster) as look:
         end = job.wait(look, timeout, tell)
-    if sys.stderr.isatty() and not as_json:
-        click.echo("\r\x1b[K", nl=False, err=True)
     _show(end, as_json)
     ctx.exit(end.exit_code or 0)
 
@@ -259,7 +250,7 @@ def _show(s: Status, as_json: bool) -> None:
     if s.message and s.ended:
         click.echo(f"  why        {plain(s.message)}")
     if s.updated and not s.ended:
-        click.echo(f"  last word  {max(0.0, time.time() - s.updated):.0f} s ago")
+        click.echo(f"  updated    {max(0.0, time.time() - s.updated):.0f} s ago")
     for tile, error in list(s.errors.items())[:5]:
         click.echo(f"  failed     tile {plain(tile)}: {plain(error)}")
     if len(s.errors) > 5:
@@ -274,7 +265,7 @@ def _line(s: Status) -> str:
     failed = f", {s.failed} failed" if s.failed else ""
     left = f", {_left(s)} left" if s.seconds_left is not None else ""
     waits = f", {plain(s.message)}" if s.state == "waiting" and s.message else ""
-    levels = f", {s.levels} of the levels to make" if s.levels and s.done == s.tiles else ""
+    levels = f", {plural(s.levels, 'pyramid tile')} to build" if s.levels and s.done == s.tiles else ""
     return f"{s.state}: {_tiles(s)} tiles{levels}{failed}{rate}{workers}{left}{waits}"
 
 

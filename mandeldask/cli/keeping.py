@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
-import time
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +18,7 @@ from mandeldask.words import count, plain, plural, shown
 if TYPE_CHECKING:
     from mandeldask.job import Observer, Summary
     from mandeldask.job.verification import Checking, Verification
+    from mandeldask.progress.bar import Bar
 
 SHOWN = 10  # findings named to a person
 WATCH_SECONDS = 5.0  # between two lines where there is no terminal
@@ -55,15 +55,12 @@ def verify(
 ) -> None:
     """Find what of STORE is missing or wrong: exit code 0 sound, 4 tiles are missing, 6 something is wrong."""
     from mandeldask.job import verify as job_verify
+    from mandeldask.progress.bar import Bar
 
     ctx.obj["json"] = as_json
-    silent = as_json or quiet
-    bar = _Bar()
-    with signals_end_in_order():
-        found = job_verify(
-            store, cluster=cluster_of(cluster, workers), tell=(lambda _: None) if silent else bar.tell, **how
-        )
-    bar.end()
+    with signals_end_in_order(), Bar("verify", seconds=WATCH_SECONDS) as bar:
+        tell = (lambda _: None) if as_json or quiet else partial(_show, bar)
+        found = job_verify(store, cluster=cluster_of(cluster, workers), tell=tell, **how)
     if as_json:
         values = asdict(found) | {"sound": found.sound, "exit_code": found.exit_code}
         click.echo(json.dumps(values))
@@ -110,29 +107,13 @@ def deepen(
     compute_under_screen(ctx, compute, {}, **output)
 
 
-class _Bar:
-    """A line that says how far it is: written over on a terminal, else every few seconds."""
-
-    def __init__(self) -> None:
-        self.last = time.monotonic()
-        self.terminal = sys.stderr.isatty()
-
-    def tell(self, event: Checking | str) -> None:
-        if isinstance(event, str):
-            click.echo(f"  {event}", err=True)
-            return
-        rate = f"{count(event.bytes / max(1e-3, event.seconds))}B/s"
-        wrong = f", {event.damaged} wrong" if event.damaged else ""
-        line = f"{event.done}/{event.tiles} tiles, {rate}{wrong}"
-        if self.terminal:
-            click.echo(f"\r\x1b[K  {line}", nl=False, err=True)
-        elif time.monotonic() - self.last >= WATCH_SECONDS:
-            click.echo(f"  {line}", err=True)
-            self.last = time.monotonic()
-
-    def end(self) -> None:
-        if self.terminal:
-            click.echo("\r\x1b[K", nl=False, err=True)
+def _show(bar: Bar, event: Checking | str) -> None:
+    if isinstance(event, str):
+        bar.say(event)
+        return
+    rate = f"{count(event.bytes / max(1e-3, event.seconds))}B/s"
+    wrong = f", {event.damaged} wrong" if event.damaged else ""
+    bar.show(event.done, event.tiles, f"{event.done}/{event.tiles} tiles, {rate}{wrong}")
 
 
 def _lines(v: Verification) -> list[tuple[str, str]]:
@@ -146,7 +127,7 @@ def _lines(v: Verification) -> list[tuple[str, str]]:
     if v.seed is not None:
         lines.append(("recomputed", f"{plural(v.recomputed, 'tile')} or a window of each, --seed {v.seed}"))
     if v.missing or v.missing_levels:
-        levels = f", and {v.missing_levels} of its levels" if v.missing_levels else ""
+        levels = f", and {plural(v.missing_levels, 'pyramid tile')}" if v.missing_levels else ""
         lines.append(("missing", f"{v.missing} of {plural(v.tiles, 'tile')} of the field{levels}"))
     for kind in ("wrong", "stray"):
         found = [f for f in v.findings if (f.kind == "stray") == (kind == "stray")]

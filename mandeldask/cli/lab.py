@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import textwrap
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -198,31 +197,8 @@ def _print_claim(claim: Claim) -> None:
 
 @contextmanager
 def _told() -> Iterator[Callable[[str], None]]:
-    """What is being measured: a line with the elapsed time on a terminal, else a line every few seconds."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    """Shows what is being measured."""
+    from mandeldask.progress.bar import Bar
 
-    console = Console(stderr=True, highlight=False)
-    if console.is_terminal:
-        columns = SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
-        with Progress(*columns, console=console, refresh_per_second=4, transient=True) as progress:
-            task = progress.add_task("")
-            yield lambda text: progress.update(task, description=text)
-        return
-    now, stop = "starting", threading.Event()
-
-    def tell(text: str) -> None:
-        nonlocal now
-        now = text
-
-    def lines() -> None:
-        while not stop.wait(PLAIN_SECONDS):
-            click.echo(f"  measuring  {now}", err=True)
-
-    teller = threading.Thread(target=lines, name="progress", daemon=True)
-    teller.start()
-    try:
-        yield tell
-    finally:
-        stop.set()
-        teller.join()
+    with Bar("measuring", seconds=PLAIN_SECONDS) as bar:
+        yield lambda text: bar.show(0, 0, text)

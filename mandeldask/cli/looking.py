@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +40,7 @@ def image(store: str, out: str, *, quiet: bool, **options: Any) -> None:
 
     check_path(out)
     drawn = picture(store, **{key: value for key, value in options.items() if value is not None})
-    draw(drawn, out, not quiet and sys.stderr.isatty())
+    draw(drawn, out, quiet)
     if not quiet:
         rows, columns = drawn.shape
         click.echo(f"{out}: {columns} x {rows} pixels", err=True)
@@ -79,10 +78,10 @@ def schema(what: str) -> None:
     click.echo(json.dumps(cluster_schema() if what == "cluster" else json_schema(), indent=2))
 
 
-def draw(picture: Picture, path: str, bar: bool) -> None:
-    """Write the picture, under a bar if asked for."""
-    if not bar:
-        picture.save(path)
-        return
-    with click.progressbar(length=1000, label=f"  {Path(path).name}", file=sys.stderr) as shown:
-        picture.save(path, lambda done, total: shown.update(1000 * done // total - shown.pos))
+def draw(picture: Picture, path: str, quiet: bool) -> None:
+    """Write the picture, under a bar where that is not unwanted."""
+    from mandeldask.progress.bar import Bar
+
+    with Bar("picture") as bar:
+        tell = None if quiet else lambda done, total: bar.show(done, total, f"{Path(path).name}: {done / total:.0%}")
+        picture.save(path, tell)

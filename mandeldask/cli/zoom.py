@@ -6,8 +6,7 @@ import json
 import re
 import shlex
 import sys
-import time
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -16,9 +15,8 @@ import click
 from mandeldask.cli.ends import EXIT_FAILED_TILES, signals_end_in_order
 from mandeldask.cli.options import cluster_option
 from mandeldask.errors import ConfigError
-from mandeldask.words import count, duration, shown
+from mandeldask.words import count, shown
 
-LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
 COLOURS = ("colormap", "scale", "interior")
 
 
@@ -51,7 +49,8 @@ def zoom(
     from mandeldask import job
     from mandeldask import zoom as zooms
     from mandeldask.image import PictureOptions
-    from mandeldask.progress import Screen
+    from mandeldask.progress.bar import Bar
+    from mandeldask.progress.screen import Screen
 
     ctx.obj["json"] = as_json
     keys = (*zooms.KEYS, "out", "cluster", *COLOURS, "kernel")
@@ -64,10 +63,9 @@ def zoom(
     zooms.check_target(out)
     colours = PictureOptions.of({key: values[key] for key in COLOURS if key in values})
     talks = not (quiet or as_json)
-    with signals_end_in_order(), Screen() if talks else nullcontext() as screen, ExitStack() as shown_bar:
+    with signals_end_in_order(), Screen() if talks else nullcontext() as screen, Bar("frames") as bar:
         if screen:
             _introduce(screen, film)
-        encoding = _Encoding(shown_bar) if talks else None
         try:
             made = zooms.make(
                 film,
@@ -77,13 +75,13 @@ def zoom(
                 options=colours,
                 overwrite=overwrite,
                 tell=screen or job.ignore,
-                painted=encoding,
+                painted=bar.count if talks else None,
             )
         except KeyboardInterrupt:
             again = shlex.join(["mandeldask", *sys.argv[1:]])
             click.echo(f"\nmandeldask: what was computed is kept; go on with:  {again}", err=True)
             raise
-        shown_bar.close()
+        bar.stop()
         if screen:
             screen.line("film", f"{shown(made.path)}: {made.frames} frames, {film.size[0]} x {film.size[1]}")
     if as_json:
@@ -109,29 +107,3 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if not match:
         raise ConfigError(f"size must be WIDTHxHEIGHT, such as 1280x720; got {text!r}")
     return int(match[1]), int(match[2])
-
-
-class _Encoding:
-    """Shows how far the painting and encoding of frames is: a bar, or a line now and then."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self.stack = stack
-        self.begun = self.told = time.monotonic()
-        self.bar: Any = None
-
-    def __call__(self, done: int, frames: int) -> None:
-        now = time.monotonic()
-        if done == 0:
-            if sys.stderr.isatty():
-                bar = click.progressbar(length=frames, label="  frames    ", file=sys.stderr, show_pos=True)
-                self.bar = self.stack.enter_context(bar)
-            else:
-                click.echo(f"  frames     0/{frames}", err=True)
-        elif done == 1:  # compiled, and the coarse textures read
-            self.begun = self.told = now
-        elif not self.bar and now - self.told >= LINE_SECONDS and done < frames:
-            left = (now - self.begun) / (done - 1) * (frames - done)
-            click.echo(f"  frames     {done}/{frames}, {duration(round(left))} left", err=True)
-            self.told = now
-        if self.bar and done:
-            self.bar.update(1)

@@ -1,12 +1,13 @@
 """A page in the Dask dashboard that shows the picture as it forms: `install`, or `dask scheduler --preload` this room.
 
-A plugin on the scheduler listens to what runs broadcast (`mandeldask.messages`); `page` shows what it knows; `hooks`
-is the one place that touches what Dask does not document.
+A plugin on the scheduler takes in what workers and drivers tell (`mandeldask.telemetry`); `page` shows it; `hooks` is
+the one place that touches what Dask does not document.
 """
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from distributed import Client, Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
@@ -14,7 +15,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from mandeldask.dashboard import hooks
 from mandeldask.dashboard.hooks import SWITCHED_OFF
 from mandeldask.dashboard.state import Board
-from mandeldask.messages import TOPIC, read
+from mandeldask.telemetry import TOPIC, job_and_tile, read
 
 __all__ = ["PAGE", "SWITCHED_OFF", "Plugin", "install", "link"]
 
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Plugin(SchedulerPlugin):  # type: ignore[misc]  # distributed is taken as untyped
-    """Keeps what runs tell of their tiles, and mounts the page; `problem` says why there is no page, if so."""
+    """Keeps what is told of tiles, and mounts the page; `problem` says why there is no page, if so."""
 
     name = PAGE
     idempotent = True
@@ -34,9 +35,9 @@ class Plugin(SchedulerPlugin):  # type: ignore[misc]  # distributed is taken as 
 
     async def start(self, scheduler: Scheduler) -> None:
         """Take what was told before, and mount the page; a page that cannot be is one warning."""
-        for _, message in scheduler.get_events(TOPIC):
-            self.log_event(TOPIC, message)
-        self.problem = hooks.mount(scheduler, PAGE)
+        for _, event in scheduler.get_events(TOPIC):
+            self.log_event(TOPIC, event)
+        self.problem = _mount(scheduler)
         if self.problem:
             logger.warning("no page %s: %s", PAGE, self.problem)
 
@@ -48,6 +49,20 @@ class Plugin(SchedulerPlugin):  # type: ignore[misc]  # distributed is taken as 
             self.board.take(read(msg))
         except Exception as error:
             self.board.refuse(str(error))
+
+    def transition(self, key: object, start: str, finish: str, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002 (Dask's)
+        """Dask calls this for each change of a task's state."""
+        if finish in ("memory", "erred") and (found := job_and_tile(key)) and found[0] in self.board.jobs:
+            self.board.jobs[found[0]].take_state(found[2], finish == "memory")
+
+
+def _mount(scheduler: Scheduler) -> str:
+    try:
+        from mandeldask.dashboard.page import page_document  # needs Bokeh, which not every scheduler has
+
+        return hooks.mount(scheduler, PAGE, page_document)
+    except ImportError as error:
+        return f"the scheduler has no Bokeh that its dashboard can use ({error})"
 
 
 async def dask_setup(scheduler: object) -> None:

@@ -5,6 +5,7 @@ See dask/distributed#2790. Each hook is tried; where one is missing, `mount` say
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from distributed import Scheduler
@@ -13,28 +14,24 @@ from tornado.ioloop import IOLoop
 SWITCHED_OFF = "the dashboard of the scheduler is switched off"
 
 
-def mount(scheduler: Scheduler, page: str) -> str:
-    """Serve `/page` and link it in the navigation bar; gives why that cannot be, or "". A second time does nothing."""
-    try:
-        from bokeh.server.tornado import BokehTornado
-        from distributed.dashboard.core import BokehApplication
-        from distributed.dashboard.scheduler import template_variables
+def mount(scheduler: Scheduler, page: str, document: Callable[..., None]) -> str:
+    """Serve `/page`, which `document` fills, and link it in the navigation bar; gives why that cannot be, or "".
 
-        from mandeldask.dashboard.page import page_document
-    except ImportError as error:  # Bokeh missing, or one that this Dask refuses
-        return f"the scheduler has no Bokeh that its dashboard can use ({error})"
+    A second time does nothing. ImportError where the scheduler has no Bokeh, or one that this Dask refuses.
+    """
+    from bokeh.server.tornado import BokehTornado
+    from distributed.dashboard.core import BokehApplication
+    from distributed.dashboard.scheduler import template_variables
+
     try:
-        applications = scheduler.http_application.applications
-        main = next((a for a in applications if isinstance(a, BokehTornado)), None)
-        if main is None:
+        applications = [a for a in scheduler.http_application.applications if isinstance(a, BokehTornado)]
+        if not applications:
             return SWITCHED_OFF
-        if any(
-            isinstance(a, BokehTornado) and any(path.endswith(f"/{page}") for path in a.app_paths) for a in applications
-        ):
+        if any(path.endswith(f"/{page}") for a in applications for path in a.app_paths):
             return ""
         variables = template_variables(scheduler)  # one mapping, which every page of the dashboard shares
         served = BokehApplication(
-            {f"/{page}": page_document}, scheduler, prefix=main.prefix, template_variables=variables
+            {f"/{page}": document}, scheduler, prefix=applications[0].prefix, template_variables=variables
         )
         scheduler.http_application.add_application(served)
         served.initialize(IOLoop.current())

@@ -8,18 +8,24 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from distributed import Scheduler
-from distributed.scheduler import WorkerState
 
-from mandeldask.dashboard.flight import Flight
-from mandeldask.dashboard.state import AGAIN, DONE, FAILED, MAX_FAILURES, WAITING, JobState
+from mandeldask.dashboard.running_tiles import RunningTile
+from mandeldask.dashboard.state import DONE, FAILED, MAX_FAILURES, RETRY, WAITING, JobState
+from mandeldask.telemetry import Tile
 from mandeldask.words import count, duration, plural
 
 MAX_ROWS = 40  # of workers
 MAX_ERRORS = 20
-SHORT_OF_MEMORY = 0.7  # of the limit: Dask spills from here on
-FLYING = DONE + 1  # on a worker
-NOT_KNOWN = "not known"  # where a driver was killed before it wrote them down
-SIGNS = {WAITING: "╱", AGAIN: "↻", FAILED: "✕", DONE: "■", FLYING: "▭"}
+RUNNING = DONE + 1
+NOT_KNOWN = "not known"  # a driver that was killed had not written it down
+STATES = {  # what is said of it, and its sign
+    DONE: ("done", "■"),
+    RUNNING: ("on a worker", "▭"),
+    WAITING: ("waiting", "╱"),
+    RETRY: ("failed, to be tried again", "↻"),
+    FAILED: ("failed", "✕"),
+}
+CLASSES = {DONE: "done", RUNNING: "running", WAITING: "waiting", RETRY: "retry", FAILED: "failed"}  # of the style
 
 
 def text(value: object) -> str:
@@ -38,16 +44,16 @@ def heading(job: JobState) -> str:
     )
 
 
-def figures(job: JobState, flights: Sequence[Flight]) -> str:
+def figures(job: JobState, running: Sequence[RunningTile]) -> str:
     """How far and how fast."""
     total, done = job.state.size, job.done
     share = done / total
-    pace = job.pace
+    progress = job.progress
     cells = [
         ("tiles done", f"{done} <small>of {total}</small>"),
         ("time left", _left(job)),
-        ("samples/s", count(pace.samples_per_second) if pace else "–"),
-        ("iterations/s", count(pace.iterations_per_second) if pace else "–"),
+        ("samples/s", count(progress.samples_per_second) if progress else "–"),
+        ("iterations/s", count(progress.iterations_per_second) if progress else "–"),
     ]
     boxes = "".join(
         f'<div class="box"><div class="label">{label}</div><div class="value">{value}</div></div>'
@@ -57,7 +63,7 @@ def figures(job: JobState, flights: Sequence[Flight]) -> str:
         f'<div class="bar" role="progressbar" aria-valuenow="{100 * share:.0f}" aria-valuemin="0" aria-valuemax="100" '
         f'aria-label="tiles done"><div class="fill" style="width:{100 * share:.2f}%"></div>'
         f"<span>{_percent(done, total)}</span></div>"
-        f'<div class="status">{_status(job)}</div><div class="boxes">{boxes}</div>{_states(job, flights)}'
+        f'<div class="status">{_status(job)}</div><div class="boxes">{boxes}</div>{_states(job, running)}'
     )
 
 
@@ -68,9 +74,9 @@ def _percent(done: int, total: int) -> str:
 def _left(job: JobState) -> str:
     if job.done == job.state.size:
         return "none"
-    if job.ended or job.pace is None or job.pace.seconds_left is None:
+    if job.ended or job.progress is None or job.progress.seconds_left is None:
         return "–"
-    return duration(max(1.0, round(job.pace.seconds_left - (time.monotonic() - job.heard))))
+    return duration(max(1.0, round(job.progress.seconds_left - (time.monotonic() - job.heard))))
 
 
 def _status(job: JobState) -> str:
@@ -80,87 +86,62 @@ def _status(job: JobState) -> str:
     if job.ended == "stopped":
         return "stopped; <code>mandeldask resume</code> goes on"
     if job.silent:
-        return f"no word from its driver for {duration(round(job.silent))}: it may be gone"
-    return "running"
+        return f"no update from its driver for {duration(round(job.silent))}: it may be gone"
+    levels = job.progress.levels if job.progress else 0
+    return f"running; {plural(levels, 'pyramid tile')} to build" if levels else "running"
 
 
-def _states(job: JobState, flights: Sequence[Flight]) -> str:
+def _states(job: JobState, running: Iterable[RunningTile]) -> str:
     """The legend: each state with its sign and how many tiles are in it."""
     state = job.state.copy()
-    for flight in flights:
-        if state[flight.tile] != DONE:
-            state[flight.tile] = FLYING
-    counts = np.bincount(state.ravel(), minlength=FLYING + 1)
-    kinds = [
-        ("done", SIGNS[DONE], "done", counts[DONE]),
-        ("flying", SIGNS[FLYING], "on a worker", counts[FLYING]),
-        ("waiting", SIGNS[WAITING], "waiting", counts[WAITING]),
-        ("again", SIGNS[AGAIN], "failed, to be tried again", counts[AGAIN]),
-        ("failed", SIGNS[FAILED], "failed", counts[FAILED]),
-    ]
-    shown = [kind for kind in kinds if kind[3] or kind[0] in ("done", "flying", "waiting")]
+    for on_worker in running:
+        if state[on_worker.tile] != DONE:
+            state[on_worker.tile] = RUNNING
+    counts = np.bincount(state.ravel(), minlength=RUNNING + 1)
     rows = "".join(
-        f'<li><i class="{c}" aria-hidden="true">{sign}</i> {what} <b>{n}</b></li>' for c, sign, what, n in shown
+        f'<li><i class="{CLASSES[kind]}" aria-hidden="true">{sign}</i> {what} <b>{counts[kind]}</b></li>'
+        for kind, (what, sign) in STATES.items()
+        if counts[kind] or kind in (DONE, RUNNING, WAITING)
     )
     return f'<ul class="states">{rows}</ul>'
 
 
-def workers(scheduler: Scheduler, job: JobState, flights: Iterable[Flight], colours: Sequence[str]) -> str:
-    """The load by worker: tiles done, the tile in work, CPU and memory."""
+def workers(scheduler: Scheduler, job: JobState, running: Iterable[RunningTile], colours: Sequence[str]) -> str:
+    """The load by worker: tiles done, and the tile in work. CPU and memory are on Dask's page of workers."""
     done = np.bincount(job.worker[job.worker >= 0], minlength=len(job.workers))
-    index = {name: k for k, name in enumerate(job.workers)}
-    now: dict[str, Flight] = {}
-    for flight in flights:
-        if flight.worker not in now or (flight.seconds or 0) > (now[flight.worker].seconds or 0):
-            now[flight.worker] = flight
+    longest = sorted(running, key=lambda r: r.seconds or 0.0)  # the last of a worker stays
+    now = {on_worker.worker: on_worker for on_worker in longest}
     present = list(scheduler.workers.values())
     most = max(1, int(done.max(initial=0)))
     rows = []
     for worker in present[:MAX_ROWS]:
-        k = index.get(worker.address)
-        tiles = int(done[k]) if k is not None else 0
-        colour = colours[k % len(colours)] if k is not None else "transparent"
+        k = job.workers.get(worker.address)
+        tiles = 0 if k is None else int(done[k])
+        colour = "transparent" if k is None else colours[k % len(colours)]
         rows.append(
             f'<tr><td><i class="swatch" style="background:{colour}"></i>{"" if k is None else k}</td>'
             f"<td title='{text(worker.address)}'>{text(worker.name)}</td>"
-            f"<td>{_meter(tiles / most, str(tiles))}</td><td>{_now(now.get(worker.address))}</td>"
-            f"<td>{_meter(*_cpu(worker))}</td><td>{_meter(*_memory(worker))}</td></tr>"
+            f"<td>{_meter(tiles / most, str(tiles))}</td><td>{_now(now.get(worker.address))}</td></tr>"
         )
     more = len(present) - len(rows)
-    gone = len(set(job.workers) - {w.address for w in present})
-    notes = [f"{more} more" if more > 0 else "", f"{plural(gone, 'worker')} of this job gone since" if gone else ""]
-    head = "<tr><th>no.</th><th>worker</th><th>tiles</th><th>at work on</th><th>CPU</th><th>memory</th></tr>"
-    return (
-        f'<h3>Workers</h3><table class="workers">{head}{"".join(rows)}</table>'
-        f'<div class="quiet">{"; ".join(note for note in notes if note)}</div>'
-        if rows
-        else f'<h3>Workers</h3><div class="quiet">{"none there now" + ("; " + notes[1] if notes[1] else "")}</div>'
-    )
+    gone = len(job.workers.keys() - {w.address for w in present})
+    notes = ["" if rows else "none there now", f"{more} more" if more else ""]
+    notes.append(f"{plural(gone, 'worker')} of this job gone since" if gone else "")
+    head = "<tr><th>no.</th><th>worker</th><th>tiles</th><th>at work on</th></tr>"
+    table = f'<table class="workers">{head}{"".join(rows)}</table>' if rows else ""
+    return f'<h3>Workers</h3>{table}<div class="quiet">{"; ".join(filter(None, notes))}</div>'
 
 
-def _now(flight: Flight | None) -> str:
-    if flight is None:
+def _now(running: RunningTile | None) -> str:
+    if running is None:
         return "–"
-    return f"{flight.tile[0]},{flight.tile[1]}" + (f" · {flight.seconds:.0f} s" if flight.seconds is not None else "")
+    since = "" if running.seconds is None else f" · {running.seconds:.0f} s"
+    return f"{running.tile[0]},{running.tile[1]}{since}"
 
 
-def _cpu(worker: WorkerState) -> tuple[float, str]:
-    share = float(worker.metrics.get("cpu", 0)) / 100 / worker.nthreads
-    return share, f"{share:.0%}"
-
-
-def _memory(worker: WorkerState) -> tuple[float, str, bool]:
-    used = float(worker.metrics.get("memory", 0))
-    share = used / worker.memory_limit if worker.memory_limit else 0.0
-    return share, f"{used / 2**20:.0f} MiB", share >= SHORT_OF_MEMORY
-
-
-def _meter(share: float, label: str, high: bool = False) -> str:
-    """A number with a bar behind it as long as its share; striped where it is too high."""
-    striped = " high" if high else ""
-    return (
-        f'<div class="meter{striped}"><div style="width:{100 * min(1.0, share):.0f}%"></div><span>{label}</span></div>'
-    )
+def _meter(share: float, label: str) -> str:
+    """A number with a bar behind it as long as its share."""
+    return f'<div class="meter"><div style="width:{100 * min(1.0, share):.0f}%"></div><span>{label}</span></div>'
 
 
 def failures(job: JobState) -> str:
@@ -169,7 +150,7 @@ def failures(job: JobState) -> str:
     if not failed:
         return ""
     rows = "".join(
-        f"<li><b>{SIGNS[FAILED if f.final else AGAIN]} {f.tile[0]},{f.tile[1]}</b> attempt {f.attempt}: "
+        f"<li><b>{STATES[FAILED if f.final else RETRY][1]} {f.tile[0]},{f.tile[1]}</b> attempt {f.attempt}: "
         f"{text(f.error)}</li>"
         for f in failed[:MAX_ERRORS]
     )
@@ -178,25 +159,18 @@ def failures(job: JobState) -> str:
     return f'<h3>Failed tiles, {least}{len(failed)}</h3><ul class="errors">{rows}</ul>{more}'
 
 
-def tile_facts(job: JobState, tile: tuple[int, int], flights: Iterable[Flight]) -> str:
+def tile_facts(job: JobState, tile: Tile, running: Iterable[RunningTile]) -> str:
     """All that is known of one tile."""
-    flight = next((f for f in flights if f.tile == tile), None)
-    state = int(job.state[tile])
-    facts = [("state", {WAITING: "waiting", AGAIN: "failed, to be tried again", FAILED: "failed", DONE: "done"}[state])]
-    if flight and state != DONE:
-        since = "" if flight.seconds is None else f" for {duration(flight.seconds)}"
-        facts[0] = ("state", f"on worker {flight.worker}{since}")
-    if state == DONE:
+    facts = [("state", _state(job, tile, running))]
+    if job.state[tile] == DONE:
         k = int(job.worker[tile])
+        worker = next((name for name, index in job.workers.items() if index == k), "of an earlier run")
+        known = bool(job.minimum[tile])
+        values = f"{job.minimum[tile]} to {job.maximum[tile]}, mean {job.mean[tile]:.6g}"
         facts += [
-            ("worker", job.workers[k] if k >= 0 else "of an earlier run"),
-            ("kernel", duration(float(job.seconds[tile])) if job.seconds[tile] else NOT_KNOWN),
-            (
-                "escape times",
-                f"{job.minimum[tile]} to {job.maximum[tile]}, mean {job.mean[tile]:.6g}"
-                if job.minimum[tile]
-                else NOT_KNOWN,
-            ),
+            ("worker", worker),
+            ("kernel", duration(float(job.seconds[tile])) if job.seconds[tile] > 0 else NOT_KNOWN),
+            ("escape times", values if known else NOT_KNOWN),
         ]
     if tile in job.failures:
         facts.append(("error", job.failures[tile].error))
@@ -205,3 +179,11 @@ def tile_facts(job: JobState, tile: tuple[int, int], flights: Iterable[Flight]) 
     facts.append(("samples", f"rows {first[0]} to {last[0]}, columns {first[1]} to {last[1]}"))
     rows = "".join(f"<tr><th>{label}</th><td>{text(value)}</td></tr>" for label, value in facts)
     return f'<table class="facts">{rows}</table>'
+
+
+def _state(job: JobState, tile: Tile, running: Iterable[RunningTile]) -> str:
+    on_worker = next((r for r in running if r.tile == tile), None)
+    if on_worker is None or job.state[tile] == DONE:
+        return STATES[int(job.state[tile])][0]
+    since = "" if on_worker.seconds is None else f" for {duration(on_worker.seconds)}"
+    return f"on worker {on_worker.worker}{since}"

@@ -8,10 +8,10 @@ TEMPLATE = """
 <meta name="color-scheme" content="light dark">
 <style>
 :root { --bg: #fafafa; --card: #ffffff; --line: #e2e5e9; --text: #1f2a33; --quiet: #5a6670; --accent: #b4540a;
-  --field: #eceff2; --hatch: #d3d9df; --meter: #f3c08f; --done: #2f9e75; --again: #b36b00; --failed: #c8322b;
+  --field: #eceff2; --hatch: #d3d9df; --meter: #f3c08f; --done: #2f9e75; --retry: #b36b00; --failed: #c8322b;
   --nav: #eeeeee; --button: #ffffff; }
 :root[data-theme="dark"] { --bg: #14171b; --card: #1c2127; --line: #303841; --text: #e5e9ed; --quiet: #a0abb5;
-  --accent: #f0a860; --field: #20262d; --hatch: #39434d; --meter: #80552c; --done: #43c293; --again: #eeb040;
+  --accent: #f0a860; --field: #20262d; --hatch: #39434d; --meter: #80552c; --done: #43c293; --retry: #eeb040;
   --failed: #ff7f78; --nav: #22282f; --button: #262d35; }
 html, body { background: var(--bg); color: var(--text); }
 .navbar ul, .dropdown-content { background-color: var(--nav); }
@@ -82,18 +82,17 @@ PANEL = """
 ul { list-style: none; margin: 9px 0 0; padding: 0; }
 .states { display: flex; flex-wrap: wrap; gap: 3px 15px; }
 .states i { font-style: normal; display: inline-block; width: 1.1em; text-align: center; font-weight: bold; }
-.done { color: var(--done); } .flying { color: var(--accent); } .waiting { color: var(--quiet); }
-.again { color: var(--again); } .failed { color: var(--failed); }
+.done { color: var(--done); } .running { color: var(--accent); } .waiting { color: var(--quiet); }
+.retry { color: var(--retry); } .failed { color: var(--failed); }
 h3 { font-size: 13px; margin: 15px 0 4px; }
 table { border-collapse: collapse; width: 100%; font-size: 12px; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: normal; color: var(--quiet); padding: 2px 5px 2px 0; white-space: nowrap; }
-td { padding: 2px 5px 2px 0; border-top: 1px solid var(--line); max-width: 130px; overflow: hidden;
+td { padding: 2px 5px 2px 0; border-top: 1px solid var(--line); max-width: 180px; overflow: hidden;
   text-overflow: ellipsis; white-space: nowrap; }
 .facts td { white-space: normal; overflow-wrap: anywhere; max-width: none; }
 .meter { position: relative; min-width: 58px; height: 16px; background: var(--field); border-radius: 3px;
   overflow: hidden; }
 .meter div { height: 100%; background: var(--meter); }
-.meter.high div { background: repeating-linear-gradient(-45deg, var(--meter) 0 4px, var(--field) 4px 6px); }
 .meter span { position: absolute; inset: 0 4px; line-height: 16px; }
 .swatch { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 5px;
   vertical-align: -1px; border: 1px solid var(--line); }

@@ -11,14 +11,14 @@ import numpy as np
 from bokeh.palettes import Category20_20, Cividis256, Viridis256
 from numpy.typing import NDArray
 
-from mandeldask.dashboard.state import AGAIN, DONE, FAILED, JobState
+from mandeldask.dashboard.state import DONE, FAILED, RETRY, JobState
 from mandeldask.image import palette
 from mandeldask.words import count, duration
 
 PICTURE, STATE, WORKER, SECONDS, MEAN = "picture", "state", "worker", "seconds", "mean escape time"
 VIEWS = (PICTURE, STATE, WORKER, SECONDS, MEAN)
 NOTHING = "#00000000"  # index 0: what lies below shows
-STATE_COLOURS = {AGAIN: "#e69f00", FAILED: "#c8322b", DONE: "#2f9e75"}
+STATE_COLOURS = {RETRY: "#e69f00", FAILED: "#c8322b", DONE: "#2f9e75"}
 LEVELS = 254  # of a measure; 1 to 254
 WORKER_COLOURS = tuple(Category20_20)
 
@@ -42,7 +42,7 @@ def indices(job: JobState, view: str, rows: slice = slice(None), columns: slice 
         return job.picture(rows, columns)
     tile_rows, tile_columns = (
         np.arange(n)[part] * job.grid.stride // side
-        for n, part, side in zip(job.grid.preview, (rows, columns), job.grid.tile, strict=True)
+        for n, part, side in zip(job.grid.size, (rows, columns), job.grid.tile, strict=True)
     )
     return _by_tile(job, view)[np.ix_(tile_rows, tile_columns)]
 
@@ -86,7 +86,7 @@ def _round_up(value: float) -> float:
 def legend(job: JobState, view: str) -> str:
     """What the colours of a view mean, as HTML."""
     if view == STATE:
-        return "each tile by its state: see the signs beside it"
+        return "each tile by its state: the signs at the side name them"
     if view == WORKER:
         return "each tile by the worker that computed it: its number is in the table of workers"
     shown = colours(view)
@@ -103,8 +103,8 @@ def legend(job: JobState, view: str) -> str:
     return f"{html.escape(what)}: {ends[0]} {strip} {ends[1]}"
 
 
-def words(job: JobState, view: str) -> dict[str, Any] | None:
-    """What to write on the tiles, where there are few enough to read it: columns row, column, text and colour."""
+def labels(job: JobState, view: str) -> dict[str, Any] | None:
+    """What is written on the tiles, where they are few enough to read it: columns row, column, text and colour."""
     if view == PICTURE or job.state.size > 400 or max(job.grid.tiles) > 24:
         return None
     done = job.state == DONE

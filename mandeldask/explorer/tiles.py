@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import KERNELS, BlockFunction
-from mandeldask.messages import sample_type
 from mandeldask.store import Store
+from mandeldask.telemetry import sample_type
 from mandeldask.view import View
 
 Content = Literal["counts", "fraction"]

@@ -25,8 +25,8 @@ from mandeldask.job.levels import Levels
 from mandeldask.job.order import order
 from mandeldask.job.periodic import every
 from mandeldask.job.retries import MAX_ATTEMPTS, MAX_DEATHS, Retries, deaths
-from mandeldask.messages import job_id, key_name
 from mandeldask.store import Store, Tile
+from mandeldask.telemetry import job_id, key_name
 from mandeldask.tile import LevelTile, Record, tile_name
 
 # Tiles in flight never fall below this while any are left, so that one slow tile leaves no worker idle; with a batch

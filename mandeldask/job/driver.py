@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from mandeldask.cluster import Session
 from mandeldask.job import lease
-from mandeldask.job.broadcast import Broadcast
 from mandeldask.job.cost import Costs, expect, makespan
 from mandeldask.job.dispatcher import Dispatcher
 from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Progress, Started, Summary
 from mandeldask.job.ledger import Ledger, cannot_write, swept
 from mandeldask.job.order import order
 from mandeldask.job.periodic import every
+from mandeldask.job.reporter import Reporter
 from mandeldask.job.source import note_source
 from mandeldask.kernels import KERNELS
 from mandeldask.store import Tile
@@ -75,12 +75,12 @@ def _compute(
     session.ready()
     session.check_store(plan.store)
     name, run_id, home = (submission.name, submission.run_id, submission.home) if submission else (None,) * 3
-    broadcast = Broadcast(client, plan, ledger.columns, ~pending, name)
+    reporter = Reporter(client, plan, ledger.columns, ~pending, name)
 
     def tell_all(event: Event) -> None:
         if isinstance(event, Progress):
             ledger.progress = asdict(event)
-        broadcast(event)
+        reporter(event)
         tell(event)
 
     dispatcher = Dispatcher(client, plan, ledger, tell_all, home, run_id)
@@ -89,7 +89,7 @@ def _compute(
         if submission and submission.is_cancelled():
             dispatcher.cancel()
 
-    with broadcast, every(ASK_SECONDS, cancel_if_asked, "cancel"):
+    with reporter, every(ASK_SECONDS, cancel_if_asked, "cancel"):
         dispatcher.run(pending, costs)
     return dispatcher.failed
 

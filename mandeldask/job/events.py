@@ -1,4 +1,4 @@
-"""What a run tells those who watch it: small values, in the order in which things happen."""
+"""What a run tells its observers: small frozen values, in the order in which things happen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,24 @@ from distributed import Client
 
 from mandeldask.cluster import Size
 from mandeldask.store import Store, Tile
+from mandeldask.telemetry import Progress
 from mandeldask.tile import Record
+from mandeldask.words import count, duration, plural, shown
+
+__all__ = [
+    "Event",
+    "Expected",
+    "Notice",
+    "Observer",
+    "Plan",
+    "Preparing",
+    "Progress",
+    "Started",
+    "Summary",
+    "TileDone",
+    "TileFailed",
+    "ignore",
+]
 
 
 @dataclass(frozen=True)
@@ -23,7 +40,7 @@ class Preparing:
 
 @dataclass(frozen=True)
 class Notice:
-    """A line for a person: of the cluster which it is, that its jobs are queued, what differs there; of the store."""
+    """A line for a person, about the cluster or the store: that its jobs are queued, which packages differ."""
 
     text: str
     about: str = "cluster"
@@ -40,7 +57,7 @@ class Plan:
     pending: int
     tile_memory: int  # bytes a worker thread needs for one tile
     resumed: bool
-    levels: int = 0  # tiles of the levels above the field's own that are to be made by themselves
+    levels: int = 0  # tiles of the pyramid that are to be built from their shards below
     source: Store | None = None  # a store of fewer iterations that the field is deepened from
 
     @property
@@ -56,10 +73,24 @@ class Plan:
         """Bytes of the whole field before compression: int32 and float32 take four each."""
         return 4 * self.samples * len(self.store.description.fields)
 
-    def _repr_html_(self) -> str:
-        from mandeldask.job.shown import plan_html
+    @property
+    def facts(self) -> dict[str, str]:
+        """The plan in words, for a terminal or a notebook."""
+        d = self.store.description
+        done = f", {self.done} done already: resuming" if self.resumed else ""
+        levels = f", {plural(self.levels, 'pyramid tile')} to build" if self.levels else ""
+        return {
+            "view": str(d.view),
+            "field": f"{d.shape[0]} x {d.shape[1]} = {count(self.samples)} samples, max_iter {d.max_iter}",
+            "kernel": self.kernel,
+            "tiles": f"{self.tiles} of {d.tile[0]} x {d.tile[1]}{done}; {self.pending} to compute{levels}",
+            "store": shown(self.store.path),
+        }
 
-        return plan_html(self)
+    def _repr_html_(self) -> str:
+        from mandeldask.job.notebook import block  # imports what draws pictures, which no worker needs
+
+        return block(self.store.path if self.done else None, self.facts, self.done, self.tiles)
 
 
 @dataclass(frozen=True)
@@ -72,11 +103,11 @@ class Started:
 
 @dataclass(frozen=True)
 class Expected:
-    """What the tiles are expected to cost, from a coarse look at the view; of small jobs nothing is known before."""
+    """What the tiles are expected to cost, from a coarse look at the view. Small jobs have no such event."""
 
-    seconds: float  # until the last tile is done, dear ones first
+    seconds: float  # until the last tile is done, costly tiles first
     seconds_by_row: float  # the same, row by row
-    spread: float  # the dearest tile over the median one
+    spread: float  # the costliest tile over the median one
 
 
 @dataclass(frozen=True)
@@ -95,20 +126,6 @@ class TileFailed:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a run is; told about once a second."""
-
-    done: int  # tiles, in this run
-    pending: int
-    failed: int  # given up
-    samples_per_second: float
-    iterations_per_second: float
-    seconds_left: float | None  # None until a tile is done
-    workers: int
-    levels: int = 0  # tiles of the levels that are still to be made by themselves
-
-
-@dataclass(frozen=True)
 class Summary:
     """How a run ended. Iterations and samples are those of the whole field, seconds and rate those of this run."""
 
@@ -116,8 +133,8 @@ class Summary:
     tiles: int
     done: int  # tiles in the store
     computed: int  # tiles, in this run
-    levels: int  # tiles of the levels that were made by themselves, in this run
-    failed: int  # tiles of the field and of the levels
+    levels: int  # tiles of the pyramid that were built in this run
+    failed: int  # tiles of the field and of the pyramid
     seconds: float  # wall time from the first task to the last shard
     kernel_seconds: float
     threads: int
@@ -136,13 +153,21 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 all tiles are there, 4 some failed, or are missing: somebody took them out of the store meanwhile."""
+        """0: all tiles are in the store. 4: some failed, or were removed from the store meanwhile."""
         return 4 if self.failed or self.done < self.tiles else 0
 
     def _repr_html_(self) -> str:
-        from mandeldask.job.shown import summary_html
+        from mandeldask.job.notebook import block  # imports what draws pictures, which no worker needs
 
-        return summary_html(self)
+        area = f": area {self.area:.6g}" if self.area is not None else ""
+        facts = {
+            "done": f"{plural(self.computed, 'tile')} in {duration(self.seconds)}: "
+            f"{count(self.iterations)} iterations, {count(self.iterations_per_second)} iterations/s",
+            "field": f"{count(self.samples)} samples, {self.not_escaped / self.samples:.4%} did not escape{area}",
+            "failed": plural(self.failed, "tile") if self.failed else "",
+            "store": shown(self.store),
+        }
+        return block(self.store, facts, self.tiles - self.failed, self.tiles)
 
 
 Event = Preparing | Notice | Plan | Started | Expected | TileDone | TileFailed | Progress | Summary
@@ -150,4 +175,4 @@ Observer = Callable[[Event], None]
 
 
 def ignore(event: Event, /) -> None:
-    """The observer of a run that nobody watches."""
+    """An observer that does nothing."""

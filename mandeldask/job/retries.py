@@ -6,8 +6,8 @@ from collections import Counter, deque
 
 from distributed import Client
 
-from mandeldask.messages import tile_of_key
 from mandeldask.store import Tile
+from mandeldask.telemetry import tile_of_key
 
 MAX_ATTEMPTS = 3
 MAX_DEATHS = 3  # of workers that had nothing but this tile to compute

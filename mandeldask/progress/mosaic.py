@@ -10,7 +10,7 @@ from rich.style import Style
 from rich.text import Text
 
 from mandeldask.image import palette, palette_index
-from mandeldask.messages import Grid, sample_type
+from mandeldask.telemetry import Preview
 from mandeldask.tile import Record
 
 WAITING, FAILED = "·", "×"
@@ -21,21 +21,21 @@ UPPER = "▀"
 class Mosaic:
     """A small picture of a field of `shape`, at most `width` characters wide and `height` high."""
 
-    def __init__(self, grid: Grid, max_iter: int, width: int, height: int) -> None:
-        self.grid, self.max_iter = grid, max_iter
-        self.samples = np.zeros(grid.preview, np.int32)
+    def __init__(self, grid: Preview, width: int, height: int) -> None:
+        self.grid = grid
+        self.samples = np.zeros(grid.size, np.int32)
         self.failed = np.zeros(grid.tiles, np.bool_)
         self.rows, self.columns = (np.arange(n) for n in _fit(grid.shape, 2 * height, width))
 
     def done(self, tile: tuple[int, int], mean: float) -> None:
         """A tile that an earlier run has done: in its mean colour."""
-        self.samples[self.grid.cells(tile)] = np.clip(round(mean), 1, self.max_iter)
+        self.samples[self.grid.cells(tile)] = np.clip(round(mean), 1, self.grid.max_iter)
 
     def add(self, record: Record) -> None:
         """A tile that was computed."""
         self.failed[record.tile] = False
-        cells = self.samples[self.grid.cells(record.tile)]
-        cells[...] = np.frombuffer(record.thumbnail, sample_type(self.max_iter)).reshape(cells.shape)
+        cells = self.grid.cells(record.tile)
+        self.samples[cells] = self.grid.decode(record.preview, cells)
 
     def fail(self, tile: tuple[int, int]) -> None:
         self.failed[tile] = True
@@ -49,7 +49,7 @@ class Mosaic:
         samples = self.samples[np.ix_(rows, columns)][::-1]
         tiles = [c * self.grid.stride // side for c, side in zip((rows, columns), self.grid.tile, strict=True)]
         failed = self.failed[np.ix_(*tiles)][::-1]
-        index = palette_index(samples[samples > 0], self.max_iter)(samples)
+        index = palette_index(samples[samples > 0], self.grid.max_iter)(samples)
         pairs = zip(index[::2], index[1::2], failed[::2] | failed[1::2], strict=True)
         return [_coloured(*pair) if colours else _shaded(*pair) for pair in pairs]
 

@@ -14,7 +14,7 @@ import psutil
 TIMEOUT_SECONDS = 5.0
 
 
-def answer(link: str) -> str:
+def problem_with(link: str) -> str:
     """Fetch a page; gives what is wrong, or "" where it is there."""
     if urlsplit(link).scheme not in ("http", "https"):
         return f"{link} is no address of a web page"
@@ -30,7 +30,7 @@ def answer(link: str) -> str:
         return str(error) or type(error).__name__
 
 
-def tunnel(link: str) -> tuple[str, str] | None:
+def ssh_tunnel(link: str) -> tuple[str, str] | None:
     """The ssh command to type on one's own machine, and the link that then works there; None where none is needed."""
     parts = urlsplit(link)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)

@@ -15,8 +15,8 @@ import psutil
 
 
 @dataclass(frozen=True)
-class Running:
-    """A run that has a dashboard."""
+class RunningDashboard:
+    """The dashboard of a run that goes on."""
 
     link: str
     store: str
@@ -41,20 +41,20 @@ def announce(link: str, store: str, pid: int) -> None:
     path = _file(pid)
     part = path.with_suffix(f".{os.getpid()}.part")  # whoever looks in the meantime finds the whole file or none
     with suppress(OSError, psutil.Error):
-        run = Running(link, store, pid, psutil.Process(pid).create_time(), time.time())
+        run = RunningDashboard(link, store, pid, psutil.Process(pid).create_time(), time.time())
         path.parent.mkdir(mode=0o700, exist_ok=True)
         if _is_ours(path.parent):
             part.write_text(json.dumps(asdict(run)))
             os.replace(part, path)
 
 
-def running() -> list[Running]:
+def running() -> list[RunningDashboard]:
     """The runs of this user on this machine that live, the latest first."""
     found = []
     folder = _folder()
     for path in folder.glob("*.json") if _is_ours(folder) else ():
         try:
-            run = Running(**json.loads(path.read_text()))
+            run = RunningDashboard(**json.loads(path.read_text()))
             lives = abs(psutil.Process(run.pid).create_time() - run.created) < 1
         except (OSError, ValueError, TypeError, psutil.Error):
             lives = False

@@ -1,4 +1,4 @@
-"""The tiles of a job that are on a worker at this moment: the scheduler's own view, looked at when a page asks."""
+"""The tiles of a job that are on a worker at this moment: the scheduler's own view, read when a page asks."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 from distributed import Scheduler
 
-from mandeldask.messages import tile_of_key
+from mandeldask.telemetry import Tile, tile_of_key
 
 
 @dataclass(frozen=True)
-class Flight:
+class RunningTile:
     """A tile on a worker; `seconds` since its computation began, None while it waits for a thread there."""
 
-    tile: tuple[int, int]
+    tile: Tile
     worker: str
     seconds: float | None
 
 
-def in_flight(scheduler: Scheduler, job: str) -> list[Flight]:
-    """The tiles of `job` that workers have in hand. A heartbeat tells what runs, so it is up to seconds late."""
-    flights = []
+def running_tiles(scheduler: Scheduler, job: str) -> list[RunningTile]:
+    """The tiles of `job` that workers have in hand. The times come with heartbeats, so they are up to seconds late."""
+    found = []
     now = time.time()
     for worker in scheduler.workers.values():
         for task in worker.processing:
@@ -29,5 +29,5 @@ def in_flight(scheduler: Scheduler, job: str) -> list[Flight]:
             if tile is not None:
                 seconds = worker.executing.get(task)
                 late = max(0.0, now - worker.last_seen)
-                flights.append(Flight(tile, worker.address, None if seconds is None else seconds + late))
-    return flights
+                found.append(RunningTile(tile, worker.address, None if seconds is None else seconds + late))
+    return found

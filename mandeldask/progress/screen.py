@@ -1,0 +1,240 @@
+"""A run on the terminal: the plan, a bar with rate and time left, the field as it forms, the load of the workers."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter
+
+import numpy as np
+from dask.utils import format_bytes
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from mandeldask.job import Event, Expected, Notice, Plan, Preparing, Progress, Started, Summary, TileDone, TileFailed
+from mandeldask.progress.bar import Bar, State
+from mandeldask.progress.mosaic import Mosaic
+from mandeldask.telemetry import Preview
+from mandeldask.tile import Record
+from mandeldask.words import count, duration, plain, plural, shown
+
+COMPILE_SECONDS = 1.5  # a kernel that takes longer to make ready is being compiled
+USUAL_PORT = 8787  # of the dashboard of a local cluster
+MAX_FAILURES = 5  # shown one by one; the store keeps more
+MAX_WORKERS = 10  # shown one by one
+MOSAIC_WIDTH, MOSAIC_HEIGHT = 48, 18  # characters, at most
+LOAD_WIDTH = 10  # of a worker's bar, at most
+LOAD_TEXTS = 44  # characters of what stands beside it: address, tiles, share of its time
+LINES_BESIDE = 15  # of plan and summary: a mosaic is not to push them away
+LEAST_WIDTH, LEAST_HEIGHT = 76, 24  # of a terminal with a mosaic
+
+
+class Screen:
+    """An observer of a run that prints to stderr; a context, so that the bar is gone when the run is."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self.bar = Bar(console=self.console, look=self._state, below=self._picture)
+        self.kernel = ""
+        self.compiling: threading.Timer | None = None
+        self._begin(None)
+
+    def _begin(self, plan: Plan | None) -> None:
+        """Nothing is known of a run but its plan."""
+        self.plan = plan
+        self.mosaic: Mosaic | None = None
+        self.progress: Progress | None = None
+        self.told = 0.0  # when `progress` was
+        self.done = self.failures = 0
+        self.load = Load()
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+        if self.compiling:
+            self.compiling.cancel()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Preparing():
+                self._preparing(event)
+            case Notice(text, about):
+                self.line(about, text)
+            case Plan():
+                self._plan(event)
+            case Started():
+                self._started(event)
+            case Expected(seconds, by_row):
+                costly_first = f"{duration(seconds)} of computing, costly tiles first"
+                self.line("expected", f"{costly_first}; {duration(by_row)} row by row")
+            case TileDone(record):
+                self._done(record)
+            case TileFailed():
+                self._failed(event)
+            case Progress():
+                self.progress, self.told = event, time.monotonic()
+            case Summary():
+                self._summary(event)
+
+    def line(self, label: str, text: str) -> None:
+        """One line of the screen: a label in its column, and what there is to say."""
+        self.bar.say(text, label)
+
+    def _preparing(self, event: Preparing) -> None:
+        self.kernel = event.kernel if event.reason == "as asked" else f"{event.kernel}: {event.reason}"
+        if event.kernel == "numba" and event.here:
+            self.compiling = threading.Timer(COMPILE_SECONDS, self.line, ("kernel", "compiling numba, once"))
+            self.compiling.daemon = True
+            self.compiling.start()
+
+    def _plan(self, plan: Plan) -> None:
+        self._begin(plan)
+        free = plan.store.place.free()
+        scarce = free is not None and plan.pending and plan.bytes > free
+        room = f", and only {format_bytes(free)} are free" if scarce else ""
+        facts = plan.facts | {"kernel": self.kernel}
+        facts["store"] += f", at most {format_bytes(plan.bytes)} before compression{room}"
+        size = plan.cluster
+        facts["cluster"] = (
+            f"{plural(size.workers, 'worker')} of {plural(size.threads_per_worker, 'thread')} and "
+            f"{format_bytes(size.memory_limit)}; a tile needs {format_bytes(plan.tile_memory)}"
+        )
+        for label, text in facts.items():
+            self.line(label, text)
+
+    def _started(self, event: Started) -> None:
+        assert self.plan is not None
+        if self.compiling:
+            self.compiling.cancel()
+        ours = event.client.cluster is not None
+        taken = f"    (port {USUAL_PORT} is taken)" if ours and f":{USUAL_PORT}/" not in event.dashboard else ""
+        self.line("dashboard", f"{event.dashboard}{taken}" if event.dashboard else "switched off")
+        if self.console.is_terminal:
+            self.mosaic = self._make_mosaic(self.plan)
+        self.bar.start()
+
+    def _make_mosaic(self, plan: Plan) -> Mosaic | None:
+        """The field as it forms, where the terminal has room for it; with what earlier runs have done."""
+        if self.console.width < LEAST_WIDTH or self.console.height < LEAST_HEIGHT:
+            return None
+        d = plan.store.description
+        height = min(MOSAIC_HEIGHT, self.console.height - LINES_BESIDE)
+        mosaic = Mosaic(Preview(d.shape, d.tile, d.max_iter), MOSAIC_WIDTH, height)
+        if plan.resumed:
+            iterations = plan.store.read_tiles()["iterations"]
+            for row, column in np.argwhere(plan.store.done()).tolist():
+                (top, bottom), (left, right) = d.window((row, column), (row + 1, column + 1))
+                mosaic.done((row, column), iterations[row, column] / ((bottom - top) * (right - left)))
+        return mosaic
+
+    def _done(self, record: Record) -> None:
+        self.done += 1
+        self.load.add(record)
+        if self.mosaic:
+            self.mosaic.add(record)
+
+    def _picture(self) -> RenderableType | None:
+        """The mosaic, and beside it the load of the workers."""
+        if self.mosaic is None or self.plan is None:
+            return None
+        table = Table.grid(padding=(0, 3))
+        colours = self.console.color_system in ("truecolor", "256")
+        room = self.console.width - MOSAIC_WIDTH - 9
+        load = self.load.table(self.plan.cluster.threads_per_worker, room)
+        table.add_row("", Group(*self.mosaic.lines(colours)), load)
+        return Padding(table, (0, 0, 1, 0))
+
+    def _state(self) -> State:
+        assert self.plan is not None
+        pending = self.plan.pending
+        return self.done, max(1, pending), self._words(pending)
+
+    def _words(self, pending: int) -> str:
+        if self.done == pending:
+            levels = self.progress.levels if self.progress else self.plan.levels if self.plan else 0
+            return f"{self.done}/{pending} tiles; {plural(levels, 'pyramid tile')} to build"
+        if not self.done:
+            since = duration(round(time.monotonic() - self.bar.begun))
+            return f"no tile finished yet, {since} since the workers were started"
+        return f"{self.done}/{pending} tiles{self._rate()}"
+
+    def _rate(self) -> str:
+        if self.progress is None:
+            return ""
+        rate = f", {count(self.progress.iterations_per_second)} iterations/s"
+        if self.progress.seconds_left is None:
+            return rate
+        return f"{rate}, {duration(round(max(0.0, self.progress.seconds_left - time.monotonic() + self.told)))} left"
+
+    def _failed(self, event: TileFailed) -> None:
+        self.failures += 1
+        if self.mosaic:
+            self.mosaic.fail(event.tile)
+        if self.failures <= MAX_FAILURES or event.final:
+            then = "given up" if event.final else "to be tried again"
+            where = f"tile {event.tile[0]},{event.tile[1]}, attempt {event.attempt}"
+            self.line("failed", f"{where}, {then}: {event.error}")
+
+    def _summary(self, s: Summary) -> None:
+        assert self.plan is not None
+        self.bar.stop()
+        picture = self._picture()
+        if picture and s.computed:
+            self.console.print(Group("", picture))
+        if s.computed:
+            self.line(
+                "done",
+                f"{plural(s.computed, 'tile')} in {duration(s.seconds)}: {count(s.iterations)} iterations, "
+                f"{count(s.iterations_per_second)} iterations/s, {s.efficiency:.0%} of the workers' time in the kernel",
+            )
+        else:
+            built = f"{plural(s.levels, 'pyramid tile')} built; " if s.levels else ""
+            self.line("done", f"{built}nothing was left to compute")
+        if s.failed:
+            self.line("failed", f"{plural(s.failed, 'tile')}; `mandeldask resume {shown(s.store)}` tries them again")
+        else:
+            area = f": area {s.area:.6g}" if s.area is not None else ""
+            max_iter = self.plan.store.description.max_iter
+            share = f"{s.not_escaped / s.samples:.4%} of the samples"
+            self.line("set", f"{share} did not escape within {max_iter} iterations{area}")
+        self.line("store", shown(s.store))
+
+
+class Load:
+    """How many tiles each worker has computed, and the share of its time in the kernel."""
+
+    def __init__(self) -> None:
+        self.tiles: Counter[str] = Counter()  # by worker
+        self.seconds: dict[str, float] = {}  # of kernel, by worker
+        self.first = math.inf  # when the first task began, Unix time
+
+    def add(self, record: Record) -> None:
+        """Enter a finished tile."""
+        self.first = min(self.first, record.started)
+        self.tiles[record.worker] += 1
+        self.seconds[record.worker] = self.seconds.get(record.worker, 0.0) + record.seconds
+
+    def table(self, threads: int, room: int) -> RenderableType:
+        """A row for each worker, of so many threads; where there is little room its bar goes, and then its address."""
+        if not self.tiles:
+            return Text("no tile finished yet", "dim")
+        table = Table.grid(padding=(0, 1))
+        elapsed = max(1e-3, time.time() - self.first)
+        most = max(self.tiles.values())
+        for worker, tiles in sorted(self.tiles.items())[:MAX_WORKERS]:
+            busy = min(1.0, self.seconds[worker] / elapsed / threads)
+            texts = [plain(worker.rpartition("/")[2]), plural(tiles, "tile"), f"{busy:.0%} in the kernel"]
+            width = min(LOAD_WIDTH, room - LOAD_TEXTS)
+            cells: list[RenderableType] = [Text(text, no_wrap=True, overflow="ellipsis") for text in texts]
+            if width > 0:
+                cells.insert(1, ProgressBar(most, tiles, width=width, complete_style="cyan", finished_style="cyan"))
+            table.add_row(*cells if width > -LOAD_TEXTS // 3 else cells[1:])
+        if len(self.tiles) > MAX_WORKERS:
+            table.add_row(Text(f"and {len(self.tiles) - MAX_WORKERS} more", no_wrap=True))
+        return table
