@@ -123,7 +123,7 @@ def test_any_workers_tiles_and_cpu_give_the_same_checksum(tmp_path, expected, mo
 
 
 class SeeTasks(SchedulerPlugin):
-    """What reaches the scheduler: for each key the Dask layers that are fused in its task, by the start of their names."""
+    """What reaches the scheduler: for each key the Dask layers that are fused in its task."""
 
     name = "see-tasks"
 
@@ -155,7 +155,7 @@ def test_the_scheduler_gets_the_fused_dask_arrays_one_task_a_tile(client, tmp_pa
 
 
 def test_the_public_arrays_and_a_run_give_the_same_bits_by_the_same_kernel(client, tmp_path, monkeypatch):
-    """The block function that a run hands to Dask is the one that `escape_time` does: both are seen as they are made."""
+    """The block function that a run hands to Dask is the one that `escape_time` hands to it."""
     made = []
 
     def make(*arguments):
