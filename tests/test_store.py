@@ -93,7 +93,7 @@ def test_one_tile_is_one_shard_of_standard_codecs(full):
     assert array.chunks == tuple(chunk_side(side) for side in FIELD.tile)
     (sharding,) = array.metadata.codecs
     assert isinstance(sharding, ShardingCodec)
-    assert [codec.to_dict()["name"] for codec in sharding.codecs] == ["bytes", "zstd", "crc32c"]
+    assert [codec.to_dict()["name"] for codec in sharding.codecs] == ["bytes", "blosc", "crc32c"]
     assert [codec.to_dict()["name"] for codec in sharding.index_codecs] == ["bytes", "crc32c"]
     shards = files(Path(full.path) / "0/escape_time/c")
     assert sorted(shards) == [f"{i}/{j}" for i, j in tiles_of(FIELD)]

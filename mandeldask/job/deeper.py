@@ -14,7 +14,7 @@ from mandeldask.job.description import AnyCluster, of_store
 from mandeldask.job.events import Notice, Observer, Summary, ignore
 from mandeldask.job.runs import carry_out
 from mandeldask.kernels import AUTO, MAX_ITER_LIMIT
-from mandeldask.store import layout, open_store
+from mandeldask.store import metadata, open_store
 from mandeldask.words import plural
 
 
@@ -60,7 +60,7 @@ def deepen(
             f"got {max_iter}"
         )
     config = configs.parse(of_store(store, kernel) | {"max_iter": max_iter, "store": os.fspath(out)}, source="deepen")
-    given = (layout.manifest(source.place) or {}).get("given")
+    given = (metadata.read_manifest(source.place) or {}).get("given")
     if isinstance(given, dict):  # the digits as they were typed
         config = config.model_copy(update={"view": replace(config.view, given=given)})
     lacks = int((~source.done()).sum())

@@ -25,7 +25,7 @@ from mandeldask.job.ledger import MAX_ERROR_LENGTH, MAX_ERRORS, Ledger, let_go, 
 from mandeldask.job.plan import make_plan
 from mandeldask.job.pulse import every
 from mandeldask.kernels import KERNELS
-from mandeldask.store import Folder, Place, open_store
+from mandeldask.store import Place, open_store
 
 SPACE = "mandeldask"  # of the scheduler's metadata, published data and event topics
 ASK_SECONDS = 0.5
@@ -81,7 +81,7 @@ def prepare(job: Job, size: clusters.Size, overwrite: bool) -> Plan:
     """
     config = configs.parse(job.config)
     folder = os.path.dirname(job.place.url)
-    if isinstance(job.place, Folder) and not os.path.isdir(folder):
+    if job.place.is_folder and not os.path.isdir(folder):
         raise StoreError(
             f"there is no directory {folder} on {socket.gethostname()}, where the workers run: "
             "name a store where they can see it, or make the directory there"
@@ -160,7 +160,7 @@ def _drive(job: Job, client: Client, home: str, teller: _Teller) -> Summary:
     with ledger.kept(job.name, job.run):
         with swept(plan.store, teller.log):
             if plan.pending and not job.ignore_space:
-                space.look(plan, block_function, teller.log)
+                space.look(plan, teller.log)
             failed = compute(
                 plan,
                 ledger,
@@ -181,7 +181,7 @@ def _see_store(job: Job) -> None:
     try:
         same = open_store(job.place).identity == job.identity
     except StoreError as error:
-        if not isinstance(job.place, Folder):  # it says why
+        if not job.place.is_folder:  # it says why
             raise StoreError(f"{socket.gethostname()}, where the driver runs: {error}") from None
         same = False
     if not same:

@@ -129,7 +129,7 @@ def carry_out(
                 if plan.pending or plan.levels:
                     block_function = KERNELS[kernel](config.max_iter, config.fields, config.view)
                     if plan.pending and not ignore_space:
-                        space.look(plan, block_function, say_of_store)
+                        space.look(plan, say_of_store)
                     client = client or stack.enter_context(clusters.connect(described))
                     failed = compute(plan, ledger, block_function, client, tell, all_ready)
             summary = finish(plan, ledger, failed)
