@@ -10,11 +10,13 @@ import json
 import threading
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.core.array_spec import ArrayConfigParams
+from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import MemoryStore, StorePath
 
 from mandeldask.kernels import FIELDS
@@ -39,7 +41,7 @@ AXES: tuple[Literal["y", "x"], ...] = ("y", "x")
 AXIS_CHUNK = 2**20  # coordinates
 TILES_CHUNK = 64  # a side
 # A chunk that holds nothing but the fill value is written too: a tile is done when its shards exist.
-WRITE_ALL = {"write_empty_chunks": True}
+WRITE_ALL: ArrayConfigParams = {"write_empty_chunks": True}
 # zarr 3.4 on: writes a shard in half the CPU time of the default (scripts/bench_store shards).
 FUSED = "zarr.core.codec_pipeline.FusedCodecPipeline"
 HAS_FUSED = hasattr(importlib.import_module("zarr.core.codec_pipeline"), "FusedCodecPipeline")
@@ -52,7 +54,9 @@ def array(place: Place, description: Description, path: str, read_only: bool = T
     made = _make(MemoryStore(), description, path)
     at = StorePath(place.zarr(read_only), path)
     with _opening, zarr.config.set({"codec_pipeline.path": FUSED} if HAS_FUSED else {}):
-        return zarr.Array(zarr.AsyncArray(metadata=made.metadata, store_path=at, config=WRITE_ALL))
+        return zarr.Array(
+            zarr.AsyncArray(metadata=cast(ArrayV3Metadata, made.metadata), store_path=at, config=WRITE_ALL)
+        )
 
 
 @lru_cache(maxsize=4)
@@ -63,15 +67,13 @@ def documents(description: Description) -> Mapping[str, bytes]:
     """
     store = MemoryStore()
     levels = [str(level.number) for level in description.levels]
-    arrays = {level: [f"{level}/{name}" for name in (*AXES, *description.fields)] for level in levels}
-    arrays["tiles"] = [f"tiles/{name}" for name in TileColumns]
-    found = {}
-    for group, paths in arrays.items():
-        made = {path.partition("/")[2]: _make(store, description, path).metadata.to_dict() for path in paths}
-        found |= {f"{group}/{name}/zarr.json": metadata for name, metadata in made.items()}
-        found[f"{group}/zarr.json"] = {"zarr_format": 3, "node_type": "group", "attributes": {}}
-        if group != "tiles":
-            found[f"{group}/zarr.json"]["consolidated_metadata"] = consolidated(made)
+    names = dict.fromkeys(levels, (*AXES, *description.fields)) | {"tiles": tuple(TileColumns)}
+    found: dict[str, dict[str, Any]] = {}
+    for group in names:
+        made = {name: _make(store, description, f"{group}/{name}").metadata.to_dict() for name in names[group]}
+        found |= {f"{group}/{name}/zarr.json": dict(metadata) for name, metadata in made.items()}
+        inline = {"consolidated_metadata": consolidated(made)} if group != "tiles" else {}
+        found[f"{group}/zarr.json"] = {"zarr_format": 3, "node_type": "group", "attributes": {}, **inline}
     # an array before its group, a level before the next: what is there when a run was killed is of use
     keys = sorted(found, key=lambda key: (-key.count("/"), key))
     return {key: dumps(found[key]) for key in keys}

@@ -9,7 +9,7 @@ import errno
 import importlib
 import os
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
@@ -72,8 +72,7 @@ class Bucket(ObjectStore[Any]):
 def stamp(store: Any, key: str) -> tuple[int, ...] | None:
     """The size of a value and what changes when it is replaced; None where none is."""
     try:
-        with _told(store.url):
-            head = sync(_obstore(store.url).head_async(store.store, key))
+        head = _ask(store.url, "head_async", store.store, key)
     except FileNotFoundError:
         return None
     return head["size"], hash(head["e_tag"] or head["last_modified"])
@@ -83,8 +82,7 @@ def sizes(store: Any, prefix: str) -> Iterator[tuple[str, int]]:
     """The keys below a prefix, each as it goes on after `prefix/`, with the bytes of its value."""
 
     async def listed() -> list[Any]:
-        pages: AsyncIterator[Any] = _obstore(store.url).list(store.store, prefix or None)
-        return [entry async for page in pages for entry in page]
+        return [entry async for page in _obstore(store.url).list(store.store, prefix or None) for entry in page]
 
     start = len(prefix) + 1 if prefix else 0
     with _told(store.url):
@@ -93,19 +91,26 @@ def sizes(store: Any, prefix: str) -> Iterator[tuple[str, int]]:
 
 def names(url: str) -> list[str]:
     """What lies at the top; the first request of who opens a store, so that a wrong address is told soon."""
-    with _told(url, opening=True):
-        handle = _handle(url, OPENING_SECONDS)
-        top = sync(_obstore(url).list_with_delimiter_async(handle, None))
+    top = _ask(url, "list_with_delimiter_async", _handle(url, OPENING_SECONDS), None, opening=True)
     return sorted([*top["common_prefixes"], *(entry["path"] for entry in top["objects"])])
 
 
 def remove(store: Any) -> None:
     """Remove all keys, the root last: what an interrupted removal leaves is still known as a store of ours."""
     keys = [key for key, _ in sizes(store, "") if key != "zarr.json"]
-    with _told(store.url):
-        if keys:
-            sync(_obstore(store.url).delete_async(store.store, keys))
-        sync(_obstore(store.url).delete_async(store.store, ["zarr.json"]))
+    if keys:
+        _ask(store.url, "delete_async", store.store, keys)
+    _ask(store.url, "delete_async", store.store, ["zarr.json"])
+
+
+def _ask(url: str, function: str, *arguments: Any, opening: bool = False) -> Any:
+    """What a function of obstore gives; on zarr's event loop, so that Ctrl-C is heard meanwhile."""
+
+    async def asked() -> Any:
+        return await getattr(_obstore(url), function)(*arguments)
+
+    with _told(url, opening):
+        return sync(asked())
 
 
 def checked_url(url: str) -> str:
@@ -140,6 +145,10 @@ def _obstore(url: str) -> Any:
 def _handle(url: str, patience: float) -> Any:
     """Obstore's handle, one a process: it holds the credentials, and is never pickled."""
     obstore = _obstore(url)
+    if "@" in _endpoint(url):
+        raise StoreError(
+            "the endpoint (AWS_ENDPOINT_URL) is http://HOST:PORT or https://HOST, without a name or a password"
+        )
     retry = {
         "max_retries": 100,
         "retry_timeout": timedelta(seconds=patience),
@@ -151,37 +160,43 @@ def _handle(url: str, patience: float) -> Any:
         "timeout": timedelta(seconds=min(REQUEST_SECONDS, 3 * patience)),
     }
     return obstore.store.from_url(
-        url, client_options=client, retry_config=retry, credential_provider=_profile(url) if url[:2] == "s3" else None
+        url,
+        client_options=client,
+        retry_config=retry,
+        credential_provider=_credentials(url) if url.startswith("s3:") else None,
     )
 
 
-def _profile(url: str) -> Any:
+def _credentials(url: str) -> Any:
     """The credentials of a profile that is named, by boto3; None where obstore finds them by itself."""
-    name = os.environ.get("AWS_PROFILE")
-    if os.environ.get("AWS_ACCESS_KEY_ID"):
-        return None
-    if not name and os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
+    found = {name: os.environ.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE")}
+    key, secret, profile = found.values()
+    if bool(key) != bool(secret):
+        lacks = next(name for name, value in found.items() if not value)
+        raise StoreError(f"the environment has half a pair of keys: it lacks {lacks}")
+    if not (key or profile) and os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
         raise StoreError(f"no credentials for {url}: {CREDENTIALS['s3']}")
-    if not name:
+    if key or not profile:
         return None
     try:
-        auth = importlib.import_module("obstore.auth.boto3")
+        return importlib.import_module("obstore.auth.boto3").Boto3CredentialProvider()
     except ImportError:
         raise StoreError(
-            f"AWS_PROFILE names {name}, which boto3 reads: pip install boto3, or export its keys with "
-            f"`aws configure export-credentials --profile {name} --format env`"
+            f"AWS_PROFILE names {profile}, which boto3 reads: pip install boto3, or export its keys with "
+            f"`aws configure export-credentials --profile {profile} --format env`"
         ) from None
-    try:
-        return auth.Boto3CredentialProvider()
-    except Exception as error:  # botocore's own kinds
-        raise StoreError(f"AWS_PROFILE names {name}, which cannot be used: {error}") from None
+    except Exception as error:  # botocore has many kinds
+        raise StoreError(f"AWS_PROFILE names {profile}, which cannot be used: {error}") from None
+
+
+def _endpoint(url: str) -> str:
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT") if url.startswith("s3:") else ()
+    return next((os.environ[name] for name in names if os.environ.get(name)), "")
 
 
 def _server(url: str) -> str:
-    """Whom requests go to, as messages name it: without a name and a password."""
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT") if url.startswith("s3:") else ()
-    endpoint = next((os.environ[name] for name in names if os.environ.get(name)), "")
-    return re.sub("//.*@", "//", endpoint) or f"the object storage of {url.partition(':')[0]}://"
+    """Whom requests go to, as messages name it."""
+    return _endpoint(url) or f"the object storage of {url.partition(':')[0]}://"
 
 
 @contextmanager

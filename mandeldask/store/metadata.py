@@ -19,6 +19,7 @@ from mandeldask.store.place import Place
 
 KEY = "mandeldask"
 COPY = "0/zarr.json"  # has a copy of the manifest in its attributes
+NO_COPY = COPY, "has no copy of the field description"
 
 _NAMES = "|".join(FIELDS)
 _PARTIAL = r"\.[0-9a-f]{32}\.partial"  # what a writer that was killed leaves
@@ -99,13 +100,20 @@ def ome(description: Description) -> dict[str, Any]:
 
 
 def complete(place: Place, description: Description) -> None:
-    """Make what is missing of groups, arrays and coordinates or cannot be read, whatever an interruption left."""
-    for key in documents(description):
-        if not read_json(place, key):
-            write_metadata(place, description, key)
-    if read_copy(place) is None:
-        write_metadata(place, description, COPY)
+    """Make what is missing of groups, arrays and coordinates, or cannot be read, whatever an interruption left.
+
+    Raises StoreError where a part is another than the description has it: what is written by it would be misread.
+    """
+    for key, problem in list(problems(place, description)):
+        if read_json(place, key) and (key, problem) != NO_COPY:
+            raise damaged(place, key, problem)
+        write_metadata(place, description, key)
     write_coordinates(place, description)
+
+
+def damaged(place: Place, key: str, problem: str) -> StoreError:
+    """What to say of metadata that is not as the description has it."""
+    return StoreError(f"{place.url} is damaged: {key} {problem}; `mandeldask verify {place.url} --repair` mends it")
 
 
 def write_metadata(place: Place, description: Description, key: str) -> None:
@@ -137,7 +145,7 @@ def problems(place: Place, description: Description) -> Iterator[tuple[str, str]
         elif reason := _difference(found, json.loads(document)):
             yield key, reason
     if read_copy(place) is None:
-        yield COPY, "has no copy of the field description"
+        yield NO_COPY
     top = read_json(place, "zarr.json")
     if not _same(attributes(top).get("ome"), ome(description)):
         yield "zarr.json", "has other levels under `ome` than the field"
@@ -153,13 +161,14 @@ def coordinates(place: Place, description: Description, repair: bool = False) ->
             path = f"{level.number}/{name}"
             kept, k = array(place, description, path, read_only=not repair), level.stride
             for first in range(0, n, AXIS_CHUNK):  # a field may be a line of 2^31 samples
-                part = slice(first, min(first + AXIS_CHUNK, n))
-                values = description.view.axis(name, (part.start * k, min(part.stop * k, length)), k)
-                if not _holds(kept, part, values):
-                    yield f"{path}/c/{first // AXIS_CHUNK}"
-                    if repair:
-                        place.delete(f"{path}/c/{first // AXIS_CHUNK}")  # zarr 3.1 reads a chunk that it replaces
-                        kept[part] = values
+                key, part = f"{path}/c/{first // AXIS_CHUNK}", slice(first, min(first + AXIS_CHUNK, n))
+                whole = part.start * k, min(part.stop * k, length)
+                if place.size(key) and _holds(kept, part, description.view.axis(name, whole, k)):
+                    continue
+                yield key
+                if repair:
+                    place.delete(key)  # zarr 3.1 reads a chunk that it replaces
+                    kept[part] = description.view.axis(name, whole, k)
 
 
 def write_coordinates(place: Place, description: Description) -> None:

@@ -94,6 +94,9 @@ def open_field(path: AnyPath, level: int = 0) -> Any:
     d = store.description
     if not 0 <= level < len(d.levels):
         raise StoreError(f"{store.path} has the levels 0 to {len(d.levels) - 1}; got {level}")
+    for key, problem in metadata.problems(store.place, d):
+        if key.startswith(f"{level}/"):  # a description that claims more than was made
+            raise metadata.damaged(store.place, key, problem)
     try:
         xarray = importlib.import_module("xarray")
     except ImportError:
@@ -101,14 +104,16 @@ def open_field(path: AnyPath, level: int = 0) -> Any:
     from dask.array import from_array  # takes a third of a second, and most processes open no field
 
     def variable(name: str, values: Any) -> Any:
-        made = store.array(level, name)
-        return xarray.Variable(made.metadata.dimension_names, values, made.metadata.attributes)
+        dims = (name,) if name in AXES else AXES
+        return xarray.Variable(dims, values, dict(store.array(level, name).attrs))
 
     fields = {}
     for name in d.fields:
         samples = store.samples(level, name)
         blocks = tuple(side * max(1, BLOCK_SIDE // side) for side in samples.chunks)
-        lazy = from_array(samples, blocks, name=f"{name}-{store.identity}-{level}", meta=np.empty((0, 0), samples.dtype))
+        lazy = from_array(
+            samples, blocks, name=f"{name}-{store.identity}-{level}", meta=np.empty((0, 0), samples.dtype)
+        )
         fields[name] = variable(name, lazy)
     shape, stride = d.shape, d.levels[level].stride
     coordinates = {name: variable(name, d.view.axis(name, (0, n), stride)) for name, n in zip(AXES, shape, strict=True)}

@@ -18,7 +18,6 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-from zarr.abc.store import Store as ZarrStore
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
@@ -44,7 +43,7 @@ class Place:
     def is_folder(self) -> bool:
         return "://" not in self.url
 
-    def zarr(self, read_only: bool = True) -> ZarrStore:
+    def zarr(self, read_only: bool = True) -> Any:
         """The place as a store of zarr's, one a process."""
         return _zarr_store(self, read_only)
 
@@ -82,7 +81,7 @@ class Place:
     def size(self, key: str) -> int | None:
         """Bytes of a value, 0 for what is no regular file; None where none is."""
         stamp = self.stamp(key)
-        return stamp and stamp[0]
+        return stamp[0] if stamp else None
 
     def stamp(self, key: str) -> tuple[int, ...] | None:
         """The size and what else changes when a value is replaced; None where none is."""
@@ -115,7 +114,7 @@ class Place:
         return bucket.names(self.url)
 
     def remove(self) -> None:
-        """Remove everything: a folder is renamed first, a bucket's root goes last; no half store is left in its name."""
+        """Remove everything: a folder is renamed first, a bucket's root goes last, so that no half store is left."""
         if not self.is_folder:
             bucket.remove(self.zarr(read_only=False))
             return
@@ -125,9 +124,9 @@ class Place:
         shutil.rmtree(doomed)
 
     def sweep(self, older: float) -> int:
-        """Remove what killed writers and power cuts left before Unix time `older`; the bytes of it.
+        """Remove temporary files that killed writers left before Unix time `older`; the bytes of it.
 
-        That are temporary files, and empty files, links and pipes in the place of shards.
+        Empty files, as a power cut leaves them, links and pipes in the place of shards go too.
         """
         swept = 0
         for folder, _, files in os.walk(self.url) if self.is_folder else ():
@@ -136,7 +135,7 @@ class Place:
                 with suppress(FileNotFoundError):
                     status = os.lstat(path)
                     empty = shards and not (S_ISREG(status.st_mode) and status.st_size)
-                    if (empty or PARTIAL.fullmatch(os.path.basename(path))) and status.st_mtime < older:
+                    if empty or (PARTIAL.fullmatch(os.path.basename(path)) and status.st_mtime < older):
                         os.remove(path)
                         swept += status.st_size
         return swept

@@ -193,10 +193,9 @@ class Store:
 
     def _damaged(self, tile: Tile, level: int, name: str, problem: str) -> DamagedError:
         """What to say of a shard that cannot be read."""
+        remedy = f"`mandeldask verify {self.path} --repair` takes it out, and `mandeldask resume {self.path}` makes it"
         return DamagedError(
-            f"{self.path} is damaged: shard {shard_key(level, name, tile)} {problem}. "
-            f"`mandeldask verify {self.path} --repair` takes it out, and `mandeldask resume {self.path}` makes it again",
-            problem,
+            f"{self.path} is damaged: shard {shard_key(level, name, tile)} {problem}. {remedy} again", problem
         )
 
     def samples(self, level: int, name: str) -> Samples:
@@ -229,7 +228,7 @@ class Store:
             yield from self._read_column(name, np.zeros(self.description.tiles, dtype))
 
     def _read_column(self, name: str, out: NDArray[Any]) -> Iterator[tuple[str, str]]:
-        """Read a column of the `tiles` group; key and problem of each chunk that cannot be read, and is left as it is."""
+        """Read a column of the `tiles` group; the key and the problem of each chunk that cannot be read."""
         kept = array(self.place, self.description, f"tiles/{name}")
         try:
             out[...] = kept[:]
