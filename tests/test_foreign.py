@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import mandeldask as md
@@ -75,9 +74,8 @@ def test_metadata_of_100_mb(path):
     assert found["verify"]["code"] == 6
     assert (found["open"]["code"], found["resume"]["code"]) == (3, 0)
     (path / "zarr.json").write_text(" " * 10**8)
-    for read in (open_store, md.verify):
-        with pytest.raises(md.StoreError, match="is not a store of mandeldask"):
-            read(path)
+    with pytest.raises(md.StoreError, match="is not a store of mandeldask"):
+        open_store(path)
 
 
 @pytest.mark.parametrize("key", ["zarr.json", "0/zarr.json", "1/escape_time/zarr.json"])
@@ -86,9 +84,8 @@ def test_metadata_that_is_nested_deep(path, key, text):
     (path / key).write_text(text)
     assert md.verify(path).kinds.keys() <= {"metadata", "description"}
     assert md.verify(path).exit_code == 6
-    for read in (md.open, md.resume):
-        with pytest.raises(md.StoreError):
-            read(path)
+    with pytest.raises(md.StoreError):
+        md.open(path)
 
 
 HUGE = {
@@ -116,7 +113,7 @@ def test_a_description_of_a_petabyte_in_few_tiles(path):
     describe(path, shape=[2**31 - 2**20, 2**31 - 2**20], tile=[2**20, 2**20])
     found = use(path, "status", "verify quick", "open", "resume", "deepen")
     assert found["verify quick"]["code"] == 6
-    assert found["open"]["code"] == found["resume"]["code"] == 3
+    assert (found["open"]["code"], found["resume"]["code"]) == (3, 3)
     assert found["deepen"]["code"] in (3, 5)
 
 

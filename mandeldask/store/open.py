@@ -78,9 +78,10 @@ def open_damaged(path: AnyPath) -> tuple[Store, str]:
         place = place_of(path)
         with suppress(OSError, StoreError, KeyError, TypeError, ValueError):
             found, copy = metadata.read_manifest(place), metadata.read_copy(place) or {}
-            store = Store(place, str(copy["identity"]), Description.from_json(copy["field"]))
-            lost = "has another field description than the store was made with"
-            return store, lost if found else "has no field description"
+            if found is None or found.get("digest") != metadata.digest(found):  # lost, or edited by hand
+                store = Store(place, str(copy["identity"]), Description.from_json(copy["field"]))
+                edited = "has another field description than the store was made with"
+                return store, edited if found else "has no field description"
         raise
 
 
