@@ -19,6 +19,7 @@ Kind = Literal["description", "metadata", "coordinates", "shard", "value", "leve
 Task = Callable[[Store], "Checked"]
 Known = tuple[int, int, int, int]  # iterations, minimum, maximum, not escaped: what the store notes of a tile
 BAND_SAMPLES = 2**22  # of a tile that are read at once: it may be larger than memory
+BEST_RATIO = 2**15  # by which zstd and lz4 shrink samples of one value at most
 # Iterations of the reference kernel, at most, for a tile that is computed again: some 5 s.
 RECOMPUTED_ITERATIONS = 2**28
 
@@ -136,8 +137,11 @@ class _Shard:
         rows, columns = (chunk_side(side) for side in here.tile)
         columns *= max(1, BAND_SAMPLES // (rows * columns))
         rows *= max(1, BAND_SAMPLES // (rows * min(columns, right - left)))
-        if not self.store.place.size(self.key):
+        size = self.store.place.size(self.key)
+        if not size:
             raise DamagedError(self.key, "was taken away")
+        if size * BEST_RATIO < 4 * (bottom - top) * (right - left):  # a description may claim a petabyte
+            raise DamagedError(self.key, "is too small for its samples")
         for y in range(top, bottom, rows):
             for x in range(left, right, columns):
                 window = slice(y, min(y + rows, bottom)), slice(x, min(x + columns, right))

@@ -113,7 +113,8 @@ def test_a_description_of_a_petabyte_in_few_tiles(path):
     describe(path, shape=[2**31 - 2**20, 2**31 - 2**20], tile=[2**20, 2**20])
     found = use(path, "status", "verify quick", "open", "resume", "deepen")
     assert found["verify quick"]["code"] == 6
-    assert (found["open"]["code"], found["resume"]["code"]) == (3, 3)
+    assert found["open"]["code"] == 3
+    assert found["resume"]["code"] in (3, 5)
     assert found["deepen"]["code"] in (3, 5)
 
 
