@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -13,14 +12,14 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import DamagedError
 from mandeldask.kernels import KERNELS
-from mandeldask.store import DamagedShardError, Store, Tile, shard_key
-from mandeldask.store.shard import Get, part_of
+from mandeldask.store import Store, Tile, chunk_side, shard_key
 from mandeldask.tile import LevelTile, statistics
 
 Kind = Literal["description", "metadata", "coordinates", "shard", "value", "level", "statistics", "stray"]
 Task = Callable[[Store], "Checked"]
 Known = tuple[int, int, int, int]  # iterations, minimum, maximum, not escaped: what the store notes of a tile
-IN_MEMORY = 2**26  # bytes of a shard that is read at once
+BAND_SAMPLES = 2**22  # of a tile that are read at once: it may be larger than memory
+BEST_RATIO = 2**15  # by which zstd and lz4 shrink samples of one value at most
 # Iterations of the reference kernel, at most, for a tile that is computed again: some 5 s.
 RECOMPUTED_ITERATIONS = 2**28
 
@@ -47,7 +46,7 @@ class Checked:
     findings: tuple[Finding, ...]
 
 
-def seen(task: Task, store: Store) -> Checked:
+def check_on_worker(task: Task, store: Store) -> Checked:
     """A task on a worker, which must see the same store."""
     store.check_identity()
     return task(store)
@@ -55,14 +54,14 @@ def seen(task: Task, store: Store) -> Checked:
 
 def check_tiles(tiles: list[tuple[LevelTile, Known | None]], store: Store, quick: bool) -> Checked:
     """Check tiles that are done: each checksum, and unless `quick` each value, the level below and what is `Known`."""
-    shards = size = 0
+    size = 0
     findings: list[Finding] = []
     for tile, known in tiles:
         for name in store.description.fields:
-            check = _Check(store, tile, name)
-            findings += check.quick() if quick else check.full(known if name == "escape_time" else None)
-            shards, size = shards + 1, size + check.bytes
-    return Checked(shards, size, tuple(findings))
+            shard = _Shard(store, tile, name)
+            findings += shard.findings(quick, known if name == "escape_time" else None)
+            size += store.place.size(shard.key) or 0
+    return Checked(len(tiles) * len(store.description.fields), size, tuple(findings))
 
 
 def check_again(tile: Tile, store: Store, seed: int) -> Checked:
@@ -93,89 +92,97 @@ def check_again(tile: Tile, store: Store, seed: int) -> Checked:
 
 
 def window_shape(shape: tuple[int, int], max_iter: int) -> tuple[int, int]:
-    """Rows and columns of the window of a tile that is computed again: all of it where that is not too dear."""
+    """Rows and columns of the window of a tile that is computed again: all of it where that is not too costly."""
     samples = max(256, RECOMPUTED_ITERATIONS // max_iter)
     columns = min(shape[1], max(math.isqrt(samples), samples // shape[0]))
     return min(shape[0], max(1, samples // columns)), columns
 
 
-class _Check:
+class _Shard:
     """The shard of one tile in one array."""
 
     def __init__(self, store: Store, tile: LevelTile, name: str) -> None:
         self.store, self.tile, self.name = store, tile, name
         self.level, self.place = tile[0], (tile[1], tile[2])
         self.key = shard_key(self.level, name, self.place)
-        self.shards = store.shards(self.level, name)
-        self.shape = store.description.levels[self.level].tile_shape(self.place)
-        self.bytes = 0
 
-    def quick(self) -> Iterator[Finding]:
-        """Checksums alone; nothing is decoded."""
-        try:
-            for _, part in self.shards.parts(self._get(), self.shape):
-                self.shards.check_chunk(part)
-        except (DamagedShardError, OSError) as error:
-            yield self._finding("shard", _what(error))
-
-    def full(self, known: Known | None) -> Iterator[Finding]:
-        """What is in it too, chunk by chunk: a tile may be larger than memory."""
+    def findings(self, quick: bool, known: Known | None) -> Iterator[Finding]:
+        """What is wrong with it, band by band; `quick`: only whether zarr can read it, which checks each checksum."""
         totals: list[Known] = []
         seen: set[str] = set()
         try:
-            for (i, j), part in self.shards.parts(self._get(), self.shape):
-                (rows, columns), (height, width) = self.shards.chunk, self.shape
-                samples = self.shards.decoded(part)[: height - i * rows, : width - j * columns]
+            for y, x, samples in self._bands():
+                if quick:
+                    continue
                 if self.name == "escape_time":
                     totals.append(statistics(samples, self.store.description.max_iter))
-                for kind, problem in self._problems(samples.copy(), i * rows, j * columns):
+                for kind, problem in self._problems(samples, y, x):
                     if kind not in seen:  # one of a kind is enough to make it again
                         seen.add(kind)
-                        yield self._finding(kind, problem)
-        except (DamagedShardError, OSError) as error:
-            yield self._finding("shard", _what(error))
+                        yield Finding(kind, self.key, problem, self.tile)
+        except (DamagedError, OSError) as error:
+            yield Finding("shard", self.key, _problem(error), self.tile)
             return
-        if known and not seen and known != (found := _sum(totals)):
+        if known and not seen and totals and known != (found := _sum(totals)):
             names = ("iterations", "minimum", "maximum", "not_escaped")
             wrong = ", ".join(
                 f"{name} {a} instead of {b}" for name, a, b in zip(names, known, found, strict=True) if a != b
             )
             yield Finding("statistics", "tiles", f"of tile {self.place[0]},{self.place[1]} has {wrong}", self.tile)
 
-    def _problems(self, samples: NDArray[Any], top: int, left: int) -> Iterator[tuple[Kind, str]]:
-        """What is wrong with some samples, the first of which is at `top`, `left` of the tile."""
-        d = self.store.description
-        tile = d.levels[self.level].window(self.place)
-        y, x = tile[0][0] + top, tile[1][0] + left
-        height, width = samples.shape
+    def _bands(self) -> Iterator[tuple[int, int, NDArray[Any]]]:
+        """Row and column of the first sample, and the samples, of each window of whole chunks."""
+        here = self.store.description.levels[self.level]
+        (top, bottom), (left, right) = here.window(self.place)
+        rows, columns = (chunk_side(side) for side in here.tile)
+        columns *= max(1, BAND_SAMPLES // (rows * columns))
+        rows *= max(1, BAND_SAMPLES // (rows * min(columns, right - left)))
+        size = self.store.place.size(self.key)
+        if not size:
+            raise DamagedError(self.key, "was taken away")
+        if size * BEST_RATIO < 4 * (bottom - top) * (right - left):  # a description may claim a petabyte
+            raise DamagedError(self.key, "is too small for its samples")
+        for y in range(top, bottom, rows):
+            for x in range(left, right, columns):
+                window = slice(y, min(y + rows, bottom)), slice(x, min(x + columns, right))
+                yield y, x, self.store.window(*window, self.level, self.name)
+
+    def _problems(self, samples: NDArray[Any], y: int, x: int) -> Iterator[tuple[Kind, str]]:
+        """What is wrong with some samples, the first of which is at row `y`, column `x` of the level."""
         if self.name == "escape_time":
-            wrong = (samples < 1) | (samples > d.max_iter)
-            expected = f"escape times are from 1 to {d.max_iter}"
+            wrong = (samples < 1) | (samples > self.store.description.max_iter)
+            expected = f"escape times are from 1 to {self.store.description.max_iter}"
         else:  # of a sample that did not escape there is no such value
-            times = self._window(self.level, "escape_time", slice(y, y + height), slice(x, x + width))
-            wrong = np.zeros(samples.shape, bool) if times is None else np.isnan(samples) != (times == d.max_iter)
+            not_escaped = self._not_escaped(self.level, samples.shape, y, x)
+            wrong = np.zeros(samples.shape, bool) if not_escaped is None else np.isnan(samples) != not_escaped
             expected = f"{self.name} is NaN where a sample did not escape, and only there"
         if wrong.any():
             i, j = np.argwhere(wrong)[0].tolist()
             yield "value", f"has {samples[i, j]} at row {y + i}, column {x + j}: {expected}"
         if self.level == 0:
             return
-        part = slice(2 * y, 2 * (y + height)), slice(2 * x, 2 * (x + width))
-        below = self._window(self.level - 1, self.name, *part)
+        below = self._below(samples.shape, y, x, self.name)
         if below is None:
             return
-        there = below[::2, ::2] != 0
+        there = below != 0
         if self.name != "escape_time":  # NaN is also what stands for a shard that is missing
-            times = self._window(self.level - 1, "escape_time", *part)
-            there = ~np.isnan(below[::2, ::2]) | (True if times is None else times[::2, ::2] == d.max_iter)
-        wrong = there & (samples.view("u4") != np.ascontiguousarray(below[::2, ::2]).view("u4"))
+            times = self._below(samples.shape, y, x, "escape_time")
+            there = ~np.isnan(below) | (True if times is None else times == self.store.description.max_iter)
+        wrong = there & (np.ascontiguousarray(samples).view("u4") != np.ascontiguousarray(below).view("u4"))
         if wrong.any():
             i, j = np.argwhere(wrong)[0].tolist()
-            yield (
-                "level",
-                f"has {samples[i, j]} at row {y + i}, column {x + j}, where level {self.level - 1} has "
-                f"{below[2 * i, 2 * j]}",
-            )
+            found, wanted = samples[i, j], below[i, j]
+            yield "level", f"has {found} at row {y + i}, column {x + j}, where level {self.level - 1} has {wanted}"
+
+    def _not_escaped(self, level: int, shape: tuple[int, ...], y: int, x: int) -> NDArray[np.bool_] | None:
+        times = self._window(level, "escape_time", slice(y, y + shape[0]), slice(x, x + shape[1]))
+        return None if times is None else times == self.store.description.max_iter
+
+    def _below(self, shape: tuple[int, ...], y: int, x: int, name: str) -> NDArray[Any] | None:
+        """The same samples in the level below."""
+        rows, columns = slice(2 * y, 2 * (y + shape[0])), slice(2 * x, 2 * (x + shape[1]))
+        found = self._window(self.level - 1, name, rows, columns)
+        return None if found is None else found[::2, ::2]
 
     def _window(self, level: int, name: str, rows: slice, columns: slice) -> NDArray[Any] | None:
         try:
@@ -183,23 +190,9 @@ class _Check:
         except (DamagedError, OSError):  # told where that tile is checked
             return None
 
-    def _get(self) -> Get:
-        """The parts of the shard, which is read at once if it is not too large."""
-        limit = self.shards.limit
-        data = self.store.place.get(self.key, size=min(limit, IN_MEMORY) + 1)
-        if not data:
-            raise DamagedShardError("is empty" if data == b"" else "was taken away")
-        self.bytes = len(data)
-        if len(data) > limit:
-            raise DamagedShardError(f"is longer than the {limit} bytes that it can have")
-        return part_of(data) if len(data) <= IN_MEMORY else partial(self.store.place.get, self.key)
 
-    def _finding(self, kind: Kind, problem: str) -> Finding:
-        return Finding(kind, self.key, problem, self.tile)
-
-
-def _what(error: Exception) -> str:
-    return f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+def _problem(error: DamagedError | OSError) -> str:
+    return error.problem if isinstance(error, DamagedError) else f"cannot be read: {error.strerror or error}"
 
 
 def _sum(parts: list[Known]) -> Known:

@@ -20,7 +20,14 @@ class StoreError(MandeldaskError):
 
 
 class DamagedError(StoreError):
-    """A part of a store that is missing or cannot be read; the rest can."""
+    """A part of a store that is missing or cannot be read; the rest can. `problem` says what is wrong with the part."""
+
+    def __init__(self, message: str, problem: str = "") -> None:
+        super().__init__(message, problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class ClusterError(MandeldaskError):

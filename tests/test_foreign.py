@@ -9,12 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import google_crc32c
-import numpy as np
 import pytest
 
 import mandeldask as md
-from mandeldask.store import FORMAT_VERSION, layout, open_store
+from mandeldask.store import FORMAT_VERSION, metadata, open_store
 
 TESTS = Path(__file__).parent
 CONFIG = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [300, 300]}, "max_iter": 60, "tile": [150, 150]}
@@ -48,61 +46,25 @@ def use(path, *commands):
     return found
 
 
-def bomb(claimed, size=GIB):
-    """A zstd frame of 32 KiB that decodes to `size` zeros, and claims to hold another number of bytes (RFC 8878)."""
-    block = 128 * 1024
-    blocks = size // block
-    run = b"".join((block << 3 | 1 << 1 | (n == blocks - 1)).to_bytes(3, "little") + b"\0" for n in range(blocks))
-    return b"\x28\xb5\x2f\xfd\xe0" + claimed.to_bytes(8, "little") + run
-
-
-def crc(data):
-    return google_crc32c.value(data).to_bytes(4, "little")
-
-
-def shard_of(frame):
-    """A shard of one chunk, with right checksums."""
-    data = frame + crc(frame)
-    index = np.array([0, len(data)], "<u8").tobytes()
-    return data + index + crc(index)
-
-
 def describe(path, **entries):
     """Change the field description as somebody who knows how it is kept."""
     root = json.loads((path / "zarr.json").read_text())
     manifest = root["attributes"]["mandeldask"]
     manifest["field"].update(entries)
-    manifest["digest"] = layout.digest(manifest)
+    manifest["digest"] = metadata.digest(manifest)
     (path / "zarr.json").write_text(json.dumps(root))
 
 
-def test_a_decompression_bomb_in_shards_and_in_the_table_of_tiles(path):
-    frame = bomb(GIB)
-    (path / "0/escape_time/c/0/0").write_bytes(shard_of(frame))
-    (path / "0/escape_time/c/1/1").write_bytes(shard_of(bomb(150 * 150 * 4)))  # claims what a chunk holds
-    (path / "1/escape_time/c/0/0").write_bytes(shard_of(frame))
-    for key in ("tiles/minimum/c/0/0", "tiles/seconds/c/0/0", "0/x/c/0"):
-        (path / key).write_bytes(frame + crc(frame))
-    found = use(path, *READING)
-    assert found["verify"]["code"] == found["verify quick"]["code"] == 6
-    for key in ("0/escape_time/c/0/0", "0/escape_time/c/1/1", "1/escape_time/c/0/0", "tiles/minimum/c/0/0", "0/x/c/0"):
-        assert key in found["verify"]["text"]
-    for name in ("image", "checksum", "open"):
-        assert found[name]["code"] == 3
-        assert "is damaged: shard 0/escape_time/c/0/0" in found[name]["text"]
-    assert found["deepen"]["code"] == 0, "what is damaged is computed whole"
-    assert md.verify(path.parent / "deeper.zarr").exit_code == 0
-
-
-def test_files_of_a_gigabyte_where_few_bytes_belong(path):
-    for key in ("0/escape_time/c/0/0", "tiles/minimum/c/0/0", "0/y/c/0", "1/escape_time/zarr.json", "tiles/zarr.json"):
+def test_metadata_of_a_gigabyte_where_few_bytes_belong(path):
+    for key in ("1/escape_time/zarr.json", "tiles/zarr.json"):
         os.truncate(path / key, GIB)
     found = use(path, *READING)
     assert found["status"]["code"] == 0
     assert found["verify"]["code"] == 6
-    for key in ("0/escape_time/c/0/0", "tiles/minimum/c/0/0", "0/y/c/0", "1/escape_time/zarr.json", "tiles/zarr.json"):
+    for key in ("1/escape_time/zarr.json", "tiles/zarr.json"):
         assert key in found["verify"]["text"]
-    assert {found[name]["code"] for name in ("image", "open", "resume")} == {3}
+    assert found["resume"]["code"] == 0, "what cannot be read is made again"
+    assert md.verify(path).exit_code == 0
 
 
 def test_metadata_of_100_mb(path):
@@ -110,11 +72,10 @@ def test_metadata_of_100_mb(path):
         (path / key).write_text(" " * 10**8)
     found = use(path, "status", "verify", "open", "resume")
     assert found["verify"]["code"] == 6
-    assert found["open"]["code"] == found["resume"]["code"] == 3
+    assert (found["open"]["code"], found["resume"]["code"]) == (3, 0)
     (path / "zarr.json").write_text(" " * 10**8)
-    for read in (open_store, md.verify):
-        with pytest.raises(md.StoreError, match="is not a store of mandeldask"):
-            read(path)
+    with pytest.raises(md.StoreError, match="is not a store of mandeldask"):
+        open_store(path)
 
 
 @pytest.mark.parametrize("key", ["zarr.json", "0/zarr.json", "1/escape_time/zarr.json"])
@@ -123,9 +84,8 @@ def test_metadata_that_is_nested_deep(path, key, text):
     (path / key).write_text(text)
     assert md.verify(path).kinds.keys() <= {"metadata", "description"}
     assert md.verify(path).exit_code == 6
-    for read in (md.open, md.resume):
-        with pytest.raises(md.StoreError):
-            read(path)
+    with pytest.raises(md.StoreError):
+        md.open(path)
 
 
 HUGE = {
@@ -151,10 +111,6 @@ def test_a_description_beyond_all_bounds_is_refused(path, entries):
 def test_a_description_of_a_petabyte_in_few_tiles(path):
     """A shape that the rules allow: nothing is allocated for what is not there."""
     describe(path, shape=[2**31 - 2**20, 2**31 - 2**20], tile=[2**20, 2**20])
-    index = np.zeros((2048, 2048, 2), "<u8")
-    index[...] = 0, 60
-    table = index.tobytes()
-    (path / "0/escape_time/c/0/0").write_bytes(bytes(64) + table + crc(table))
     found = use(path, "status", "verify quick", "open", "resume", "deepen")
     assert found["verify quick"]["code"] == 6
     assert found["open"]["code"] == 3
@@ -202,8 +158,8 @@ def test_links_and_pipes_lead_nowhere(path, tmp_path):
     (path / "0/escape_time/c/1/0").unlink()
     (path / "0/escape_time/c/1/0").symlink_to(home / "0/0")
     before = {p: p.read_bytes() for p in home.rglob("*") if p.is_file()}
-    found = use(path, *READING)
-    assert found["verify"]["code"] in (4, 6)
+    found = use(path, "status", "resume", "verify")
+    assert found["verify"]["code"] == 0
     assert md.open(path)["escape_time"].values.min() > 0, "resume put real shards in their place"
     assert {p: p.read_bytes() for p in home.rglob("*") if p.is_file()} == before
     shutil.rmtree(path / "1/escape_time/c")

@@ -36,7 +36,7 @@ from mandeldask.job.ledger import Ledger
 from mandeldask.job.plan import make_plan
 from mandeldask.job.retries import MAX_ATTEMPTS
 from mandeldask.kernels import KERNELS
-from mandeldask.store import Description, Folder, open_for_writing, open_store
+from mandeldask.store import Description, Place, open_for_writing, open_store
 
 UNIT = {"view": {"x": [0, 1], "y": [0, 1], "shape": [100, 120]}, "max_iter": 50, "tile": [25, 40], "kernel": "numpy"}
 TILES = 12
@@ -378,7 +378,7 @@ def test_notes_that_another_program_wrote_harm_no_command(tmp_path, odd):
         assert "lease" not in store.read_notes()
 
 
-class Away(Folder):
+class Away(Place):
     """A folder that takes no notes for now, as a bucket whose server does not answer."""
 
     answers: ClassVar[bool] = False

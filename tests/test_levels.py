@@ -24,8 +24,8 @@ from mandeldask.job.levels import Levels
 from mandeldask.kernels import FIELDS, KERNELS
 from mandeldask.store import Description, Store, open_for_writing, open_store
 from mandeldask.store.description import MAX_FINE
-from mandeldask.store.layout import ome
-from mandeldask.store.place import Folder
+from mandeldask.store.metadata import ome
+from mandeldask.store.place import Place
 
 UNIT = {"view": {"x": [0, 1], "y": [0, 1], "shape": [100, 120]}, "max_iter": 50, "tile": [25, 40], "kernel": "numpy"}
 ALL = ("escape_time", "smooth", "distance")
@@ -235,7 +235,7 @@ def test_the_transformations_of_ome_give_the_coordinates_of_each_level(shape, re
 def test_a_level_is_made_when_all_it_is_made_of_is_there_and_each_once(d, data):
     """Any shards are there at first; tiles end in any order, and some are given up."""
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Folder(folder), "", d)
+        store = Store(Place(folder), "", d)
         for level in d.levels:
             for tile in tiles_of(level):
                 if data.draw(st.booleans()):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -21,8 +22,8 @@ from mandeldask.cli import cli
 from mandeldask.config import parse
 from mandeldask.job import logs
 from mandeldask.kernels import KERNELS
-from mandeldask.store import Description, aws, open_for_writing, open_store, place_of
-from mandeldask.store.objects import PAGE, Objects
+from mandeldask.store import Description, Place, open_for_writing, open_store, place_of
+from mandeldask.store.bucket import Bucket
 
 UNIT = {
     "view": {"x": [0, 1], "y": [0, 1], "shape": [100, 120]},
@@ -66,24 +67,19 @@ def place(request, tmp_path):
 
 
 def test_a_place_holds_whole_values_by_their_keys(place):
-    """The contract of a place, which a folder and a bucket keep alike."""
+    """A folder and a bucket do the same."""
     assert (place.names(), list(place.sizes("")), place.get("zarr.json")) == ([], [], None)
     place.put("0/y/c/0", b"0123456789")
-    assert place.get("0/y/c/0") == b"0123456789"
-    assert place.get("0/y/c/0", size=4) == b"0123"
-    assert place.get("0/y/c/0", size=100) == b"0123456789"
-    assert place.get("0/y/c/0", 3, 4) == b"3456"
-    assert place.get("0/y/c/0", 3) == b"3456789"
-    assert place.get("0/y/c/0", -4, 4) == b"6789"
-    assert place.get("0/y/c/0", -4, 2) == b"67"
-    assert place.get("0/y/c/0", 10, 4) == b""
-    assert place.get("0/y/c/1") is None
-    assert place.get("0/y/c/1", -4, 4) is None
-    assert place.get("0/y") is None
+    assert (place.get("0/y/c/0"), place.size("0/y/c/0")) == (b"0123456789", 10)
+    before = place.stamp("0/y/c/0")
+    assert before == place.stamp("0/y/c/0")
+    place.put("0/y/c/0", b"9876543210")
+    assert before != place.stamp("0/y/c/0")
+    assert (place.get("0/y/c/1"), place.size("0/y/c/1"), place.stamp("0/y/c/1")) == (None, None, None)
     place.put("0/y/c/0", b"")
-    assert place.get("0/y/c/0") == place.get("0/y/c/0", size=10) == b""
-    assert place.create("zarr.json", b"first")
-    assert not place.create("zarr.json", b"second")
+    assert (place.get("0/y/c/0"), place.size("0/y/c/0")) == (b"", 0)
+    place.create("zarr.json", b"first")
+    place.create("zarr.json", b"second")
     assert place.get("zarr.json") == b"first"
     assert place.names() == ["0", "zarr.json"]
     assert dict(place.sizes("0/y/c")) == {"0": 0}
@@ -103,12 +99,12 @@ def test_of_many_who_create_a_key_one_does(place):
 
     def create(n):
         start.wait()
-        return place.create("zarr.json", b"%d" % n)
+        place.create("zarr.json", b"%d" % n)
+        return place.get("zarr.json")
 
     with ThreadPoolExecutor(8) as creators:
-        created = list(creators.map(create, range(8)))
-    assert created.count(True) == 1
-    assert place.get("zarr.json") == b"%d" % created.index(True)
+        found = set(creators.map(create, range(8)))
+    assert found == {place.get("zarr.json")}
 
 
 def test_two_runs_that_make_a_store_at_once_make_one(bucket):
@@ -124,10 +120,9 @@ def test_two_runs_that_make_a_store_at_once_make_one(bucket):
     assert (first.done() == np.zeros((4, 3))).all()
 
 
-@pytest.mark.parametrize("rows", [3, 60])
-def test_a_listing_of_more_than_a_page_is_whole(bucket, rows):
+def test_a_listing_of_more_than_a_page_is_whole(bucket):
     place = place_of(bucket)
-    keys = [f"{row}/{column}" for row in range(rows) for column in range(PAGE // rows + 5)] + ["aside"]
+    keys = [f"{row}/{column}" for row in range(3) for column in range(400)] + ["aside"]
     with ThreadPoolExecutor(8) as writers:
         list(writers.map(lambda key: place.put(f"0/escape_time/c/{key}", b"x"), keys))
     assert sorted(place.sizes("0/escape_time/c")) == sorted((key, 1) for key in keys)
@@ -190,13 +185,18 @@ def test_overwriting_removes_our_own_keys_and_no_others(bucket):
         before.write((0, 0), np.ones((25, 40), np.int32))
 
 
-def test_a_tile_costs_a_request_a_shard_and_one_more(bucket, monkeypatch):
+def test_a_tile_asks_for_the_root_and_its_shards_alone(bucket, monkeypatch):
     store = open_for_writing(bucket, DESCRIPTION)
     asked = []
-    ask = Objects._ask
-    monkeypatch.setattr(Objects, "_ask", lambda place, request: asked.append(request) or ask(place, request))
+    for name in ("get", "set"):
+        ask = getattr(Bucket, name)
+        monkeypatch.setattr(Bucket, name, lambda *what, ask=ask, **how: asked.append(what[1]) or ask(*what, **how))
+    stamp = Place.stamp
+    monkeypatch.setattr(Place, "stamp", lambda place, key: asked.append(key) or stamp(place, key))
     store.write((0, 0), np.ones((25, 40), np.int32))
-    assert len(asked) == 1 + len(DESCRIPTION.fields) * (DESCRIPTION.fine + 1)
+    asked.clear()
+    store.write((0, 1), np.ones((25, 40), np.int32))
+    assert list(dict.fromkeys(asked)) == ["zarr.json", "0/escape_time/c/0/1"]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_tile_costs_a_request_a_shard_and_one_more(bucket, monkeypatch):
     [
         ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "fields", "refuses the credentials .403 SignatureDoesNotMatch"),
         ({"AWS_ACCESS_KEY_ID": "nobody"}, "fields", "refuses the credentials .403 InvalidAccessKeyId"),
-        ({"AWS_SECRET_ACCESS_KEY": ""}, "fields", "half a pair of keys: it lacks AWS_SECRET_ACCESS_KEY"),
+        ({"AWS_SECRET_ACCESS_KEY": ""}, "fields", "half a pair of keys: .* AWS_SECRET_ACCESS_KEY"),
         ({"AWS_ACCESS_KEY_ID": "READER"}, "fields", "denies access to s3://fields/.* .403 AccessDenied"),
         ({}, "no-such-bucket", "has no bucket no-such-bucket"),
         (
@@ -227,7 +227,7 @@ def test_a_tile_costs_a_request_a_shard_and_one_more(bucket, monkeypatch):
         (
             {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_PROFILE": "work"},
             "fields",
-            "AWS_PROFILE names work, which is in neither of AWS's files",
+            "AWS_PROFILE names work",
         ),
     ],
 )
@@ -275,29 +275,22 @@ def test_a_url_is_a_scheme_a_bucket_and_a_prefix(url, message):
 def test_a_url_is_read_in_one_way():
     assert place_of("S3://fields/a/b.zarr/").url == place_of("s3a://fields/a/b.zarr").url == "s3://fields/a/b.zarr"
     assert [place.url for place in place_of("s3://fields/a/b.zarr").above()] == ["s3://fields/a", "s3://fields"]
-    assert place_of("gs://fields").bucket == "fields"
 
 
-def test_keys_and_endpoint_are_found_in_awss_files(bucket, s3, monkeypatch, tmp_path):
-    for name in s3.env:
+def test_a_profile_is_read_by_boto3(bucket, s3, monkeypatch, tmp_path):
+    """Of AWS's own files, by AWS's own reader; where that is missing, the message says what to do."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    keys, config = tmp_path / "credentials", tmp_path / "config"
-    keys.write_text(f"[lab]\naws_access_key_id = WRITER\naws_secret_access_key = {s3.secret}\n[sso]\n")
-    config.write_text(f"[default]\nregion = eu-north-1\n[profile lab]\nendpoint_url = {s3.endpoint}\ns3 =\n  a = b%c\n")
+    keys = tmp_path / "credentials"
+    keys.write_text(f"[lab]\naws_access_key_id = WRITER\naws_secret_access_key = {s3.secret}\n")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
-    assert aws.keys() == {}
-    assert aws.options() == aws.Options(region="eu-north-1")
     monkeypatch.setenv("AWS_PROFILE", "lab")
-    assert aws.options() == aws.Options(endpoint=s3.endpoint)
-    assert open_for_writing(bucket, DESCRIPTION) == open_store(bucket)
-    monkeypatch.setenv("AWS_PROFILE", "sso")
-    with pytest.raises(md.StoreError, match="aws configure export-credentials --profile sso"):
-        aws.keys()
-    keys.write_text(f"aws_secret_access_key = {s3.secret}\n")
-    with pytest.raises(md.StoreError, match=r"cannot read .*credentials: MissingSectionHeaderError") as told:
-        aws.keys()
-    assert s3.secret not in str(told.value)
+    if find_spec("boto3"):
+        assert open_for_writing(bucket, DESCRIPTION) == open_store(bucket)
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    monkeypatch.delitem(sys.modules, "obstore.auth.boto3", raising=False)
+    with pytest.raises(md.StoreError, match=r"pip install boto3, or .*export-credentials --profile lab"):
+        open_store(f"{bucket}/other.zarr")
 
 
 def test_a_job_runs_where_the_credentials_are_and_nobody_else_sees_them(bucket, s3, checksum, monkeypatch, tmp_path):
@@ -335,7 +328,7 @@ def test_a_job_runs_where_the_credentials_are_and_nobody_else_sees_them(bucket, 
     for thing in (store, store.place, store.place.zarr(), store.escape_time, numbers):
         assert secret not in pickle.dumps(thing)
         assert s3.secret not in repr(thing)
-    assert pickle.loads(pickle.dumps(store.place.zarr())).place == store.place
+    assert pickle.loads(pickle.dumps(store.place.zarr())).url == store.path
     stored = s3.stored(url.removeprefix("s3://fields/"))
     assert len(stored) > TILES
     assert not any(secret in value for value in stored.values())

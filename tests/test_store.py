@@ -93,7 +93,7 @@ def test_one_tile_is_one_shard_of_standard_codecs(full):
     assert array.chunks == tuple(chunk_side(side) for side in FIELD.tile)
     (sharding,) = array.metadata.codecs
     assert isinstance(sharding, ShardingCodec)
-    assert [codec.to_dict()["name"] for codec in sharding.codecs] == ["bytes", "zstd", "crc32c"]
+    assert [codec.to_dict()["name"] for codec in sharding.codecs] == ["bytes", "blosc", "crc32c"]
     assert [codec.to_dict()["name"] for codec in sharding.index_codecs] == ["bytes", "crc32c"]
     shards = files(Path(full.path) / "0/escape_time/c")
     assert sorted(shards) == [f"{i}/{j}" for i, j in tiles_of(FIELD)]
@@ -782,3 +782,31 @@ def test_a_read_only_disk_is_refused_before_a_run_and_still_read(small_disk):
             open_for_writing(small_disk / name, FIELD, overwrite=overwrite)
     assert open_store(store.path).done()[0, 0]
     assert sorted(os.listdir(small_disk)) == ["a.zarr"]
+
+
+# Stores of format version 2, whose shards are compressed by zstd
+
+
+@pytest.fixture
+def older(path):
+    store = open_for_writing(path, dataclasses.replace(FIELD, format_version=2))
+    fill(store, samples(FIELD))
+    store.finish()
+    return store
+
+
+def test_a_store_of_version_2_is_read(older):
+    array = zarr.open_array(older.path, path="0/escape_time", mode="r")
+    assert [codec.to_dict()["name"] for codec in array.metadata.codecs[0].codecs] == ["bytes", "zstd", "crc32c"]
+    assert open_store(older.path) == older
+    assert np.array_equal(older.escape_time[:], samples(FIELD))
+    assert np.array_equal(md.open(older.path)["escape_time"], samples(FIELD))
+    assert not {"shard", "metadata"} & md.verify(older.path).kinds.keys()
+
+
+def test_a_store_of_version_2_is_not_written_and_the_message_says_what_to_do(older, path):
+    before = files(path)
+    with pytest.raises(md.StoreError, match=r"format version 2, which .* --overwrite or into another --out, or finish"):
+        open_for_writing(path, FIELD)
+    assert files(path) == before
+    assert open_for_writing(path, FIELD, overwrite=True).description == FIELD

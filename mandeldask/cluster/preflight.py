@@ -27,7 +27,7 @@ from distributed import Client
 from mandeldask import __version__
 from mandeldask.cluster.workers import silent
 from mandeldask.errors import ClusterError, MandeldaskError
-from mandeldask.store import Folder, Store, open_store
+from mandeldask.store import Store, open_store
 
 ANSWER_SECONDS = 30.0
 MISSING = "missing"
@@ -165,7 +165,7 @@ def reach(store: Store) -> str:
     except OSError as error:
         return f"{platform.node()} cannot write there: {error.strerror or error}"
     except MandeldaskError as error:
-        missing = isinstance(place, Folder) and not os.path.exists(place.url)
+        missing = place.is_folder and not os.path.exists(place.url)
         return f"{platform.node()} has no such folder" if missing else f"{platform.node()}: {error}"
     return "" if same else f"{platform.node()} reads back something else than it wrote"
 

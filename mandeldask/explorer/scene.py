@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from mandeldask.explorer.tiles import MAX_ITER, SIDE
 from mandeldask.image import palette
 from mandeldask.kernels import AUTO, choose
 from mandeldask.store import Description, Store, open_store
-from mandeldask.store import check as check_store
 from mandeldask.view import View
 from mandeldask.words import shown
 
@@ -91,7 +90,6 @@ def open_scene(path: str) -> Scene:
     if not os.path.lexists(path) and Path(path).suffix.lower() in (".yaml", ".yml"):
         raise ConfigError(f"{path}: no such file")
     store = open_store(path)
-    check_store(store)
     d = store.description
     return Scene(Path(store.path).name, d.view, d.max_iter, choose(AUTO)[0], store)
 
@@ -109,9 +107,8 @@ def _same_field(config: Config) -> Store | None:
     if not config.store or not os.path.lexists(config.store):
         return None
     store = open_store(config.store)
-    check_store(store)
     d = store.description
-    wanted = Description.of(config.view, config.max_iter, d.fields, d.tile)
+    wanted = replace(Description.of(config.view, config.max_iter, d.fields, d.tile), format_version=d.format_version)
     if d != wanted:
         raise StoreError(
             f"{shown(store.path)} holds another field than the run description: {'; '.join(d.differences(wanted))}. "

@@ -16,6 +16,7 @@ from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Progr
 from mandeldask.job.ledger import Ledger, cannot_write, swept
 from mandeldask.job.order import order
 from mandeldask.job.periodic import every
+from mandeldask.job.plan import space_warning
 from mandeldask.job.reporter import Reporter
 from mandeldask.job.source import note_source
 from mandeldask.kernels import KERNELS
@@ -65,6 +66,8 @@ def _compute(
 ) -> list[Tile | LevelTile]:
     """Compute what is pending; the tiles that failed for good."""
     d, pending = plan.store.description, ~plan.store.done()
+    if warning := space_warning(plan):
+        tell(Notice(warning, about="store"))
     block_function = KERNELS[plan.kernel](d.max_iter, d.fields, d.view)  # compiled here first, for all workers
     client = session.connect()
     tell(Started(client.dashboard_link, client))

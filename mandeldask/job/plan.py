@@ -21,6 +21,7 @@ TILES_A_THREAD = 8  # at least, so that unequal tiles can be shared out
 ENCODING_BYTES = 8  # a sample, while a shard is compressed and written
 IDLE_WORKER_BYTES = 240 * 2**20  # an interpreter with distributed, zarr and numba: scripts/bench_run
 USABLE = 0.8  # of a worker's memory limit: Dask pauses it there
+LEVELS = 4 / 3  # bytes of all levels over those of the field: 1 + 1/4 + 1/16 + ...
 BEST_RATIO = 1 / 256  # of compression: lz4 makes a 255th of samples that are all alike
 
 
@@ -130,6 +131,18 @@ def _check_space(place: Place, d: Description) -> None:
             f"compressed, and {format_bytes(free)} are free: choose another --out, make room, or go on all the same "
             "with --ignore-space"
         )
+
+
+def space_warning(plan: Plan) -> str:
+    """What to say where the pending tiles may not fit; "" where they do."""
+    d, free = plan.store.description, plan.store.place.free()
+    most = int(plan.pending * d.tile[0] * d.tile[1] * _sample_bytes(d.fields) * LEVELS)
+    if free is None or most <= free:
+        return ""
+    return (
+        f"at most {format_bytes(most)} are needed at {plan.store.path}, before compression, and {format_bytes(free)} "
+        "are free: it may not fit. A run that finds the disk full ends; resume goes on once there is room"
+    )
 
 
 def _store_at(path: AnyPath) -> Store | None:

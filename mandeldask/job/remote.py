@@ -23,7 +23,7 @@ from mandeldask.job.events import Event, Expected, Notice, Plan, Progress, Summa
 from mandeldask.job.lease import release, reserve
 from mandeldask.job.ledger import MAX_ERROR_LENGTH, MAX_ERRORS
 from mandeldask.job.plan import make_plan
-from mandeldask.store import Folder, Place, open_store
+from mandeldask.store import Place, open_store
 from mandeldask.tile import tile_name
 
 SPACE = "mandeldask"  # of the scheduler's metadata, published data and event topics
@@ -73,7 +73,7 @@ def prepare(request: Request, size: Size, overwrite: bool) -> Plan:
         As `make_plan`; StoreError also where the directory that the store is to stand in is missing.
     """
     folder = os.path.dirname(request.place.url)
-    if isinstance(request.place, Folder) and not os.path.isdir(folder):
+    if request.place.is_folder and not os.path.isdir(folder):
         raise StoreError(
             f"there is no directory {folder} on {socket.gethostname()}, where the workers run: "
             "name a store where they can see it, or make the directory there"
@@ -167,7 +167,7 @@ def _check_store(request: Request) -> None:
     try:
         same = open_store(request.place).identity == request.identity
     except StoreError as error:
-        if not isinstance(request.place, Folder):  # it says why
+        if not request.place.is_folder:  # it says why
             raise StoreError(f"{socket.gethostname()}, where the driver runs: {error}") from None
         same = False
     if not same:

@@ -29,8 +29,7 @@ def noted_source(store: Store) -> Store | None:
         source = open_store(path)
     except StoreError:
         return None
-    d = source.description
-    same = (
-        note.get("identity") == source.identity and replace(d, max_iter=store.description.max_iter) == store.description
-    )
-    return source if same and d.max_iter < store.description.max_iter else None
+    old, new = source.description, store.description
+    same = replace(old, max_iter=new.max_iter, format_version=new.format_version) == new
+    known = note.get("identity") == source.identity and old.max_iter < new.max_iter
+    return source if same and known else None

@@ -20,14 +20,13 @@ from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 from numpy.typing import NDArray
 
-from mandeldask import cluster as clusters
-from mandeldask import config as configs
-from mandeldask.check import Checked, Finding, Known, Task, check_again, check_tiles, seen
+from mandeldask.check import Checked, Finding, Known, Task, check_again, check_on_worker, check_tiles
+from mandeldask.cluster import session
 from mandeldask.config import AnyCluster
 from mandeldask.errors import ClusterError, ConfigError
 from mandeldask.job import lease
 from mandeldask.job.ledger import Ledger
-from mandeldask.store import Description, Level, Store, Tile, layout, open_damaged, shard_key
+from mandeldask.store import Description, Level, Store, Tile, metadata, open_damaged, shard_key
 from mandeldask.tile import LevelTile
 
 HERE = 2**28  # bytes before compression, up to which a cluster is not worth its start
@@ -118,8 +117,6 @@ def verify(
     """
     if recompute < 0:
         raise ConfigError(f"recompute must be a number of tiles, 0 or more; got {recompute}")
-    if client is None:
-        clusters.leave_if_being_spawned()
     opened, problem = open_damaged(store)
     found = _Found()
     if problem:
@@ -132,7 +129,7 @@ def verify(
         if problem and not repair:  # workers could not open it: its description is lost
             client = None
         elif client is None and (cluster is not None or work.bytes > HERE):
-            client = _connected(stack, cluster, upload, tell)
+            client = stack.enter_context(session(cluster, upload=upload, say=tell)).ready()
         started = last = time.monotonic()
         for checked, tiles in _here(work, opened) if client is None else _there(work, opened, client):
             found.take(checked, tiles)
@@ -242,16 +239,13 @@ def _known(columns: dict[str, NDArray[np.generic]], tile: Tile) -> Known | None:
 
 def _metadata(store: Store) -> Iterator[Finding]:
     """What of metadata, coordinates and the `tiles` group is wrong, and what does not belong to the store."""
-    for problem in layout.problems(store.place, store.description):
-        yield Finding("metadata", problem.key, problem.reason)
-    if layout.copy_of_manifest(store.place) is None:
-        yield Finding("metadata", layout.COPY, "has no copy of the field description")
-    for chunk in layout.coordinates(store.description):
-        if not chunk.is_in(store.place):
-            yield Finding("coordinates", chunk.key, "does not hold the coordinates of the view")
-    for key, reason in store.damaged_tiles():
-        yield Finding("statistics", key, reason)
-    for key in layout.strays(store.place):
+    for key, problem in metadata.problems(store.place, store.description):
+        yield Finding("metadata", key, problem)
+    for key in metadata.coordinates(store.place, store.description):
+        yield Finding("coordinates", key, "does not hold the coordinates of the view")
+    for key, problem in store.damaged_tiles():
+        yield Finding("statistics", key, problem)
+    for key in metadata.strays(store.place):
         yield Finding("stray", key, "is not of this store, and is left alone")
 
 
@@ -270,7 +264,7 @@ def _there(work: _Work, store: Store, client: Client) -> Iterator[tuple[Checked,
     try:
         while True:
             for n, (task, tiles) in islice(tasks, room - len(in_flight)):
-                future = client.submit(seen, task, store, key=(name, n), pure=False)
+                future = client.submit(check_on_worker, task, store, key=(name, n), pure=False)
                 in_flight[future] = tiles
                 completed.add(future)
             if not in_flight:
@@ -286,18 +280,6 @@ def _there(work: _Work, store: Store, client: Client) -> Iterator[tuple[Checked,
             future.release()
     finally:
         client.cancel(list(in_flight), force=True)
-
-
-def _connected(stack: ExitStack, cluster: AnyCluster | None, upload: bool, say: Callable[[str], None]) -> Client:
-    """A client of the cluster named, or of one on this machine, with a worker at least."""
-    described = clusters.resolve(configs.load_cluster(cluster) if cluster else None)
-    if introduction := clusters.introduce(described):
-        say(introduction)
-    client = stack.enter_context(clusters.connect(described))
-    clusters.wait_for_worker(client, described, say)
-    if not isinstance(described, configs.LocalCluster):
-        clusters.check(client, "numpy", upload=upload, say=say)
-    return client
 
 
 @contextmanager
@@ -323,11 +305,11 @@ def _repair(store: Store, ledger: Ledger, found: _Found) -> None:
             ledger.forget((i, j))
     for unknown in found.unknown:
         ledger.forget(unknown)
-    for problem in layout.problems(store.place, d):
-        layout.mend(store.place, d, problem)
-    for key, _ in store.damaged_tiles():
+    for key, _ in list(metadata.problems(store.place, d)):
+        metadata.write_metadata(store.place, d, key)
+    for key, _ in list(store.damaged_tiles()):
         store.place.delete(key)
-    layout.make(store.place, d)
+    metadata.complete(store.place, d)
 
 
 def made_from(d: Description, tile: LevelTile) -> Iterator[LevelTile]:

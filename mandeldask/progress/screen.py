@@ -95,11 +95,8 @@ class Screen:
 
     def _plan(self, plan: Plan) -> None:
         self._begin(plan)
-        free = plan.store.place.free()
-        scarce = free is not None and plan.pending and plan.bytes > free
-        room = f", and only {format_bytes(free)} are free" if scarce else ""
         facts = plan.facts | {"kernel": self.kernel}
-        facts["store"] += f", at most {format_bytes(plan.bytes)} before compression{room}"
+        facts["store"] += f", at most {format_bytes(plan.bytes)} before compression"
         size = plan.cluster
         facts["cluster"] = (
             f"{plural(size.workers, 'worker')} of {plural(size.threads_per_worker, 'thread')} and "

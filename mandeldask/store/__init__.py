@@ -7,32 +7,30 @@
       1/, 2/, ...         the same of every 2nd, 4th, ... sample, until one tile holds it
       tiles/seconds, ...  one value a tile, what its driver learned; losing the last seconds of it costs nothing
 
-Storage in three verbs: `open_for_writing` (metadata, once), `Store.done` (what is there), `Store.write`
-(one whole tile). This room knows no cluster: a `Store` is a small value that travels to the workers.
+Zarr writes and reads all of it. Storage in three verbs: `open_for_writing` (metadata, once), `Store.done` (what is
+there), `Store.write` (one whole tile). This room knows no cluster: a `Store` is a small value that travels to workers.
 """
 
 from __future__ import annotations
 
+from mandeldask.store.arrays import TileColumns
 from mandeldask.store.description import FORMAT_VERSION, Description, Level, Tile, chunk_side
-from mandeldask.store.layout import KEY, TileColumns
-from mandeldask.store.opening import check, open_damaged, open_field, open_for_writing, open_store
-from mandeldask.store.place import AnyPath, Folder, Place, place_of
-from mandeldask.store.shard import DamagedShardError
-from mandeldask.store.stored import Store, shard_key
+from mandeldask.store.metadata import KEY
+from mandeldask.store.open import open_damaged, open_field, open_for_writing, open_store
+from mandeldask.store.place import AnyPath, Place, place_of
+from mandeldask.store.store import Samples, Store, shard_key
 
 __all__ = [
     "FORMAT_VERSION",
     "KEY",
     "AnyPath",
-    "DamagedShardError",
     "Description",
-    "Folder",
     "Level",
     "Place",
+    "Samples",
     "Store",
     "Tile",
     "TileColumns",
-    "check",
     "chunk_side",
     "open_damaged",
     "open_field",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 from mandeldask.kernels import FIELDS
 from mandeldask.view import Frame, Range, View, frame_from_json
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+READABLE = (2, 3)  # 2 had zstd in the place of Blosc
 Tile = tuple[int, int]  # row and column in a grid of tiles
 # A viewer reads chunks. 512 a side rather than 256 writes a 2048 shard in half the time.
 CHUNK_SIDE = (256, 512)
@@ -84,9 +85,9 @@ class Description:
         view = View(value["x"], value["y"], value["shape"], value["registration"], frame)
         max_iter, fields, tile = value["max_iter"], value["fields"], value["tile"]
         whole = all(type(n) is int and 1 <= n < 2**31 for n in (max_iter, *tile))
-        if not whole or not set(fields) <= set(FIELDS):
+        if not whole or not set(fields) <= set(FIELDS) or value["format_version"] not in READABLE:
             raise ValueError(f"max_iter {max_iter!r}, tile {tile!r}, fields {fields!r}")
-        description = cls.of(view, max_iter, tuple(fields), tile)
+        description = replace(cls.of(view, max_iter, tuple(fields), tile), format_version=value["format_version"])
         if "escape_time" not in fields or description.to_json() != dict(value):
             raise ValueError(f"{dict(value)!r}")
         problem = description.problem()

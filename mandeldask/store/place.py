@@ -1,6 +1,6 @@
-"""Where a store's bytes lie: keys and values, each value whole or not there at all.
+"""Where a store lies: a folder, or a bucket's prefix, as a small value that travels to the workers.
 
-A place is a small value that travels to the workers. `place_of` gives the one that a path or a URL stands for.
+Zarr's own stores read and write there. What is added here is what they lack: sizes, free bytes, removal, leftovers.
 """
 
 from __future__ import annotations
@@ -9,194 +9,156 @@ import errno
 import os
 import re
 import shutil
-import stat
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from stat import S_ISREG
+from typing import Any
+
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import LocalStore
 
 from mandeldask.errors import StoreError
-from mandeldask.store.objects import Objects, objects_of
+from mandeldask.store import bucket
 
-PARTIAL = re.compile(r"[^/]*\.[0-9a-f]{32}\.partial")  # what a writer that was killed leaves, zarr's and ours
-
-
-class Place(Protocol):
-    """A folder or a bucket's prefix. Keys are made by this package of its own numbers and names: never from input."""
-
-    @property
-    def url(self) -> str:
-        """The absolute path or the URL: what a person types, and another process opens."""
-        ...
-
-    def get(self, key: str, start: int = 0, size: int | None = None) -> bytes | None:
-        """The value, or `size` bytes from `start`, counted from its end where negative; None where no such key is."""
-        ...
-
-    def put(self, key: str, value: bytes) -> None:
-        """Write the value; it appears at once and whole, or not at all."""
-        ...
-
-    def create(self, key: str, value: bytes) -> bool:
-        """As `put`, where nothing is; False where something is."""
-        ...
-
-    def delete(self, key: str) -> None:
-        """Remove a value; nothing where none is."""
-        ...
-
-    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """The keys below a prefix, each as it goes on after `prefix/`, and the bytes of its value."""
-        ...
-
-    def names(self) -> list[str]:
-        """What lies at the top: files and folders; [] where nothing is."""
-        ...
-
-    def remove(self) -> None:
-        """Remove everything."""
-        ...
-
-    def sweep(self, older: float) -> int:
-        """Remove the partial files that writers who were killed left before Unix time `older`; their bytes."""
-        ...
-
-    def free(self) -> int | None:
-        """Bytes that are free; None where that cannot be known."""
-        ...
-
-    def zarr(self, read_only: bool = True) -> Any:
-        """The place as a store of zarr's."""
-        ...
-
-    def above(self) -> Sequence[Place]:
-        """The places that this one lies in, the nearest first."""
-        ...
-
-
-AnyPath = str | os.PathLike[str] | Place
+PARTIAL = re.compile(r"[^/]*\.[0-9a-f]{32}\.partial")  # a temporary file of zarr's LocalStore
+MAX_METADATA = 2**22  # bytes of a zarr.json: with consolidated metadata, the deepest pyramid's has a tenth of it
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # a file system without hard links
 
 
 @dataclass(frozen=True)
-class Folder:
-    """A folder of a file system."""
+class Place:
+    """A folder of a file system, or a bucket's prefix. Each process finds the credentials of a bucket by itself.
+
+    `url` is the absolute path, or SCHEME://BUCKET/PREFIX. Keys are made by this package of its own names and numbers.
+    """
 
     url: str
 
-    def get(self, key: str, start: int = 0, size: int | None = None) -> bytes | None:
-        path = self._path(key)
-        try:
-            # a pipe is not waited for, and a symbolic link at the end not followed: neither is a value
-            file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb")
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO):
-                return None
-            raise
-        with file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                return None
-            if start:
-                file.seek(start if start > 0 else max(0, status.st_size + start))
-            return file.read() if size is None else file.read(size)
+    @property
+    def is_folder(self) -> bool:
+        return "://" not in self.url
+
+    def zarr(self, read_only: bool = True) -> Any:
+        """The place as a store of zarr's, one a process."""
+        return _zarr_store(self, read_only)
+
+    def get(self, key: str) -> bytes | None:
+        """A small value; None where no such key is. One that is larger than any metadata reads as empty."""
+        size = self.size(key)
+        if size is None or size > MAX_METADATA:
+            return None if size is None else b""
+        if self.is_folder:
+            return Path(self.url, key).read_bytes()
+        value = sync(self.zarr().get(key, default_buffer_prototype())) if size else None
+        return value.to_bytes() if value else b""
 
     def put(self, key: str, value: bytes) -> None:
-        path = self._path(key)
-        partial = self._write(path, value, self.url)
-        try:
-            os.replace(partial, path)
-        except OSError:
-            _discard(partial)
-            raise
+        """Write a value; it appears at once and whole, or not at all."""
+        sync(self.zarr(read_only=False).set(key, default_buffer_prototype().buffer.from_bytes(value)))
 
-    def create(self, key: str, value: bytes) -> bool:
-        path = os.path.join(self.url, key)
-        if os.path.lexists(path):
-            return False
-        partial = self._write(path, value, "/")
+    def create(self, key: str, value: bytes) -> None:
+        """As `put`, but leave alone what is there: of several who create a key, one does."""
+        buffer = default_buffer_prototype().buffer.from_bytes(value)
+        if self.is_folder:  # may be a symbolic link that leads to a store which was just removed
+            os.makedirs(os.path.realpath(self.url), exist_ok=True)
         try:
-            os.link(partial, path)
-        except FileExistsError:
-            return False
-        except OSError:  # a file system without hard links
-            os.replace(partial, path)
-            return True
-        finally:
-            _discard(partial)
-        return True
+            sync(self.zarr(read_only=False).set_if_not_exists(key, buffer))
+        except (OSError, bucket.UnsupportedError) as error:
+            if isinstance(error, OSError) and error.errno not in NO_LINKS:
+                raise
+            if self.size(key) is None:  # no such guarantee here: the last of several wins
+                self.put(key, value)
 
     def delete(self, key: str) -> None:
+        """Remove a value; nothing where none is."""
+        sync(self.zarr(read_only=False).delete(key))
+
+    def size(self, key: str) -> int | None:
+        """Bytes of a value, 0 for what is no regular file; None where none is."""
+        stamp = self.stamp(key)
+        return stamp[0] if stamp else None
+
+    def stamp(self, key: str) -> tuple[int, ...] | None:
+        """The size and what else changes when a value is replaced; None where none is."""
+        if not self.is_folder:
+            return bucket.stamp(self.zarr(), key)
         with suppress(FileNotFoundError, NotADirectoryError):
-            os.remove(self._path(key))
+            status = os.lstat(os.path.join(self.url, key))
+            size = status.st_size if S_ISREG(status.st_mode) else 0
+            return size, status.st_mtime_ns, status.st_ino
+        return None
 
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
-        return _walk(os.path.dirname(self._path(f"{prefix}/any")), "")
+        """The keys below a prefix, each as it goes on after `prefix/`, with the bytes of its value.
+
+        Raises StoreError where a folder on the way is a symbolic link: it may lead to another person's files.
+        """
+        if not self.is_folder:
+            return bucket.sizes(self.zarr(), prefix)
+        path = self.url
+        for part in filter(None, prefix.split("/")):
+            path = os.path.join(path, part)
+            if os.path.islink(path):
+                raise StoreError(f"{path} is a symbolic link: put the folder itself in its place")
+        return _walk(path, "")
 
     def names(self) -> list[str]:
-        return sorted(os.listdir(self.url)) if os.path.isdir(self.url) else []
+        """What lies at the top: files and folders; [] where nothing is."""
+        if self.is_folder:
+            return sorted(os.listdir(self.url)) if os.path.isdir(self.url) else []
+        return bucket.names(self.url)
 
     def remove(self) -> None:
-        # renamed first: an interrupted removal leaves no half store behind
-        path = os.path.realpath(self.url)  # a symbolic link stays, and leads to the new store
+        """Remove everything: a folder is renamed first, a bucket's root goes last, so that no half store is left."""
+        if not self.is_folder:
+            bucket.remove(self.zarr(read_only=False))
+            return
+        path = os.path.realpath(self.url)  # a symbolic link to the store stays
         doomed = f"{path}.removed-{uuid.uuid4().hex[:8]}"
         os.rename(path, doomed)
         shutil.rmtree(doomed)
 
     def sweep(self, older: float) -> int:
+        """Remove temporary files that killed writers left before Unix time `older`; the bytes of it.
+
+        Empty files, as a power cut leaves them, links and pipes in the place of shards go too.
+        """
         swept = 0
-        for folder, _, files in os.walk(self.url):
-            for name in files:
-                path = os.path.join(folder, name)
-                if PARTIAL.fullmatch(name):
-                    with suppress(FileNotFoundError):
-                        status = os.stat(path)
-                        if status.st_mtime < older:
-                            os.remove(path)
-                            swept += status.st_size
+        for folder, _, files in os.walk(self.url) if self.is_folder else ():
+            shards = re.search("/c/[0-9]+$", folder)
+            for path in (os.path.join(folder, name) for name in files):
+                with suppress(FileNotFoundError):
+                    status = os.lstat(path)
+                    empty = shards and not (S_ISREG(status.st_mode) and status.st_size)
+                    if empty or (PARTIAL.fullmatch(os.path.basename(path)) and status.st_mtime < older):
+                        os.remove(path)
+                        swept += status.st_size
         return swept
 
     def free(self) -> int | None:
-        path = Path(self.url)
+        """Bytes that are free; None where that cannot be known."""
         with suppress(OSError):
-            return shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
+            if self.is_folder:
+                return shutil.disk_usage(next(p for p in self._parents() if p.exists())).free
         return None
 
-    def zarr(self, read_only: bool = True) -> Any:
-        from zarr.storage import LocalStore  # as in `objects`: what only some need is imported where they need it
+    def above(self) -> list[Place]:
+        """The places that this one lies in, the nearest first."""
+        if self.is_folder:
+            return [Place(str(path)) for path in self._parents()[1:]]
+        parts = self.url.split("/")
+        return [Place("/".join(parts[:n])) for n in range(len(parts) - 1, 2, -1)]
 
-        return LocalStore(self.url, read_only=read_only)
+    def _parents(self) -> list[Path]:
+        return [Path(self.url), *Path(self.url).parents]
 
-    def _path(self, key: str) -> str:
-        """The file of a key. A store may lie behind a symbolic link, but none within it may lead out of it."""
-        path, parts = self.url, key.split("/")
-        for part in parts[:-1]:
-            path = os.path.join(path, part)
-            if os.path.islink(path):
-                raise StoreError(
-                    f"{self.url} has a symbolic link on the way to {key}: put the folder itself in its place"
-                )
-        return os.path.join(path, parts[-1])
 
-    def above(self) -> list[Folder]:
-        return [Folder(str(path)) for path in Path(self.url).parents]
-
-    def _write(self, path: str, value: bytes, above: str) -> str:
-        """Write a partial file; folders are made only below one that is there: a store that was removed stays so."""
-        partial = f"{path}.{uuid.uuid4().hex}.partial"
-        try:
-            folder = os.path.realpath(os.path.dirname(path))  # a store may lie behind a symbolic link
-            if not os.path.isdir(folder) and os.path.isdir(above):
-                os.makedirs(folder, exist_ok=True)
-            with open(partial, "xb", buffering=0) as file:
-                rest = memoryview(value)
-                while rest:  # a disk that fills up takes a part
-                    rest = rest[file.write(rest) :]
-        except OSError:
-            _discard(partial)
-            raise
-        return partial
+AnyPath = str | os.PathLike[str] | Place
 
 
 def place_of(path: AnyPath) -> Place:
@@ -207,22 +169,22 @@ def place_of(path: AnyPath) -> Place:
     StoreError
         A URL of a kind that is not known, or what can be no path.
     """
-    if isinstance(path, Folder | Objects):
+    if isinstance(path, Place):
         return path
-    text = os.fspath(path)  # type: ignore[arg-type]  # there are no other places
+    text = os.fspath(path)
     if "://" in text:
-        return objects_of(text)
+        return Place(bucket.checked_url(text))
     text = os.path.expanduser(text)
     if re.match("[a-zA-Z][a-zA-Z0-9+.-]+:/", text):
         raise StoreError(f"a URL is given as text, SCHEME://BUCKET/PREFIX: a Path has lost a slash of it; got {text}")
     if not text or "\0" in text or any(len(os.fsencode(part)) > 255 for part in Path(text).parts):
         raise StoreError(f"a store needs a path; got {text!r}")
-    return Folder(os.path.abspath(text))
+    return Place(os.path.abspath(text))
 
 
-def _discard(path: str) -> None:
-    with suppress(OSError):
-        os.remove(path)
+@lru_cache(maxsize=64)
+def _zarr_store(place: Place, read_only: bool) -> Any:
+    return LocalStore(place.url, read_only=read_only) if place.is_folder else bucket.Bucket(place.url, read_only)
 
 
 def _walk(folder: str, start: str) -> Iterator[tuple[str, int]]:

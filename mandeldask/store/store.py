@@ -5,25 +5,24 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from mandeldask.errors import DamagedError, StoreError
 from mandeldask.kernels import FIELDS
-from mandeldask.store import layout
-from mandeldask.store.description import Description, Tile
-from mandeldask.store.layout import TileColumns
+from mandeldask.store import metadata
+from mandeldask.store.arrays import TILES_CHUNK, TileColumns, array, dumps
+from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
-from mandeldask.store.shard import DamagedShardError, Shards
 
+Window = tuple[slice, slice]
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+_seen: dict[tuple[str, str], tuple[int, ...]] = {}  # of stores whose identity was read: the stamp of the root then
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Store:
     @property
     def given(self) -> dict[str, list[str]]:
         """The view's decimal digits as the user wrote them; {} where they are not known."""
-        given = (layout.manifest(self.place) or {}).get("given")
+        given = (metadata.read_manifest(self.place) or {}).get("given")
         return given if isinstance(given, dict) else {}
 
     def write(self, tile: Tile, block: NDArray[Any]) -> None:
@@ -61,8 +60,7 @@ class Store:
         """
         self.check_identity()  # at every write: a worker may outlive its run
         for level in range(self.description.fine, -1, -1):
-            part = block[:: 1 << level, :: 1 << level]
-            self._put(level, tile, part)
+            self._write_shards(level, tile, block[:: 1 << level, :: 1 << level])
 
     def write_level(self, level: int, tile: Tile) -> None:
         """Make one tile of a level above 0 from the shards of the level below.
@@ -77,8 +75,7 @@ class Store:
         self.check_identity()
         d, here = self.description, self.description.levels[level]
         (top, bottom), (left, right) = here.window(tile)
-        kinds = [(name, FIELDS[name]) for name in d.fields]
-        block = np.zeros((bottom - top, right - left), kinds)
+        block = np.zeros((bottom - top, right - left), [(name, FIELDS[name]) for name in d.fields])
         for child in d.children(level, tile):
             (y, y_end), (x, x_end) = d.levels[level - 1].window(child)
             # the first sample with an even index, and where it goes
@@ -87,27 +84,35 @@ class Store:
             for name in d.fields:
                 samples = self.read_shard(child, level - 1, name)
                 if samples is None:
-                    raise self.damaged(child, level - 1, name, "is missing")
+                    raise self._damaged(child, level - 1, name, "is missing")
                 block[name][window] = samples[samples.shape[0] - (y_end - y) :: 2, samples.shape[1] - (x_end - x) :: 2]
-        self._put(level, tile, block)
+        self._write_shards(level, tile, block)
 
-    def _put(self, level: int, tile: Tile, block: NDArray[Any]) -> None:
+    def _write_shards(self, level: int, tile: Tile, block: NDArray[Any]) -> None:
+        rows, columns = self.description.levels[level].window(tile)
         for name in sorted(self.description.fields, key="escape_time".__eq__):
             samples = block[name] if block.dtype.names else block
-            key = shard_key(level, name, tile)
-            self.place.put(key, self.shards(level, name).encode(samples))
+            self._write(f"{level}/{name}", (slice(*rows), slice(*columns)), tile, samples)
+
+    def _write(self, path: str, window: Window, chunk: Tile, values: NDArray[Any]) -> None:
+        """Write one whole chunk or shard of an array."""
+        kept = array(self.place, self.description, path, read_only=False)
+        try:
+            kept[window] = values
+        except (OSError, StoreError, MemoryError):
+            raise
+        except Exception:  # zarr 3.1 reads what it replaces, and that cannot be read
+            self.place.delete(f"{path}/c/{chunk[0]}/{chunk[1]}")
+            kept[window] = values
 
     def done(self, level: int = 0) -> NDArray[np.bool_]:
         """Which tiles of a level are done, shape `Level.tiles`: those whose shards hold anything, in every field."""
         done = np.ones(self.description.levels[level].tiles, np.bool_)
         for name in self.description.fields:
-            done &= self._listed(level, name)
-        return done
-
-    def _listed(self, level: int, name: str) -> NDArray[np.bool_]:
-        done = np.zeros(self.description.levels[level].tiles, np.bool_)
-        for tile, size in self.listing(level, name):
-            done[tile] = size > 0  # a machine that lost its power may leave an empty file
+            full = np.zeros_like(done)
+            for tile, size in self.listing(level, name):
+                full[tile] = size > 0  # a machine that lost its power may leave an empty file
+            done &= full
         return done
 
     def listing(self, level: int, name: str) -> Iterator[tuple[Tile, int]]:
@@ -125,11 +130,9 @@ class Store:
         for name in sorted(self.description.fields, key="escape_time".__ne__):
             self.place.delete(shard_key(level, name, tile))
 
-    def restore(self) -> None:
-        """Put the field description back into the root's metadata, from the copy beside the field."""
-        manifest = layout.copy_of_manifest(self.place)
-        self.place.put("zarr.json", layout.dumps(layout.root(manifest or {}, self.description)))
-        layout.consolidate(self.place, self.description)
+    def array(self, level: int, name: str) -> zarr.Array[Any]:
+        """An array of a level, to be read; it raises what zarr raises."""
+        return array(self.place, self.description, f"{level}/{name}")
 
     def read_shard(self, tile: Tile, level: int = 0, name: str = "escape_time") -> NDArray[Any] | None:
         """The samples of one tile; None where it is not done.
@@ -139,22 +142,17 @@ class Store:
         DamagedError
             It cannot be decoded.
         """
-        shards = self.shards(level, name)
-        data = self.place.get(shard_key(level, name, tile), size=shards.limit + 1)
-        if not data:
+        if not self.place.size(shard_key(level, name, tile)):
             return None
-        shape = self.description.levels[level].tile_shape(tile)
-        try:
-            return shards.decode(data, shape)
-        except DamagedShardError as error:
-            raise self.damaged(tile, level, name, str(error)) from None
+        rows, columns = self.description.levels[level].window(tile)
+        return self._decoded(tile, level, name, (slice(*rows), slice(*columns)))
 
     def read(self, tile: Tile, level: int = 0, name: str = "escape_time") -> NDArray[Any]:
         """The samples of one tile; the fill value where it is not done."""
         samples = self.read_shard(tile, level, name)
         if samples is None:
-            shards = self.shards(level, name)
-            samples = np.full(self.description.levels[level].tile_shape(tile), shards.fill, shards.dtype)
+            kept = self.array(level, name)
+            samples = np.full(self.description.levels[level].tile_shape(tile), kept.fill_value, kept.dtype)
         return samples
 
     def window(self, rows: slice, columns: slice, level: int = 0, name: str = "escape_time") -> NDArray[Any]:
@@ -167,39 +165,53 @@ class Store:
         DamagedError
             A shard cannot be decoded.
         """
-        here, shards = self.description.levels[level], self.shards(level, name)
+        here, kept = self.description.levels[level], self.array(level, name)
         (top, bottom, _), (left, right, _) = rows.indices(here.shape[0]), columns.indices(here.shape[1])
-        out = np.full((max(0, bottom - top), max(0, right - left)), shards.fill, shards.dtype)
-        if not out.size:
-            return out
+        if bottom <= top or right <= left:
+            return np.empty((max(0, bottom - top), max(0, right - left)), kept.dtype)
+        try:
+            return np.asarray(kept[top:bottom, left:right])
+        except (OSError, StoreError, MemoryError):
+            raise
+        except Exception:  # one of the shards: name it, or go round an empty one
+            return self._by_tiles((top, bottom), (left, right), level, name)
+
+    def _by_tiles(self, rows: tuple[int, int], columns: tuple[int, int], level: int, name: str) -> NDArray[Any]:
+        here, kept = self.description.levels[level], self.array(level, name)
+        (top, bottom), (left, right) = rows, columns
+        out = np.full((bottom - top, right - left), kept.fill_value, kept.dtype)
         for i in range(top // here.tile[0], (bottom - 1) // here.tile[0] + 1):
             for j in range(left // here.tile[1], (right - 1) // here.tile[1] + 1):
-                (y, y_end), (x, x_end) = here.window((i, j))
-                first, last, start, end = max(top, y), min(bottom, y_end), max(left, x), min(right, x_end)
-                get = partial(self.place.get, shard_key(level, name, (i, j)))
-                part = slice(first - y, last - y), slice(start - x, end - x)
-                into = out[first - top : last - top, start - left : end - left]
-                try:
-                    shards.read(get, part, into)
-                except DamagedShardError as error:
-                    raise self.damaged((i, j), level, name, str(error)) from None
+                if self.place.size(shard_key(level, name, (i, j))):
+                    (y, y_end), (x, x_end) = here.window((i, j))
+                    y, y_end, x, x_end = max(top, y), min(bottom, y_end), max(left, x), min(right, x_end)
+                    samples = self._decoded((i, j), level, name, (slice(y, y_end), slice(x, x_end)))
+                    out[y - top : y_end - top, x - left : x_end - left] = samples
         return out
 
-    def shards(self, level: int, name: str) -> Shards:
-        """How the shards of a level's array are made."""
-        return _shards(self.description, level, name)
+    def _decoded(self, tile: Tile, level: int, name: str, window: Window) -> NDArray[Any]:
+        try:
+            return np.asarray(self.array(level, name)[window])
+        except (OSError, StoreError, MemoryError):
+            raise
+        except Exception as error:  # what zarr and its codecs say of damage is of many kinds
+            raise self._damaged(tile, level, name, _problem(error)) from None
 
-    def damaged(self, tile: Tile, level: int, name: str, problem: str) -> DamagedError:
+    def _damaged(self, tile: Tile, level: int, name: str, problem: str) -> DamagedError:
         """What to say of a shard that cannot be read."""
+        remedy = f"`mandeldask verify {self.path} --repair` takes it out, and `mandeldask resume {self.path}` makes it"
         return DamagedError(
-            f"{self.path} is damaged: shard {shard_key(level, name, tile)} {problem}. "
-            f"`mandeldask verify {self.path} --repair` takes it out, and `mandeldask resume {self.path}` makes it again"
+            f"{self.path} is damaged: shard {shard_key(level, name, tile)} {problem}. {remedy} again", problem
         )
+
+    def samples(self, level: int, name: str) -> Samples:
+        """An array of a level, to be read by slices."""
+        return Samples(self, level, name)
 
     @property
     def escape_time(self) -> Samples:
         """The field, to be read by slices."""
-        return Samples(self, 0, "escape_time")
+        return self.samples(0, "escape_time")
 
     def read_tiles(self) -> dict[str, NDArray[Any]]:
         """The `tiles` group: for each of `TileColumns` an array of shape `description.tiles`.
@@ -208,76 +220,71 @@ class Store:
         from the shards again.
         """
         columns = {name: np.zeros(self.description.tiles, dtype) for name, dtype in TileColumns.items()}
-        read: Counter[tuple[int, int]] = Counter()
-        windows = {}
-        for _, name, (rows, columns_) in self._tiles_chunks():
-            windows[rows.start, columns_.start] = rows, columns_
-            with suppress(DamagedShardError):
-                self._read_tiles_chunk(name, (rows, columns_), columns[name][rows, columns_])
-                read[rows.start, columns_.start] += 1
-        for at, window in windows.items():
-            if read[at] < len(columns):
-                for column in columns.values():
-                    column[window] = 0
+        for name, column in columns.items():
+            for _ in self._read_column(name, column):
+                pass
+        known = (columns["minimum"] > 0) & (columns["maximum"] > 0) & (columns["iterations"] > 0)
+        for name in ("iterations", "minimum", "maximum", "not_escaped"):
+            columns[name][~known] = 0
         return columns
 
-    def damaged_tiles(self) -> list[tuple[str, str]]:
+    def damaged_tiles(self) -> Iterator[tuple[str, str]]:
         """Keys of the `tiles` group's chunks that cannot be read, and what is wrong with each."""
-        found = []
-        for key, name, window in self._tiles_chunks():
-            try:
-                self._read_tiles_chunk(name, window, np.zeros(self.description.tiles, TileColumns[name])[window])
-            except DamagedShardError as error:
-                found.append((key, str(error)))
-        return found
+        for name, dtype in TileColumns.items():
+            yield from self._read_column(name, np.zeros(self.description.tiles, dtype))
 
-    def _tiles_chunks(self) -> Iterator[tuple[str, str, tuple[slice, slice]]]:
-        """Key, column and window of tiles of each chunk of the `tiles` group that is there."""
-        rows, columns = self.description.tiles
-        for name in TileColumns:
-            height, width = layout.tiles_chunk(self.description, name).shape
-            for key, _ in self.place.sizes(f"tiles/{name}/c"):
-                match = _SHARD.fullmatch(key)
-                y, x = (int(match[1]) * height, int(match[2]) * width) if match else (rows, columns)
-                if y < rows and x < columns:
-                    yield f"tiles/{name}/c/{key}", name, (slice(y, y + height), slice(x, x + width))
-
-    def _read_tiles_chunk(self, name: str, window: tuple[slice, slice], out: NDArray[Any]) -> None:
-        chunk = layout.tiles_chunk(self.description, name)
-        i, j = (part.start // side for part, side in zip(window, chunk.shape, strict=True))
-        chunk.chunk_of(self.place.get(f"tiles/{name}/c/{i}/{j}", size=chunk.chunk_limit) or b"", out)
+    def _read_column(self, name: str, out: NDArray[Any]) -> Iterator[tuple[str, str]]:
+        """Read a column of the `tiles` group; the key and the problem of each chunk that cannot be read."""
+        kept = array(self.place, self.description, f"tiles/{name}")
+        try:
+            out[...] = kept[:]
+        except (OSError, StoreError, MemoryError):
+            raise
+        except Exception:  # one of the chunks
+            for i, j in np.ndindex(*(-(-n // TILES_CHUNK) for n in out.shape)):
+                window = _tiles_window((i, j))
+                try:
+                    out[window] = kept[window]
+                except (OSError, StoreError, MemoryError):
+                    raise
+                except Exception as error:
+                    yield f"tiles/{name}/c/{i}/{j}", _problem(error)
 
     def write_tiles(self, columns: Mapping[str, NDArray[Any]], changed: set[Tile]) -> None:
         """Write the chunks of the `tiles` group in which the `changed` tiles lie."""
         self.check_identity()
-        for name in TileColumns:
-            side = layout.tiles_chunk(self.description, name)
-            rows, columns_ = side.shape
-            for i, j in {(i // rows, j // columns_) for i, j in changed}:
-                part = columns[name][i * rows : (i + 1) * rows, j * columns_ : (j + 1) * columns_]
-                self.place.put(f"tiles/{name}/c/{i}/{j}", side.encode_chunk(part))
+        for chunk in {(i // TILES_CHUNK, j // TILES_CHUNK) for i, j in changed}:
+            window = _tiles_window(chunk)
+            for name in TileColumns:
+                self._write(f"tiles/{name}", window, chunk, columns[name][window])
 
     def read_notes(self) -> dict[str, Any]:
         """Attributes of the `tiles` group: errors of failed tiles, the lease of a driver; {} where it is missing."""
-        return layout.attributes(layout.read_json(self.place, "tiles/zarr.json"))
+        return metadata.attributes(metadata.read_json(self.place, "tiles/zarr.json"))
 
     def write_notes(self, **notes: Any) -> None:
         """Set attributes of the `tiles` group; None removes one."""
         self.check_identity()
-        metadata = layout.read_json(self.place, "tiles/zarr.json") or {"zarr_format": 3, "node_type": "group"}
-        attributes = {**layout.attributes(metadata), **notes}
-        metadata["attributes"] = {k: v for k, v in attributes.items() if v is not None}
-        self.place.put("tiles/zarr.json", layout.dumps(metadata))
+        group = metadata.read_json(self.place, "tiles/zarr.json") or {"zarr_format": 3, "node_type": "group"}
+        attributes = {**metadata.attributes(group), **notes}
+        group["attributes"] = {k: v for k, v in attributes.items() if v is not None}
+        self.place.put("tiles/zarr.json", dumps(group))
 
     def finish(self) -> None:
         """Consolidate the metadata of the whole, which xarray asks for; done once, at the end of a run."""
         self.check_identity()
-        layout.consolidate(self.place, self.description)
+        metadata.consolidate(self.place, self.description)
+
+    def restore(self) -> None:
+        """Put the field description back into the root's metadata, from the copy beside the field."""
+        manifest = metadata.read_copy(self.place) or {}
+        self.place.put("zarr.json", dumps(metadata.root(manifest, self.description)))
+        metadata.consolidate(self.place, self.description)
 
     def bands(self, level: int = 0) -> Iterator[NDArray[np.int32]]:
         """A level's escape times from the first row to the last, a row of chunks at a time."""
         here = self.description.levels[level]
-        rows = self.shards(level, "escape_time").chunk[0]
+        rows = chunk_side(here.tile[0])
         for first in range(0, here.shape[0], rows):
             yield self.window(slice(first, first + rows), slice(None), level)
 
@@ -290,12 +297,16 @@ class Store:
 
     def check_identity(self) -> None:
         """Raise StoreError where the store cannot be seen from here, or is another by now."""
-        found = layout.manifest(self.place)
-        if found is None or found.get("identity") != self.identity:
+        me, stamp = (self.path, self.identity), self.place.stamp("zarr.json")
+        if stamp is not None and _seen.get(me) == stamp:
+            return  # unchanged: the root's metadata, once consolidated, takes longer to read than a tile to encode
+        found = metadata.read_manifest(self.place)
+        if stamp is None or found is None or found.get("identity") != self.identity:
             raise StoreError(
                 f"{self.path} cannot be seen from {socket.gethostname()}, or was replaced while a run was writing it: "
                 "the workers need a path that they share with the client"
             )
+        _seen[me] = stamp
 
 
 @dataclass(frozen=True)
@@ -314,13 +325,18 @@ class Samples:
         return self.store.description.levels[self.level].shape
 
     @property
+    def ndim(self) -> int:
+        return 2
+
+    @property
     def dtype(self) -> np.dtype[Any]:
-        return self.store.shards(self.level, self.name).dtype
+        return np.dtype(FIELDS[self.name])
 
     @property
     def chunks(self) -> tuple[int, int]:
         """Rows and columns of the chunks that are decoded at once."""
-        return self.store.shards(self.level, self.name).chunk
+        rows, columns = self.store.description.levels[self.level].tile
+        return chunk_side(rows), chunk_side(columns)
 
     def __getitem__(self, key: slice | tuple[slice, slice]) -> NDArray[Any]:
         rows, columns = (*key, slice(None))[:2] if isinstance(key, tuple) else (key, slice(None))
@@ -335,6 +351,13 @@ def shard_key(level: int, name: str, tile: Tile) -> str:
     return f"{level}/{name}/c/{tile[0]}/{tile[1]}"
 
 
-@lru_cache(maxsize=64)
-def _shards(description: Description, level: int, name: str) -> Shards:
-    return layout.shards_of(description, level, name)
+def _tiles_window(chunk: Tile) -> Window:
+    """The tiles that a chunk of the `tiles` group holds, as slices."""
+    rows, columns = (slice(n * TILES_CHUNK, (n + 1) * TILES_CHUNK) for n in chunk)
+    return rows, columns
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong with a chunk or a shard, by what zarr says."""
+    text = " ".join(str(error).split())
+    return "has a wrong checksum" if "checksum" in text else f"cannot be decoded ({type(error).__name__}: {text[:200]})"

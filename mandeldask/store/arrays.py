@@ -1,0 +1,147 @@
+"""The groups and arrays of a store, made by zarr of the field description alone, and opened once a process.
+
+What a store's own metadata claims of shapes and codecs is not read: a store that was made to harm leads nobody astray.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import threading
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Literal, cast
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.core.array_spec import ArrayConfigParams
+from zarr.core.metadata import ArrayV3Metadata
+from zarr.storage import MemoryStore, StorePath
+
+from mandeldask.kernels import FIELDS
+from mandeldask.store.description import Description, chunk_side
+from mandeldask.store.place import Place
+from mandeldask.view import LogPolar
+
+TileColumns = {
+    "seconds": "float64",  # of kernel
+    "iterations": "int64",  # sum of the tile's escape times
+    "minimum": "int32",
+    "maximum": "int32",
+    "not_escaped": "int64",  # samples at max_iter
+    "attempts": "int32",
+}
+ATTRIBUTES = {
+    "escape_time": {"long_name": "escape time", "units": "1"},
+    "smooth": {"long_name": "continuous escape time", "units": "1"},
+    "distance": {"long_name": "exterior distance estimate"},  # in the units of c
+}
+AXES: tuple[Literal["y", "x"], ...] = ("y", "x")
+AXIS_CHUNK = 2**20  # coordinates
+TILES_CHUNK = 64  # a side
+# A chunk that holds nothing but the fill value is written too: a tile is done when its shards exist.
+WRITE_ALL: ArrayConfigParams = {"write_empty_chunks": True}
+# zarr 3.4 on: writes a shard in half the CPU time of the default (scripts/bench_store shards).
+FUSED = "zarr.core.codec_pipeline.FusedCodecPipeline"
+HAS_FUSED = hasattr(importlib.import_module("zarr.core.codec_pipeline"), "FusedCodecPipeline")
+_opening = threading.Lock()  # zarr's settings are the process's
+
+
+@lru_cache(maxsize=512)
+def array(place: Place, description: Description, path: str, read_only: bool = True) -> zarr.Array[Any]:
+    """An array of the store, as the description has it; nothing is read."""
+    made = _make(MemoryStore(), description, path)
+    at = StorePath(place.zarr(read_only), path)
+    with _opening, zarr.config.set({"codec_pipeline.path": FUSED} if HAS_FUSED else {}):
+        return zarr.Array(
+            zarr.AsyncArray(metadata=cast(ArrayV3Metadata, made.metadata), store_path=at, config=WRITE_ALL)
+        )
+
+
+@lru_cache(maxsize=4)
+def documents(description: Description) -> Mapping[str, bytes]:
+    """The metadata of each group and array but the root's, by its key, as zarr makes it of the description.
+
+    A level's group carries that of its arrays too, which xarray asks for; none of it ever changes.
+    """
+    store = MemoryStore()
+    levels = [str(level.number) for level in description.levels]
+    names = dict.fromkeys(levels, (*AXES, *description.fields)) | {"tiles": tuple(TileColumns)}
+    found: dict[str, dict[str, Any]] = {}
+    for group in names:
+        made = {name: _make(store, description, f"{group}/{name}").metadata.to_dict() for name in names[group]}
+        found |= {f"{group}/{name}/zarr.json": dict(metadata) for name, metadata in made.items()}
+        inline = {"consolidated_metadata": consolidated(made)} if group != "tiles" else {}
+        found[f"{group}/zarr.json"] = {"zarr_format": 3, "node_type": "group", "attributes": {}, **inline}
+    # an array before its group, a level before the next: what is there when a run was killed is of use
+    keys = sorted(found, key=lambda key: (-key.count("/"), key))
+    return {key: dumps(found[key]) for key in keys}
+
+
+def consolidated(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Consolidated metadata of groups and arrays, by their paths."""
+    return {"kind": "inline", "must_understand": False, "metadata": dict(sorted(metadata.items()))}
+
+
+def dumps(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, indent=2).encode()
+
+
+def _make(store: MemoryStore, description: Description, path: str) -> zarr.Array[Any]:
+    """Make the array of this path."""
+    group, name = path.split("/")
+    if group == "tiles":
+        rows, columns = description.tiles
+        chunks = min(rows, TILES_CHUNK), min(columns, TILES_CHUNK)
+        return zarr.create_array(
+            store,
+            name=path,
+            shape=description.tiles,
+            dtype=TileColumns[name],
+            chunks=chunks,
+            compressors=_codecs(description),
+            fill_value=0,
+            dimension_names=("tile_y", "tile_x"),
+        )
+    level = description.levels[int(group)]
+    if name in AXES:
+        n = level.shape[AXES.index(name)]
+        return zarr.create_array(
+            store,
+            name=path,
+            shape=(n,),
+            dtype="float64",
+            chunks=(min(n, AXIS_CHUNK),),
+            compressors=_codecs(description),
+            dimension_names=(name,),
+            attributes=_axis_attributes(description, name),
+        )
+    return zarr.create_array(
+        store,
+        name=path,
+        shape=level.shape,
+        dtype=FIELDS[name],
+        chunks=(chunk_side(level.tile[0]), chunk_side(level.tile[1])),
+        shards=level.tile,
+        compressors=_codecs(description),
+        fill_value=0 if name == "escape_time" else np.nan,
+        dimension_names=AXES,
+        attributes={**ATTRIBUTES[name], "max_iter": description.max_iter},
+    )
+
+
+def _codecs(description: Description) -> list[Any]:
+    if description.format_version == 2:
+        return [ZstdCodec(level=1), Crc32cCodec()]
+    return [BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec()]
+
+
+def _axis_attributes(description: Description, name: str) -> dict[str, Any]:
+    """What the coordinates along an axis are."""
+    frame = description.frame
+    if isinstance(frame, LogPolar):
+        angle = {"long_name": "angle about the centre, anticlockwise from the real axis", "units": "rad"}
+        return angle if name == "x" else {"long_name": "natural logarithm of |c - centre|", "units": "1"}
+    part = "Re" if name == "x" else "Im"
+    return {"long_name": f"{part}((c - centre) exp(-i rotation))" if frame else f"{part}(c)"}

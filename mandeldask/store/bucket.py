@@ -1,0 +1,271 @@
+"""Buckets of an object storage: zarr's ObjectStore over obstore, how patient it is, and its errors in a line.
+
+Obstore finds the credentials: of the environment, of the machine or container, or by boto3 of a profile.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+from zarr.core.sync import sync
+from zarr.storage import ObjectStore
+
+from mandeldask.errors import StoreError
+
+SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
+# A server that restarts is back in seconds; one that hangs, or fails over, takes minutes.
+PATIENCE_SECONDS = 300.0
+REQUEST_SECONDS = 60.0  # of one request: a shard of 64 MiB at 1 MiB/s
+OPENING_SECONDS = 4.0  # where a person opens a store: a wrong address is told at once
+NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
+WRONG_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthenticationFailed")
+METADATA = ("/latest/api/token", "/security-credentials", "metadata.google", "metadata/identity")  # of a machine
+CREDENTIALS = {  # where they are looked for
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE where boto3 is installed",
+    "gs": "name the file of a service account in GOOGLE_SERVICE_ACCOUNT",
+    "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
+
+
+class UnsupportedError(Exception):
+    """A request that the server does not know."""
+
+
+class Bucket(ObjectStore[Any]):
+    """A bucket's prefix as a store of zarr's; pickled by its URL alone, for obstore would pickle its keys."""
+
+    def __init__(self, url: str, read_only: bool = True) -> None:
+        super().__init__(_handle(url, PATIENCE_SECONDS), read_only=read_only)
+        self.url = url
+
+    def __reduce__(self) -> Any:
+        return Bucket, (self.url, self.read_only)
+
+    def with_read_only(self, read_only: bool = False) -> Any:
+        return Bucket(self.url, read_only)
+
+    async def get(self, *arguments: Any, **options: Any) -> Any:
+        with _told(self.url):
+            return await super().get(*arguments, **options)
+
+    async def set(self, *arguments: Any, **options: Any) -> None:
+        with _told(self.url):
+            await super().set(*arguments, **options)
+
+    async def set_if_not_exists(self, *arguments: Any, **options: Any) -> None:
+        with _told(self.url):
+            await super().set_if_not_exists(*arguments, **options)
+
+    async def delete(self, *arguments: Any, **options: Any) -> None:
+        with _told(self.url):
+            await super().delete(*arguments, **options)
+
+
+def stamp(store: Any, key: str) -> tuple[int, ...] | None:
+    """The size of a value and what changes when it is replaced; None where none is."""
+    try:
+        head = _ask(store.url, "head_async", store.store, key)
+    except FileNotFoundError:
+        return None
+    return head["size"], hash(head["e_tag"] or head["last_modified"])
+
+
+def sizes(store: Any, prefix: str) -> Iterator[tuple[str, int]]:
+    """The keys below a prefix, each as it goes on after `prefix/`, with the bytes of its value."""
+
+    async def listed() -> list[Any]:
+        return [entry async for page in _obstore(store.url).list(store.store, prefix or None) for entry in page]
+
+    start = len(prefix) + 1 if prefix else 0
+    with _told(store.url):
+        return iter([(entry["path"][start:], entry["size"]) for entry in sync(listed())])
+
+
+def names(url: str) -> list[str]:
+    """What lies at the top; the first request of who opens a store, so that a wrong address is told soon."""
+    top = _ask(url, "list_with_delimiter_async", _handle(url, OPENING_SECONDS), None, opening=True)
+    return sorted([*top["common_prefixes"], *(entry["path"] for entry in top["objects"])])
+
+
+def remove(store: Any) -> None:
+    """Remove all keys, the root last: what an interrupted removal leaves is still known as a store of ours."""
+    keys = [key for key, _ in sizes(store, "") if key != "zarr.json"]
+    if keys:
+        _ask(store.url, "delete_async", store.store, keys)
+    _ask(store.url, "delete_async", store.store, ["zarr.json"])
+
+
+def _ask(url: str, function: str, *arguments: Any, opening: bool = False) -> Any:
+    """What a function of obstore gives; on zarr's event loop, so that Ctrl-C is heard meanwhile."""
+
+    async def asked() -> Any:
+        return await getattr(_obstore(url), function)(*arguments)
+
+    with _told(url, opening):
+        return sync(asked())
+
+
+def checked_url(url: str) -> str:
+    """SCHEME://BUCKET/PREFIX, written in one way.
+
+    Raises
+    ------
+    StoreError
+        A kind that is not known, or that no other process would see; a URL with more than a bucket and a prefix.
+    """
+    scheme, _, path = url.partition("://")
+    scheme = "s3" if scheme.lower() == "s3a" else scheme.lower()
+    if "@" in path and not scheme.startswith("abfs"):  # a name and a password, perhaps: not to be shown
+        raise StoreError("a store is SCHEME://BUCKET/PREFIX; credentials are no part of it, see AWS_ACCESS_KEY_ID")
+    if scheme not in SCHEMES:
+        raise StoreError(f"a store is a path, or a URL of {', '.join(f'{s}://' for s in SCHEMES)}; got {url}")
+    parts = path.rstrip("/").split("/")
+    if not all(parts) or {".", ".."} & set(parts) or re.search(r"[?#%\\*]", path) or not path.isprintable():
+        raise StoreError(f"a store is {scheme}://BUCKET/PREFIX, of plain names; got {url.partition('?')[0]!r}")
+    return f"{scheme}://{'/'.join(parts)}"
+
+
+def _obstore(url: str) -> Any:
+    try:
+        importlib.import_module("obstore.store")
+        return importlib.import_module("obstore")
+    except ImportError:
+        raise StoreError(f"{url} needs obstore: pip install 'mandeldask[objects]'") from None
+
+
+@lru_cache(maxsize=64)
+def _handle(url: str, patience: float) -> Any:
+    """Obstore's handle, one a process: it holds the credentials, and is never pickled."""
+    obstore = _obstore(url)
+    if "@" in _endpoint(url):
+        raise StoreError(
+            "the endpoint (AWS_ENDPOINT_URL) is http://HOST:PORT or https://HOST, without a name or a password"
+        )
+    retry = {
+        "max_retries": 100,
+        "retry_timeout": timedelta(seconds=patience),
+        "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
+    }
+    client = {
+        "allow_http": True,  # where the endpoint is http://
+        "connect_timeout": timedelta(seconds=5),
+        "timeout": timedelta(seconds=min(REQUEST_SECONDS, 3 * patience)),
+    }
+    return obstore.store.from_url(
+        url,
+        client_options=client,
+        retry_config=retry,
+        credential_provider=_credentials(url) if url.startswith("s3:") else None,
+    )
+
+
+def _credentials(url: str) -> Any:
+    """The credentials of a profile that is named, by boto3; None where obstore finds them by itself."""
+    found = {name: os.environ.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE")}
+    key, secret, profile = found.values()
+    if bool(key) != bool(secret):
+        lacks = next(name for name, value in found.items() if not value)
+        raise StoreError(f"the environment has half a pair of keys: it lacks {lacks}")
+    if not (key or profile) and os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
+        raise StoreError(f"no credentials for {url}: {CREDENTIALS['s3']}")
+    if key or not profile:
+        return None
+    try:
+        return importlib.import_module("obstore.auth.boto3").Boto3CredentialProvider()
+    except ImportError:
+        raise StoreError(
+            f"AWS_PROFILE names {profile}, which boto3 reads: pip install boto3, or export its keys with "
+            f"`aws configure export-credentials --profile {profile} --format env`"
+        ) from None
+    except Exception as error:  # botocore has many kinds
+        raise StoreError(f"AWS_PROFILE names {profile}, which cannot be used: {error}") from None
+
+
+def _endpoint(url: str) -> str:
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT") if url.startswith("s3:") else ()
+    return next((os.environ[name] for name in names if os.environ.get(name)), "")
+
+
+def _server(url: str) -> str:
+    """Whom requests go to, as messages name it."""
+    return _endpoint(url) or f"the object storage of {url.partition(':')[0]}://"
+
+
+@contextmanager
+def _told(url: str, opening: bool = False) -> Iterator[None]:
+    """Errors of a request in our words: obstore's own are pages, and repeat what a server says."""
+    obstore = _obstore(url)
+    try:
+        yield
+    except (obstore.exceptions.BaseError, FileNotFoundError, PermissionError, ValueError) as error:
+        raise _in_words(url, error, opening) from None
+
+
+def _in_words(url: str, error: Exception, opening: bool) -> Exception:
+    text, status = str(error), _status(error)
+    code = found[1] if (found := re.search(r"<Code>(\w{1,64})</Code>", text)) else ""
+    if isinstance(error, FileNotFoundError) and code not in NO_BUCKET:
+        return error
+    if status == 501 or type(error).__name__ == "NotSupportedError":
+        return UnsupportedError(f"{_server(url)} cannot do what is asked of it")
+    if status == 507 or code in ("QuotaExceeded", "XMinioStorageFull"):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if status in (401, 403):
+        _handle.cache_clear()  # credentials may be mended while this process lives
+    return StoreError(_message(url, text, status, code, opening))
+
+
+def _message(url: str, text: str, status: int, code: str, opening: bool) -> str:
+    """Rule, value and remedy."""
+    server, scheme, name = _server(url), url.partition(":")[0], url.split("/")[2]
+    said = " ".join(str(word) for word in (status or "", code) if word) or _reason(text)
+    where = CREDENTIALS.get(scheme, CREDENTIALS["az"])
+    remedy = "is AWS_ENDPOINT_URL right?" if opening else f"what is finished stays: `mandeldask resume {url}`"
+    transient = status >= 500 or status == 429 or (not status and "HTTP error" in text)
+    cases = [
+        (any(part in text for part in METADATA), f"no credentials for {url}: {where}"),
+        (code in NO_BUCKET, f"{server} has no bucket {name}: make it first, or choose another --out"),
+        (
+            status == 401 or code in WRONG_KEYS or "Token" in code,
+            f"{server} refuses the credentials ({said}): {where}",
+        ),
+        (
+            status == 403,
+            f"{server} denies access to {url} ({said}): it takes credentials that may list, read, write and delete "
+            "there",
+        ),
+        (
+            status in (301, 307) or code == "AuthorizationHeaderMalformed",
+            f"the bucket {name} is in another region ({said}): set AWS_REGION",
+        ),
+        (transient, f"no answer from {server} ({said}): {remedy}"),
+    ]
+    default = f"{server} does not do what is asked of it: {said}; {where}"
+    return next((message for holds, message in cases if holds), default)
+
+
+def _status(error: BaseException) -> int:
+    found = re.search(r"status code: (\d{3})|status: (\d{3}),", str(error))
+    return int(found[1] or found[2]) if found else 0
+
+
+REASONS = {  # words of an error -> why there is no connection
+    "Connection refused": "Connection refused",
+    "Connection reset": "Connection reset",
+    "certificate": "its certificate is not accepted",
+    "dns error": "no such host",
+    "timed out": "timed out",
+    "TimedOut": "timed out",
+}
+
+
+def _reason(text: str) -> str:
+    return next((reason for words, reason in REASONS.items() if words.lower() in text.lower()), "no connection")

@@ -1,0 +1,254 @@
+"""What a store says of itself: the field description at its root, OME's levels, and the metadata of its arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from mandeldask.errors import StoreError
+from mandeldask.kernels import FIELDS
+from mandeldask.store.arrays import AXES, AXIS_CHUNK, TileColumns, array, consolidated, documents, dumps
+from mandeldask.store.description import Description
+from mandeldask.store.place import Place
+
+KEY = "mandeldask"
+COPY = "0/zarr.json"  # has a copy of the manifest in its attributes
+NO_COPY = COPY, "has no copy of the field description"
+
+_NAMES = "|".join(FIELDS)
+_PARTIAL = r"\.[0-9a-f]{32}\.partial"  # what a writer that was killed leaves
+_OURS = re.compile(
+    rf"(zarr\.json|([0-9]{{1,2}}|tiles)/zarr\.json|[0-9]{{1,2}}/({_NAMES}|x|y)/zarr\.json|[0-9]{{1,2}}/[xy]/c/[0-9]{{1,9}}"
+    rf"|[0-9]{{1,2}}/({_NAMES})/c/[0-9]{{1,9}}/[0-9]{{1,9}}"
+    rf"|tiles/({'|'.join(TileColumns)})/(zarr\.json|c/[0-9]{{1,9}}/[0-9]{{1,9}}))({_PARTIAL})?"
+    rf"|zarr{_PARTIAL}"  # of a worker that tried whether it can write there
+)
+
+
+def new_manifest(description: Description, identity: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the root's attributes say of the field: its description, with a digest that tells a careless edit."""
+    manifest = {"field": description.to_json(), "identity": identity, "given": dict(given)}
+    return manifest | {"digest": digest(manifest)}
+
+
+def read_manifest(place: Place) -> dict[str, Any] | None:
+    """What the root's attributes say of a field of ours; None where they say nothing."""
+    root = read_json(place, "zarr.json")
+    return _manifest(attributes(root).get(KEY) if root.get("node_type") == "group" else None)
+
+
+def read_copy(place: Place) -> dict[str, Any] | None:
+    """What the field's group says, should the root's metadata be damaged; None where it says nothing that is whole."""
+    try:
+        found = _manifest(json.loads(read_json(place, COPY)["attributes"][KEY]))
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return found if found and found.get("digest") == digest(found) else None
+
+
+def digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of all in a manifest but this."""
+    rest = {name: value for name, value in manifest.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _manifest(found: object) -> dict[str, Any] | None:
+    return found if isinstance(found, dict) and isinstance(found.get("field"), dict) else None
+
+
+def root(manifest: Mapping[str, Any], description: Description) -> dict[str, Any]:
+    """The metadata of the root, before it is consolidated."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": {KEY: manifest, "ome": ome(description)}}
+
+
+def ome(description: Description) -> dict[str, Any]:
+    """The levels as OME-Zarr 0.5 has them, one image a field.
+
+    Source: https://ngff.openmicroscopy.org/0.5/
+    """
+    starts, steps = [], []
+    for name, n in zip(AXES, description.shape, strict=True):
+        first, last = (float(description.view.axis(name, (at, at + 1))[0]) for at in (0, n - 1))
+        starts.append(first)
+        steps.append((last - first) / (n - 1) if n > 1 else 1.0)  # of a deep view two neighbours differ by a few bits
+    return {
+        "version": "0.5",
+        "multiscales": [
+            {
+                "name": name,
+                "axes": [{"name": axis, "type": "space"} for axis in AXES],
+                "datasets": [
+                    {
+                        "path": f"{level.number}/{name}",
+                        "coordinateTransformations": [
+                            {"type": "scale", "scale": [step * level.stride for step in steps]},
+                            {"type": "translation", "translation": starts},
+                        ],
+                    }
+                    for level in description.levels
+                ],
+            }
+            for name in description.fields
+        ],
+    }
+
+
+def complete(place: Place, description: Description) -> None:
+    """Make what is missing of groups, arrays and coordinates, or cannot be read, whatever an interruption left.
+
+    Raises StoreError where a part is another than the description has it: what is written by it would be misread.
+    """
+    for key, problem in list(problems(place, description)):
+        if read_json(place, key) and (key, problem) != NO_COPY:
+            raise damaged(place, key, problem)
+        write_metadata(place, description, key)
+    write_coordinates(place, description)
+
+
+def damaged(place: Place, key: str, problem: str) -> StoreError:
+    """What to say of metadata that is not as the description has it."""
+    return StoreError(f"{place.url} is damaged: {key} {problem}; `mandeldask verify {place.url} --repair` mends it")
+
+
+def write_metadata(place: Place, description: Description, key: str) -> None:
+    """Write the metadata of a group or an array as the description has it; what a driver noted there stays."""
+    if key == "zarr.json":
+        found = read_json(place, key)
+        found["attributes"] = {**attributes(found), "ome": ome(description)}
+        if "consolidated_metadata" in found:
+            found["consolidated_metadata"] = _whole(description)
+        place.put(key, dumps(found))
+    elif key in (COPY, "tiles/zarr.json"):
+        noted = attributes(read_json(place, key))
+        notes = {KEY: json.dumps(read_manifest(place))} if key == COPY else noted
+        place.put(key, dumps(json.loads(documents(description)[key]) | {"attributes": notes}))
+    else:
+        place.put(key, documents(description)[key])
+
+
+def consolidate(place: Place, description: Description) -> None:
+    """Consolidate the metadata of the whole, which xarray asks for; done once, at the end of a run."""
+    place.put("zarr.json", dumps(read_json(place, "zarr.json") | {"consolidated_metadata": _whole(description)}))
+
+
+def problems(place: Place, description: Description) -> Iterator[tuple[str, str]]:
+    """Key and reason of each piece of metadata that is not as the description has it: other readers believe it."""
+    for key, document in documents(description).items():
+        if (found := place.get(key)) is None:
+            yield key, "is missing"
+        elif reason := _difference(found, json.loads(document)):
+            yield key, reason
+    if read_copy(place) is None:
+        yield NO_COPY
+    top = read_json(place, "zarr.json")
+    if not _same(attributes(top).get("ome"), ome(description)):
+        yield "zarr.json", "has other levels under `ome` than the field"
+    inline = top.get("consolidated_metadata")
+    if inline is not None and not _same(_without_notes(inline), _whole(description)):
+        yield "zarr.json", "has consolidated metadata of something else"
+
+
+def coordinates(place: Place, description: Description, repair: bool = False) -> Iterator[str]:
+    """Keys of the coordinates' chunks that are not those of the view, to the bit; with `repair` they are written."""
+    for level in description.levels:
+        for name, n, length in zip(AXES, level.shape, description.shape, strict=True):
+            path = f"{level.number}/{name}"
+            kept, k = array(place, description, path, read_only=not repair), level.stride
+            for first in range(0, n, AXIS_CHUNK):  # a field may be a line of 2^31 samples
+                key, part = f"{path}/c/{first // AXIS_CHUNK}", slice(first, min(first + AXIS_CHUNK, n))
+                whole = part.start * k, min(part.stop * k, length)
+                if place.size(key) and _holds(kept, part, description.view.axis(name, whole, k)):
+                    continue
+                yield key
+                if repair:
+                    place.delete(key)  # zarr 3.1 reads a chunk that it replaces
+                    kept[part] = description.view.axis(name, whole, k)
+
+
+def write_coordinates(place: Place, description: Description) -> None:
+    """Write the coordinates that are missing or wrong."""
+    for _ in coordinates(place, description, repair=True):
+        pass
+
+
+def _holds(kept: Any, part: slice, values: Any) -> bool:
+    try:
+        return bool(np.asarray(kept[part]).tobytes() == values.tobytes())
+    except (OSError, StoreError):
+        raise
+    except Exception:  # whatever zarr and its codecs say of damage
+        return False
+
+
+def strays(place: Place) -> Iterator[str]:
+    """Keys, files and links that no store of ours has, partial files apart."""
+    for name in place.names():
+        keys = [name]
+        with suppress(StoreError):  # a symbolic link is a stray itself
+            keys = [f"{name}/{key}" for key, _ in place.sizes(name)] if "." not in name else [name]
+        for key in keys or [name]:
+            if not _OURS.fullmatch(key) and not (keys == [] and re.fullmatch("[0-9]{1,2}|tiles", name)):
+                yield key
+
+
+def read_json(place: Place, key: str) -> dict[str, Any]:
+    """A JSON object; {} where none is, or none that can be read."""
+    try:
+        found = json.loads(place.get(key) or b"")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def attributes(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a group's metadata; {} where they are none: another program may have written them."""
+    found = metadata.get("attributes")
+    return found if isinstance(found, dict) else {}
+
+
+def _whole(description: Description) -> dict[str, Any]:
+    """The metadata of all groups and arrays, as the root's consolidated metadata has it."""
+    parts = {key.removesuffix("/zarr.json"): json.loads(text) for key, text in documents(description).items()}
+    for part in parts.values():
+        part.pop("consolidated_metadata", None)
+    return consolidated(parts)
+
+
+def _without_notes(inline: Any) -> Any:
+    """Consolidated metadata, but for what a driver had noted by then."""
+    with suppress(TypeError, KeyError):
+        tiles = inline["metadata"]["tiles"] | {"attributes": {}}
+        return inline | {"metadata": inline["metadata"] | {"tiles": tiles}}
+    return inline
+
+
+def _difference(text: bytes, wanted: dict[str, Any]) -> str:
+    """In what metadata differs from what it must be; "" where in nothing that matters."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return f"cannot be read ({type(error).__name__})"
+    if not isinstance(found, dict):
+        return "is no metadata of zarr"
+    if wanted["node_type"] == "group":  # its attributes are notes
+        wanted["attributes"] = found["attributes"] = {}
+    for name in sorted({*wanted, *found}, key=lambda name: name == "attributes"):
+        if not _same(wanted.get(name), found.get(name)):
+            return f"has another {name.replace('_', ' ')} than the field"
+    return ""
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two parts of metadata say the same; versions of zarr leave out now this, now that, when it is empty."""
+    match a, b:
+        case (dict(), dict()):
+            return all(_same(a.get(key), b.get(key)) for key in {*a, *b})
+        case (list(), list()):
+            return len(a) == len(b) and all(map(_same, a, b))
+    return (a or None) == (b or None) if isinstance(a or b or {}, dict | list) else type(a) is type(b) and a == b

@@ -1,0 +1,219 @@
+"""Opening and creating: only the field description decides whether a store is the one that is meant."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from mandeldask.errors import StoreError
+from mandeldask.store import metadata
+from mandeldask.store.arrays import AXES, dumps
+from mandeldask.store.description import FORMAT_VERSION, READABLE, Description
+from mandeldask.store.place import PARTIAL, AnyPath, Place, place_of
+from mandeldask.store.store import Store
+
+BLOCK_SIDE = 4096  # of a Dask block of `open_field`, in samples: 64 MiB of escape times
+
+
+def open_store(path: AnyPath) -> Store:
+    """Open an existing store.
+
+    Raises
+    ------
+    StoreError
+        Nothing there, no store, a store of another program, or of another format version.
+    """
+    place = place_of(path)
+    path = _as_given(path)
+    try:
+        if not place.names() and not (place.is_folder and os.path.lexists(place.url)):
+            raise StoreError(f"no store at {path}; compute one with `mandeldask run CONFIG --out {path}`")
+        return _opened(place)
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _opened(place: Place) -> Store:
+    manifest = metadata.read_manifest(place)
+    if manifest is None:
+        mend = metadata.read_copy(place) and f"; `mandeldask verify {place.url} --repair` puts it back"
+        raise StoreError(f"{place.url} is not a store of mandeldask: its root carries no field description{mend or ''}")
+    version = manifest["field"].get("format_version")
+    if version not in READABLE:
+        raise StoreError(
+            f"{place.url} has format version {version}, and this mandeldask reads {READABLE[0]} to {FORMAT_VERSION}: "
+            "open it with the mandeldask that wrote it"
+        )
+    if manifest.get("digest", metadata.digest(manifest)) != metadata.digest(manifest):
+        raise StoreError(
+            f"the field description of {place.url} was changed since the store was made; "
+            f"`mandeldask verify {place.url} --repair` puts the right one back"
+        )
+    try:
+        return Store(place, str(manifest["identity"]), Description.from_json(manifest["field"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{place.url} has a damaged field description: {error!r}") from None
+
+
+def open_damaged(path: AnyPath) -> tuple[Store, str]:
+    """Open a store, by the copy beside the field where its description is lost; what is wrong with it, "" if nothing.
+
+    Raises StoreError as `open_store` does, where there is no such copy.
+    """
+    try:
+        return open_store(path), ""
+    except StoreError:
+        place = place_of(path)
+        with suppress(OSError, StoreError, KeyError, TypeError, ValueError):
+            found, copy = metadata.read_manifest(place), metadata.read_copy(place) or {}
+            if found is None or found.get("digest") != metadata.digest(found):  # lost, or edited by hand
+                store = Store(place, str(copy["identity"]), Description.from_json(copy["field"]))
+                edited = "has another field description than the store was made with"
+                return store, edited if found else "has no field description"
+        raise
+
+
+def open_field(path: AnyPath, level: int = 0) -> Any:
+    """Open a store to read its field: an xarray Dataset of lazy Dask arrays, or a Zarr group where xarray is missing.
+
+    Either way `opened["escape_time"]` is int32 of shape (y, x), 0 where not computed yet, and `opened["x"]`,
+    `opened["y"]` are the coordinates; at level k every 2^k-th of them. Raises StoreError as `open_store` does.
+    """
+    store = open_store(path)
+    d = store.description
+    if not 0 <= level < len(d.levels):
+        raise StoreError(f"{store.path} has the levels 0 to {len(d.levels) - 1}; got {level}")
+    for key, problem in metadata.problems(store.place, d):
+        if key.startswith(f"{level}/"):  # a description that claims more than was made
+            raise metadata.damaged(store.place, key, problem)
+    try:
+        xarray = importlib.import_module("xarray")
+    except ImportError:
+        return zarr.open_group(store.place.zarr(), path=str(level), mode="r", use_consolidated=False)
+    from dask.array import from_array  # takes a third of a second, and most processes open no field
+
+    def variable(name: str, values: Any) -> Any:
+        dims = (name,) if name in AXES else AXES
+        return xarray.Variable(dims, values, dict(store.array(level, name).attrs))
+
+    fields = {}
+    for name in d.fields:
+        samples = store.samples(level, name)
+        blocks = tuple(side * max(1, BLOCK_SIDE // side) for side in samples.chunks)
+        lazy = from_array(
+            samples, blocks, name=f"{name}-{store.identity}-{level}", meta=np.empty((0, 0), samples.dtype)
+        )
+        fields[name] = variable(name, lazy)
+    shape, stride = d.shape, d.levels[level].stride
+    coordinates = {name: variable(name, d.view.axis(name, (0, n), stride)) for name, n in zip(AXES, shape, strict=True)}
+    return xarray.Dataset(fields, coordinates, {metadata.KEY: json.dumps(d.to_json())})
+
+
+def open_for_writing(
+    path: AnyPath,
+    description: Description,
+    given: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Store:
+    """Create the store, or open the one that is there if it holds the same field.
+
+    Parameters
+    ----------
+    given : mapping, optional
+        The view's decimal digits as the user wrote them; kept beside the description.
+    overwrite : bool
+        Replace what is there, the same field too. Only what carries our own description is ever removed.
+
+    Raises
+    ------
+    StoreError
+        Another field (names what differs), something that is not ours, a place that cannot be written.
+    """
+    place = place_of(path)
+    path = _as_given(path)
+    problem = description.problem()
+    if problem:
+        raise StoreError(problem)
+    try:
+        if place.is_folder and Path(place.url).is_file():
+            raise StoreError(f"{path} is a file; a store is a directory: choose another --out")
+        # a writer killed at the very start leaves nothing but the temporary file of the root's metadata
+        there = [name for name in place.names() if not PARTIAL.fullmatch(name)]
+        if there and not overwrite:
+            return _continued(place, description, path)
+        if there:
+            _remove(place, path)
+        elif inside := next((p.url for p in place.above() if _is_ours(p)), None):
+            raise StoreError(f"{path} lies inside {inside}, a store itself: choose another --out")
+        return _create(place, description, given or {})
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}; choose another --out") from None
+
+
+def _continued(place: Place, description: Description, path: str) -> Store:
+    """The store that is there, to go on with, where it holds the same field in today's format."""
+    _refuse_others(place, path)
+    store = _opened(place)
+    version = store.description.format_version
+    different = replace(store.description, format_version=description.format_version).differences(description)
+    if different:
+        raise StoreError(
+            f"{path} holds another field: {'; '.join(different)}. Choose another --out, or replace it with --overwrite"
+        )
+    if version != description.format_version:
+        raise StoreError(
+            f"{path} has format version {version}, which this mandeldask reads but does not write: compute it again "
+            "with --overwrite or into another --out, or finish it with the mandeldask that wrote it"
+        )
+    if place.is_folder and not os.access(place.url, os.W_OK):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    metadata.complete(place, description)
+    return store
+
+
+def _remove(place: Place, path: str) -> None:
+    """Remove a store of ours, and nothing else."""
+    _refuse_others(place, path)
+    foreign = list(islice(metadata.strays(place), 3))
+    if foreign:
+        raise StoreError(f"{path} also holds {', '.join(foreign)}: move that away before you --overwrite it")
+    place.remove()
+
+
+def _refuse_others(place: Place, path: str) -> None:
+    if metadata.read_manifest(place) is None:
+        raise StoreError(
+            f"{path} holds something else than a store of mandeldask, and is left alone: choose another --out"
+        )
+
+
+def _create(place: Place, description: Description, given: Mapping[str, Any]) -> Store:
+    identity = uuid.uuid4().hex
+    manifest = metadata.new_manifest(description, identity, given)
+    place.create("zarr.json", dumps(metadata.root(manifest, description)))
+    if (metadata.read_manifest(place) or {}).get("identity") != identity:
+        return _continued(place, description, place.url)  # another run came first
+    metadata.complete(place, description)
+    return Store(place, identity, description)
+
+
+def _as_given(path: AnyPath) -> str:
+    return os.fspath(path) if isinstance(path, str | os.PathLike) else path.url
+
+
+def _is_ours(place: Place) -> bool:
+    with suppress(OSError, StoreError):  # credentials may be for a prefix alone
+        return metadata.read_manifest(place) is not None
+    return False
