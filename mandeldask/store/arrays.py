@@ -20,7 +20,7 @@ from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import MemoryStore, StorePath
 
 from mandeldask.kernels import FIELDS
-from mandeldask.store.description import Description, chunk_side
+from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
 from mandeldask.view import LogPolar
 
@@ -37,6 +37,7 @@ ATTRIBUTES = {
     "smooth": {"long_name": "continuous escape time", "units": "1"},
     "distance": {"long_name": "exterior distance estimate"},  # in the units of c
 }
+Window = tuple[slice, slice]
 AXES: tuple[Literal["y", "x"], ...] = ("y", "x")
 AXIS_CHUNK = 2**20  # coordinates
 TILES_CHUNK = 64  # a side
@@ -145,3 +146,15 @@ def _axis_attributes(description: Description, name: str) -> dict[str, Any]:
         return angle if name == "x" else {"long_name": "natural logarithm of |c - centre|", "units": "1"}
     part = "Re" if name == "x" else "Im"
     return {"long_name": f"{part}((c - centre) exp(-i rotation))" if frame else f"{part}(c)"}
+
+
+def tiles_window(chunk: Tile) -> Window:
+    """The tiles that a chunk of the `tiles` group holds, as slices."""
+    rows, columns = (slice(n * TILES_CHUNK, (n + 1) * TILES_CHUNK) for n in chunk)
+    return rows, columns
+
+
+def problem_of(error: Exception) -> str:
+    """What is wrong with a chunk or a shard, by what zarr says."""
+    text = " ".join(str(error).split())
+    return "has a wrong checksum" if "checksum" in text else f"cannot be decoded ({type(error).__name__}: {text[:200]})"

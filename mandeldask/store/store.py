@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from mandeldask.errors import DamagedError, StoreError
 from mandeldask.kernels import FIELDS
 from mandeldask.store import metadata
-from mandeldask.store.arrays import TILES_CHUNK, TileColumns, array, dumps
+from mandeldask.store.arrays import TILES_CHUNK, TileColumns, Window, array, dumps, problem_of, tiles_window
 from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
 
-Window = tuple[slice, slice]
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 _seen: dict[tuple[str, str], tuple[int, ...]] = {}  # of stores whose identity was read: the stamp of the root then
 
@@ -195,7 +194,7 @@ class Store:
         except (OSError, StoreError, MemoryError):
             raise
         except Exception as error:  # what zarr and its codecs say of damage is of many kinds
-            raise self._damaged(tile, level, name, _problem(error)) from None
+            raise self._damaged(tile, level, name, problem_of(error)) from None
 
     def _damaged(self, tile: Tile, level: int, name: str, problem: str) -> DamagedError:
         """What to say of a shard that cannot be read."""
@@ -242,19 +241,19 @@ class Store:
             raise
         except Exception:  # one of the chunks
             for i, j in np.ndindex(*(-(-n // TILES_CHUNK) for n in out.shape)):
-                window = _tiles_window((i, j))
+                window = tiles_window((i, j))
                 try:
                     out[window] = kept[window]
                 except (OSError, StoreError, MemoryError):
                     raise
                 except Exception as error:
-                    yield f"tiles/{name}/c/{i}/{j}", _problem(error)
+                    yield f"tiles/{name}/c/{i}/{j}", problem_of(error)
 
     def write_tiles(self, columns: Mapping[str, NDArray[Any]], changed: set[Tile]) -> None:
         """Write the chunks of the `tiles` group in which the `changed` tiles lie."""
         self.check_identity()
         for chunk in {(i // TILES_CHUNK, j // TILES_CHUNK) for i, j in changed}:
-            window = _tiles_window(chunk)
+            window = tiles_window(chunk)
             for name in TileColumns:
                 self._write(f"tiles/{name}", window, chunk, columns[name][window])
 
@@ -349,15 +348,3 @@ class Samples:
 def shard_key(level: int, name: str, tile: Tile) -> str:
     """The key of a tile's shard."""
     return f"{level}/{name}/c/{tile[0]}/{tile[1]}"
-
-
-def _tiles_window(chunk: Tile) -> Window:
-    """The tiles that a chunk of the `tiles` group holds, as slices."""
-    rows, columns = (slice(n * TILES_CHUNK, (n + 1) * TILES_CHUNK) for n in chunk)
-    return rows, columns
-
-
-def _problem(error: Exception) -> str:
-    """What is wrong with a chunk or a shard, by what zarr says."""
-    text = " ".join(str(error).split())
-    return "has a wrong checksum" if "checksum" in text else f"cannot be decoded ({type(error).__name__}: {text[:200]})"
