@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 RANKS = [
     {"errors", "text", "words"},
     {"view"},
-    {"kernels"},
+    {"buffers", "kernels"},
     {"grid"},
     {"field"},
     {"config"},

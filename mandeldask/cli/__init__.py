@@ -13,7 +13,7 @@ from mandeldask import __version__
 from mandeldask.cli import clusters, computing, dashboard, explore, jobs, keeping, lab, looking, zoom
 from mandeldask.cli.ends import EXIT_INTERRUPTED, Interrupted
 from mandeldask.errors import MandeldaskError, StoreError
-from mandeldask.words import plain
+from mandeldask.text import printable
 
 EPILOG = """\b
 Exit codes
@@ -40,7 +40,7 @@ class Commands(click.Group):
                 raise
             if ctx.obj and ctx.obj.get("json"):
                 click.echo(json.dumps({"error": str(error), "exit_code": error.exit_code}))
-            click.echo("\n".join(plain(line) for line in f"mandeldask: {error}".split("\n")), err=True)
+            click.echo("\n".join(printable(line) for line in f"mandeldask: {error}".split("\n")), err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as interruption:
             store = ctx.obj and ctx.obj.get("store")

@@ -24,7 +24,7 @@ from mandeldask.cli.options import (
     workers_option,
 )
 from mandeldask.errors import ConfigError, DamagedError, MandeldaskError
-from mandeldask.words import is_url, shown
+from mandeldask.text import is_url, short_path
 
 if TYPE_CHECKING:
     from mandeldask.job import Observer, Summary
@@ -152,7 +152,7 @@ def compute_under_screen(
             nonlocal picture, store, link
             if isinstance(event, Plan):
                 store = event.store.path
-                ctx.obj["store"] = shlex.quote(shown(event.store.path))
+                ctx.obj["store"] = shlex.quote(short_path(event.store.path))
                 picture = None if no_image else _picture_path(event.store.path, image)
             if isinstance(event, Started):
                 event = dashboards.with_page(event)
@@ -186,13 +186,13 @@ def _end(summary: Summary, picture: str | None, look: dict[str, Any], screen: Sc
     if as_json:
         click.echo(json.dumps({**asdict(summary), "efficiency": summary.efficiency, "picture": picture}))
     if screen:
-        store = shlex.quote(shown(summary.store))
+        store = shlex.quote(short_path(summary.store))
         if damaged:
             screen.line("next", f"mandeldask verify {store} --repair    takes out what is damaged")
             return
         screen.line("next", f"mandeldask image {store} large.png    the picture, one pixel a sample")
         opened = "mandeldask.open({})" if is_url(summary.store) else 'xarray.open_zarr({}, group="0")'
-        screen.line("", f"{opened.format(json.dumps(shown(summary.store)))}    the numbers")
+        screen.line("", f"{opened.format(json.dumps(short_path(summary.store)))}    the numbers")
 
 
 def _picture_path(store: str, asked: str | None) -> str | None:
@@ -226,5 +226,5 @@ def _picture(summary: Summary, path: str, look: dict[str, Any], screen: Screen |
         click.echo(f"mandeldask: no picture: {error}", err=True)
         return None
     if screen:
-        screen.line("picture", shown(path))
+        screen.line("picture", short_path(path))
     return path

@@ -17,7 +17,7 @@ import click
 
 from mandeldask.cli.options import cluster_option
 from mandeldask.errors import ClusterError, ConfigError
-from mandeldask.words import plain
+from mandeldask.text import printable
 
 if TYPE_CHECKING:
     from mandeldask.job import Started
@@ -48,7 +48,7 @@ def dashboard(ctx: click.Context, /, cluster: str | None, open_it: bool, as_json
     else:
         click.echo(f"  dashboard  {found['link']}")
         if found["store"]:
-            click.echo(f"  store      {plain(found['store'])}")
+            click.echo(f"  store      {printable(found['store'])}")
         if through:
             click.echo(f"  from elsewhere:  {through[0]}\n             then  {through[1]}")
     if open_it and not webbrowser.open(found["link"]):
@@ -88,7 +88,7 @@ def _of_this_machine() -> dict[str, Any]:
 
     runs = running()
     if len(runs) > 1:
-        others = "".join(f"\n  {run.link}  {plain(run.store)}" for run in runs[1:])
+        others = "".join(f"\n  {run.link}  {printable(run.store)}" for run in runs[1:])
         click.echo(f"mandeldask: the latest of {len(runs)} runs; the others:{others}", err=True)
     if runs:
         return {"link": runs[0].link, "store": runs[0].store, "scheduler": None}

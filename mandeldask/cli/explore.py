@@ -8,7 +8,7 @@ import webbrowser
 import click
 
 from mandeldask.cli.options import cluster_of, cluster_option, upload_option, workers_option
-from mandeldask.words import plain
+from mandeldask.text import printable
 
 
 @click.command()
@@ -28,7 +28,8 @@ def explore(what: str, *, cluster: str | None, upload: bool, workers: int | None
 
     def ready(link: str) -> None:
         click.echo(
-            f"  explorer   {link}\n  showing    {plain(scene.name)}\n  Ctrl-C ends it, a second one at once", err=True
+            f"  explorer   {link}\n  showing    {printable(scene.name)}\n  Ctrl-C ends it, a second one at once",
+            err=True,
         )
         if not no_browser:  # in a thread: some browsers return only when they are closed
             threading.Thread(target=_open, args=(link,), daemon=True).start()

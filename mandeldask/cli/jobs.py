@@ -16,7 +16,7 @@ import click
 from mandeldask.cli.dashboard import announce, with_page
 from mandeldask.cli.options import cluster_option, description_options
 from mandeldask.errors import ConfigError
-from mandeldask.words import count, duration, is_url, plain, plural, shown
+from mandeldask.text import duration, is_url, plural, printable, short_path, si
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -67,7 +67,7 @@ def submit(
             ask = f"mandeldask status {submitted.name} --cluster {_again(how['cluster'], submitted.scheduler)}"
             screen.line("next", f"{ask}    how far it is; wait, cancel and logs likewise")
             if is_url(submitted.store) or os.path.isdir(submitted.store):
-                screen.line("", f"mandeldask status {shown(submitted.store)}    the same from the store alone")
+                screen.line("", f"mandeldask status {short_path(submitted.store)}    the same from the store alone")
             else:
                 screen.line("", f"{submitted.store} is on the workers' side, and cannot be seen from here")
 
@@ -93,7 +93,7 @@ def jobs(ctx: click.Context, /, cluster: str | None, as_json: bool) -> None:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             click.echo(
-                "  ".join(f"{text:<{width}}" for text, width in zip(map(plain, row), widths, strict=True)).rstrip()
+                "  ".join(f"{text:<{width}}" for text, width in zip(map(printable, row), widths, strict=True)).rstrip()
             )
 
 
@@ -166,7 +166,7 @@ def logs(ctx: click.Context, /, target: str, cluster: str | None, as_json: bool)
         click.echo(json.dumps([{"time": at, "text": text} for at, text in lines]))
     else:
         for at, text in lines:
-            click.echo(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(at))}  {plain(text)}")
+            click.echo(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(at))}  {printable(text)}")
 
 
 def _is_store(target: str) -> bool:
@@ -194,7 +194,7 @@ def _check_store(client: Client, name: str, target: str) -> None:
     works_on = job.status_of_job(client, name).store
     if _real(works_on) != _real(target):
         raise ConfigError(
-            f"job {name} of this scheduler works on {plain(works_on)}, not on {target}; give the job's name"
+            f"job {name} of this scheduler works on {printable(works_on)}, not on {target}; give the job's name"
         )
 
 
@@ -243,28 +243,28 @@ def _show(s: Status, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(s)))
         return
-    click.echo(f"  store      {plain(shown(s.store))}")
+    click.echo(f"  store      {printable(short_path(s.store))}")
     if s.job:
-        click.echo(f"  job        {plain(s.job)}")
+        click.echo(f"  job        {printable(s.job)}")
     click.echo(f"  state      {_line(s)}")
     if s.message and s.ended:
-        click.echo(f"  why        {plain(s.message)}")
+        click.echo(f"  why        {printable(s.message)}")
     if s.updated and not s.ended:
         click.echo(f"  updated    {max(0.0, time.time() - s.updated):.0f} s ago")
     for tile, error in list(s.errors.items())[:5]:
-        click.echo(f"  failed     tile {plain(tile)}: {plain(error)}")
+        click.echo(f"  failed     tile {printable(tile)}: {printable(error)}")
     if len(s.errors) > 5:
         click.echo(f"  failed     and {len(s.errors) - 5} more: --json has them all")
     if s.state == "stopped" or (s.ended and s.done < s.tiles):
-        click.echo(f"  next       mandeldask resume {shlex.quote(plain(shown(s.store)))}, or submit it again")
+        click.echo(f"  next       mandeldask resume {shlex.quote(printable(short_path(s.store)))}, or submit it again")
 
 
 def _line(s: Status) -> str:
-    rate = f", {count(s.samples_per_second)} samples/s" if s.samples_per_second else ""
+    rate = f", {si(s.samples_per_second)} samples/s" if s.samples_per_second else ""
     workers = f", {s.workers} workers" if s.workers is not None else ""
     failed = f", {s.failed} failed" if s.failed else ""
     left = f", {_left(s)} left" if s.seconds_left is not None else ""
-    waits = f", {plain(s.message)}" if s.state == "waiting" and s.message else ""
+    waits = f", {printable(s.message)}" if s.state == "waiting" and s.message else ""
     levels = f", {plural(s.levels, 'pyramid tile')} to build" if s.levels and s.done == s.tiles else ""
     return f"{s.state}: {_tiles(s)} tiles{levels}{failed}{rate}{workers}{left}{waits}"
 

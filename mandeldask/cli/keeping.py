@@ -13,7 +13,7 @@ import click
 from mandeldask.cli.computing import compute_under_screen, output_options
 from mandeldask.cli.ends import signals_end_in_order
 from mandeldask.cli.options import cluster_of, cluster_option, space_option, upload_option, workers_option
-from mandeldask.words import count, plain, plural, shown
+from mandeldask.text import plural, printable, short_path, si
 
 if TYPE_CHECKING:
     from mandeldask.job import Observer, Summary
@@ -66,7 +66,7 @@ def verify(
         click.echo(json.dumps(values))
     elif not quiet:
         for name, text in _lines(found):
-            click.echo(f"  {name:<10} {plain(text)}")
+            click.echo(f"  {name:<10} {printable(text)}")
     ctx.exit(found.exit_code)
 
 
@@ -111,18 +111,18 @@ def _show(bar: Bar, event: Checking | str) -> None:
     if isinstance(event, str):
         bar.say(event)
         return
-    rate = f"{count(event.bytes / max(1e-3, event.seconds))}B/s"
+    rate = f"{si(event.bytes / max(1e-3, event.seconds))}B/s"
     wrong = f", {event.damaged} wrong" if event.damaged else ""
     bar.show(event.done, event.tiles, f"{event.done}/{event.tiles} tiles, {rate}{wrong}")
 
 
 def _lines(v: Verification) -> list[tuple[str, str]]:
     """What a person is told: what was looked at, what is wrong, and what to type."""
-    store = shlex.quote(shown(v.store))
+    store = shlex.quote(short_path(v.store))
     what = "checksums" if v.quick else "checksums, values, levels, coordinates"
     lines = [
-        ("store", shown(v.store)),
-        ("checked", f"{plural(v.shards, 'shard')}, {count(v.bytes)}B, in {v.seconds:.1f} s: {what}"),
+        ("store", short_path(v.store)),
+        ("checked", f"{plural(v.shards, 'shard')}, {si(v.bytes)}B, in {v.seconds:.1f} s: {what}"),
     ]
     if v.seed is not None:
         lines.append(("recomputed", f"{plural(v.recomputed, 'tile')} or a window of each, --seed {v.seed}"))

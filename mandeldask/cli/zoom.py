@@ -15,7 +15,7 @@ import click
 from mandeldask.cli.ends import EXIT_FAILED_TILES, signals_end_in_order
 from mandeldask.cli.options import cluster_option
 from mandeldask.errors import ConfigError
-from mandeldask.words import count, shown
+from mandeldask.text import short_path, si
 
 COLOURS = ("colormap", "scale", "interior")
 
@@ -83,7 +83,7 @@ def zoom(
             raise
         bar.stop()
         if screen:
-            screen.line("film", f"{shown(made.path)}: {made.frames} frames, {film.size[0]} x {film.size[1]}")
+            screen.line("film", f"{short_path(made.path)}: {made.frames} frames, {film.size[0]} x {film.size[1]}")
     if as_json:
         click.echo(json.dumps(asdict(made)))
     if made.failed:
@@ -95,7 +95,7 @@ def _introduce(screen: Any, film: Any) -> None:
     screen.line("film", f"{film.frames} frames of {film.size[0]} x {film.size[1]}, {film.octaves:.3g} octaves")
     screen.line(
         "samples",
-        f"{count(film.strip.size)} in a strip and {count(film.core.size)} in its core: {film.samples_a_pixel:.2g} for "
+        f"{si(film.strip.size)} in a strip and {si(film.core.size)} in its core: {film.samples_a_pixel:.2g} for "
         "each pixel of the film",
     )
 

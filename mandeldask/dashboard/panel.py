@@ -12,7 +12,7 @@ from distributed import Scheduler
 from mandeldask.dashboard.running_tiles import RunningTile
 from mandeldask.dashboard.state import DONE, FAILED, MAX_FAILURES, RETRY, WAITING, JobState
 from mandeldask.telemetry import Tile
-from mandeldask.words import count, duration, plural
+from mandeldask.text import duration, plural, si
 
 MAX_ROWS = 40  # of workers
 MAX_ERRORS = 20
@@ -52,8 +52,8 @@ def figures(job: JobState, running: Sequence[RunningTile]) -> str:
     cells = [
         ("tiles done", f"{done} <small>of {total}</small>"),
         ("time left", _left(job)),
-        ("samples/s", count(progress.samples_per_second) if progress else "–"),
-        ("iterations/s", count(progress.iterations_per_second) if progress else "–"),
+        ("samples/s", si(progress.samples_per_second) if progress else "–"),
+        ("iterations/s", si(progress.iterations_per_second) if progress else "–"),
     ]
     boxes = "".join(
         f'<div class="box"><div class="label">{label}</div><div class="value">{value}</div></div>'

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mandeldask.dashboard.state import DONE, FAILED, RETRY, JobState
 from mandeldask.image import palette
-from mandeldask.words import count, duration
+from mandeldask.text import duration, si
 
 PICTURE, STATE, WORKER, SECONDS, MEAN = "picture", "state", "worker", "seconds", "mean escape time"
 VIEWS = (PICTURE, STATE, WORKER, SECONDS, MEAN)
@@ -98,7 +98,7 @@ def legend(job: JobState, view: str) -> str:
         rest = f'<i class="swatch" style="background:{shown[255]}"></i> not escaped within {job.job.max_iter}'
         return f"escape time {low} {strip} {high} &nbsp; {rest}"
     low_high = _bounds(job, view)
-    ends = [duration(v) if view == SECONDS else count(v) for v in low_high]
+    ends = [duration(v) if view == SECONDS else si(v) for v in low_high]
     what = "seconds of kernel a tile" if view == SECONDS else "mean escape time of a tile, logarithmic"
     return f"{html.escape(what)}: {ends[0]} {strip} {ends[1]}"
 
@@ -117,7 +117,7 @@ def labels(job: JobState, view: str) -> dict[str, Any] | None:
     elif view == SECONDS:
         texts = [_brief(s) for s in job.seconds[at].tolist()]
     else:
-        texts = [count(m) for m in job.mean[at].tolist()]
+        texts = [si(m) for m in job.mean[at].tolist()]
     shown = colours(view)
     ink = ["#ffffff" if _is_dark(shown[index]) else "#101010" for index in _by_tile(job, view)[at].tolist()]
     return {"row": rows, "column": columns, "text": texts, "colour": ink}

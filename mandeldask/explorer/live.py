@@ -19,7 +19,7 @@ from mandeldask.cluster import introduce, session
 from mandeldask.config import Cluster
 from mandeldask.errors import ClusterError, MandeldaskError
 from mandeldask.explorer.tiles import Address, Content, PackedTile, compute_tile
-from mandeldask.words import plural
+from mandeldask.text import plural
 
 MAX_WAITING = 256  # requests: a screen of 4k has 150 tiles
 CACHE_BYTES = 2**27

@@ -13,7 +13,7 @@ from mandeldask import job
 from mandeldask.errors import ConfigError, MandeldaskError
 from mandeldask.explorer.live import LiveTiles
 from mandeldask.explorer.scene import Scene
-from mandeldask.words import shown
+from mandeldask.text import short_path
 
 MAX_SAMPLES = 2**34  # 17 gigasamples: a slip of the pointer must not fill a disk
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}"
@@ -56,7 +56,7 @@ class Rendering:
             client = await self.live.connected()
             summary = await asyncio.to_thread(job.run, config, client=client, tell=self._tell)
         except _StoppedError:
-            self.state, self.message = "failed", f"stopped; what is done is in {shown(self.store)}"
+            self.state, self.message = "failed", f"stopped; what is done is in {short_path(self.store)}"
         except (MandeldaskError, OSError) as error:
             self.state, self.message = "failed", str(error)
         except Exception as error:
@@ -65,7 +65,7 @@ class Rendering:
         else:
             self.state = "failed" if summary.failed else "done"
             self.message = (
-                f"{summary.failed} tiles failed" if summary.failed else f"mandeldask explore {shown(self.store)}"
+                f"{summary.failed} tiles failed" if summary.failed else f"mandeldask explore {short_path(self.store)}"
             )
 
     def _tell(self, event: job.Event) -> None:

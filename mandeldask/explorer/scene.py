@@ -14,8 +14,8 @@ from mandeldask.explorer.tiles import MAX_ITER, SIDE
 from mandeldask.image import palette
 from mandeldask.kernels import AUTO, choose
 from mandeldask.store import Description, Store, open_store
+from mandeldask.text import short_path
 from mandeldask.view import View
-from mandeldask.words import shown
 
 COLORMAPS = ("classic", "viridis", "magma", "inferno", "plasma", "cividis", "turbo")
 
@@ -111,7 +111,9 @@ def _same_field(config: Config) -> Store | None:
     wanted = replace(Description.of(config.view, config.max_iter, d.fields, d.tile), format_version=d.format_version)
     if d != wanted:
         raise StoreError(
-            f"{shown(store.path)} holds another field than the run description: {'; '.join(d.differences(wanted))}. "
-            f"Look at the store itself, `mandeldask explore {shown(store.path)}`, or name another in the description"
+            f"{short_path(store.path)} holds another field than the run description: "
+            f"{'; '.join(d.differences(wanted))}. "
+            f"Look at the store itself, `mandeldask explore {short_path(store.path)}`, or name another in the "
+            "description"
         )
     return store

@@ -10,8 +10,8 @@ from distributed import Client
 from mandeldask.cluster import Size
 from mandeldask.store import Store, Tile
 from mandeldask.telemetry import Progress
+from mandeldask.text import duration, plural, short_path, si
 from mandeldask.tile import Record
-from mandeldask.words import count, duration, plural, shown
 
 __all__ = [
     "Event",
@@ -81,10 +81,10 @@ class Plan:
         levels = f", {plural(self.levels, 'pyramid tile')} to build" if self.levels else ""
         return {
             "view": str(d.view),
-            "field": f"{d.shape[0]} x {d.shape[1]} = {count(self.samples)} samples, max_iter {d.max_iter}",
+            "field": f"{d.shape[0]} x {d.shape[1]} = {si(self.samples)} samples, max_iter {d.max_iter}",
             "kernel": self.kernel,
             "tiles": f"{self.tiles} of {d.tile[0]} x {d.tile[1]}{done}; {self.pending} to compute{levels}",
-            "store": shown(self.store.path),
+            "store": short_path(self.store.path),
         }
 
     def _repr_html_(self) -> str:
@@ -162,10 +162,10 @@ class Summary:
         area = f": area {self.area:.6g}" if self.area is not None else ""
         facts = {
             "done": f"{plural(self.computed, 'tile')} in {duration(self.seconds)}: "
-            f"{count(self.iterations)} iterations, {count(self.iterations_per_second)} iterations/s",
-            "field": f"{count(self.samples)} samples, {self.not_escaped / self.samples:.4%} did not escape{area}",
+            f"{si(self.iterations)} iterations, {si(self.iterations_per_second)} iterations/s",
+            "field": f"{si(self.samples)} samples, {self.not_escaped / self.samples:.4%} did not escape{area}",
             "failed": plural(self.failed, "tile") if self.failed else "",
-            "store": shown(self.store),
+            "store": short_path(self.store),
         }
         return block(self.store, facts, self.tiles - self.failed, self.tiles)
 

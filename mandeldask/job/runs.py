@@ -18,7 +18,7 @@ from mandeldask.job.events import Notice, Observer, Preparing, Summary, ignore
 from mandeldask.job.plan import make_plan
 from mandeldask.kernels import AUTO, MAX_ITER_LIMIT, choose
 from mandeldask.store import Store, open_store
-from mandeldask.words import plural
+from mandeldask.text import plural
 
 AnyConfig = configs.Config | Mapping[str, Any] | str | os.PathLike[str]
 

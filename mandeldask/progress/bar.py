@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mandeldask.words import duration, plain
+from mandeldask.text import duration, printable
 
 PLAIN_SECONDS = 10.0  # between two plain lines
 REFRESH_RATE = 4  # a second
@@ -76,7 +76,7 @@ class Bar:
     def say(self, text: str, label: str = "") -> None:
         """Print one line: a label in its column, and what there is to say."""
         line = Text(f"  {label:<10} ", style="bold" if self.console.is_terminal else "")
-        line.append(plain(text), style="not bold")
+        line.append(printable(text), style="not bold")
         self.console.print(line, soft_wrap=True)
 
     def start(self) -> None:
@@ -113,5 +113,5 @@ class Bar:
         width = min(WIDTH, self.console.width - len(label) - len(text) - 4)
         row = Table.grid(padding=(0, 2, 0, 0))
         cells: list[RenderableType] = [ProgressBar(total, done, width=width)] if total and width >= LEAST_WIDTH else []
-        row.add_row(label, *cells, Text(plain(text), no_wrap=True, overflow="ellipsis"))
+        row.add_row(label, *cells, Text(printable(text), no_wrap=True, overflow="ellipsis"))
         return row

@@ -19,8 +19,8 @@ from mandeldask.job import Event, Expected, Notice, Plan, Preparing, Progress, S
 from mandeldask.progress.bar import Bar, State
 from mandeldask.progress.mosaic import Mosaic
 from mandeldask.telemetry import Preview
+from mandeldask.text import duration, plural, printable, short_path, si
 from mandeldask.tile import Record
-from mandeldask.words import count, duration, plain, plural, shown
 
 COMPILE_SECONDS = 1.5  # a kernel that takes longer to make ready is being compiled
 USUAL_PORT = 8787  # of the dashboard of a local cluster
@@ -164,7 +164,7 @@ class Screen:
     def _rate(self) -> str:
         if self.progress is None:
             return ""
-        rate = f", {count(self.progress.iterations_per_second)} iterations/s"
+        rate = f", {si(self.progress.iterations_per_second)} iterations/s"
         if self.progress.seconds_left is None:
             return rate
         return f"{rate}, {duration(round(max(0.0, self.progress.seconds_left - time.monotonic() + self.told)))} left"
@@ -187,20 +187,22 @@ class Screen:
         if s.computed:
             self.line(
                 "done",
-                f"{plural(s.computed, 'tile')} in {duration(s.seconds)}: {count(s.iterations)} iterations, "
-                f"{count(s.iterations_per_second)} iterations/s, {s.efficiency:.0%} of the workers' time in the kernel",
+                f"{plural(s.computed, 'tile')} in {duration(s.seconds)}: {si(s.iterations)} iterations, "
+                f"{si(s.iterations_per_second)} iterations/s, {s.efficiency:.0%} of the workers' time in the kernel",
             )
         else:
             built = f"{plural(s.levels, 'pyramid tile')} built; " if s.levels else ""
             self.line("done", f"{built}nothing was left to compute")
         if s.failed:
-            self.line("failed", f"{plural(s.failed, 'tile')}; `mandeldask resume {shown(s.store)}` tries them again")
+            self.line(
+                "failed", f"{plural(s.failed, 'tile')}; `mandeldask resume {short_path(s.store)}` tries them again"
+            )
         else:
             area = f": area {s.area:.6g}" if s.area is not None else ""
             max_iter = self.plan.store.description.max_iter
             share = f"{s.not_escaped / s.samples:.4%} of the samples"
             self.line("set", f"{share} did not escape within {max_iter} iterations{area}")
-        self.line("store", shown(s.store))
+        self.line("store", short_path(s.store))
 
 
 class Load:
@@ -226,7 +228,7 @@ class Load:
         most = max(self.tiles.values())
         for worker, tiles in sorted(self.tiles.items())[:MAX_WORKERS]:
             busy = min(1.0, self.seconds[worker] / elapsed / threads)
-            texts = [plain(worker.rpartition("/")[2]), plural(tiles, "tile"), f"{busy:.0%} in the kernel"]
+            texts = [printable(worker.rpartition("/")[2]), plural(tiles, "tile"), f"{busy:.0%} in the kernel"]
             width = min(LOAD_WIDTH, room - LOAD_TEXTS)
             cells: list[RenderableType] = [Text(text, no_wrap=True, overflow="ellipsis") for text in texts]
             if width > 0:

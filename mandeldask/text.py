@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 
-def shown(path: str) -> str:
+def short_path(path: str) -> str:
     """A path as a user would type it from here; a URL as it is."""
     if is_url(path):
         return path
@@ -18,7 +18,7 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
-def plain(text: str) -> str:
+def printable(text: str) -> str:
     """Text from elsewhere, without what a terminal would obey."""
     return "".join(c if c.isprintable() else " " for c in text)
 
@@ -28,7 +28,7 @@ def plural(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
-def count(value: float) -> str:
+def si(value: float) -> str:
     """A large number in three digits, with the SI prefix as a word would have it: 1.05 G."""
     for factor, prefix in ((1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= factor:
