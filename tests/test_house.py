@@ -47,7 +47,7 @@ FORBIDDEN = {
     "grid": {"distributed", "zarr"},
     "field": {"distributed", "zarr"},
     "config": {"dask", "distributed", "zarr"},
-    "store": {"dask", "distributed"},
+    "store": {"distributed"},
     "image": {"dask", "distributed", "zarr"},
     "telemetry": {"dask", "distributed", "zarr", "pydantic"},
     "dashboard": {"dask.array", "zarr"},

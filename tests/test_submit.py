@@ -116,9 +116,12 @@ def test_the_store_tells_how_far_its_job_is(dask, scheduler, fresh, tmp_path):
     path = tmp_path / "a.zarr"
     with held(fresh, after=TILES // 2):
         job.submit(UNIT, path, name="told", client=scheduler)
-        status = poll(lambda: (s := job.status_of_store(path)).samples_per_second and s, "a rate in the store")
+        status = poll(
+            lambda: (s := job.status_of_store(path)).progress and s.progress.samples_per_second and s,
+            "a rate in the store",
+        )
         assert (status.state, status.job, status.tiles) == ("running", "told", TILES)
-        assert status.workers == 2
+        assert status.progress.workers == 2
     end = job.wait(lambda: job.status_of_store(path), DEADLINE)
     assert (end.state, end.done, end.exit_code, end.job) == ("complete", TILES, 0, "told")
 

@@ -77,8 +77,15 @@ def run(
     described = configs.load(config, overrides)
 
     def compute(tell: Observer) -> Summary:
-        how: dict[str, Any] = {"cluster": cluster, "upload": upload, "ignore_space": ignore_space, "tell": tell}
-        return job.run(described, out, overwrite=overwrite, **how)
+        return job.run(
+            described,
+            out,
+            overwrite=overwrite,
+            cluster=cluster,
+            upload=upload,
+            ignore_space=ignore_space,
+            tell=tell,
+        )
 
     look = described.picture.model_dump(exclude_none=True) if described.picture else {}
     if look and not output["no_image"]:
@@ -112,8 +119,7 @@ def resume(
     described = cluster_of(cluster, workers)
 
     def compute(tell: Observer) -> Summary:
-        how: dict[str, Any] = {"cluster": described, "upload": upload, "ignore_space": ignore_space, "tell": tell}
-        return job.resume(store, kernel=kernel, **how)
+        return job.resume(store, kernel=kernel, cluster=described, upload=upload, ignore_space=ignore_space, tell=tell)
 
     compute_under_screen(ctx, compute, {}, **output)
 

@@ -260,10 +260,11 @@ def _show(s: Status, as_json: bool) -> None:
 
 
 def _line(s: Status) -> str:
-    rate = f", {si(s.samples_per_second)} samples/s" if s.samples_per_second else ""
-    workers = f", {s.workers} workers" if s.workers is not None else ""
+    now = s.progress
+    rate = f", {si(now.samples_per_second)} samples/s" if now and now.samples_per_second else ""
+    workers = f", {plural(now.workers, 'worker')}" if now else ""
     failed = f", {s.failed} failed" if s.failed else ""
-    left = f", {_left(s)} left" if s.seconds_left is not None else ""
+    left = f", {_left(s)} left" if _left(s) else ""
     waits = f", {printable(s.message)}" if s.state == "waiting" and s.message else ""
     levels = f", {plural(s.levels, 'pyramid tile')} to build" if s.levels and s.done == s.tiles else ""
     return f"{s.state}: {_tiles(s)} tiles{levels}{failed}{rate}{workers}{left}{waits}"
@@ -274,4 +275,4 @@ def _tiles(s: Status) -> str:
 
 
 def _left(s: Status) -> str:
-    return duration(s.seconds_left) if s.seconds_left is not None else ""
+    return duration(s.progress.seconds_left) if s.progress and s.progress.seconds_left is not None else ""

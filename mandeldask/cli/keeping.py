@@ -101,8 +101,16 @@ def deepen(
     described = cluster_of(cluster, workers)
 
     def compute(tell: Observer) -> Summary:
-        how: dict[str, Any] = {"cluster": described, "upload": upload, "ignore_space": ignore_space, "tell": tell}
-        return job.deepen(store, max_iter, out, kernel=kernel, **how)
+        return job.deepen(
+            store,
+            max_iter,
+            out,
+            kernel=kernel,
+            cluster=described,
+            upload=upload,
+            ignore_space=ignore_space,
+            tell=tell,
+        )
 
     compute_under_screen(ctx, compute, {}, **output)
 

@@ -6,7 +6,7 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from mandeldask.job.lease import is_alive, is_reserved, release
 from mandeldask.job.levels import missing
 from mandeldask.job.remote import SPACE, driver_key, on_scheduler, topic_of
 from mandeldask.store import open_store
+from mandeldask.telemetry import Progress
 
 POLL_SECONDS = 0.5
 CANCEL_SECONDS = 20.0
@@ -40,11 +41,8 @@ class Status:
     levels: int | None  # tiles of the levels still to be made; None where that is not known before all tiles are done
     failed: int  # tiles given up
     errors: dict[str, str]  # "row,column" of a failed tile -> what happened
-    samples_per_second: float | None
-    iterations_per_second: float | None
-    seconds_left: float | None
-    workers: int | None
-    updated: float | None  # Unix time of the last word from the driver
+    progress: Progress | None  # of the driver at work; None where there is none, or where it has just begun
+    updated: float | None  # Unix time of the last update from the driver
     message: str | None  # why it failed, or what it waits for
     exit_code: int | None  # of a job that has ended
 
@@ -76,7 +74,7 @@ def status_of_store(path: str) -> Status:
     """
     store = open_store(path)
     notes = store.read_notes()
-    lease, progress, errors = (_mapping(notes.get(key)) for key in ("lease", "progress", "errors"))
+    lease, errors = _mapping(notes.get("lease")), _mapping(notes.get("errors"))
     alive = bool(lease) and is_alive(lease)
     present = store.done()
     done, tiles = int(present.sum()), present.size
@@ -87,7 +85,6 @@ def status_of_store(path: str) -> Status:
     at_work = "waiting" if is_reserved(lease) else "running"
     at_rest = "complete" if complete else "stopped"
     state = at_work if alive else at_rest
-    now = progress if alive else {}
     return Status(
         state=state,
         store=store.path,
@@ -97,10 +94,7 @@ def status_of_store(path: str) -> Status:
         levels=levels,
         failed=len(errors),
         errors={str(tile): str(error) for tile, error in errors.items()},
-        samples_per_second=_number(now.get("samples_per_second")),
-        iterations_per_second=_number(now.get("iterations_per_second")),
-        seconds_left=_number(now.get("seconds_left")),
-        workers=_whole(now.get("workers")),
+        progress=_progress(notes.get("progress")) if alive else None,
         updated=_number(lease.get("heartbeat")),
         message=None,
         exit_code=None if alive else 0 if complete else 4,
@@ -224,7 +218,7 @@ def _release(client: Client, store: str, run: str) -> None:
 
 
 def _of_job(job: dict[str, Any]) -> Status:
-    outcome, progress, driver = job.get("outcome") or {}, job.get("progress") or {}, job["driver"]
+    outcome, told, driver = job.get("outcome") or {}, job.get("told") or {}, job["driver"]
     state, message, code = outcome.get("state"), outcome.get("message"), outcome.get("exit_code")
     if state is None:
         if driver["state"] == "erred":
@@ -234,32 +228,33 @@ def _of_job(job: dict[str, Any]) -> Status:
             state, code = ("cancelled", 130) if cancelled else ("failed", 5)
             message = None if cancelled else "the scheduler has lost its driver; submit it again"
         else:
-            state = "running" if driver["state"] == "processing" and progress else "waiting"
+            state = "running" if driver["state"] == "processing" and told else "waiting"
             message = driver["waits"] if state == "waiting" else None
-    now = progress if state == "running" else {}
-    summary = outcome.get("summary") or {}
+    progress, summary = _progress(told.get("progress")), outcome.get("summary") or {}
+    done_before = told.get("done_before", job["done_before"])
     return Status(
         state=state,
         store=job["store"],
         job=job["name"],
         tiles=job["tiles"],
-        done=summary["done"] if summary else _done(job, progress),
-        levels=progress.get("levels"),
-        failed=progress.get("failed", 0),
-        errors=summary.get("errors") or progress.get("errors") or {},
-        samples_per_second=now.get("samples_per_second"),
-        iterations_per_second=now.get("iterations_per_second"),
-        seconds_left=now.get("seconds_left"),
-        workers=now.get("workers"),
-        updated=outcome.get("ended") or progress.get("time"),
+        done=summary["done"] if summary else int(done_before) + (progress.done if progress else 0),
+        levels=progress.levels if progress else None,
+        failed=progress.failed if progress else 0,
+        errors=summary.get("errors") or told.get("errors") or {},
+        progress=progress if state == "running" else None,
+        updated=outcome.get("ended") or told.get("time"),
         message=message,
         exit_code=code,
     )
 
 
-def _done(job: Mapping[str, Any], progress: Mapping[str, Any]) -> int:
-    """Tiles in the store, as the last driver found it and went on."""
-    return int(progress.get("done_before", job["done_before"])) + int(progress.get("done", 0))
+def _progress(noted: Any) -> Progress | None:
+    """The progress that a driver noted; None where there is none, or something else."""
+    with suppress(TypeError, ValueError, OverflowError):
+        progress = Progress(**noted)
+        if all(value is None or math.isfinite(value) for value in vars(progress).values()):
+            return progress
+    return None
 
 
 def _mapping(value: object) -> dict[str, Any]:
@@ -271,10 +266,6 @@ def _number(value: object) -> float | None:
     with suppress(OverflowError):  # a whole number of 400 digits
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
     return None
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) else None
 
 
 def _text(value: object) -> str | None:

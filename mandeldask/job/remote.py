@@ -232,7 +232,7 @@ class _JobReporter:
             case Plan():
                 self.done_before = event.done
                 self.log(f"{event.pending} of {event.tiles} tiles to compute")
-                self._set_progress({})  # no rate yet; that of a driver that died says nothing
+                self._note(None)  # no rate yet; that of a driver that died says nothing
             case Notice():
                 self.log(event.text)
             case Expected():
@@ -243,11 +243,16 @@ class _JobReporter:
                 if event.final and len(self.errors) < MAX_ERRORS:
                     self.errors[tile_name(event.tile)] = event.error[:MAX_ERROR_LENGTH]
             case Progress():
-                self._set_progress({**asdict(event), "errors": dict(self.errors)})
+                self._note(event)
 
-    def _set_progress(self, progress: Mapping[str, Any]) -> None:
-        now = {**progress, "done_before": self.done_before, "time": time.time()}
-        self.client.set_metadata([SPACE, self.name, "progress"], now)
+    def _note(self, progress: Progress | None) -> None:
+        told = {
+            "progress": progress and asdict(progress),
+            "errors": dict(self.errors),
+            "done_before": self.done_before,
+            "time": time.time(),
+        }
+        self.client.set_metadata([SPACE, self.name, "told"], told)
 
     def log(self, text: str) -> None:
         self.client.log_event(topic_of(self.name), {"time": time.time(), "text": text})

@@ -19,6 +19,7 @@ from mandeldask.store.place import Place
 
 KEY = "mandeldask"
 COPY = "0/zarr.json"  # has a copy of the manifest in its attributes
+MISSING = "is missing"
 NO_COPY = COPY, "has no copy of the field description"
 
 _NAMES = "|".join(FIELDS)
@@ -113,7 +114,8 @@ def complete(place: Place, description: Description) -> None:
 
 def damaged(place: Place, key: str, problem: str) -> StoreError:
     """What to say of metadata that is not as the description has it."""
-    return StoreError(f"{place.url} is damaged: {key} {problem}; `mandeldask verify {place.url} --repair` mends it")
+    repair, resume = f"`mandeldask verify {place.url} --repair` repairs it", f"`mandeldask resume {place.url}` makes it"
+    return StoreError(f"{place.url} is damaged: {key} {problem}; {resume if problem == MISSING else repair}")
 
 
 def write_metadata(place: Place, description: Description, key: str) -> None:
@@ -141,7 +143,7 @@ def problems(place: Place, description: Description) -> Iterator[tuple[str, str]
     """Key and reason of each piece of metadata that is not as the description has it: other readers believe it."""
     for key, document in documents(description).items():
         if (found := place.get(key)) is None:
-            yield key, "is missing"
+            yield key, MISSING
         elif reason := _difference(found, json.loads(document)):
             yield key, reason
     if read_copy(place) is None:

@@ -102,7 +102,7 @@ def open_field(path: AnyPath, level: int = 0) -> Any:
         xarray = importlib.import_module("xarray")
     except ImportError:
         return zarr.open_group(store.place.zarr(), path=str(level), mode="r", use_consolidated=False)
-    from_array = importlib.import_module("dask.array").from_array  # as xarray does; the store itself needs no Dask
+    from dask.array import from_array
 
     def variable(name: str, values: Any) -> Any:
         dims = (name,) if name in AXES else AXES
