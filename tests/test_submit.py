@@ -93,6 +93,11 @@ def mandeldask(*words, cwd, env=None):
     )
 
 
+def rated(status):
+    """A status that tells a rate."""
+    return status if status.progress and status.progress.samples_per_second else None
+
+
 def test_a_job_goes_on_without_its_client(dask, scheduler, fresh, tmp_path, expected):
     with held(fresh, after=TILES // 2):
         with dask.client() as mine:

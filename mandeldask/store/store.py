@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
 
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+_noting = threading.Lock()  # the lease and the table of tiles note from threads of their own
 _seen: dict[tuple[str, str], tuple[int, ...]] = {}  # of stores whose identity was read: the stamp of the root then
 
 
@@ -263,11 +265,12 @@ class Store:
 
     def write_notes(self, **notes: Any) -> None:
         """Set attributes of the `tiles` group; None removes one."""
-        self.check_identity()
-        group = metadata.read_json(self.place, "tiles/zarr.json") or {"zarr_format": 3, "node_type": "group"}
-        attributes = {**metadata.attributes(group), **notes}
-        group["attributes"] = {k: v for k, v in attributes.items() if v is not None}
-        self.place.put("tiles/zarr.json", dumps(group))
+        with _noting:
+            self.check_identity()
+            group = metadata.read_json(self.place, "tiles/zarr.json") or {"zarr_format": 3, "node_type": "group"}
+            attributes = {**metadata.attributes(group), **notes}
+            group["attributes"] = {k: v for k, v in attributes.items() if v is not None}
+            self.place.put("tiles/zarr.json", dumps(group))
 
     def finish(self) -> None:
         """Consolidate the metadata of the whole, which xarray asks for; done once, at the end of a run."""
