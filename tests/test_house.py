@@ -24,7 +24,8 @@ ROOT = Path(__file__).parent.parent
 RANKS = [
     {"errors", "text", "words"},
     {"view"},
-    {"buffers", "kernels"},
+    {"buffers"},
+    {"kernels"},
     {"grid"},
     {"field"},
     {"config"},

@@ -1,4 +1,4 @@
-"""How far a run is, and how much longer it takes: pure, with the clock given."""
+"""How far a run is, and how much longer it will take: pure functions of records and of the time given."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from mandeldask.tile import Record
 
 
 class Estimate:
-    """Time left, from what the remaining tiles are expected to cost and what the finished ones took.
+    """The time left, from the expected cost of the remaining tiles and the time that the finished ones took.
 
     Without expected costs every tile counts the same.
     """
 
     def __init__(self, pending: NDArray[np.bool_], costs: NDArray[np.float64] | None, samples: int) -> None:
-        """`samples`: of a whole tile."""
+        """Start with the tiles to compute; `samples` is the number of samples of a whole tile."""
         self.costs = np.where(pending, 1.0 if costs is None else costs, 0.0)
         self.samples = samples
         self.left = float(self.costs.sum())
         self.pending = int(pending.sum())
         self.done = self.failed = self.iterations = 0
-        self.expected = 0.0  # of the finished ones, in the unit of the costs
-        self.kernel = 0.0  # seconds that they took instead
-        self.busy = 0.0  # seconds of a thread, with the writing
+        self.expected = 0.0  # cost of the finished tiles, in the unit of `costs`
+        self.kernel = 0.0  # seconds of kernel that they took
+        self.busy = 0.0  # seconds that threads spent on them, writing included
         self.first = np.inf  # when the first task began
 
     def add(self, record: Record) -> None:
@@ -44,7 +44,7 @@ class Estimate:
         self.failed += 1
 
     def progress(self, now: float, workers: int, threads: int, levels: int = 0) -> Progress:
-        """The state at a Unix time; `levels` of their tiles are still to be made."""
+        """The progress at a Unix time; `levels` tiles of the pyramid are still to be built."""
         elapsed = max(now - self.first, 1e-3)
         return Progress(
             self.done,
@@ -61,11 +61,11 @@ class Estimate:
         self.left = max(0.0, self.left - float(self.costs[tile]))
 
     def _seconds_left(self, elapsed: float, threads: int) -> float | None:
-        """Kernel as expected times how wrong that was so far, what else a tile takes, by the threads at work."""
+        """The expected kernel time, corrected by the error so far, and what else a tile takes, over the threads at work."""
         if not self.done or not self.busy:
             return None
         kernel = self.left * self.kernel / self.expected if self.expected else 0.0
         beside = (self.busy - self.kernel) / self.done * (self.pending - self.done - self.failed)
-        # tiles that are being computed have cost time, too, and half a tile is a guess at how much
+        # the tiles in work have cost time too: half a tile each, as a guess
         at_work = min(threads, (self.busy + threads * self.busy / self.done / 2) / elapsed)
         return (kernel + beside) / max(at_work, 1e-6)

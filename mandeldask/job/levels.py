@@ -1,4 +1,4 @@
-"""Which tiles of the levels are to be made, and when: as soon as all that they are made from is there."""
+"""Which tiles of the pyramid are to be built, and when: each as soon as all the tiles below it are in the store."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from mandeldask.store import Level, Store, Tile
 from mandeldask.tile import LevelTile
 
-NOT = -1  # to be made, or no parent
+NOT = -1  # not to be built; no parent
 
 
 def missing(store: Store, computed: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
-    """Of each level above the field's own the tiles to be made by themselves: the others come with `computed` tiles."""
+    """For each level above 0, its missing tiles that no task writes beside one of the tiles to be `computed`."""
     d = store.description
     for level in d.levels[1:]:
         absent = ~store.done(level.number)
@@ -22,9 +22,10 @@ def missing(store: Store, computed: NDArray[np.bool_]) -> Iterator[NDArray[np.bo
 
 
 class Levels:
-    """The tiles of the levels above 0 that are missing, and how many of their children are still awaited: a byte each.
+    """The missing tiles of the levels above 0, and how many tiles below each are still awaited: one byte a tile.
 
-    A field's own tile writes its part of the fine levels, so these are missing only where a shard was lost.
+    The task of a tile of the field writes its part of the fine levels too. So a tile of a fine level is missing only
+    where a shard was lost.
     """
 
     def __init__(self, store: Store, done: NDArray[np.bool_] | None = None) -> None:
@@ -32,8 +33,8 @@ class Levels:
         self.fine = d.fine
         computed = ~(store.done() if done is None else done)
         self.parents = [_parents(*pair) for pair in zip(d.levels, d.levels[1:], strict=False)]
-        self.awaited = [np.full(d.tiles, NOT, np.int8)]  # for each level; the field's own is not made of another
-        coming = computed  # of the level below: what these runs will write
+        self.awaited = [np.full(d.tiles, NOT, np.int8)]  # for each level; level 0 is built from no other
+        coming = computed  # tiles of the level below that this run will write
         for level, mine, parents in zip(d.levels[1:], missing(store, computed), self.parents, strict=True):
             awaited = np.zeros(level.tiles, np.int8)
             rows, columns = (parents[axis][tiles] for axis, tiles in enumerate(np.nonzero(coming)))
@@ -48,16 +49,16 @@ class Levels:
         return self.left
 
     def ready(self) -> Iterator[LevelTile]:
-        """Those that can be made now, before anything is computed."""
+        """The tiles that can be built now, before anything is computed."""
         for k, awaited in enumerate(self.awaited):
             yield from ((k, i, j) for i, j in np.argwhere(awaited == 0).tolist())
 
     def computed(self, tile: Tile) -> list[LevelTile]:
-        """A tile of the field is done, and with it its part of the fine levels: what can be made now."""
+        """Note that a tile of the field, with its part of the fine levels, is done; the tiles that can be built now."""
         return self._there(self.fine, tile)
 
     def made(self, tile: LevelTile) -> list[LevelTile]:
-        """A tile of a level is done: what can be made now."""
+        """Note that a tile of a level is done; the tiles that can be built now."""
         level, i, j = tile
         self.awaited[level][i, j] = NOT
         self.left -= 1
@@ -76,7 +77,7 @@ class Levels:
 
 
 def _parents(below: Level, above: Level) -> list[NDArray[np.intp]]:
-    """For the rows and for the columns of tiles of a level, those above that hold samples of them, if any does."""
+    """For the rows and the columns of tiles of a level: the row or column above that holds samples of it, or NOT."""
     found = []
     for n, side, side_above, length in zip(below.tiles, below.tile, above.tile, below.shape, strict=True):
         start = np.arange(n) * side

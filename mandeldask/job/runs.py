@@ -80,7 +80,7 @@ def run(
         One or two lines that say what is wrong and what to do. What was finished stays in the store.
     """
     described = read_description(config, overrides, out)
-    return compute(described, Options(cluster, client, upload, ignore_space, tell), overwrite=overwrite)
+    return compute_field(described, Options(cluster, client, upload, ignore_space, tell), overwrite=overwrite)
 
 
 def resume(
@@ -95,7 +95,7 @@ def resume(
 ) -> Summary:
     """Compute what is missing of a store, with any kernel on any cluster: the bits are the same. See `run`."""
     described = configs.parse(description_of(store, kernel), source=f"resume {os.fspath(store)}")
-    return compute(described, Options(cluster, client, upload, ignore_space, tell))
+    return compute_field(described, Options(cluster, client, upload, ignore_space, tell))
 
 
 def deepen(
@@ -143,10 +143,10 @@ def deepen(
     lacks = int((~source.done()).sum())
     whole = f", and {plural(lacks, 'tile')} that it lacks" if lacks else ""
     tell(Notice(f"{source.path}: only the samples that it has at {old}{whole} are computed", "deepens"))
-    return compute(described, Options(cluster, client, upload, ignore_space, tell), source=source)
+    return compute_field(described, Options(cluster, client, upload, ignore_space, tell), source=source)
 
 
-def compute(
+def compute_field(
     config: configs.Config, options: Options, *, overwrite: bool = False, source: Store | None = None
 ) -> Summary:
     """What `run` does with a description that was read. A `source` knows the field at fewer iterations."""

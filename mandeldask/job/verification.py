@@ -58,18 +58,18 @@ class Verification:
     bytes: int  # of them
     seconds: float
     tiles: int  # of the field
-    missing: int  # of these not computed
-    missing_levels: int  # tiles of the levels above that are not made
+    missing: int  # tiles of the field that are not computed
+    missing_levels: int  # tiles of the pyramid that are not built
     recomputed: int  # tiles
     seed: int | None
     damaged: int
-    kinds: dict[str, int]  # how much of each kind was found, stray files too: these harm nothing
+    kinds: dict[str, int]  # number of findings of each kind; stray files, which do no harm, are a kind too
     repaired: bool
     findings: tuple[Finding, ...]
 
     @property
     def sound(self) -> bool:
-        """Nothing is wrong, or what was is taken out; tiles may be missing."""
+        """Nothing is wrong, or what was wrong has been removed; tiles may be missing."""
         return not self.damaged or self.repaired
 
     @property
@@ -90,19 +90,19 @@ def verify(
     upload: bool = False,
     tell: Callable[[Checking | str], None] = lambda _: None,
 ) -> Verification:
-    """Find what of a store is missing or wrong: shards, metadata, coordinates, statistics, levels, values, stray files.
+    """Find what is missing or wrong in a store: shards, metadata, coordinates, statistics, levels, values, stray files.
 
     Parameters
     ----------
     quick : bool
-        Read the checksums alone, which finds what a disk or a careless hand did; by default all is decoded too: values
-        must be from 1 to max_iter, and each level must be every second sample of the one below.
+        Check the checksum of every chunk, which finds what a disk or a careless hand did. By default the samples are
+        checked too: values must be from 1 to max_iter, and each level must be every second sample of the one below.
     recompute : int
-        So many tiles, at random by `seed`, are computed again with the reference kernel and compared bit for bit; of a
-        tile that would take more than 2^28 iterations, a window of it.
+        Compute so many tiles again, chosen at random by `seed`, with the reference kernel, and compare them bit for
+        bit; where a tile would take more than 2^28 iterations, a window of it.
     repair : bool
-        Take out what is wrong, and no more, so that `resume` makes it again: a tile with all that was made from it;
-        metadata and coordinates are written again at once.
+        Remove what is wrong, and no more, so that `resume` makes it again: a tile with every tile that was built from
+        it. Metadata and coordinates are written again at once.
     cluster, client, upload
         Who reads, as for `run`. By default this process where the store is small and nothing else is named.
     tell : callable, optional

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mandeldask import buffers
 from mandeldask.errors import ConfigError
 from mandeldask.kernels.fields import FIELDS, Orbit, smooth_and_distance
 
@@ -50,7 +51,8 @@ class BlockFunction:
                 "Convert it with .astype(complex)"
             )
         if self.fields == ("escape_time",):
-            times = np.empty_like(c, dtype=np.int32, subok=False)
+            in_order = c.flags.c_contiguous
+            times = buffers.empty(c.shape, np.int32) if in_order else np.empty_like(c, dtype=np.int32, subok=False)
             for samples, counts in runs(c, times, band=self.band):
                 self.count(samples, self.max_iter, counts)
             return times

@@ -33,21 +33,21 @@ CHECKED = 100  # checked steps between two looks, where every step has to be che
 _kept = threading.local()
 
 
-class Lanes(NamedTuple):
+class Running(NamedTuple):
     """Samples under way: z and c as (2, k) real arrays, and where in the band they come from."""
 
     z: NDArray[np.float64]
     c: NDArray[np.float64]
     at: Numbers
 
-    def pick(self, flags: Flags) -> Lanes:
+    def pick(self, flags: Flags) -> Running:
         chosen = np.flatnonzero(flags)
-        return Lanes(self.z.take(chosen, -1), self.c.take(chosen, -1), self.at.take(chosen))
+        return Running(self.z.take(chosen, -1), self.c.take(chosen, -1), self.at.take(chosen))
 
-    def chunks(self) -> list[Lanes]:
+    def chunks(self) -> list[Running]:
         """Copies, CHUNK samples each, to step in place."""
         parts = [slice(k, k + CHUNK) for k in range(0, self.at.size, CHUNK)]
-        return [Lanes(self.z[:, k].copy(), self.c[:, k].copy(), self.at[k]) for k in parts]
+        return [Running(self.z[:, k].copy(), self.c[:, k].copy(), self.at[k]) for k in parts]
 
 
 def make(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> BlockFunction:
@@ -56,7 +56,7 @@ def make(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> BlockFunc
 
 def count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
     """Escape times of flat `c` into flat `out`."""
-    pool: list[Lanes] = []
+    pool: list[Running] = []
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, c.size, CHUNK):
             pool.append(_first_steps(c, start, max_iter, out))
@@ -65,27 +65,27 @@ def count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> N
                 pool = []
 
 
-def _rounds(lanes: Lanes, max_iter: int, out: NDArray[np.int32]) -> None:
+def _rounds(lanes: Running, max_iter: int, out: NDArray[np.int32]) -> None:
     """From step LOOKS[-1] to the end, with twice the steps in every round."""
     n = LOOKS[-1]
     while n < max_iter and lanes.at.size:
         stop = min(2 * n, max_iter)
-        late: list[tuple[Lanes, int]] = []
+        late: list[tuple[Running, int]] = []
         lanes = _join([_unchecked(chunk, n, stop, late) for chunk in lanes.chunks()])
         _roll_back(late, out)
         n = stop
 
 
-def _first_steps(c: NDArray[np.complex128], start: int, max_iter: int, out: NDArray[np.int32]) -> Lanes:
+def _first_steps(c: NDArray[np.complex128], start: int, max_iter: int, out: NDArray[np.int32]) -> Running:
     """Checked steps of one chunk; who is left, and not sure to stay, goes on. All who are left get max_iter."""
     samples = c[start : start + CHUNK]
     parts = np.empty((2, samples.size))
     parts[0], parts[1] = samples.real, samples.imag
-    everyone = Lanes(parts.copy(), parts, np.empty(0, np.intp))
+    everyone = Running(parts.copy(), parts, np.empty(0, np.intp))
     live, survived = _count_steps(everyone, min(LOOKS[0], max_iter) - 1)
     np.add(survived, 1, out=out[start : start + CHUNK], dtype=np.int32)
     chosen = np.flatnonzero(live)
-    lanes = Lanes(everyone.z.take(chosen, -1), parts.take(chosen, -1), chosen + start)
+    lanes = Running(everyone.z.take(chosen, -1), parts.take(chosen, -1), chosen + start)
     for n, look in pairwise(LOOKS):
         lanes = _checked(lanes, n, min(look, max_iter), out)
     out[lanes.at] = max_iter
@@ -95,7 +95,7 @@ def _first_steps(c: NDArray[np.complex128], start: int, max_iter: int, out: NDAr
     return lanes.pick(nearby & ~never_escapes(cx, cy, np.sqrt))
 
 
-def _checked(lanes: Lanes, n: int, stop: int, out: NDArray[np.int32]) -> Lanes:
+def _checked(lanes: Running, n: int, stop: int, out: NDArray[np.int32]) -> Running:
     """From step n to `stop`, counting every step; who is left."""
     while n < stop and lanes.at.size:
         steps = min(CHECKED, stop - n)
@@ -106,7 +106,7 @@ def _checked(lanes: Lanes, n: int, stop: int, out: NDArray[np.int32]) -> Lanes:
     return lanes
 
 
-def _unchecked(lanes: Lanes, n: int, stop: int, late: list[tuple[Lanes, int]]) -> Lanes:
+def _unchecked(lanes: Running, n: int, stop: int, late: list[tuple[Running, int]]) -> Running:
     """From step n to `stop` with few looks; who is left. The escaped go on the list `late`, as of one look before."""
     saved, saved_at = lanes.z.copy(), n
     while n < stop and lanes.at.size:
@@ -117,7 +117,7 @@ def _unchecked(lanes: Lanes, n: int, stop: int, late: list[tuple[Lanes, int]]) -
         x, y = lanes.z
         inside = x * x + y * y <= 4.0
         if not inside.all():
-            late.append((Lanes(before, lanes.c, lanes.at).pick(~inside), n))
+            late.append((Running(before, lanes.c, lanes.at).pick(~inside), n))
         n += steps
         stay = inside & ~((x == saved[0]) & (y == saved[1]))  # a state that repeats goes round for ever
         if not stay.all():
@@ -128,7 +128,7 @@ def _unchecked(lanes: Lanes, n: int, stop: int, late: list[tuple[Lanes, int]]) -
     return lanes
 
 
-def _roll_back(late: list[tuple[Lanes, int]], out: NDArray[np.int32]) -> None:
+def _roll_back(late: list[tuple[Running, int]], out: NDArray[np.int32]) -> None:
     """Exact counts of the lanes on the list, each with the step it is at: all escape within LONGEST steps."""
     if not late:
         return
@@ -138,7 +138,7 @@ def _roll_back(late: list[tuple[Lanes, int]], out: NDArray[np.int32]) -> None:
         out[chunk.at] = n[k * CHUNK : (k + 1) * CHUNK] + survived
 
 
-def _steps(lanes: Lanes, steps: int) -> None:
+def _steps(lanes: Running, steps: int) -> None:
     z, c, _ = lanes
     (x, y), (squares, product) = z, _scratch(z.shape[1])
     for _ in range(steps):
@@ -149,7 +149,7 @@ def _steps(lanes: Lanes, steps: int) -> None:
         np.add(z, c, out=z)
 
 
-def _count_steps(lanes: Lanes, steps: int) -> tuple[Flags, NDArray[np.int8]]:
+def _count_steps(lanes: Running, steps: int) -> tuple[Flags, NDArray[np.int8]]:
     """As `_steps`, at most 127; whether each lane is still inside, and how many steps it survived."""
     z, c, _ = lanes
     (x, y), (squares, product) = z, _scratch(z.shape[1])
@@ -175,5 +175,5 @@ def _scratch(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return _kept.scratch[:2, :size], _kept.scratch[2, :size]
 
 
-def _join(parts: list[Lanes]) -> Lanes:
-    return Lanes(*(np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True)))
+def _join(parts: list[Running]) -> Running:
+    return Running(*(np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True)))

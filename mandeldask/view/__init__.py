@@ -40,6 +40,7 @@ Range = tuple[int, int]  # half-open, of global sample indices along one axis
 # lies within an eighth of a spacing of where it should be.
 MIN_SPACING_ULPS = 4
 MAX_SIDE = 2**31 - 1
+BAND = 2**16  # samples
 FULL_TURN = 2 * math.pi
 
 
@@ -232,9 +233,12 @@ class View:
         x, y = self.axis("x", columns, stride[1]), self.axis("y", rows, stride[0])
         if self.frame:
             self.frame.place(c, x, y)
-        else:
-            c.real = x
-            c.imag = y[:, np.newaxis]
+            return c
+        step = max(1, BAND // max(1, shape[1]))
+        for first in range(0, shape[0], step):
+            band = slice(first, first + step)  # stays in the CPU's cache between the two
+            c[band].real = x
+            c[band].imag = y[band, np.newaxis]
         return c
 
     @property
