@@ -17,7 +17,7 @@ import zarr
 import mandeldask as md
 from mandeldask.check import window_shape
 from mandeldask.config import parse
-from mandeldask.job.ledger import Ledger
+from mandeldask.job import lease
 from mandeldask.job.verification import made_from
 from mandeldask.store import Place, open_store, shard_key
 
@@ -344,7 +344,7 @@ def test_stray_files_are_named_and_left_alone(path):
 def test_repair_is_refused_while_a_driver_writes(path):
     flip(path / "0/escape_time/c/1/1")
     damaged = (path / "0/escape_time/c/1/1").read_bytes()
-    with Ledger(open_store(path)).kept():
+    with lease.held(open_store(path)):
         assert keys(md.verify(path)) == {"0/escape_time/c/1/1"}, "to look is allowed"
         with pytest.raises(md.StoreError, match="another run is writing"):
             md.verify(path, repair=True)

@@ -61,7 +61,7 @@ class Estimate:
         self.left = max(0.0, self.left - float(self.costs[tile]))
 
     def _seconds_left(self, elapsed: float, threads: int) -> float | None:
-        """The expected kernel time, corrected by the error so far, and what else a tile takes, over the threads at work."""
+        """The expected kernel time, corrected by the error so far, and what else tiles take, over the threads."""
         if not self.done or not self.busy:
             return None
         kernel = self.left * self.kernel / self.expected if self.expected else 0.0
