@@ -21,7 +21,6 @@ from mandeldask.view import Range, View
 
 Escapes = NDArray[np.int32]
 Part = tuple[Range, Range]  # rows and columns of a block, global indices
-BLOCKS_A_SIDE = 4  # in columns, at least
 BLOCKS_A_WORKER = 4  # at least, so that none waits long for the last
 
 
@@ -44,18 +43,23 @@ class Workload:
     def alone(self) -> Escapes:
         """In the calling thread, as one block."""
         rows, columns = self.view.shape
-        return compute_part(self, ((0, rows), (0, columns)))
+        return self.part((0, rows), (0, columns))
+
+    def part(self, rows: Range, columns: Range) -> Escapes:
+        """A window of it, in the calling thread."""
+        counts: Escapes = KERNELS[self.kernel](self.max_iter)(self.view.block(rows, columns))
+        return counts
+
+    def in_pool(self, pool: Executor, workers: int) -> Escapes:
+        """Bands of rows, in as many threads of `pool`."""
+        rows, columns = self.view.shape
+        bands = cut(rows, BLOCKS_A_WORKER * workers)
+        return np.vstack(list(pool.map(self.part, bands, [(0, columns)] * len(bands))))
 
     def block_side(self, workers: int) -> int:
         """The side of Dask's blocks: a quarter of the columns, less where that leaves a worker fewer than four."""
         rows, columns = self.view.shape
-        return max(1, min(-(-columns // BLOCKS_A_SIDE), isqrt(rows * columns // (BLOCKS_A_WORKER * workers))))
-
-    def in_pool(self, pool: Executor, parts: int) -> Escapes:
-        """Bands of rows, in the threads of `pool`."""
-        rows, columns = self.view.shape
-        bands = [(band, (0, columns)) for band in cut(rows, parts)]
-        return np.vstack(list(pool.map(compute_part, [self] * len(bands), bands)))
+        return max(1, min(-(-columns // 4), isqrt(rows * columns // (BLOCKS_A_WORKER * workers))))
 
     def through_dask(self, block: int, **scheduler: object) -> Escapes:
         """As a Dask array of blocks of `block` x `block`, on the scheduler given as `compute` takes it."""
@@ -73,13 +77,6 @@ def seahorse_view(rows: int, columns: int | None = None) -> View:
     """Deep in seahorse valley, where no shortcut helps and the Numba kernel has work to do."""
     x, y, half = -0.743643887037151, 0.131825904205330, 5e-6
     return View(x=(x - half, x + half), y=(y - half, y + half), shape=(rows, columns or rows))
-
-
-def compute_part(work: Workload, part: Part) -> Escapes:
-    """Escape times of a window of a workload."""
-    block = KERNELS[work.kernel](work.max_iter)
-    counts: Escapes = block(work.view.block(*part))
-    return counts
 
 
 def cut(n: int, parts: int) -> list[Range]:
