@@ -5,16 +5,20 @@ Source: PNG specification, third edition, https://www.w3.org/TR/png-3/
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mandeldask.errors import ConfigError
 from mandeldask.image.colour import Colour
+from mandeldask.image.files import replacing_file
 
 Pixels = NDArray[np.uint8]  # (rows, columns) of palette indices, or (rows, columns, 3) of sRGB
 Progress = Callable[[int, int], object]  # is told pixels done, and all of them
@@ -23,6 +27,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PALETTE, TRUECOLOUR = 3, 2
 NONE, UP = 0, 2  # row filters: nothing, or the row above, is subtracted before compression
 LEVEL = 6  # of zlib
+SIDE_LIMIT = 2**31 - 1
 
 
 class Raster(Protocol):
@@ -37,24 +42,34 @@ class Raster(Protocol):
 
 @dataclass
 class PixelCount:
-    """Tells how many pixels were handed to a writer."""
+    """Tells how many pixels were handed to a writer, of all in the levels of a picture."""
 
-    total: int
+    levels: Sequence[Raster]
     progress: Progress | None = None
     done: int = 0
 
     def over(self, bands: Iterable[Pixels]) -> Iterator[Pixels]:
+        total = sum(math.prod(level.shape) for level in self.levels)
         for band in bands:
             self.done += band.shape[0] * band.shape[1]
             if self.progress:
-                self.progress(self.done, self.total)
+                self.progress(self.done, total)
             yield band
 
 
-def write_png(file: BinaryIO, picture: Raster, texts: dict[str, str], progress: Progress | None = None) -> None:
-    """Write a picture, with texts such as Software and Description."""
-    count = PixelCount(picture.shape[0] * picture.shape[1], progress)
-    encode(file, picture.shape, count.over(picture.bands()), picture.palette, texts)
+def write_png(target: Path, levels: Sequence[Raster], text: str, progress: Progress | None = None) -> None:
+    """Write a picture, the first of its levels; ConfigError where it is too large for a PNG."""
+    picture = levels[0]
+    if max(picture.shape) > SIDE_LIMIT:
+        raise ConfigError(f"a PNG has at most {SIDE_LIMIT} pixels a side; got {max(picture.shape)}: give a size")
+    with replacing_file(target) as file:
+        bands = PixelCount([picture], progress).over(picture.bands())
+        encode(file, picture.shape, bands, picture.palette, texts(text))
+
+
+def texts(description: str) -> dict[str, str]:
+    """What a PNG says of itself."""
+    return {"Software": "mandeldask"} | ({"Description": description} if description else {})
 
 
 def encode(

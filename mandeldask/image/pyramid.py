@@ -33,7 +33,7 @@ def write_tiff(target: Path, levels: Sequence[Raster], text: str, progress: Prog
         tifffile: Any = importlib.import_module("tifffile")
     except ImportError:
         raise ConfigError("TIFF needs tifffile: pip install 'mandeldask[pictures]', or write a .png") from None
-    count = _count(levels, progress)
+    count = PixelCount(levels, progress)
     with replacing_file(target) as file, tifffile.TiffWriter(file, bigtiff=True) as tiff:
         for i, level in enumerate(levels):
             tiff.write(
@@ -54,7 +54,7 @@ def write_tiff(target: Path, levels: Sequence[Raster], text: str, progress: Prog
 
 def write_deep_zoom(target: Path, levels: Sequence[Raster], text: str, progress: Progress | None = None) -> None:
     """Write NAME.dzi and the folder NAME_files with PNG tiles of each level. The last level is one pixel."""
-    count = _count(levels, progress)
+    count = PixelCount(levels, progress)
     with replacing_with_folder(target, target.with_name(f"{target.stem}_files")) as (file, folder):
         for number, level in enumerate(reversed(levels)):
             inside = folder / str(number)
@@ -97,10 +97,6 @@ def _full_tiles(cut: Iterable[Pixels]) -> Iterator[Pixels]:
         tile = np.zeros((TILE, TILE, *part.shape[2:]), np.uint8)
         tile[: part.shape[0], : part.shape[1]] = part
         yield tile
-
-
-def _count(levels: Sequence[Raster], progress: Progress | None) -> PixelCount:
-    return PixelCount(sum(rows * columns for rows, columns in (level.shape for level in levels)), progress)
 
 
 def _write_description(file: BinaryIO, shape: tuple[int, int], text: str) -> None:
