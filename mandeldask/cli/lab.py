@@ -14,7 +14,7 @@ from mandeldask.cli.ends import signals_end_in_order
 from mandeldask.cli.options import cluster_option, upload_option
 
 if TYPE_CHECKING:
-    from mandeldask.lab.results import Depth
+    pass
 
 PLAIN_SECONDS = 2.0  # between two lines where there is no terminal
 WIDTH = 110
@@ -31,8 +31,8 @@ def info(ctx: click.Context, /, cluster: str | None, upload: bool, as_json: bool
 
     ctx.obj["json"] = as_json
     if cluster is None:
-        processes = {"this process": machine.describe()}
-        threads = {name: process["dask"]["threads"] for name, process in processes.items()}
+        here = machine.describe()
+        processes, threads = {"this process": here}, {"this process": here["dask"]["threads"]}
     else:
         processes, threads = _of_workers(cluster, upload)
     warnings = machine.thread_warnings(processes, threads)
@@ -104,7 +104,7 @@ def claims(ctx: click.Context, /, quick: bool, as_json: bool) -> None:
     ctx.obj["json"] = as_json
     _warn(*machine.busy_warnings())
     with signals_end_in_order(), _told() as tell:
-        found = results.measure_claims(results.QUICK if quick else results.FULL, tell)
+        found = results.measure_claims(results.depth_of(quick), tell)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -124,7 +124,7 @@ def strategies(ctx: click.Context, /, no_scaling: bool, as_json: bool, **depth: 
     from mandeldask.lab import machine, results, tables
 
     ctx.obj["json"] = as_json
-    chosen = _depth(**depth)
+    chosen = results.depth_of(**depth)
     _warn(*machine.busy_warnings())
     with signals_end_in_order(), _told() as tell:
         found = results.measure_strategies(chosen, tell)
@@ -167,15 +167,9 @@ def report(out: str, source: str | None, **depth: Any) -> None:
         found = results.read(source)
     else:
         with signals_end_in_order(), _told() as tell:
-            found = results.measure_all(_depth(**depth), tell)
+            found = results.measure_all(results.depth_of(**depth), tell)
     for path in page.write(found, out):
         click.echo(path)
-
-
-def _depth(quick: bool, workers: int | None, size: int | None, max_iter: int | None) -> Depth:
-    from mandeldask.lab import results
-
-    return results.with_workers(results.QUICK if quick else results.FULL, workers, size, max_iter)
 
 
 @contextmanager

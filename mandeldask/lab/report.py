@@ -31,7 +31,7 @@ COLOURS = {
 TABLE_BEGINS = (b'{\n "format": "mandeldask lab', b"# Parallel NumPy, measured")
 
 Row = dict[str, Any]
-Legend = list[tuple[str, str, str]]  # text, colour, and box, solid, dotted or dashed
+Legend = list[tuple[str, str, str]]  # text, colour, and solid, dotted or dashed
 
 
 def check_target(path: str) -> Path:
@@ -83,7 +83,6 @@ def html(found: Results) -> str:
         "report.html",
         found,
         bars=_bars(found["strategies"]),
-        kernels=_kernel_legend(found["strategies"]),
         curves=_curve_legend(found["strong"]),
         blocks=_curve_legend(found["block_sizes"]),
         charts=_charts(found),
@@ -108,11 +107,6 @@ def _filled(template: str, found: Results, **more: Any) -> str:
 
 def _data_url(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _kernel_legend(rows: list[Row]) -> Legend:
-    kernels = dict.fromkeys(row["kernel"] for row in rows if row["seconds"])
-    return [("the lesson's loop" if k == "lesson" else f"kernel {k}", COLOURS[k], "box") for k in kernels]
 
 
 def _curve_legend(curves: list[Row]) -> Legend:

@@ -41,9 +41,12 @@ QUICK = Depth(
 )
 
 
-def with_workers(depth: Depth, workers: int | None, side: int | None = None, max_iter: int | None = None) -> Depth:
-    """The depth for this many workers, by default one a usable core, and another field for the strategies."""
-    given = {"side": side, "max_iter": max_iter, "workers": workers or machine.usable_cores()}
+def depth_of(
+    quick: bool = False, workers: int | None = None, size: int | None = None, max_iter: int | None = None
+) -> Depth:
+    """The full depth, or the quick one, with one worker a usable core; the strategies' field may be another."""
+    given = {"side": size, "max_iter": max_iter, "workers": workers or machine.usable_cores()}
+    depth = QUICK if quick else FULL
     return replace(depth, problem=replace(depth.problem, **{k: v for k, v in given.items() if v is not None}))
 
 
