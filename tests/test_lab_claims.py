@@ -14,6 +14,7 @@ import pytest
 import threadpoolctl
 
 from mandeldask.lab import claims, experiments, machine, timing
+from mandeldask.lab.depth import QUICK
 from mandeldask.lab.experiments import Experiment
 from mandeldask.lab.timing import Run, Spread
 
@@ -54,10 +55,10 @@ def test_the_parts_of_the_loop_are_the_whole_of_it():
 
 def test_a_blas_that_threadpoolctl_does_not_know_leaves_the_comparison_out(monkeypatch):
     monkeypatch.setattr(threadpoolctl, "threadpool_info", list)
-    for c in experiments.threads(claims.QUICK):
+    for c in experiments.threads(QUICK):
         assert "against one BLAS thread" not in c.figure
         assert c.verdict in ("true", "false")
-    assert experiments.blas_library(claims.QUICK)[0].verdict == "not measurable here"
+    assert experiments.blas_library(QUICK)[0].verdict == "not measurable here"
 
 
 def test_an_experiment_that_fails_is_a_row_and_the_rest_goes_on(monkeypatch):
@@ -69,7 +70,7 @@ def test_an_experiment_that_fails_is_a_row_and_the_rest_goes_on(monkeypatch):
         Experiment("layer", ("layer",), experiments.blas_library, cores=1),
     )
     monkeypatch.setattr(experiments, "EXPERIMENTS", some)
-    first, second, third = experiments.measure(claims.QUICK)
+    first, second, third = experiments.measure(QUICK)
     for each in (first, second):
         assert (each.verdict, "no luck" in each.why) == ("not measurable here", True)
     assert [each.key for each in (first, second, third)] == ["dot", "inv", "layer"]

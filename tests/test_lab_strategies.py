@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numba
@@ -16,20 +16,20 @@ from mandeldask.cli import cli, lab
 from mandeldask.errors import ConfigError
 from mandeldask.grid import complex_grid
 from mandeldask.kernels import KERNELS
-from mandeldask.lab import results, scaling, strategies, tables
+from mandeldask.lab import depth, results, scaling, strategies, tables
+from mandeldask.lab.depth import Depth
 from mandeldask.lab.scaling import Scaling
-from mandeldask.lab.strategies import Problem, Strategy
+from mandeldask.lab.strategies import Strategy
 from mandeldask.lab.workload import Workload, cut, lesson_view
 
 ROOT = Path(__file__).parent.parent
-SMALL = Problem(side=48, max_iter=40, workers=2)
-SIZES = scaling.Sizes(numpy=(48, 40), numba=(64, 200), turns=1)
+SMALL = Depth(side=48, max_iter=40, strategy_turns=2, numpy=(48, 40), numba=(64, 200), scaling_turns=1)
 
 
 def test_with_one_worker_the_printed_one_has_no_fault_yet(monkeypatch):
     some = {name: strategies.STRATEGIES[name] for name in ("naive", "pool as printed")}
     monkeypatch.setattr(strategies, "STRATEGIES", some)
-    _, row = strategies.measure(Problem(side=48, max_iter=40, workers=1), turns=1)
+    _, row = strategies.measure(replace(SMALL, workers=1))
     assert (row.pixels_differing, row.shape, row.efficiency) == (0, (48, 48), None)
     assert "nothing is wrong yet" in tables.faults({"strategies": [asdict(row)]})[0]
 
@@ -48,7 +48,7 @@ def test_a_strategy_that_fails_or_is_not_there_says_so_and_the_rest_goes_on(monk
         "numpy": strategies.STRATEGIES["numpy"],
     }
     monkeypatch.setattr(strategies, "STRATEGIES", some)
-    naive, first, second, last = strategies.measure(SMALL, turns=2)
+    naive, first, second, last = strategies.measure(SMALL)
     assert first.problem == "the kernel quantum needs a quantum computer"
     assert "StopIteration" in second.problem
     assert (second.seconds, first.seconds) == (None, None)
@@ -99,7 +99,7 @@ def test_worker_counts_go_to_the_cores_and_to_the_lessons_four(cores, counts):
 @pytest.mark.parametrize("kernel", ["numpy", "numba"])
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 8, 16, 64])
 def test_there_are_four_blocks_a_worker_however_many_there_are(kernel, n):
-    for work in (scaling.Sizes().work(kernel), scaling.Sizes().work(kernel, n / 4), Problem(workers=n).work(kernel)):
+    for work in (Depth().scaled(kernel), Depth().scaled(kernel, n / 4), Depth().work(kernel)):
         side = work.block_side(n)
         assert complex_grid(work.view, (side, side)).npartitions >= 4 * n
 
@@ -112,9 +112,9 @@ def test_strong_scaling_over_dask_cuts_more_blocks_for_more_workers(client, monk
             blocks.append(complex_grid(self.view, (block, block)).npartitions)
             return super().through_dask(block, **scheduler)
 
-    monkeypatch.setattr(scaling, "Workload", Counted)
+    monkeypatch.setattr(depth, "Workload", Counted)
     said = []
-    Scaling(client, ["numpy"], SIZES, said.append).strong([1, 16])
+    Scaling(client, ["numpy"], SMALL, said.append).strong([1, 16])
     assert (min(blocks), max(blocks)) == (16, 64)
     assert "strong scaling, numpy, turn 1 of 1, Dask workers 16" in said
 
@@ -127,9 +127,9 @@ def test_a_workload_is_the_same_however_it_is_computed(client):
 
 
 def test_the_balance_covers_the_field_once(client):
-    ways = Scaling(client, [], SIZES).balance(2)
+    ways = Scaling(client, [], SMALL).balance(2)
     assert [len(b.pieces) for b in ways] == [2, 2, 64]
-    work = SIZES.work("numpy")
+    work = SMALL.scaled("numpy")
     for b in ways:
         covered = np.zeros(work.view.shape, int)
         for p in b.pieces:
@@ -141,7 +141,7 @@ def test_the_balance_covers_the_field_once(client):
 
 
 def test_only_the_workers_asked_for_compute(client):
-    ways = Scaling(client, [], SIZES).balance(1)
+    ways = Scaling(client, [], SMALL).balance(1)
     assert {p.worker for p in ways[2].pieces} == {0}
 
 

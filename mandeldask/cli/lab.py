@@ -100,11 +100,12 @@ quick_option = click.option("--quick", is_flag=True, help="Small arrays and few 
 def claims(ctx: click.Context, /, quick: bool, as_json: bool) -> None:
     """Put the lesson's claims to the test: a verdict, a figure and a reason for each."""
     from mandeldask.lab import machine, results, tables
+    from mandeldask.lab.depth import depth_of
 
     ctx.obj["json"] = as_json
     _warn(*machine.busy_warnings())
     with signals_end_in_order(), _told() as tell:
-        found = results.measure_claims(results.depth_of(quick), tell)
+        found = results.measure_claims(depth_of(quick), tell)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -122,9 +123,10 @@ def claims(ctx: click.Context, /, quick: bool, as_json: bool) -> None:
 def strategies(ctx: click.Context, /, no_scaling: bool, as_json: bool, **depth: Any) -> None:
     """Compute the lesson's field in every way, side by side, with more workers, and in blocks of every size."""
     from mandeldask.lab import machine, results, tables
+    from mandeldask.lab.depth import depth_of
 
     ctx.obj["json"] = as_json
-    chosen = results.depth_of(**depth)
+    chosen = depth_of(**depth)
     _warn(*machine.busy_warnings())
     with signals_end_in_order(), _told() as tell:
         found = results.measure_strategies(chosen, tell)
@@ -161,13 +163,14 @@ def report(out: str, source: str | None, **depth: Any) -> None:
     """Measure everything, and write it as one page, OUT.html, with its tables beside it as .json and .md."""
     from mandeldask.lab import report as page
     from mandeldask.lab import results
+    from mandeldask.lab.depth import depth_of
 
     page.check_target(out)
     if source:
         found = results.read(source)
     else:
         with signals_end_in_order(), _told() as tell:
-            found = results.measure_all(results.depth_of(**depth), tell)
+            found = results.measure_all(depth_of(**depth), tell)
     for path in page.write(found, out):
         click.echo(path)
 

@@ -41,22 +41,6 @@ WHY_ALONE = {
 
 
 @dataclass(frozen=True)
-class Setting:
-    """How much is measured: turns, and the sizes of arrays."""
-
-    turns: int = 7
-    seconds: float = 0.03  # at least, of one measurement
-    matrix: int = 768  # rows of a square matrix: 5 MB
-    vector: int = 1_000_000  # elements: 8 MB
-    small: int = 2_000  # elements: 16 KB, in the first-level cache, so that SIMD shows
-    field: int = 400  # samples a side of the lesson's view
-    max_iter: int = 100
-
-
-QUICK = Setting(turns=3, seconds=0.005, matrix=256, vector=200_000, field=80, max_iter=40)
-
-
-@dataclass(frozen=True)
 class Claim:
     """A sentence of the lesson, and what an experiment says of it on this machine."""
 

@@ -18,7 +18,8 @@ import threadpoolctl
 from numpy.typing import NDArray
 
 from mandeldask.lab import lesson, machine
-from mandeldask.lab.claims import FASTER, PARALLEL, Claim, Setting, all_faster, claim, threads_claim
+from mandeldask.lab.claims import FASTER, PARALLEL, Claim, all_faster, claim, threads_claim
+from mandeldask.lab.depth import Depth
 from mandeldask.lab.timing import Call, Spread, Tell, in_turns, ratio
 
 SIMD_SWITCH = "NPY_DISABLE_CPU_FEATURES"
@@ -31,25 +32,25 @@ class Experiment:
 
     title: str
     keys: tuple[str, ...]
-    measure: Callable[[Setting], list[Claim]]
+    measure: Callable[[Depth], list[Claim]]
     cores: int = 2
 
 
-def measure(setting: Setting | None = None, tell: Tell = lambda _: None) -> list[Claim]:
+def measure(depth: Depth, tell: Tell = lambda _: None) -> list[Claim]:
     """Every claim, in the lesson's order. An experiment that fails says so in its rows; the rest goes on."""
     found = []
     for experiment in EXPERIMENTS:
         tell(experiment.title)
-        found += _carry_out(experiment, setting or Setting())
+        found += _carry_out(experiment, depth)
     return found
 
 
-def _carry_out(experiment: Experiment, setting: Setting) -> list[Claim]:
+def _carry_out(experiment: Experiment, depth: Depth) -> list[Claim]:
     if machine.usable_cores() < experiment.cores:
         why = "one core cannot show whether more would be used"
     else:
         try:
-            return experiment.measure(setting)
+            return experiment.measure(depth)
         except Exception as error:
             why = f"the experiment failed: {type(error).__name__}: {error}"
     return [claim(key, "not measurable here", "", why) for key in experiment.keys]
@@ -58,8 +59,8 @@ def _carry_out(experiment: Experiment, setting: Setting) -> list[Claim]:
 # What NumPy gains in one thread
 
 
-def math_library(setting: Setting) -> list[Claim]:
-    values = np.linspace(0, 1, setting.small).tolist()
+def math_library(depth: Depth) -> list[Claim]:
+    values = np.linspace(0, 1, depth.small).tolist()
     array, one = np.array(values), values[1]
     calls: dict[str, Call] = {
         "math": lambda: [math.sqrt(v) for v in values],
@@ -67,23 +68,23 @@ def math_library(setting: Setting) -> list[Claim]:
         "math, one": lambda: math.sqrt(one),
         "numpy, one": lambda: np.sqrt(one),
     }
-    runs = in_turns(calls, setting.turns, setting.seconds)
+    runs = in_turns(calls, depth.turns, depth.seconds)
     many, single = ratio(runs["math"], runs["numpy"]), ratio(runs["math, one"], runs["numpy, one"])
     verdict, noise = all_faster([many, single])
-    figure = f"{many.text('x')} on {setting.small} numbers, {single.text('x')} on one"
+    figure = f"{many.text('x')} on {depth.small} numbers, {single.text('x')} on one"
     why = "one call works through a whole array without Python; on a single number that call costs more than the sum"
     return [claim("math", verdict, figure, why, noise, array=many, scalar=single)]
 
 
-def simd_dispatch(setting: Setting) -> list[Claim]:
+def simd_dispatch(depth: Depth) -> list[Claim]:
     found = " ".join(machine.simd()["found"])
     if not found:
         why = "NumPy has no loops here beyond its baseline, or they are switched off: there is nothing to select"
         return [claim("simd", "not measurable here", "", why)]
-    arguments = setting.small, setting.seconds
+    arguments = depth.small, depth.seconds
     turns = []
     with _without_simd() as plain:
-        for _ in range(setting.turns):
+        for _ in range(depth.turns):
             fast, slow = _simd_seconds(*arguments), plain.apply(_simd_seconds, arguments)
             turns.append({name: slow[name] / fast[name] for name in fast})
     gains = {name: Spread.of([turn[name] for turn in turns]) for name in turns[0]}
@@ -121,7 +122,7 @@ def _simd_seconds(n: int, at_least: float) -> dict[str, float]:
 # What NumPy runs on several threads
 
 
-def blas_library(_: Setting) -> list[Claim]:
+def blas_library(_: Depth) -> list[Claim]:
     blas = machine.blas()
     name = blas["name"]
     if not blas["recognised"]:
@@ -132,12 +133,12 @@ def blas_library(_: Setting) -> list[Claim]:
     return [claim("layer", "true", figure, f"the only threads are those of {name}; {loaded}")]
 
 
-def threads(setting: Setting) -> list[Claim]:
+def threads(depth: Depth) -> list[Claim]:
     """Which of NumPy's functions, and which loops over whole arrays, use more than the calling thread."""
     random = np.random.default_rng(6)
-    a, b = random.random((2, setting.matrix, setting.matrix))
-    x, y = random.random((2, setting.vector))
-    out, c = np.empty_like(x), _samples(setting.field)
+    a, b = random.random((2, depth.matrix, depth.matrix))
+    x, y = random.random((2, depth.vector))
+    out, c = np.empty_like(x), _samples(depth.loop[0])
     calls: dict[str, Call] = {
         "dot": lambda: np.dot(x, y),
         "matmul": lambda: np.matmul(a, b),
@@ -148,16 +149,16 @@ def threads(setting: Setting) -> list[Claim]:
         "add": lambda: np.add(x, y, out=out),
         "sqrt": lambda: np.sqrt(x, out=out),
         "exp": lambda: np.exp(x, out=out),
-        "naive": lambda: lesson.masked_loop(c, setting.max_iter),
-        "mask": lambda: _unmasked_loop(c, setting.max_iter),
+        "naive": lambda: lesson.masked_loop(c, depth.loop[1]),
+        "mask": lambda: _unmasked_loop(c, depth.loop[1]),
     }
-    return [_threaded(key, call, setting) for key, call in calls.items()]
+    return [_threaded(key, call, depth) for key, call in calls.items()]
 
 
-def _threaded(key: str, call: Call, setting: Setting) -> Claim:
+def _threaded(key: str, call: Call, depth: Depth) -> Claim:
     """Whether a call uses more than one thread, and if so how much faster it is than with one BLAS thread."""
     blas = machine.blas()
-    found = threads_claim(key, in_turns({key: call}, setting.turns, setting.seconds)[key], blas["name"])
+    found = threads_claim(key, in_turns({key: call}, depth.turns, depth.seconds)[key], blas["name"])
     if found.values["threads"].median <= PARALLEL or not blas["recognised"]:
         return found
     limit = threadpoolctl.ThreadpoolController().limit
@@ -166,7 +167,7 @@ def _threaded(key: str, call: Call, setting: Setting) -> Claim:
         with limit(limits=1, user_api="blas"):
             call()
 
-    runs = in_turns({"all": call, "one": one_thread}, setting.turns, setting.seconds)
+    runs = in_turns({"all": call, "one": one_thread}, depth.turns, depth.seconds)
     gain = ratio(runs["one"], runs["all"])
     figure = f"{found.figure}, {gain.text('x')} against one BLAS thread"
     noise = found.noise or gain.near(FASTER)
@@ -179,8 +180,8 @@ def _threaded(key: str, call: Call, setting: Setting) -> Claim:
 # The Mandelbrot loop
 
 
-def mask_cost(setting: Setting) -> list[Claim]:
-    parts = [_parts_of_the_loop(_samples(setting.field), setting.max_iter) for _ in range(setting.turns)]
+def mask_cost(depth: Depth) -> list[Claim]:
+    parts = [_parts_of_the_loop(_samples(depth.loop[0]), depth.loop[1]) for _ in range(depth.turns)]
     shares = {name: Spread.of([p[name] / sum(p.values()) for p in parts]) for name in LOOP_PARTS}
     share = Spread.of([1 - p["arithmetic"] / sum(p.values()) for p in parts])
     each = ", ".join(f"{name} {s.median:.0%}" for name, s in shares.items())
@@ -192,10 +193,10 @@ def mask_cost(setting: Setting) -> list[Claim]:
     return [claim("mask cost", "true" if share.median > 0.5 else "depends", figure, why, share.near(0.5), **shares)]
 
 
-def processes(setting: Setting) -> list[Claim]:
+def processes(depth: Depth) -> list[Claim]:
     """Halves of the field, one after the other, in two threads, and in two processes that are up already."""
-    x, y = np.linspace(-2, 1, setting.field), np.linspace(-1.5, 1.5, setting.field)
-    halves = [(x, half, setting.max_iter) for half in (y[: y.size // 2], y[y.size // 2 :])]
+    x, y = np.linspace(-2, 1, depth.loop[0]), np.linspace(-1.5, 1.5, depth.loop[0])
+    halves = [(x, half, depth.loop[1]) for half in (y[: y.size // 2], y[y.size // 2 :])]
     with lesson.spawned(2) as pool, ThreadPoolExecutor(2) as threads:
         calls: dict[str, Call] = {
             "serial": lambda: [lesson.corrected_worker(*half) for half in halves],
@@ -203,7 +204,7 @@ def processes(setting: Setting) -> list[Claim]:
             "processes": partial(pool.starmap, lesson.corrected_worker, halves, chunksize=1),
         }
         calls["processes"]()  # both are up
-        runs = in_turns(calls, setting.turns, setting.seconds)
+        runs = in_turns(calls, depth.turns, depth.seconds)
     by_threads, by_processes = ratio(runs["serial"], runs["threads"]), ratio(runs["serial"], runs["processes"])
     between = ratio(runs["threads"], runs["processes"])
     with_gil = getattr(sys, "_is_gil_enabled", lambda: True)()

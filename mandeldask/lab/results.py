@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from time import perf_counter
@@ -14,40 +14,13 @@ from typing import Any
 from mandeldask import __version__
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import choose
-from mandeldask.lab import claims, experiments, machine, scaling, strategies
+from mandeldask.lab import experiments, machine, scaling, strategies
+from mandeldask.lab.depth import Depth
 from mandeldask.lab.timing import Tell
 from mandeldask.lab.workload import local_workers
 
 Results = dict[str, Any]
 FORMAT = "mandeldask lab 1"
-
-
-@dataclass(frozen=True)
-class Depth:
-    """How much the lab measures."""
-
-    claims: claims.Setting
-    problem: strategies.Problem
-    turns: int  # of the strategies
-    sizes: scaling.Sizes
-
-
-FULL = Depth(claims.Setting(), strategies.Problem(), 5, scaling.Sizes())
-QUICK = Depth(
-    claims.QUICK,
-    strategies.Problem(side=120, max_iter=50),
-    1,
-    scaling.Sizes(numpy=(120, 50), numba=(128, 500), turns=1, parts=(8, 4, 2, 1)),
-)
-
-
-def depth_of(
-    quick: bool = False, workers: int | None = None, size: int | None = None, max_iter: int | None = None
-) -> Depth:
-    """The full depth, or the quick one, with one worker a usable core; the strategies' field may be another."""
-    given = {"side": size, "max_iter": max_iter, "workers": workers or machine.usable_cores()}
-    depth = QUICK if quick else FULL
-    return replace(depth, problem=replace(depth.problem, **{k: v for k, v in given.items() if v is not None}))
 
 
 def measure_all(depth: Depth, tell: Tell) -> Results:
@@ -66,14 +39,15 @@ def measure_all(depth: Depth, tell: Tell) -> Results:
 
 
 def measure_claims(depth: Depth, tell: Tell) -> Results:
-    found = experiments.measure(depth.claims, lambda text: tell(f"claims: {text}"))
+    found = experiments.measure(depth, lambda text: tell(f"claims: {text}"))
     return {"claims": [asdict(claim) for claim in found]}
 
 
 def measure_strategies(depth: Depth, tell: Tell) -> Results:
     """The strategies and their problem."""
-    rows = strategies.measure(depth.problem, depth.turns, lambda text: tell(f"strategies: {text}"))
-    return {"problem": asdict(depth.problem), "strategies": [asdict(row) for row in rows]}
+    rows = strategies.measure(depth, lambda text: tell(f"strategies: {text}"))
+    problem = {"side": depth.side, "max_iter": depth.max_iter, "workers": depth.workers}
+    return {"problem": problem, "strategies": [asdict(row) for row in rows]}
 
 
 def measure_scaling(depth: Depth, tell: Tell) -> Results:
@@ -86,11 +60,11 @@ def measure_scaling(depth: Depth, tell: Tell) -> Results:
         except ConfigError as error:
             problems[f"kernel {kernel}"] = str(error)
     found: Results = {"problems": problems, "strong": [], "weak": [], "block_sizes": [], "balance": []}
-    counts, workers = scaling.worker_counts(machine.usable_cores()), depth.problem.workers
+    counts, workers = scaling.worker_counts(machine.usable_cores()), depth.workers
     tell(f"starting {max(*counts, workers)} workers")
     try:
         with local_workers(max(*counts, workers)) as client:
-            bench = scaling.Scaling(client, kernels, depth.sizes, tell)
+            bench = scaling.Scaling(client, kernels, depth, tell)
             parts: dict[str, Callable[[], Iterable[Any]]] = {
                 "strong": partial(bench.strong, counts),
                 "weak": partial(bench.weak, counts),

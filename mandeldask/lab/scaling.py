@@ -12,27 +12,12 @@ from functools import partial
 from distributed import Client, get_worker
 
 from mandeldask.cluster import workers_of
+from mandeldask.lab.depth import Depth
 from mandeldask.lab.timing import Call, Run, Spread, Tell, in_turns, ratio
-from mandeldask.lab.workload import Part, Workload, cut, lesson_view, seahorse_view
+from mandeldask.lab.workload import Part, Workload, cut
 from mandeldask.view import Range
 
 LESSON_WORKERS = 4  # that the lesson runs with
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Samples a side of the field that each kernel scales with, and max_iter: about half a second alone for both."""
-
-    numpy: tuple[int, int] = (1000, 100)
-    numba: tuple[int, int] = (2048, 5000)
-    turns: int = 3
-    parts: tuple[int, ...] = (16, 8, 4, 2, 1)  # that a side is cut in, for the sizes of a block
-
-    def work(self, kernel: str, rows: float = 1.0) -> Workload:
-        """The kernel's workload with `rows` times as many rows: that much more work."""
-        side, max_iter = self.numpy if kernel == "numpy" else self.numba
-        view = lesson_view if kernel == "numpy" else seahorse_view
-        return Workload(view(max(1, round(side * rows)), side), max_iter, kernel)
 
 
 @dataclass(frozen=True)
@@ -86,7 +71,7 @@ class Scaling:
 
     client: Client
     kernels: Sequence[str]
-    sizes: Sizes
+    depth: Depth
     tell: Tell = lambda _: None
 
     def strong(self, counts: Sequence[int]) -> list[Curve]:
@@ -98,7 +83,7 @@ class Scaling:
         return [c for kernel in self.kernels for c in self._over_workers(kernel, counts, weak=True)]
 
     def _over_workers(self, kernel: str, counts: Sequence[int], weak: bool) -> list[Curve]:
-        works = {n: self.sizes.work(kernel, n / 4 if weak else 1.0) for n in counts}
+        works = {n: self.depth.scaled(kernel, n / 4 if weak else 1.0) for n in counts}
         calls: dict[str, Call] = {}
         with ExitStack() as stack:
             for n, work in works.items():
@@ -117,8 +102,8 @@ class Scaling:
         return [self._over_blocks(kernel, workers) for kernel in self.kernels]
 
     def _over_blocks(self, kernel: str, workers: int) -> Curve:
-        work = self.sizes.work(kernel)
-        sides = sorted({max(1, -(-work.view.shape[0] // parts)) for parts in self.sizes.parts})
+        work = self.depth.scaled(kernel)
+        sides = sorted({max(1, -(-work.view.shape[0] // parts)) for parts in self.depth.parts})
         through_dask = {str(side): self._through_dask(work, side, workers) for side in sides}
         runs = self._timed(f"block sizes, {kernel}", {"alone": work.alone} | through_dask)
         points = tuple(_point(side, runs["alone"], runs[str(side)], workers) for side in sides)
@@ -135,7 +120,7 @@ class Scaling:
 
     def _balance(self, name: str, cuts: tuple[int, int], workers: int) -> Balance:
         self.tell(f"load balance, {name}")
-        work, addresses = self.sizes.work("numpy"), self._first(workers)
+        work, addresses = self.depth.scaled("numpy"), self._first(workers)
         rows, columns = map(cut, work.view.shape, cuts)
         parts = [(r, c) for r in rows for c in columns]
         traced = self.client.gather(self.client.map(partial(_traced, work), parts, workers=addresses, pure=False))
@@ -156,7 +141,7 @@ class Scaling:
     def _timed(self, title: str, calls: dict[str, Call]) -> dict[str, list[Run]]:
         for call in calls.values():  # imports and compilation come but once
             call()
-        return in_turns(calls, self.sizes.turns, tell=lambda text: self.tell(f"{title}, {text}"))
+        return in_turns(calls, self.depth.scaling_turns, tell=lambda text: self.tell(f"{title}, {text}"))
 
 
 def _point(x: int, first: Sequence[Run], runs: Sequence[Run], ideal: int) -> Point:

@@ -16,8 +16,9 @@ import psutil
 
 from mandeldask.errors import MandeldaskError
 from mandeldask.lab import lesson
+from mandeldask.lab.depth import Depth
 from mandeldask.lab.timing import Run, Spread, Tell, in_turns, ratio
-from mandeldask.lab.workload import Escapes, Workload, lesson_view, local_workers
+from mandeldask.lab.workload import Escapes, local_workers
 
 SAMPLE_SECONDS = 0.005  # between two samples of the memory in use
 LESSON = "lesson"  # in place of a kernel: the lesson's own loop
@@ -27,28 +28,11 @@ Compute = Callable[[], Escapes]
 
 
 @dataclass(frozen=True)
-class Problem:
-    """The lesson's field at some size, for some workers."""
-
-    side: int = 1000
-    max_iter: int = 100
-    workers: int = 2
-
-    def work(self, kernel: str) -> Workload:
-        return Workload(lesson_view(self.side), self.max_iter, kernel)
-
-    @property
-    def arguments(self) -> tuple[float, float, float, float, int, int, int]:
-        """What the lesson's functions take."""
-        return -2, 1, -1.5, 1.5, self.side, self.side, self.max_iter
-
-
-@dataclass(frozen=True)
 class Strategy:
     """A way to compute the field. `open` starts what it needs (pools, clusters) once, and gives what is timed."""
 
     kernel: str
-    open: Callable[[Problem, str, ExitStack], Compute]
+    open: Callable[[Depth, str, ExitStack], Compute]
     parallel: bool = True
 
 
@@ -71,43 +55,48 @@ class Outcome:
     faults: dict[str, Any] = field(default_factory=dict)  # of the lesson's multiprocessing version as printed
 
 
-def _naive(p: Problem, _: str, __: ExitStack) -> Compute:
-    return lambda: lesson.mandelbrot_escape_time(*p.arguments).T
+def _arguments(depth: Depth) -> tuple[float, float, float, float, int, int, int]:
+    """What the lesson's functions take."""
+    return -2, 1, -1.5, 1.5, depth.side, depth.side, depth.max_iter
 
 
-def _printed(p: Problem, _: str, __: ExitStack) -> Compute:
-    return lambda: lesson.mandelbrot_parallel(*p.arguments, p.workers)
+def _naive(depth: Depth, _: str, __: ExitStack) -> Compute:
+    return lambda: lesson.mandelbrot_escape_time(*_arguments(depth)).T
 
 
-def _corrected(p: Problem, _: str, __: ExitStack) -> Compute:
-    return lambda: lesson.mandelbrot_parallel_corrected(*p.arguments, p.workers).T
+def _printed(depth: Depth, _: str, __: ExitStack) -> Compute:
+    return lambda: lesson.mandelbrot_parallel(*_arguments(depth), depth.workers)
 
 
-def _alone(p: Problem, kernel: str, _: ExitStack) -> Compute:
-    return p.work(kernel).alone
+def _corrected(depth: Depth, _: str, __: ExitStack) -> Compute:
+    return lambda: lesson.mandelbrot_parallel_corrected(*_arguments(depth), depth.workers).T
 
 
-def _threads(p: Problem, kernel: str, stack: ExitStack) -> Compute:
-    return partial(p.work(kernel).in_pool, stack.enter_context(ThreadPoolExecutor(p.workers)), p.workers)
+def _alone(depth: Depth, kernel: str, _: ExitStack) -> Compute:
+    return depth.work(kernel).alone
 
 
-def _dask_threads(p: Problem, kernel: str, _: ExitStack) -> Compute:
-    return _through_dask(p, kernel, scheduler="threads", num_workers=p.workers)
+def _threads(depth: Depth, kernel: str, stack: ExitStack) -> Compute:
+    return partial(depth.work(kernel).in_pool, stack.enter_context(ThreadPoolExecutor(depth.workers)), depth.workers)
 
 
-def _dask_processes(p: Problem, kernel: str, stack: ExitStack) -> Compute:
-    pool = stack.enter_context(lesson.spawned(p.workers))
-    pool.map(abs, range(p.workers), chunksize=1)  # the first of them is up
-    return _through_dask(p, kernel, scheduler="processes", pool=pool)
+def _dask_threads(depth: Depth, kernel: str, _: ExitStack) -> Compute:
+    return _through_dask(depth, kernel, scheduler="threads", num_workers=depth.workers)
 
 
-def _distributed(p: Problem, kernel: str, stack: ExitStack) -> Compute:
-    return _through_dask(p, kernel, scheduler=stack.enter_context(local_workers(p.workers)))
+def _dask_processes(depth: Depth, kernel: str, stack: ExitStack) -> Compute:
+    pool = stack.enter_context(lesson.spawned(depth.workers))
+    pool.map(abs, range(depth.workers), chunksize=1)  # the first of them is up
+    return _through_dask(depth, kernel, scheduler="processes", pool=pool)
 
 
-def _through_dask(p: Problem, kernel: str, **scheduler: object) -> Compute:
-    work = p.work(kernel)
-    return partial(work.through_dask, work.block_side(p.workers), **scheduler)
+def _distributed(depth: Depth, kernel: str, stack: ExitStack) -> Compute:
+    return _through_dask(depth, kernel, scheduler=stack.enter_context(local_workers(depth.workers)))
+
+
+def _through_dask(depth: Depth, kernel: str, **scheduler: object) -> Compute:
+    work = depth.work(kernel)
+    return partial(work.through_dask, work.block_side(depth.workers), **scheduler)
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -128,37 +117,37 @@ STRATEGIES: dict[str, Strategy] = {
 SERIAL = {s.kernel: name for name, s in STRATEGIES.items() if not s.parallel}  # each kernel's own serial time
 
 
-def measure(problem: Problem, turns: int = 5, tell: Tell = lambda _: None) -> list[Outcome]:
+def measure(depth: Depth, tell: Tell = lambda _: None) -> list[Outcome]:
     """Every strategy, timed in alternation. One that fails or is not available says so in its row; the rest goes on."""
-    right = problem.work("numpy").alone()
+    right = depth.work("numpy").alone()
     rows: dict[str, Outcome] = {}
     calls: dict[str, Compute] = {}
     with ExitStack() as stack:
         for name, strategy in STRATEGIES.items():
             tell(f"opening {name}")
-            row = Outcome(name, strategy.kernel, problem.workers if strategy.parallel else 1)
+            row = Outcome(name, strategy.kernel, depth.workers if strategy.parallel else 1)
             try:
-                rows[name], calls[name] = _opened(row, strategy, problem, stack, right)
+                rows[name], calls[name] = _opened(row, strategy, depth, stack, right)
             except Exception as error:
                 reason = str(error) if isinstance(error, MandeldaskError) else f"{type(error).__name__}: {error}"
                 rows[name] = replace(row, problem=reason)
-        runs = in_turns(calls, turns, tell=tell)
+        runs = in_turns(calls, depth.strategy_turns, tell=tell)
     return [_timed(row, runs) if name in runs else row for name, row in rows.items()]
 
 
 def _opened(
-    row: Outcome, strategy: Strategy, problem: Problem, stack: ExitStack, right: Escapes
+    row: Outcome, strategy: Strategy, depth: Depth, stack: ExitStack, right: Escapes
 ) -> tuple[Outcome, Compute]:
     """Open a strategy and call it twice: its start-up, its memory, and what is wrong with its pixels."""
     before = _children()
     begun = time.perf_counter()
-    call = strategy.open(problem, strategy.kernel, stack)
+    call = strategy.open(depth, strategy.kernel, stack)
     startup = time.perf_counter() - begun
     call()  # what comes but once, imports and compilation, is no part of the memory
     result, memory = _peak_memory(call, before)
     row = replace(row, startup=startup, memory_bytes=memory, shape=result.shape)
     if row.name == PRINTED:
-        row = replace(row, faults=lesson.faults(result, right.T, -1.5, 1.5, problem.workers))
+        row = replace(row, faults=lesson.faults(result, right.T, -1.5, 1.5, depth.workers))
         result = result.T  # as the lesson indexes it
     differing = int((result != right).sum()) if result.shape == right.shape else None
     return replace(row, pixels_differing=differing), call
