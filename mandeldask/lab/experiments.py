@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from multiprocessing.pool import Pool
-from time import perf_counter
 
 import numpy as np
 import threadpoolctl
@@ -23,6 +23,7 @@ from mandeldask.lab.depth import Depth
 from mandeldask.lab.timing import Call, Spread, Tell, in_turns, ratio
 
 SIMD_SWITCH = "NPY_DISABLE_CPU_FEATURES"
+SETTLE_SECONDS = 0.25  # a BLAS's threads spin so long, at most, after a call: CPU seconds that belong to no other
 LOOP_PARTS = ("mask", "gather", "arithmetic", "scatter")
 
 
@@ -158,6 +159,7 @@ def threads(depth: Depth) -> list[Claim]:
 def _threaded(key: str, call: Call, depth: Depth) -> Claim:
     """Whether a call uses more than one thread, and if so how much faster it is than with one BLAS thread."""
     blas = machine.blas()
+    time.sleep(SETTLE_SECONDS)
     found = threads_claim(key, in_turns({key: call}, depth.turns, depth.seconds)[key], blas["name"])
     if found.values["threads"].median <= PARALLEL or not blas["recognised"]:
         return found
@@ -251,16 +253,16 @@ def _parts_of_the_loop(c: NDArray[np.complex128], max_iter: int) -> dict[str, fl
     z, n = np.zeros_like(c), np.zeros(c.shape, np.int32)
     parts = dict.fromkeys(LOOP_PARTS, 0.0)
     for _ in range(max_iter):
-        times = [perf_counter()]
+        times = [time.perf_counter()]
         mask = np.abs(z) <= 2
-        times.append(perf_counter())
+        times.append(time.perf_counter())
         inside, here = z[mask], c[mask]
-        times.append(perf_counter())
+        times.append(time.perf_counter())
         stepped = inside**2 + here
-        times.append(perf_counter())
+        times.append(time.perf_counter())
         z[mask] = stepped
         n[mask] += 1
-        times.append(perf_counter())
+        times.append(time.perf_counter())
         for name, (first, last) in zip(parts, pairwise(times), strict=True):
             parts[name] += last - first
     return parts

@@ -12,8 +12,6 @@ from typing import Any
 Call = Callable[[], Any]
 Tell = Callable[[str], None]  # is told what is measured next
 
-SETTLE_SECONDS = 0.25  # a BLAS's threads spin so long, at most, after a call: CPU seconds that belong to no other
-
 
 @dataclass(frozen=True)
 class Spread:
@@ -89,7 +87,6 @@ def in_turns(
             tell(f"warming up, {name}")
             call()
             repeats[name] = math.ceil(at_least / max(clocked(call).wall, 1e-7))
-        time.sleep(SETTLE_SECONDS)
     runs: dict[str, list[Run]] = {name: [] for name in calls}
     for turn in range(turns):
         for name in list(calls)[:: -1 if turn % 2 else 1]:
