@@ -14,9 +14,9 @@ import pytest
 import threadpoolctl
 
 from mandeldask.lab import claims, experiments, machine, timing
-from mandeldask.lab.depth import QUICK
 from mandeldask.lab.experiments import Experiment
 from mandeldask.lab.timing import Run, Spread
+from mandeldask.lab.workload import QUICK
 
 ROOT = Path(__file__).parent.parent
 

@@ -16,11 +16,10 @@ from mandeldask.cli import cli, lab
 from mandeldask.errors import ConfigError
 from mandeldask.grid import complex_grid
 from mandeldask.kernels import KERNELS
-from mandeldask.lab import depth, results, scaling, strategies, tables
-from mandeldask.lab.depth import Depth
+from mandeldask.lab import results, scaling, strategies, tables, workload
 from mandeldask.lab.scaling import Scaling
 from mandeldask.lab.strategies import Strategy
-from mandeldask.lab.workload import Workload, cut, lesson_view
+from mandeldask.lab.workload import Depth, Workload, cut, lesson_view
 
 ROOT = Path(__file__).parent.parent
 SMALL = Depth(side=48, max_iter=40, strategy_turns=2, numpy=(48, 40), numba=(64, 200), scaling_turns=1)
@@ -112,7 +111,7 @@ def test_strong_scaling_over_dask_cuts_more_blocks_for_more_workers(client, monk
             blocks.append(complex_grid(self.view, (block, block)).npartitions)
             return super().through_dask(block, **scheduler)
 
-    monkeypatch.setattr(depth, "Workload", Counted)
+    monkeypatch.setattr(workload, "Workload", Counted)
     said = []
     Scaling(client, ["numpy"], SMALL, said.append).strong([1, 16])
     assert (min(blocks), max(blocks)) == (16, 64)

@@ -100,7 +100,7 @@ quick_option = click.option("--quick", is_flag=True, help="Small arrays and few 
 def claims(ctx: click.Context, /, quick: bool, as_json: bool) -> None:
     """Put the lesson's claims to the test: a verdict, a figure and a reason for each."""
     from mandeldask.lab import machine, results, tables
-    from mandeldask.lab.depth import depth_of
+    from mandeldask.lab.workload import depth_of
 
     ctx.obj["json"] = as_json
     _warn(*machine.busy_warnings())
@@ -123,7 +123,7 @@ def claims(ctx: click.Context, /, quick: bool, as_json: bool) -> None:
 def strategies(ctx: click.Context, /, no_scaling: bool, as_json: bool, **depth: Any) -> None:
     """Compute the lesson's field in every way, side by side, with more workers, and in blocks of every size."""
     from mandeldask.lab import machine, results, tables
-    from mandeldask.lab.depth import depth_of
+    from mandeldask.lab.workload import depth_of
 
     ctx.obj["json"] = as_json
     chosen = depth_of(**depth)
@@ -163,7 +163,7 @@ def report(out: str, source: str | None, **depth: Any) -> None:
     """Measure everything, and write it as one page, OUT.html, with its tables beside it as .json and .md."""
     from mandeldask.lab import report as page
     from mandeldask.lab import results
-    from mandeldask.lab.depth import depth_of
+    from mandeldask.lab.workload import depth_of
 
     page.check_target(out)
     if source:

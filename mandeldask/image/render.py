@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from mandeldask.image.colour import Colour, gradient, palette_index, rgb
 from mandeldask.image.files import check_path
 from mandeldask.image.options import PictureOptions
-from mandeldask.image.png import Pixels, Progress, encode, texts, write_png
-from mandeldask.image.pyramid import TILE, write_deep_zoom, write_tiff
 from mandeldask.image.samples import Samples, computed, samples_of
 from mandeldask.image.shade import STEPS, Floats, averaged, linear, lit, toned
+from mandeldask.image.writers import TILE, Pixels, Progress, encode, texts, write_deep_zoom, write_png, write_tiff
 from mandeldask.view import View
 
 SCALE_SIDE = 1024  # the scale is laid out for so many samples a side: within 0.0005 of the exact histogram

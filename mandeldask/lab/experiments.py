@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from mandeldask.lab import lesson, machine
 from mandeldask.lab.claims import FASTER, PARALLEL, Claim, all_faster, claim, threads_claim
-from mandeldask.lab.depth import Depth
 from mandeldask.lab.timing import Call, Spread, Tell, in_turns, ratio
+from mandeldask.lab.workload import Depth
 
 SIMD_SWITCH = "NPY_DISABLE_CPU_FEATURES"
 SETTLE_SECONDS = 0.25  # a BLAS's threads spin so long, at most, after a call: CPU seconds that belong to no other

@@ -15,9 +15,8 @@ from mandeldask import __version__
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import choose
 from mandeldask.lab import experiments, machine, scaling, strategies
-from mandeldask.lab.depth import Depth
 from mandeldask.lab.timing import Tell
-from mandeldask.lab.workload import local_workers
+from mandeldask.lab.workload import Depth, local_workers
 
 Results = dict[str, Any]
 FORMAT = "mandeldask lab 1"

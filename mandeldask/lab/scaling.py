@@ -12,9 +12,8 @@ from functools import partial
 from distributed import Client, get_worker
 
 from mandeldask.cluster import workers_of
-from mandeldask.lab.depth import Depth
 from mandeldask.lab.timing import Call, Run, Spread, Tell, in_turns, ratio
-from mandeldask.lab.workload import Part, Workload, cut
+from mandeldask.lab.workload import Depth, Part, Workload, cut
 from mandeldask.view import Range
 
 LESSON_WORKERS = 4  # that the lesson runs with

@@ -16,9 +16,8 @@ import psutil
 
 from mandeldask.errors import MandeldaskError
 from mandeldask.lab import lesson
-from mandeldask.lab.depth import Depth
 from mandeldask.lab.timing import Run, Spread, Tell, in_turns, ratio
-from mandeldask.lab.workload import Escapes, local_workers
+from mandeldask.lab.workload import Depth, Escapes, local_workers
 
 SAMPLE_SECONDS = 0.005  # between two samples of the memory in use
 LESSON = "lesson"  # in place of a kernel: the lesson's own loop
