@@ -33,8 +33,8 @@ def test_two_threads_that_work_are_seen_and_one_that_works_alone_too():
             other.result()
 
         elsewhere = timing.in_turns({"a": both}, 3, 0.03)["a"]
-    assert Spread.of([run.threads for run in alone]).median < claims.PARALLEL
-    assert Spread.of([run.threads for run in elsewhere]).median > claims.PARALLEL
+    one, two = (Spread.of([run.threads for run in runs]).median for runs in (alone, elsewhere))
+    assert two - one > claims.PARALLEL - 1  # a cluster of other tests may take its share beside both
 
 
 def test_a_fresh_process_really_has_its_features_switched_off():

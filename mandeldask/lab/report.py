@@ -47,9 +47,7 @@ def check_target(path: str) -> Path:
         if not os.access(each if each.exists() else each.parent, os.W_OK):
             raise ConfigError(f"cannot write {each}: Permission denied. Give a path that can be written")
         if each != page and each.exists() and not _is_table(each):
-            raise ConfigError(
-                f"the tables of {page.name} go beside it, and {each} is something else: give another name"
-            )
+            raise ConfigError(f"{each} is something else: give the report another name, for its tables go beside it")
     return page
 
 
