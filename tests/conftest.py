@@ -3,10 +3,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
-import sys
 import uuid
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -32,6 +29,7 @@ ONCE = {
     "test_faults_tiles",
     "test_foreign",
     "test_lab_claims",
+    "test_lab_report",
     "test_lab_strategies",
     "test_network",
     "test_objects_faults",
@@ -67,19 +65,6 @@ def caplog(caplog):
     """Records from warnings up: the local cluster of `client` silences every handler that there is."""
     caplog.set_level(logging.WARNING)
     return caplog
-
-
-@pytest.fixture(scope="session")
-def lab_report(tmp_path_factory):
-    """The folder of a quick report of the lab, measured once: its page, and its tables as JSON and as Markdown."""
-    folder = tmp_path_factory.mktemp("report")
-    command = [sys.executable, "-m", "mandeldask", "lab", "report", "lab.html", "--quick", "--workers", "2"]
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=500, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "  measuring  " in done.stderr
-    assert done.stdout.split() == ["lab.html", "lab.json", "lab.md"]
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -14,60 +14,37 @@ import pytest
 import threadpoolctl
 
 from mandeldask.lab import claims, experiments, machine, timing
-from mandeldask.lab.claims import Claim
 from mandeldask.lab.experiments import Experiment
 from mandeldask.lab.timing import Run, Spread
+from mandeldask.lab.workload import QUICK
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def measured(lab_report):
-    """The claims as a quick report measured them."""
-    return {c["key"]: Claim(**c) for c in json.loads((lab_report / "lab.json").read_text())["claims"]}
-
-
-def test_every_claim_of_the_lesson_has_a_verdict_and_a_reason(measured):
-    assert list(measured) == [
-        "math", "simd", "layer", "dot", "matmul", "inv", "sum", "mean", "std", "add", "sqrt", "exp", "naive", "mask",
-        "mask cost", "GIL", "processes",
-    ]  # fmt: skip
-    for c in measured.values():
-        assert c.verdict in ("true", "false", "depends", "not measurable here")
-        assert c.why
-        assert not c.why.startswith("the experiment failed"), c.why
-
-
-@pytest.mark.parametrize("key", ["sum", "mean", "std", "add", "sqrt", "exp", "mask"])
-def test_no_threads_outside_linear_algebra(measured, key):
-    """Judged by CPU seconds, so a busy machine does not change it; no known NumPy threads these."""
-    assert measured[key].verdict in ("false", "not measurable here") or measured[key].noise
 
 
 def test_two_threads_that_work_are_seen_and_one_that_works_alone_too():
     """The measure behind the verdicts, on work whose threads are known."""
     x = np.random.default_rng(1).random(300_000)
     with ThreadPoolExecutor(1) as pool:
-        alone = timing.in_turns({"a": lambda: np.exp(x)}, 3)["a"]
+        alone = timing.in_turns({"a": lambda: np.exp(x)}, 3, 0.03)["a"]
 
         def both():
             other = pool.submit(np.exp, x)
             np.exp(x)
             other.result()
 
-        elsewhere = timing.in_turns({"a": both}, 3)["a"]
-    assert Spread.of([run.threads for run in alone]).median < claims.PARALLEL
-    assert Spread.of([run.threads for run in elsewhere]).median > claims.PARALLEL
+        elsewhere = timing.in_turns({"a": both}, 3, 0.03)["a"]
+    one, two = (Spread.of([run.threads for run in runs]).median for runs in (alone, elsewhere))
+    assert two - one > claims.PARALLEL - 1  # a cluster of other tests may take its share beside both
 
 
 def test_a_fresh_process_really_has_its_features_switched_off():
     found = machine.simd()["found"]
     if not found:
         pytest.skip("this CPU has nothing beyond NumPy's baseline")
-    with experiments._fresh_process(" ".join(found)) as plain, experiments._fresh_process("") as fast:
+    with experiments._without_simd() as plain:
         assert plain.apply(machine.simd)["found"] == []
-        assert fast.apply(machine.simd)["found"] == found
-    assert "NPY_DISABLE_CPU_FEATURES" not in os.environ
+    assert machine.simd()["found"] == found
+    assert not os.environ["NPY_DISABLE_CPU_FEATURES"]
 
 
 def test_the_parts_of_the_loop_are_the_whole_of_it():
@@ -78,12 +55,10 @@ def test_the_parts_of_the_loop_are_the_whole_of_it():
 
 def test_a_blas_that_threadpoolctl_does_not_know_leaves_the_comparison_out(monkeypatch):
     monkeypatch.setattr(threadpoolctl, "threadpool_info", list)
-    found = experiments.linear_algebra(claims.QUICK)
-    assert len(found) == 3
-    for c in found:
-        assert "threadpoolctl does not know this BLAS" in c.why
+    for c in experiments.threads(QUICK):
+        assert "against one BLAS thread" not in c.figure
         assert c.verdict in ("true", "false")
-    assert experiments.blas_library(claims.QUICK)[0].verdict == "not measurable here"
+    assert experiments.blas_library(QUICK)[0].verdict == "not measurable here"
 
 
 def test_an_experiment_that_fails_is_a_row_and_the_rest_goes_on(monkeypatch):
@@ -95,7 +70,7 @@ def test_an_experiment_that_fails_is_a_row_and_the_rest_goes_on(monkeypatch):
         Experiment("layer", ("layer",), experiments.blas_library, cores=1),
     )
     monkeypatch.setattr(experiments, "EXPERIMENTS", some)
-    first, second, third = experiments.measure(claims.QUICK)
+    first, second, third = experiments.measure(QUICK)
     for each in (first, second):
         assert (each.verdict, "no luck" in each.why) == ("not measurable here", True)
     assert [each.key for each in (first, second, third)] == ["dot", "inv", "layer"]
@@ -147,23 +122,14 @@ def test_a_verdict_over_several_figures(spreads, expected):
 def test_threads_are_told_by_cpu_seconds_whatever_the_wall_clock_says():
     alone = [Run(wall=wall, cpu=1.0, caller=0.99) for wall in (1.0, 3.0, 9.0)]
     two = [Run(wall=wall, cpu=2.0, caller=1.0) for wall in (1.0, 3.0, 9.0)]
-    assert claims.threads_claim("sum", alone, "why not", "why").verdict == "false"
-    assert claims.threads_claim("sum", two, "why not", "why").verdict == "true"
-
-
-def test_what_was_judged_by_the_clock_in_a_crowd_is_within_the_noise():
-    crowd = timing.OtherPrograms(taken=(os.cpu_count() or 1) - 0.5)
-    by_clock = Claim("k", "says", "true", "2x", "why", needs=1)
-    by_cpu = Claim("k", "says", "true", "2x", "why", needs=0)
-    assert claims.unless_crowded(crowd, by_clock).noise
-    assert "other programs took" in claims.unless_crowded(crowd, by_clock).why
-    assert claims.unless_crowded(crowd, by_cpu) == by_cpu
-    assert claims.unless_crowded(timing.OtherPrograms(taken=0.0), by_clock) == by_clock
+    assert claims.threads_claim("sum", alone, "OpenBLAS").verdict == "false"
+    assert claims.threads_claim("sum", two, "OpenBLAS").verdict == "true"
+    assert claims.threads_claim("naive", alone, "OpenBLAS").verdict == "true"
 
 
 def test_calls_are_timed_in_turns_each_second_turn_the_other_way_round():
     order = []
-    runs = timing.in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, warm=True)
+    runs = timing.in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
     assert "".join(order) == "abbaab"
     assert {name: len(found) for name, found in runs.items()} == {"a": 3, "b": 3}
 

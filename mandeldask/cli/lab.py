@@ -6,7 +6,6 @@ import json
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,8 +14,7 @@ from mandeldask.cli.ends import signals_end_in_order
 from mandeldask.cli.options import cluster_option, upload_option
 
 if TYPE_CHECKING:
-    from mandeldask.lab.claims import Claim
-    from mandeldask.lab.results import Depth
+    pass
 
 PLAIN_SECONDS = 2.0  # between two lines where there is no terminal
 WIDTH = 110
@@ -33,45 +31,46 @@ def info(ctx: click.Context, /, cluster: str | None, upload: bool, as_json: bool
 
     ctx.obj["json"] = as_json
     if cluster is None:
-        found = machine.describe()
-        processes, warnings = {"this process": found}, machine.process_warnings(found)
+        here = machine.describe()
+        processes, threads = {"this process": here}, {"this process": here["dask"]["threads"]}
     else:
-        processes, warnings = _of_workers(cluster, upload)
+        processes, threads = _of_workers(cluster, upload)
+    warnings = machine.thread_warnings(processes, threads)
     if as_json:
         click.echo(json.dumps({"processes": processes, "warnings": warnings}, indent=2))
         return
-    _print_side_by_side(processes)
+    click.echo(_side_by_side(processes))
+    _warn(*warnings)
+
+
+def _warn(*warnings: str) -> None:
     for warning in warnings:
         click.echo(f"mandeldask: {warning}", err=True)
 
 
-def _of_workers(cluster: str, upload: bool) -> tuple[dict[str, Any], list[str]]:
+def _of_workers(cluster: str, upload: bool) -> tuple[dict[str, Any], dict[str, int]]:
+    """What each worker has, and its number of threads."""
     from mandeldask.cluster import session
     from mandeldask.lab import machine
 
-    def say(text: str) -> None:
-        click.echo(f"mandeldask: {text}", err=True)
-
-    with signals_end_in_order(), session(cluster, upload=upload, say=say) as there:
+    with signals_end_in_order(), session(cluster, upload=upload, say=_warn) as there:
         if not there.runs_already:
-            say("starting the workers")
+            _warn("starting the workers")
         client = there.ready()
         if there.in_this_environment:
             client.wait_for_workers(there.size.workers)
-        processes = client.run(machine.describe)
-        threads = client.nthreads()
-    return processes, machine.worker_warnings(processes, threads)
+        return client.run(machine.describe), client.nthreads()
 
 
-def _print_side_by_side(processes: dict[str, Any]) -> None:
+def _side_by_side(processes: dict[str, Any]) -> str:
     """A column a process; one column for all where all agree."""
     from mandeldask.lab.machine import side_by_side
+    from mandeldask.lab.tables import Table
 
-    rows = [("", list(processes)), *side_by_side(processes.values())]
-    if len(processes) > 1 and all(len(set(texts)) == 1 for _, texts in rows[1:]):
-        rows = [("", [f"{len(processes)} workers, all alike"]), *((label, texts[:1]) for label, texts in rows[1:])]
-    heading, *facts = ([f"{label:26}", *texts] for label, texts in rows)
-    _print_table(heading, facts)
+    names, rows = list(processes), side_by_side(processes.values())
+    if len(names) > 1 and all(len(set(texts)) == 1 for _, texts in rows):
+        names, rows = [f"{len(names)} workers, all alike"], [(label, texts[:1]) for label, texts in rows]
+    return Table(["", *names], [[label, *texts] for label, texts in rows]).text()
 
 
 @click.group()
@@ -100,17 +99,20 @@ quick_option = click.option("--quick", is_flag=True, help="Small arrays and few 
 @click.pass_context
 def claims(ctx: click.Context, /, quick: bool, as_json: bool) -> None:
     """Put the lesson's claims to the test: a verdict, a figure and a reason for each."""
-    from mandeldask.lab import experiments
-    from mandeldask.lab.claims import QUICK
+    from mandeldask.lab import machine, results, tables
+    from mandeldask.lab.workload import depth_of
 
     ctx.obj["json"] = as_json
+    _warn(*machine.busy_warnings())
     with signals_end_in_order(), _told() as tell:
-        found = experiments.measure(QUICK if quick else None, tell)
+        found = results.measure_claims(depth_of(quick), tell)
     if as_json:
-        click.echo(json.dumps({"claims": [asdict(claim) for claim in found]}, indent=2))
+        click.echo(json.dumps(found, indent=2))
         return
-    for claim in found:
-        _print_claim(claim)
+    for claim in found["claims"]:
+        click.echo(f'{tables.verdict(claim)}: "{claim["says"]}"')
+        for text in filter(None, (claim["figure"], claim["why"])):
+            click.echo(textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="    "))
 
 
 @lab.command()
@@ -120,10 +122,12 @@ def claims(ctx: click.Context, /, quick: bool, as_json: bool) -> None:
 @click.pass_context
 def strategies(ctx: click.Context, /, no_scaling: bool, as_json: bool, **depth: Any) -> None:
     """Compute the lesson's field in every way, side by side, with more workers, and in blocks of every size."""
-    from mandeldask.lab import results
+    from mandeldask.lab import machine, results, tables
+    from mandeldask.lab.workload import depth_of
 
     ctx.obj["json"] = as_json
-    chosen = _depth(**depth)
+    chosen = depth_of(**depth)
+    _warn(*machine.busy_warnings())
     with signals_end_in_order(), _told() as tell:
         found = results.measure_strategies(chosen, tell)
         if not no_scaling:
@@ -131,28 +135,24 @@ def strategies(ctx: click.Context, /, no_scaling: bool, as_json: bool, **depth: 
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    _print_table(*results.strategies_table(found))
-    for fault in results.faults(found):
+    click.echo(tables.strategies_table(found).text())
+    for fault in tables.faults(found):
         click.echo(textwrap.fill(fault, WIDTH, initial_indent="  as printed: ", subsequent_indent="    "))
-    if found["crowd"]:
-        click.echo(f"mandeldask: {found['crowd']}", err=True)
     if not no_scaling:
         _print_scaling(found)
 
 
 def _print_scaling(found: dict[str, Any]) -> None:
-    from mandeldask.lab import results
+    from mandeldask.lab import tables
     from mandeldask.lab.timing import seconds
 
-    for title in ("Strong scaling", "Weak scaling", "Block sizes", "Load balance"):
-        click.echo(f"\n{title}")
-        _print_table(*results.TABLES[title](found))
+    for title, table in tables.scaling_tables(found).items():
+        click.echo(f"\n{title}\n{table.text()}")
     for balance in found["balance"]:
         click.echo(f"\n{balance['name']}, {seconds(balance['seconds'])}")
-        for line in results.timelines(balance):
+        for line in tables.timelines(balance):
             click.echo(f"  {line}")
-    for name, why in found["problems"].items():
-        click.echo(f"mandeldask: {name}: {why}", err=True)
+    _warn(*(f"{name}: {why}" for name, why in found["problems"].items()))
 
 
 @lab.command()
@@ -163,36 +163,16 @@ def report(out: str, source: str | None, **depth: Any) -> None:
     """Measure everything, and write it as one page, OUT.html, with its tables beside it as .json and .md."""
     from mandeldask.lab import report as page
     from mandeldask.lab import results
+    from mandeldask.lab.workload import depth_of
 
     page.check_target(out)
     if source:
         found = results.read(source)
     else:
         with signals_end_in_order(), _told() as tell:
-            found = results.measure_all(_depth(**depth), tell)
-    for path in page.write(found, out, source):
+            found = results.measure_all(depth_of(**depth), tell)
+    for path in page.write(found, out):
         click.echo(path)
-
-
-def _depth(quick: bool, workers: int | None, size: int | None, max_iter: int | None) -> Depth:
-    from mandeldask.lab import results
-
-    return results.with_workers(results.QUICK if quick else results.FULL, workers, size, max_iter)
-
-
-def _print_table(heading: list[str], rows: list[list[str]]) -> None:
-    """Columns as wide as their widest cell."""
-    widths = [max(len(row[i]) for row in (heading, *rows)) for i in range(len(heading))]
-    for row in (heading, *rows):
-        click.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _print_claim(claim: Claim) -> None:
-    noise = " (within the noise)" if claim.noise else ""
-    click.echo(f'{claim.verdict}{noise}: "{claim.says}"')
-    for text in (claim.figure, claim.why):
-        if text:
-            click.echo(textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="    "))
 
 
 @contextmanager

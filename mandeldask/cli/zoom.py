@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 from contextlib import nullcontext
@@ -16,8 +15,6 @@ from mandeldask.cli.ends import EXIT_FAILED_TILES, signals_end_in_order
 from mandeldask.cli.options import cluster_option
 from mandeldask.errors import ConfigError
 from mandeldask.text import short_path, si
-
-COLOURS = ("colormap", "scale", "interior")
 
 
 @click.command()
@@ -53,15 +50,16 @@ def zoom(
     from mandeldask.progress.screen import Screen
 
     ctx.obj["json"] = as_json
-    keys = (*zooms.KEYS, "out", "cluster", *COLOURS, "kernel")
-    options |= {"from": options.pop("first"), "to": options.pop("last"), "size": _size(options["size"])}
-    values = zooms.read_film(config, options, keys)
+    options |= {"from": options.pop("first"), "to": options.pop("last")}
+    if options["size"]:
+        options["size"] = [int(side) if side.isdecimal() else side for side in options["size"].lower().split("x")]
+    values = zooms.read_film(config, options)
     if "out" not in values:
         raise ConfigError("no film named: give --out FILM.mp4")
     film, out = zooms.Film.of(values), str(values["out"])
     zooms.need_av()
     zooms.check_target(out)
-    colours = PictureOptions.of({key: values[key] for key in COLOURS if key in values})
+    colours = PictureOptions.of({key: values[key] for key in zooms.COLOURS if key in values})
     talks = not (quiet or as_json)
     with signals_end_in_order(), Screen() if talks else nullcontext() as screen, Bar("frames") as bar:
         if screen:
@@ -98,12 +96,3 @@ def _introduce(screen: Any, film: Any) -> None:
         f"{si(film.strip.size)} in a strip and {si(film.core.size)} in its core: {film.samples_a_pixel:.2g} for "
         "each pixel of the film",
     )
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", text)
-    if not match:
-        raise ConfigError(f"size must be WIDTHxHEIGHT, such as 1280x720; got {text!r}")
-    return int(match[1]), int(match[2])

@@ -55,7 +55,7 @@ def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
         Anything wrong with the file, the overrides or a value: a line for each fault.
     """
     name = os.fspath(path)
-    mapping = _read(name, "run description")
+    mapping = read_file(name, "run description")
     if mapping is None:
         raise ConfigError(one_line(f"{name}: is empty; a run description needs at least view and max_iter"))
     changes = dict(_split(override) for override in overrides)
@@ -64,7 +64,8 @@ def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
     return _check(Config, mapping, name, changes)
 
 
-def _read(path: str, what: str) -> Any:
+def read_file(path: str, what: str) -> Any:
+    """The value of a YAML file; ConfigError where it cannot be read, or is not such a file."""
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -107,7 +108,7 @@ def load_cluster(cluster: AnyCluster) -> Cluster:
                     f"(.json) or the word local; there is no file {show(text)}"
                 )
             )
-        mapping, source = _read(text, "cluster description"), text
+        mapping, source = read_file(text, "cluster description"), text
         if isinstance(mapping, dict) and "cluster" in mapping:
             mapping = mapping["cluster"]
         if not isinstance(mapping, dict):

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from mandeldask.errors import ConfigError, MandeldaskError, StoreError
+from mandeldask.errors import ConfigError, StoreError
 
 ENDINGS = (".png", ".tif", ".tiff", ".dzi")
 
@@ -51,7 +51,10 @@ def replacing(target: Path) -> Iterator[Path]:
         yield partial
         os.replace(partial, target)
     except OSError as error:
-        raise _cannot_write(target, error) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(f"the disk is full: {target} was not written. Free space or give another path") from error
+        reason = error.strerror or error
+        raise ConfigError(f"cannot write {target}: {reason}. Give a path that can be written") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # a folder
         with suppress(OSError):  # a read-only file system says so even of a file that is not there
@@ -75,9 +78,3 @@ def replacing_with_folder(target: Path, folder: Path) -> Iterator[tuple[BinaryIO
         yield file, partial
         if folder.exists():
             shutil.rmtree(folder)
-
-
-def _cannot_write(target: Path, error: OSError) -> MandeldaskError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreError(f"the disk is full: {target} was not written. Free space or give another path")
-    return ConfigError(f"cannot write {target}: {error.strerror or error}. Give a path that can be written")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,21 +16,24 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.errors import ConfigError
-from mandeldask.image.colour import Colour, ToIndex, ToTone, gradient, palette_index, rgb
-from mandeldask.image.files import check_path, replacing_file
+from mandeldask.image.colour import Colour, gradient, palette_index, rgb
+from mandeldask.image.files import check_path
 from mandeldask.image.options import PictureOptions
-from mandeldask.image.png import Pixels, Progress, write_png
-from mandeldask.image.pyramid import TILE, write_deep_zoom, write_tiff
 from mandeldask.image.samples import Samples, computed, samples_of
 from mandeldask.image.shade import STEPS, Floats, averaged, linear, lit, toned
+from mandeldask.image.writers import TILE, Pixels, Progress, encode, texts, write_deep_zoom, write_png, write_tiff
 from mandeldask.view import View
 
 SCALE_SIDE = 1024  # the scale is laid out for so many samples a side: within 0.0005 of the exact histogram
-PNG_SIDE_LIMIT = 2**31 - 1
 BAND_BYTES = 2**24  # of pixels: 512 rows of 32768 columns with a palette
 BLOCK_SAMPLES = {True: 2**20, False: 2**18}  # read and coloured at a time, with a palette and without
 NOTEBOOK_SIDE = 800  # pixels of a picture in a notebook
+WRITERS = {  # of each ending, and the side of the smallest level that it takes
+    ".png": (write_png, sys.maxsize),
+    ".tif": (write_tiff, TILE),
+    ".tiff": (write_tiff, TILE),
+    ".dzi": (write_deep_zoom, 1),
+}
 
 Item = TypeVar("Item")
 
@@ -98,15 +102,11 @@ class Picture:
         rows, columns = self.shape
         return rows * columns * self.options.supersample**2 * self.samples.cost(self.stride)
 
-    def half(self) -> Picture:
-        """The same at half the size, in the same colours."""
-        return dataclasses.replace(self, stride=2 * self.stride, scale_of=self.scale_of or self)
-
     def pyramid(self, side: int) -> list[Picture]:
         """The picture and its halves, each half of the last, rounded up, until no side is longer than `side`."""
         levels = [self]
         while max(levels[-1].shape) > side:
-            levels.append(levels[-1].half())
+            levels.append(dataclasses.replace(self, stride=2 * levels[-1].stride, scale_of=self.scale_of or self))
         return levels
 
     def bands(self) -> Iterator[Pixels]:
@@ -130,25 +130,13 @@ class Picture:
             The field cannot be read, or the disk is full.
         """
         target = check_path(path)
-        if target.suffix.lower() == ".dzi":
-            write_deep_zoom(target, self.pyramid(1), self.samples.text, progress)
-        elif target.suffix.lower() != ".png":
-            write_tiff(target, self.pyramid(TILE), self.samples.text, progress)
-        elif max(self.shape) > PNG_SIDE_LIMIT:
-            raise ConfigError(f"a PNG has at most {PNG_SIDE_LIMIT} pixels a side; got {max(self.shape)}: give a size")
-        else:
-            with replacing_file(target) as file:
-                write_png(file, self, self.texts, progress)
-
-    @property
-    def texts(self) -> dict[str, str]:
-        """What a PNG says of itself."""
-        return {"Software": "mandeldask"} | ({"Description": self.samples.text} if self.samples.text else {})
+        write, smallest = WRITERS[target.suffix.lower()]
+        write(target, self.pyramid(smallest), self.samples.text, progress)
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
         small = self.pyramid(2 * NOTEBOOK_SIDE)[-1]
-        write_png(file, small, small.texts)
+        encode(file, small.shape, small.bands(), small.palette, texts(self.samples.text))
         return file.getvalue()
 
     def __repr__(self) -> str:
@@ -180,17 +168,15 @@ class Picture:
             slice(s.start * k, min(s.stop * k, -(-n // self.stride)))
             for s, n in zip((rows, columns), self.samples.shape, strict=True)
         )
-        counts = self._read("escape_time", y, x)
-        colours = self._colours
-        if colours.index:
-            index = colours.index(counts)
+        counts = self.samples.read("escape_time", y, x, self.stride)
+        if options.shade == "counts":
+            index = self._layout(counts)
             if self.palette:
                 return index
-            light = colours.map.take(index, axis=0)
+            light = self._map.take(index, axis=0)
         else:
-            assert colours.tone is not None
-            tones = colours.tone(colours.value(self._read(options.shade, y, x)))
-            light = toned(counts, max_iter, tones, colours.map, rgb("interior", options.interior))
+            tones = self._layout(self.samples.read(options.shade, y, x, self.stride))
+            light = toned(counts, max_iter, tones, self._map, rgb("interior", options.interior))
         if options.light:
             escaped = (counts > 0) & (counts < max_iter)
             light *= np.where(escaped, lit(self._hill(y, x), options.light), np.float32(1))[..., np.newaxis]
@@ -203,54 +189,46 @@ class Picture:
         y, x = (slice(max(0, s.start - 1), min(n, s.stop + 1)) for s, n in zip((rows, columns), sides, strict=True))
         hill = np.full((rows.stop - rows.start + 2, columns.stop - columns.start + 2), np.nan)
         top, left = y.start - rows.start + 1, x.start - columns.start + 1
-        field = self._read(name, y, x)
+        field = self.samples.read(name, y, x, self.stride)
         with np.errstate(divide="ignore", invalid="ignore"):
             hill[top : top + field.shape[0], left : left + field.shape[1]] = (
                 field if name == "smooth" else -np.log2(field)
             )
         return hill
 
-    def _read(self, name: str, rows: slice, columns: slice) -> NDArray[Any]:
-        return self.samples.read(name, rows, columns, self.stride)
+    @cached_property
+    def _map(self) -> Floats:
+        """Colours in linear light: the palette of the escape times, or `STEPS` of the colour map."""
+        o = self.options
+        return linear(o.count_colours if o.shade == "counts" else gradient(o.colormap, STEPS, o.reverse))
 
     @cached_property
-    def _colours(self) -> _Colours:
-        return self.scale_of._colours if self.scale_of else _lay_out(self.samples, self.options)
+    def _layout(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        return self.scale_of._layout if self.scale_of else _lay_out(self.samples, self.options)
 
 
-@dataclass(frozen=True)
-class _Colours:
-    """From samples to colours, laid out for a field as a whole."""
-
-    map: Floats  # linear light: the palette, or STEPS of the colour map
-    index: ToIndex | None = None
-    tone: ToTone | None = None
-    farthest: float = 0.0  # of the distances to the set, if those are drawn
-
-    def value(self, samples: NDArray[Any]) -> NDArray[Any]:
-        """What the scale is laid over: the escape time, or how many times nearer the set than the farthest sample."""
-        if not self.farthest:
-            return samples
-        with np.errstate(divide="ignore"):
-            return self.farthest / samples.astype(np.float64)
-
-
-def _lay_out(samples: Samples, options: PictureOptions) -> _Colours:
+def _lay_out(samples: Samples, options: PictureOptions) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """From escape times to palette indices, or from the values of another field to tones; the same for all of it."""
     stride = 1
     while max(samples.shape) > SCALE_SIDE * stride:
         stride *= 2
     y, x = (slice(0, -(-n // stride)) for n in samples.shape)
     counts = samples.read("escape_time", y, x, stride)
     if options.shade == "counts":
-        index = palette_index(counts.ravel(), samples.max_iter, options.value_scale)
-        return _Colours(linear(options.count_colours), index)
+        return palette_index(counts.ravel(), samples.max_iter, options.value_scale)
     values = samples.read(options.shade, y, x, stride)
     escaped = values[(counts > 0) & (counts < samples.max_iter) & np.isfinite(values)].astype(np.float64)
-    farthest = float(escaped.max(initial=1e-300)) if options.shade == "distance" else 0.0
-    if farthest:
-        escaped = farthest / escaped[escaped > 0]
-    colours = linear(gradient(options.colormap, STEPS, options.reverse))
-    return _Colours(colours, tone=options.value_scale.curve(escaped), farthest=farthest)
+    if options.shade == "smooth":
+        return options.value_scale.curve(escaped)
+    farthest = float(escaped.max(initial=1e-300))
+    tones = options.value_scale.curve(farthest / escaped[escaped > 0])
+
+    def tones_of_distances(distances: NDArray[Any]) -> NDArray[Any]:
+        """The scale is laid over how many times nearer the set than the farthest sample."""
+        with np.errstate(divide="ignore"):
+            return tones(farthest / distances.astype(np.float64))
+
+    return tones_of_distances
 
 
 def _whole(chunk: int, room: int) -> int:

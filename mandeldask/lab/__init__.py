@@ -2,5 +2,5 @@
 
 `lesson` holds the lesson's functions, `machine` describes what there is to compute with, `timing` takes times. `claims`
 and `experiments` test the lesson's sentences. `strategies` and `scaling` compute one `workload` in every way. `results`
-joins them as one JSON value with its tables, and `report` draws that value as a page.
+joins them as one JSON value, which `tables` and the page of `report` show.
 """

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
-from mandeldask.lab.timing import OtherPrograms, Run, Spread
+from mandeldask.lab.timing import Run, Spread
 
 Verdict = Literal["true", "false", "depends", "not measurable here"]
 
@@ -32,22 +33,11 @@ SAYS = {  # the lesson's sentence, or its gist
     "GIL": "to get round the GIL, the loop needs processes: threads will not do",
     "processes": "separate processes run independently, and so use the cores",
 }
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How much is measured: turns, and the sizes of arrays."""
-
-    turns: int = 7
-    seconds: float = 0.03  # at least, of one measurement
-    matrix: int = 768  # rows of a square matrix: 5 MB
-    vector: int = 1_000_000  # elements: 8 MB
-    small: int = 2_000  # elements: 16 KB, in the first-level cache, so that SIMD shows
-    field: int = 400  # samples a side of the lesson's view
-    max_iter: int = 100
-
-
-QUICK = Setting(turns=3, seconds=0.005, matrix=256, vector=200_000, field=80, max_iter=40)
+NO_THREADS = "NumPy's own loops, and what BLAS does not split, run in the calling thread: with SIMD, without threads"
+WHY_ALONE = {
+    "naive": "every statement of it is a loop of NumPy's own, and each of these runs in the calling thread",
+    "mask": "the same loop without its mask uses one core too: element-wise operations never use more",
+}
 
 
 @dataclass(frozen=True)
@@ -60,51 +50,31 @@ class Claim:
     figure: str  # for a reader: medians, with quartiles in brackets
     why: str
     noise: bool = False  # the threshold lies within the noise: another run may say otherwise
-    values: dict[str, Any] = field(default_factory=dict)  # the same figures for a program
-    needs: int = 1  # free cores for a fair wall time; 0: judged by CPU seconds, which hold on a busy machine too
+    values: Mapping[str, Spread] = field(default_factory=dict)  # the same figures for a program
 
 
-def claim(key: str, verdict: Verdict, figure: str, why: str, noise: bool = False, **more: Any) -> Claim:
-    return Claim(key, SAYS[key], verdict, figure, why, noise, **more)
+def claim(key: str, verdict: Verdict, figure: str, why: str, noise: bool = False, **values: Spread) -> Claim:
+    return Claim(key, SAYS[key], verdict, figure, why, noise, values)
 
 
-def not_measurable(key: str, why: str, figure: str = "") -> Claim:
-    return claim(key, "not measurable here", figure, why)
-
-
-def threads_claim(
-    key: str, runs: list[Run], alone: str, together: str, true_if_alone: bool = False, figure: str = ""
-) -> Claim:
-    """Whether other threads than the caller's worked; `alone` and `together` are the two reasons to give."""
+def threads_claim(key: str, runs: Sequence[Run], blas: str) -> Claim:
+    """Whether other threads than the caller's worked: those of the BLAS of that name, as NumPy has none of its own."""
     threads, cores = Spread.of([r.threads for r in runs]), Spread.of([r.cores for r in runs])
     parallel = threads.median > PARALLEL
     return claim(
         key,
-        "true" if parallel != true_if_alone else "false",
-        f"{figure}{threads.median:.2f} threads at work, {cores.text()} cores in use",
-        together if parallel else alone,
+        "true" if parallel != (key == "naive") else "false",
+        f"{threads.median:.2f} threads at work, {cores.text()} cores in use",
+        f"{blas} splits the work over threads of its own" if parallel else WHY_ALONE.get(key, NO_THREADS),
         threads.near(PARALLEL),
-        values=values_of(cores=cores, threads=threads),
-        needs=0,
+        cores=cores,
+        threads=threads,
     )
 
 
-def all_faster(spreads: list[Spread]) -> tuple[Verdict, bool]:
+def all_faster(gains: Sequence[Spread]) -> tuple[Verdict, bool]:
     """Whether all, some or none gain; within the noise where those near the threshold could change that."""
-    gains = [s.median > FASTER for s in spreads]
-    verdict: Verdict = "true" if all(gains) else "depends" if any(gains) else "false"
-    sure = {gain for gain, s in zip(gains, spreads, strict=True) if not s.near(FASTER)}
-    return verdict, len(sure) < 2 and any(s.near(FASTER) for s in spreads)
-
-
-def values_of(**spreads: Spread) -> dict[str, Any]:
-    """Figures as JSON takes them."""
-    return {name: asdict(spread) for name, spread in spreads.items()}
-
-
-def unless_crowded(others: OtherPrograms, judged: Claim) -> Claim:
-    """What was judged by wall time is within the noise if other programs took the cores meanwhile."""
-    if judged.verdict == "not measurable here" or not others.crowd(judged.needs):
-        return judged
-    crowded = f"; other programs took {others.taken:.1f} cores meanwhile, so run it again on a quieter machine"
-    return replace(judged, noise=True, why=judged.why + crowded)
+    faster = {gain.median > FASTER for gain in gains}
+    sure = {gain.median > FASTER for gain in gains if not gain.near(FASTER)}
+    verdict: Verdict = "depends" if len(faster) == 2 else "true" if True in faster else "false"
+    return verdict, len(sure) < 2 and any(gain.near(FASTER) for gain in gains)

@@ -39,15 +39,7 @@ def masked_loop(c: Complexes, max_iter: int) -> Escapes:
 
 
 def mandelbrot_worker(
-    y_start: int,
-    y_end: int,
-    xmin: float,
-    xmax: float,
-    ymin: float,
-    ymax: float,
-    width: int,
-    height: int,
-    max_iter: int,
+    y_start: int, y_end: int, xmin: float, xmax: float, ymin: float, ymax: float, width: int, height: int, max_iter: int
 ) -> Escapes:
     """The lesson's worker, as printed: samples of its own, with both ends of its share of [ymin, ymax] on bounds."""
     return mandelbrot_escape_time(
@@ -62,14 +54,7 @@ def mandelbrot_worker(
 
 
 def mandelbrot_parallel(
-    xmin: float,
-    xmax: float,
-    ymin: float,
-    ymax: float,
-    width: int,
-    height: int,
-    max_iter: int,
-    num_workers: int,
+    xmin: float, xmax: float, ymin: float, ymax: float, width: int, height: int, max_iter: int, num_workers: int
 ) -> Escapes:
     """The lesson's multiprocessing version, as printed: its result is wrong, see `faults`.
 
@@ -88,14 +73,7 @@ def mandelbrot_parallel(
 
 
 def mandelbrot_parallel_corrected(
-    xmin: float,
-    xmax: float,
-    ymin: float,
-    ymax: float,
-    width: int,
-    height: int,
-    max_iter: int,
-    num_workers: int,
+    xmin: float, xmax: float, ymin: float, ymax: float, width: int, height: int, max_iter: int, num_workers: int
 ) -> Escapes:
     """The same put right: equal to the serial function to the bit, for any height and number of workers.
 
@@ -121,14 +99,9 @@ def rows_of_printed_version(ymin: float, ymax: float, height: int, num_workers: 
     The last share begins before `height` but may end beyond it; neighbours both compute the row between them.
     """
     chunk_size = height // num_workers
-    return np.concatenate(
-        [
-            np.linspace(
-                ymin + (i / height) * (ymax - ymin), ymin + ((i + chunk_size) / height) * (ymax - ymin), chunk_size
-            )
-            for i in range(0, height, chunk_size)
-        ]
-    )
+    starts = np.array(range(0, height, chunk_size))
+    first, end = (ymin + edges / height * (ymax - ymin) for edges in (starts, starts + chunk_size))
+    return np.linspace(first, end, chunk_size, axis=1).ravel()
 
 
 def spawned(n: int) -> Pool:

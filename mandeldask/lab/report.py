@@ -16,11 +16,11 @@ from bokeh.palettes import Colorblind8
 
 from mandeldask.errors import ConfigError
 from mandeldask.image import check_path, picture
-from mandeldask.lab import results
+from mandeldask.lab import tables
 from mandeldask.lab.results import Results
+from mandeldask.lab.timing import seconds
 from mandeldask.lab.workload import lesson_view
 
-HERE = Path(__file__).parent
 VERDICTS = {"true": "yes", "false": "no", "depends": "mixed", "not measurable here": "none"}  # and the style's class
 COLOURS = {
     "lesson": Colorblind8[5],
@@ -28,10 +28,10 @@ COLOURS = {
     "numpy-compact": Colorblind8[4],
     "numba": Colorblind8[3],
 }
-IDEAL = "#777777"
+TABLE_BEGINS = (b'{\n "format": "mandeldask lab', b"# Parallel NumPy, measured")
 
 Row = dict[str, Any]
-Legend = list[tuple[str, str, str]]  # text, colour, and box, solid, dotted or dashed
+Legend = list[tuple[str, str, str]]  # text, colour, and solid, dotted or dashed
 
 
 def check_target(path: str) -> Path:
@@ -43,93 +43,72 @@ def check_target(path: str) -> Path:
         It does not end in .html, or it or a table beside it cannot be written, or would replace another's file.
     """
     page = check_path(path, "a report", (".html",))
-    tables = page.with_suffix(".json"), page.with_suffix(".md")
-    for each in (page, *tables):
-        if each.is_dir():
-            raise ConfigError(f"a report and its tables are files; {each} is a directory: give another name")
+    for each in (page, page.with_suffix(".json"), page.with_suffix(".md")):
         if not os.access(each if each.exists() else each.parent, os.W_OK):
             raise ConfigError(f"cannot write {each}: Permission denied. Give a path that can be written")
-    for each in tables:
-        if each.exists() and not _is_table(each):
-            raise ConfigError(
-                f"the tables of {page.name} go to {' and '.join(t.name for t in tables)} beside it, and {each} is "
-                "something else: give the report another name"
-            )
+        if each != page and each.exists() and not _is_table(each):
+            raise ConfigError(f"{each} is something else: give the report another name, for its tables go beside it")
     return page
 
 
 def _is_table(path: Path) -> bool:
     """Whether an earlier report wrote it."""
-    try:
-        if path.suffix == ".json":
-            return bool(results.read(path))
-        with path.open(encoding="utf-8") as file:
-            return file.readline().rstrip() == results.HEADING
-    except (ConfigError, OSError, ValueError):
-        return False
+    return path.is_file() and path.read_bytes().startswith(TABLE_BEGINS)
 
 
-def write(found: Results, path: str, source: str | None = None) -> list[str]:
-    """Write the page, and its tables beside it as .json and .md; the paths written.
-
-    Raises
-    ------
-    ConfigError
-        As of `check_target`; the disk is full; the results were read from `source` and cannot be drawn.
-    """
+def write(found: Results, path: str) -> list[str]:
+    """Write the page, and its tables beside it as .json and .md; the paths written."""
     page = check_target(path)
-    try:
-        texts = {
-            page: html(found),
-            page.with_suffix(".json"): json.dumps(found, indent=1) + "\n",
-            page.with_suffix(".md"): results.markdown(found),
-        }
-    except Exception as error:  # whatever a file may lead to that has our format's name and not its content
-        if source is None:
-            raise
-        raise results.not_results(source, f"it cannot be drawn ({type(error).__name__}: {error})") from None
-    try:
-        for each, text in texts.items():
-            each.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {error.filename}: {error.strerror}") from None
+    texts = {
+        page: html(found),
+        page.with_suffix(".json"): json.dumps(found, indent=1) + "\n",
+        page.with_suffix(".md"): markdown(found),
+    }
+    for each, text in texts.items():
+        each.write_text(text, encoding="utf-8")
     return [str(each) for each in texts]
+
+
+def markdown(found: Results) -> str:
+    """All tables, under a heading each."""
+    return _filled("report.md", found)
 
 
 def html(found: Results) -> str:
     """The page."""
-    values = {
-        "tables": {title: table(found) for title, table in results.TABLES.items()},
-        "faults": results.faults(found),
-        "problems": [f"{name}: {why}" for name, why in found["problems"].items()],
-        "bars": _bars(found["strategies"]),
-        "kernels": _kernel_legend(found["strategies"]),
-        "curves": _curve_legend(found["strong"]),
-        "blocks": _curve_legend(found["block_sizes"]),
-        "charts": _charts(found),
-        "timelines": _timelines(found["balance"]),
-        "whole_set": _data_url("image/png", picture(lesson_view(150), max_iter=60, colormap="greys")._repr_png_()),
-        "worker_colours": Colorblind8,
-        "verdicts": VERDICTS,
-        "style": (HERE / "report.css").read_text(encoding="utf-8"),
-        "json": _data_url("application/json", json.dumps(found).encode()),
-        "markdown": _data_url("text/markdown", results.markdown(found).encode()),
-    }
-    template = jinja2.Environment(autoescape=True).from_string((HERE / "report.html").read_text(encoding="utf-8"))
-    return template.render(found=found, **values)
+    whole_set = picture(lesson_view(150), max_iter=60, colormap="greys")
+    return _filled(
+        "report.html",
+        found,
+        bars=_bars(found["strategies"]),
+        curves=_curve_legend(found["strong"]),
+        blocks=_curve_legend(found["block_sizes"]),
+        charts=_charts(found),
+        timelines=_timelines(found["balance"]),
+        whole_set=_data_url("image/png", whole_set._repr_png_()),
+        worker_colours=Colorblind8,
+        verdicts=VERDICTS,
+        json=_data_url("application/json", json.dumps(found).encode()),
+        markdown=_data_url("text/markdown", markdown(found).encode()),
+    )
+
+
+def _filled(template: str, found: Results, **more: Any) -> str:
+    folder = jinja2.FileSystemLoader(Path(__file__).parent)
+    pages = jinja2.Environment(
+        loader=folder, autoescape=template.endswith("html"), trim_blocks=True, lstrip_blocks=True
+    )
+    problems = [f"{name}: {why}" for name, why in found["problems"].items()]
+    common = {"found": found, "tables": tables.tables(found), "faults": tables.faults(found), "problems": problems}
+    return pages.get_template(template).render(common | more)
 
 
 def _data_url(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _kernel_legend(rows: list[Row]) -> Legend:
-    kernels = dict.fromkeys(row["kernel"] for row in rows if row["seconds"])
-    return [("the lesson's loop" if k == "lesson" else f"kernel {k}", COLOURS[k], "box") for k in kernels]
-
-
 def _curve_legend(curves: list[Row]) -> Legend:
-    return [("ideal", IDEAL, "dashed"), *((c["name"], *_colour_and_dash(c)) for c in curves)]
+    return [("ideal", "#777777", "dashed"), *((c["name"], *_colour_and_dash(c)) for c in curves)]
 
 
 def _colour_and_dash(curve: Row) -> tuple[str, str]:
@@ -142,88 +121,77 @@ def _colour_and_dash(curve: Row) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Axis:
-    """Values from `low` to `high` at places from `start` to `end`, on a linear or a logarithmic scale."""
+    """Values from 0 to `high` at places from `start` to `end`."""
 
-    low: float
     high: float
     start: float
     end: float
-    log: bool = False
 
     def at(self, value: float) -> float:
-        low, high, value = (math.log(v) if self.log else v for v in (self.low, self.high, value))
-        return round(self.start + (self.end - self.start) * (value - low) / ((high - low) or 1), 1)
+        return round(self.start + (self.end - self.start) * value / (self.high or 1), 1)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Places and labels: 1, 2 and 5 times powers of ten, some five of them if linear."""
-        powers = [10.0**k for k in range(-9, 10)]
-        nice = [m * power for power in powers for m in (1, 2, 5)]
-        step = next(n for n in nice if n >= (self.high - self.low) / 6)
-        values = nice if self.log else [i * step for i in range(7)]
-        return [(self.at(v), f"{v:g}") for v in values if self.low <= v <= self.high]
+        """Places and labels of three to six values: multiples of 1, 2 or 5 times a power of ten."""
+        step = next(step for k in range(-9, 10) for m in (1, 2, 5) if (step := m * 10.0**k) >= self.high / 6)
+        return [(self.at(i * step), f"{i * step:g}") for i in range(7) if i * step <= self.high]
 
 
-def _bars(rows: list[Row]) -> Row:
-    """Time of each strategy on a logarithmic axis, with quartiles; the colour is the kernel."""
+def _bars(rows: list[Row]) -> list[Row]:
+    """Time of each strategy on a logarithmic scale, with quartiles; the colour is the kernel."""
     timed = [row for row in rows if row["seconds"]]
-    times = [{key: value * 1e3 for key, value in row["seconds"].items()} for row in timed]
-    low, high = min((t["low"] for t in times), default=1), max((t["high"] for t in times), default=1)
-    x = Axis(low / 2, high * 2, 170, 940, log=True)
-    bars = [
-        {"name": row["name"], "colour": COLOURS[row["kernel"]]} | {k: x.at(t[k]) for k in ("median", "low", "high")}
-        for row, t in zip(timed, times, strict=True)
+    if not timed:
+        return []
+    lowest, highest = min(row["seconds"]["low"] for row in timed) / 2, max(row["seconds"]["high"] for row in timed)
+    x = Axis(math.log(highest / lowest), 170, 840)
+    return [
+        {"name": row["name"], "colour": COLOURS[row["kernel"]], "text": seconds(row["seconds"]["median"])}
+        | {key: x.at(math.log(row["seconds"][key] / lowest)) for key in ("median", "low", "high")}
+        for row in timed
     ]
-    return {"bars": bars, "ticks": x.ticks()}
 
 
 def _charts(found: Results) -> dict[str, Row]:
-    strong, weak, blocks = found["strong"], found["weak"], found["block_sizes"]
     workers = found["problem"]["workers"]
     charts = {
-        "strong": (strong, "Strong scaling: speed-up", "workers", lambda n: n),
+        "strong": ("Strong scaling: speed-up", "workers", lambda n: n),
         # with as much work for each worker, the ratio of times is the efficiency
-        "weak": (weak, "Weak scaling: efficiency", "workers, and times the rows", lambda _: 1),
-        "blocks": (blocks, "Times as fast as the kernel alone", "side of a block, samples", lambda _: workers),
+        "weak": ("Weak scaling: efficiency", "workers, and times the rows", lambda _: 1),
+        "block_sizes": ("Times as fast as the kernel alone", "side of a block, samples", lambda _: workers),
     }
-    return {name: _chart(*chart, log=name == "blocks") for name, chart in charts.items() if chart[0]}
+    return {part: _chart(found[part], *how) for part, how in charts.items() if found[part]}
 
 
-def _chart(curves: list[Row], title: str, label: str, ideal: Callable[[int], float], log: bool) -> Row:
+def _chart(curves: list[Row], title: str, label: str, ideal: Callable[[int], float]) -> Row:
     """Speed-ups over workers or block sizes: a line a curve, with quartiles, against the ideal."""
-    values = sorted({p["x"] for c in curves for p in c["points"]})
-    width = 960 if log else 600
     highest = max(max(p["speedup"]["high"], ideal(p["x"])) for c in curves for p in c["points"])
-    x, y = Axis(values[0], values[-1], 60, width - 30, log), Axis(0, 1.05 * highest, 280, 30)
+    places = sorted({p["x"] for c in curves for p in c["points"]})
+    across, y = Axis(len(places) - 1, 60, 570), Axis(1.05 * highest, 280, 30)
+    x = {value: across.at(i) for i, value in enumerate(places)}
 
     def points(curve: Row) -> list[tuple[float, ...]]:
-        spreads = [(p["x"], *(p["speedup"][key] for key in ("median", "low", "high"))) for p in curve["points"]]
-        return [(x.at(value), *map(y.at, spread)) for value, *spread in spreads]
+        spreads = {p["x"]: p["speedup"] for p in curve["points"]}
+        return [(x[at], *(y.at(s[key]) for key in ("median", "low", "high"))) for at, s in spreads.items()]
 
-    marked = [2**k for k in range(32) if values[0] <= 2**k <= values[-1]] if log else values
     return {
         "title": title,
         "label": label,
-        "width": width,
-        "x": [(x.at(v), str(v)) for v in marked],
+        "x": [(at, str(value)) for value, at in x.items()],
         "y": y.ticks(),
-        "ideal": [(x.at(v), y.at(ideal(v))) for v in (values[0], values[-1])],
+        "ideal": [(at, y.at(ideal(value))) for value, at in x.items()],
         "lines": [(*_colour_and_dash(c), points(c)) for c in curves],
     }
 
 
 def _timelines(balances: list[Row]) -> list[Row]:
-    longest = max((b["seconds"] for b in balances), default=0.0)
-    return [_timeline(b, longest) for b in balances]
-
-
-def _timeline(balance: Row, longest: float) -> Row:
     """Who computed a block when, and where it lies: a bar a block, a row a worker."""
-    x = Axis(0, longest * 1e3, 70, 700)
-    pieces = balance["pieces"]
-    return {
-        "title": f"{balance['name']}: ms",
-        "workers": range(results.workers_in(balance)),
-        "ticks": x.ticks(),
-        "pieces": [p | {"first": x.at(p["start"] * 1e3), "last": x.at(p["end"] * 1e3)} for p in pieces],
-        "shape": [max(p[axis][1] for p in pieces) for axis in ("rows", "columns")],
-    }
+    x = Axis(1e3 * max((b["seconds"] for b in balances), default=0.0), 70, 700)
+    return [
+        {
+            "title": f"{b['name']}: ms",
+            "workers": range(b["workers"]),
+            "ticks": x.ticks(),
+            "pieces": [p | {"first": x.at(p["start"] * 1e3), "last": x.at(p["end"] * 1e3)} for p in b["pieces"]],
+            "shape": [max(p[axis][1] for p in b["pieces"]) for axis in ("rows", "columns")],
+        }
+        for b in balances
+    ]

@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from distributed import Client, get_worker
 
 from mandeldask.cluster import workers_of
 from mandeldask.lab.timing import Call, Run, Spread, Tell, in_turns, ratio
-from mandeldask.lab.workload import BLOCKS_A_WORKER, Part, Workload, compute_part, cut, lesson_view, seahorse_view
+from mandeldask.lab.workload import Depth, Part, Workload, cut
 from mandeldask.view import Range
 
 LESSON_WORKERS = 4  # that the lesson runs with
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Samples a side of the field that each kernel scales with, and max_iter: about half a second alone for both."""
-
-    numpy: tuple[int, int] = (1000, 100)
-    numba: tuple[int, int] = (2048, 5000)
-    turns: int = 3
-    parts: tuple[int, ...] = (16, 8, 4, 2, 1)  # that a side is cut in, for the sizes of a block
-
-    def work(self, kernel: str, rows: float = 1.0) -> Workload:
-        """The kernel's workload with `rows` times as many rows: that much more work."""
-        side, max_iter = self.numpy if kernel == "numpy" else self.numba
-        view = lesson_view if kernel == "numpy" else seahorse_view
-        return Workload(view(max(1, round(side * rows)), side), max_iter, kernel)
 
 
 @dataclass(frozen=True)
@@ -61,7 +45,6 @@ class Piece:
     worker: int
     start: float
     end: float
-    iterations: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +61,7 @@ class Balance:
 def worker_counts(cores: int) -> list[int]:
     """1, 2, 4, ... up to the cores, and at least to the lesson's four, so that a small machine shows too many."""
     most = max(cores, LESSON_WORKERS)
-    return sorted({n for n in (*(2**k for k in range(most.bit_length())), cores, most) if n <= most})
+    return sorted({n for n in (*(2**k for k in range(most.bit_length())), cores) if n <= most})
 
 
 @dataclass(frozen=True)
@@ -87,97 +70,86 @@ class Scaling:
 
     client: Client
     kernels: Sequence[str]
-    sizes: Sizes
+    depth: Depth
     tell: Tell = lambda _: None
 
     def strong(self, counts: Sequence[int]) -> list[Curve]:
         """The same field with more and more workers: the ideal time is 1/n."""
-        return [curve for kernel in self.kernels for curve in self._over_workers(kernel, counts)]
+        return [c for kernel in self.kernels for c in self._over_workers(kernel, counts, weak=False)]
 
     def weak(self, counts: Sequence[int]) -> list[Curve]:
         """As many rows for each worker: the ideal time stays the same."""
-        return [curve for kernel in self.kernels for curve in self._over_workers(kernel, counts, lambda n: n / 4)]
+        return [c for kernel in self.kernels for c in self._over_workers(kernel, counts, weak=True)]
 
-    def _over_workers(
-        self, kernel: str, counts: Sequence[int], rows: Callable[[int], float] | None = None
-    ) -> list[Curve]:
-        title = "weak scaling" if rows else "strong scaling"
-        works = {n: self.sizes.work(kernel, rows(n) if rows else 1.0) for n in counts}
+    def _over_workers(self, kernel: str, counts: Sequence[int], weak: bool) -> list[Curve]:
+        works = {n: self.depth.scaled(kernel, n / 4 if weak else 1.0) for n in counts}
         calls: dict[str, Call] = {}
         with ExitStack() as stack:
             for n, work in works.items():
-                pool = stack.enter_context(ThreadPoolExecutor(n))
-                calls[f"threads {n}"] = partial(work.in_pool, pool, BLOCKS_A_WORKER * n)
+                calls[f"threads {n}"] = partial(work.in_pool, stack.enter_context(ThreadPoolExecutor(n)), n)
                 calls[f"Dask workers {n}"] = self._through_dask(work, work.block_side(n), n)
-            runs = self._timed(f"{title}, {kernel}", calls)
-        first = counts[0]
-        return [
-            Curve(
-                f"{kernel}, {means}",
-                works[first].title,
-                tuple(
-                    _point(n, runs[f"{means} {first}"], runs[f"{means} {n}"], 1 / first if rows else 1 / n)
-                    for n in counts
-                ),
-            )
-            for means in ("threads", "Dask workers")
-        ]
+            runs = self._timed(f"{'weak' if weak else 'strong'} scaling, {kernel}", calls)
+        curves = []
+        for means in ("threads", "Dask workers"):
+            first = runs[f"{means} {counts[0]}"]
+            points = tuple(_point(n, first, runs[f"{means} {n}"], 1 if weak else n) for n in counts)
+            curves.append(Curve(f"{kernel}, {means}", works[counts[0]].title, points))
+        return curves
 
     def block_sizes(self, workers: int) -> list[Curve]:
         """The same field in ever larger Dask blocks: small ones cost the scheduler, large ones leave workers idle."""
         return [self._over_blocks(kernel, workers) for kernel in self.kernels]
 
     def _over_blocks(self, kernel: str, workers: int) -> Curve:
-        work = self.sizes.work(kernel)
-        sides = sorted({max(1, -(-work.view.shape[0] // parts)) for parts in self.sizes.parts})
+        work = self.depth.scaled(kernel)
+        sides = sorted({max(1, -(-work.view.shape[0] // parts)) for parts in self.depth.parts})
         through_dask = {str(side): self._through_dask(work, side, workers) for side in sides}
         runs = self._timed(f"block sizes, {kernel}", {"alone": work.alone} | through_dask)
-        points = [_point(side, runs["alone"], runs[str(side)], 1 / workers) for side in sides]
-        return Curve(f"{kernel}, {workers} Dask workers", work.title, tuple(points))
+        points = tuple(_point(side, runs["alone"], runs[str(side)], workers) for side in sides)
+        return Curve(f"{kernel}, {workers} Dask workers", work.title, points)
 
     def balance(self, workers: int) -> list[Balance]:
         """The lesson's field cut in three ways: who computed which block, when."""
-        work = self.sizes.work("numpy")
-        ways = {"one strip of rows a worker": (workers, 1), "one strip of columns a worker": (1, workers)}
-        return [self._balance(name, cuts, work, workers) for name, cuts in (ways | {"8 x 8 blocks": (8, 8)}).items()]
+        ways = {
+            "one strip of rows a worker": (workers, 1),
+            "one strip of columns a worker": (1, workers),
+            "8 x 8 blocks": (8, 8),
+        }
+        return [self._balance(name, cuts, workers) for name, cuts in ways.items()]
 
-    def _balance(self, name: str, cuts: tuple[int, int], work: Workload, workers: int) -> Balance:
+    def _balance(self, name: str, cuts: tuple[int, int], workers: int) -> Balance:
         self.tell(f"load balance, {name}")
+        work, addresses = self.depth.scaled("numpy"), self._first(workers)
         rows, columns = map(cut, work.view.shape, cuts)
         parts = [(r, c) for r in rows for c in columns]
-        futures = self.client.map(_traced, [work] * len(parts), parts, workers=self._some(workers), pure=False)
-        return balance_of(name, workers, self.client.gather(futures))
+        traced = self.client.gather(self.client.map(partial(_traced, work), parts, workers=addresses, pure=False))
+        begin = min(start for _, start, _ in traced)
+        pieces = tuple(
+            Piece(*part, addresses.index(address), start - begin, end - begin)
+            for part, (address, start, end) in zip(parts, traced, strict=True)
+        )
+        busy = [sum(p.end - p.start for p in pieces if p.worker == worker) for worker in range(workers)]
+        return Balance(name, workers, sum(busy) / workers / max(busy), max(p.end for p in pieces), pieces)
 
-    def _some(self, n: int) -> list[str]:
+    def _first(self, n: int) -> list[str]:
         return list(workers_of(self.client))[:n]
 
     def _through_dask(self, work: Workload, block: int, workers: int) -> Call:
-        return partial(work.through_dask, block, scheduler=self.client, workers=self._some(workers))
+        return partial(work.through_dask, block, scheduler=self.client, workers=self._first(workers))
 
     def _timed(self, title: str, calls: dict[str, Call]) -> dict[str, list[Run]]:
-        return in_turns(calls, self.sizes.turns, at_least=0, tell=lambda text: self.tell(f"{title}, {text}"))
+        for call in calls.values():  # imports and compilation come but once
+            call()
+        return in_turns(calls, self.depth.scaling_turns, tell=lambda text: self.tell(f"{title}, {text}"))
 
 
-def _point(x: int, first: Sequence[Run], runs: Sequence[Run], share: float) -> Point:
+def _point(x: int, first: Sequence[Run], runs: Sequence[Run], ideal: int) -> Point:
     speedup = ratio(first, runs)
-    return Point(x, Spread.of([r.wall for r in runs]), speedup, speedup.median * share)
+    return Point(x, Spread.of([r.wall for r in runs]), speedup, speedup.median / ideal)
 
 
-def _traced(work: Workload, part: Part) -> tuple[str, Piece]:
-    """Compute a part; the worker's address, and the piece on the worker's own clock."""
+def _traced(work: Workload, part: Part) -> tuple[str, float, float]:
+    """Compute a part: the worker's address, and from when to when on its own clock."""
     start = time.time()
-    iterations = int(compute_part(work, part).sum(dtype="int64"))
-    return get_worker().address, Piece(*part, 0, start, time.time(), iterations)
-
-
-def balance_of(name: str, workers: int, traced: list[tuple[str, Piece]]) -> Balance:
-    begin = min(p.start for _, p in traced)
-    numbers = {who: i for i, who in enumerate(sorted({who for who, _ in traced}))}
-    pieces = tuple(
-        replace(p, worker=numbers[who], start=p.start - begin, end=p.end - begin)
-        for who, p in sorted(traced, key=lambda each: each[1].start)
-    )
-    busy = [0.0] * max(workers, len(numbers))
-    for p in pieces:
-        busy[p.worker] += p.end - p.start
-    return Balance(name, workers, sum(busy) / len(busy) / max(busy), max(p.end for p in pieces), pieces)
+    work.part(*part)
+    return get_worker().address, start, time.time()

@@ -1,13 +1,14 @@
-"""The field that the lab computes again and again, and the ways to compute it: alone, in threads, through Dask."""
+"""The field that the lab computes again and again, how large it is, and how: alone, in threads, through Dask."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import isqrt
+from typing import Any
 
 import numpy as np
 from distributed import Client
@@ -17,11 +18,11 @@ from mandeldask.cluster import session
 from mandeldask.field import escape_time
 from mandeldask.grid import complex_grid
 from mandeldask.kernels import KERNELS, choose
+from mandeldask.lab.machine import usable_cores
 from mandeldask.view import Range, View
 
 Escapes = NDArray[np.int32]
 Part = tuple[Range, Range]  # rows and columns of a block, global indices
-BLOCKS_A_SIDE = 4  # in columns, at least
 BLOCKS_A_WORKER = 4  # at least, so that none waits long for the last
 
 
@@ -44,18 +45,23 @@ class Workload:
     def alone(self) -> Escapes:
         """In the calling thread, as one block."""
         rows, columns = self.view.shape
-        return compute_part(self, ((0, rows), (0, columns)))
+        return self.part((0, rows), (0, columns))
+
+    def part(self, rows: Range, columns: Range) -> Escapes:
+        """A window of it, in the calling thread."""
+        counts: Escapes = KERNELS[self.kernel](self.max_iter)(self.view.block(rows, columns))
+        return counts
+
+    def in_pool(self, pool: Executor, workers: int) -> Escapes:
+        """Bands of rows, in as many threads of `pool`."""
+        rows, columns = self.view.shape
+        bands = cut(rows, BLOCKS_A_WORKER * workers)
+        return np.vstack(list(pool.map(self.part, bands, [(0, columns)] * len(bands))))
 
     def block_side(self, workers: int) -> int:
         """The side of Dask's blocks: a quarter of the columns, less where that leaves a worker fewer than four."""
         rows, columns = self.view.shape
-        return max(1, min(-(-columns // BLOCKS_A_SIDE), isqrt(rows * columns // (BLOCKS_A_WORKER * workers))))
-
-    def in_pool(self, pool: Executor, parts: int) -> Escapes:
-        """Bands of rows, in the threads of `pool`."""
-        rows, columns = self.view.shape
-        bands = [(band, (0, columns)) for band in cut(rows, parts)]
-        return np.vstack(list(pool.map(compute_part, [self] * len(bands), bands)))
+        return max(1, min(-(-columns // 4), isqrt(rows * columns // (BLOCKS_A_WORKER * workers))))
 
     def through_dask(self, block: int, **scheduler: object) -> Escapes:
         """As a Dask array of blocks of `block` x `block`, on the scheduler given as `compute` takes it."""
@@ -75,11 +81,61 @@ def seahorse_view(rows: int, columns: int | None = None) -> View:
     return View(x=(x - half, x + half), y=(y - half, y + half), shape=(rows, columns or rows))
 
 
-def compute_part(work: Workload, part: Part) -> Escapes:
-    """Escape times of a window of a workload."""
-    block = KERNELS[work.kernel](work.max_iter)
-    counts: Escapes = block(work.view.block(*part))
-    return counts
+@dataclass(frozen=True)
+class Depth:
+    """Turns, and the sizes of arrays and fields."""
+
+    # of the claims
+    turns: int = 7
+    seconds: float = 0.03  # at least, of one measurement
+    matrix: int = 768  # rows of a square matrix: 5 MB
+    vector: int = 1_000_000  # elements: 8 MB
+    small: int = 2_000  # elements: 16 KB, in the first-level cache, so that SIMD shows
+    loop: tuple[int, int] = (400, 100)  # samples a side of the lesson's view, and max_iter
+    # of the strategies
+    side: int = 1000
+    max_iter: int = 100
+    workers: int = 2
+    strategy_turns: int = 5
+    # of the scaling: samples a side for each kernel, and max_iter, about half a second alone for both
+    numpy: tuple[int, int] = (1000, 100)
+    numba: tuple[int, int] = (2048, 5000)
+    scaling_turns: int = 3
+    parts: tuple[int, ...] = (16, 8, 4, 2, 1)  # that a side is cut in, for the sizes of a block
+
+    def work(self, kernel: str) -> Workload:
+        """The lesson's field, for the strategies."""
+        return Workload(lesson_view(self.side), self.max_iter, kernel)
+
+    def scaled(self, kernel: str, rows: float = 1.0) -> Workload:
+        """The field that a kernel scales with, with `rows` times as many rows: that much more work."""
+        side, max_iter = self.numpy if kernel == "numpy" else self.numba
+        view = lesson_view if kernel == "numpy" else seahorse_view
+        return Workload(view(max(1, round(side * rows)), side), max_iter, kernel)
+
+
+QUICK = Depth(
+    turns=3,
+    seconds=0.005,
+    matrix=256,
+    vector=200_000,
+    loop=(80, 40),
+    side=120,
+    max_iter=50,
+    strategy_turns=1,
+    numpy=(120, 50),
+    numba=(128, 500),
+    scaling_turns=1,
+    parts=(8, 4, 2, 1),
+)
+
+
+def depth_of(
+    quick: bool = False, workers: int | None = None, size: int | None = None, max_iter: int | None = None
+) -> Depth:
+    """The full depth, or the quick one, with one worker a usable core; the strategies' field may be another."""
+    given: dict[str, Any] = {"side": size, "max_iter": max_iter, "workers": workers or usable_cores()}
+    return replace(QUICK if quick else Depth(), **{k: v for k, v in given.items() if v is not None})
 
 
 def cut(n: int, parts: int) -> list[Range]:

@@ -12,7 +12,7 @@ Each frame looks its pixels up in both.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,11 @@ from mandeldask.image import PictureOptions
 from mandeldask.store import Store, open_store
 from mandeldask.view import View
 from mandeldask.zoom import video
-from mandeldask.zoom.film import KEYS, Film, read_film
+from mandeldask.zoom.film import COLOURS, Film, read_film
 from mandeldask.zoom.texture import Pixels, ToColour, to_colour
 from mandeldask.zoom.video import check_target, need_av
 
-__all__ = ["KEYS", "Film", "Made", "check_target", "make", "need_av", "read_film"]
+__all__ = ["COLOURS", "Film", "Made", "check_target", "make", "need_av", "read_film"]
 
 
 @dataclass(frozen=True)
@@ -98,19 +98,45 @@ def compute(
 ) -> tuple[Store, Store]:
     """The stores of strip and core, computed as far as they are not."""
     views = {folder / "strip.zarr": film.strip, folder / "core.zarr": film.core}
-    pending = {path: view for path, view in views.items() if not _complete(path, view, film)}
+    held = {path: _holds(path, view, film, overwrite) for path, view in views.items()}
+    pending = {path: view for path, view in views.items() if not (held[path] and _complete(open_store(path)))}
     if pending:
         _make_folder(folder)
-        if not overwrite:
-            _refuse_another(pending, film)
         with session(cluster, client=client, say=lambda text: tell(job.Notice(text))) as there:
             for path, view in pending.items():
                 config = {"view": view, "max_iter": film.max_iter, "kernel": kernel}
-                store = _store_at(path)
-                another = store is None or not _holds(store, view, film)
-                job.run(config, path, client=there.connect(), tell=tell, overwrite=overwrite and another)
+                job.run(config, path, client=there.connect(), tell=tell, overwrite=overwrite and not held[path])
     strip, core = map(open_store, views)
     return strip, core
+
+
+def _holds(path: Path, view: View, film: Film, overwrite: bool) -> bool:
+    """Whether a store is of this field, all of it or a part; StoreError for another film's that is not to go."""
+    try:
+        there = open_store(path).description
+    except StoreError:  # told with its remedy when it is opened for writing
+        return False
+    if (there.view, there.max_iter) == (view, film.max_iter):
+        return True
+    if overwrite:
+        return False
+    what = f"max_iter is {there.max_iter} there, {film.max_iter} here" if there.view == view else "of another view"
+    raise StoreError(
+        f"{path.parent} holds the samples of another film: {what}. Choose another --out, or replace it with --overwrite"
+    )
+
+
+def _complete(store: Store) -> bool:
+    return all(bool(store.done(level.number).all()) for level in store.description.levels)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"cannot make {folder} for the film's samples: {error.strerror}; choose another --out"
+        ) from None
 
 
 def paint(
@@ -132,45 +158,3 @@ def paint(
         yield painter.paint(film.span(frame))
         if painted:
             painted(frame + 1, film.frames)
-
-
-def _store_at(path: Path) -> Store | None:
-    try:
-        return open_store(path)
-    except StoreError:  # told with its remedy when it is opened for writing
-        return None
-
-
-def _holds(store: Store, view: View, film: Film) -> bool:
-    """Whether a store is of this field, all of it or a part."""
-    return store.description.view == view and store.description.max_iter == film.max_iter
-
-
-def _complete(path: Path, view: View, film: Film) -> bool:
-    store = _store_at(path)
-    if store is None or not _holds(store, view, film):
-        return False
-    return all(bool(store.done(level.number).all()) for level in store.description.levels)
-
-
-def _refuse_another(views: Mapping[Path, View], film: Film) -> None:
-    """Before a cluster is started."""
-    for path, view in views.items():
-        store = _store_at(path)
-        if store and not _holds(store, view, film):
-            there = store.description
-            what = f"max_iter is {there.max_iter} there, {film.max_iter} here"
-            what = what if there.view == view else "of another view"
-            raise StoreError(
-                f"{path.parent} holds the samples of another film: {what}. "
-                "Choose another --out, or replace it with --overwrite"
-            )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"cannot make {folder} for the film's samples: {error.strerror}; choose another --out"
-        ) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cached_property
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mandeldask.config.strict_yaml import MAX_BYTES, read_yaml
+from mandeldask.config.reading import read_file
 from mandeldask.config.values import integer
 from mandeldask.errors import ConfigError
 from mandeldask.view import MIN_SPACING_ULPS, Number, View
@@ -26,7 +26,8 @@ CORE = 2  # samples of the core a pixel of the last frame, each way
 COLUMNS = 256  # the strip's columns are a multiple: they can be halved eight times
 MARGIN = 8  # rows of the strip beyond the corners of the first frame
 
-KEYS = ("centre", "from", "to", "size", "fps", "seconds", "max_iter")
+COLOURS = ("colormap", "scale", "interior")
+KEYS = ("centre", "from", "to", "size", "fps", "seconds", "max_iter", "out", "cluster", *COLOURS, "kernel")
 
 
 @dataclass(frozen=True)
@@ -156,33 +157,22 @@ class Film:
         return (self.strip.size + self.core.size) / (self.frames * self.size[0] * self.size[1])
 
 
-def read_film(path: str | os.PathLike[str] | None, changes: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """The keys of a film's YAML file, none without a path, with `changes` over them; `keys` are all that there are.
+def read_film(path: str | os.PathLike[str] | None, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The keys of a film's YAML file, none without a path, with `changes` over them.
 
     Raises
     ------
     ConfigError
-        The file cannot be read; it is no mapping of such keys.
+        The file cannot be read; it is no mapping of `KEYS`.
     """
-    given = {} if path is None else _read_keys(os.fspath(path), keys)
-    return given | {key: value for key, value in changes.items() if value is not None}
-
-
-def _read_keys(path: str, keys: Sequence[str]) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as file:
-            found = read_yaml(file.read(MAX_BYTES + 1), path)
-    except (OSError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path}: cannot read the description: {getattr(error, 'strerror', error)}") from None
-    if not isinstance(found, dict):
+    given: Any = {} if path is None else read_file(os.fspath(path), "description")
+    if not isinstance(given, dict):
         raise ConfigError(f"{path}: a film's description is a mapping, KEY: VALUE")
-    for key in (str(key)[:50] for key in found if key not in keys):
-        close = difflib.get_close_matches(key.lower(), keys, n=1)
-        hint = f"did you mean `{close[0]}`?" if close else ""
-        raise ConfigError(f"{path}: unknown key `{key}`; {hint} Permitted: {', '.join(keys)}")
-    return found
+    for key in (str(key)[:50] for key in given if key not in KEYS):
+        close = difflib.get_close_matches(key.lower(), KEYS, n=1)
+        hint = f"did you mean `{close[0]}`? " if close else ""
+        raise ConfigError(f"{path}: unknown key `{key}`; {hint}Permitted: {', '.join(KEYS)}")
+    return given | {key: value for key, value in (changes or {}).items() if value is not None}
 
 
 def _check_size(size: Any) -> None:
