@@ -78,5 +78,4 @@ async def serve(scene: Scene, live: LiveTiles, port: int, ready: Callable[[str],
     finally:
         server.stop()
         explorer.rendering.cancel()
-        explorer.readers.shutdown(wait=False, cancel_futures=True)
         await live.close()
