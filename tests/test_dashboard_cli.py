@@ -158,7 +158,11 @@ def test_a_scheduler_without_bokeh_is_said_to_have_none_and_a_run_goes_on(tmp_pa
 BAD = {
     "nobody there": (["dashboard", "--cluster", "tcp://127.0.0.1:{port}"], 5, "scheduler"),
     "no such file": (["dashboard", "--cluster", "none.yaml"], 2, "there is no file"),
-    "report in no directory": (["run", LESSON, *SMALL, "--report", "none/a.html"], 2, "no directory none"),
+    "report in no directory": (
+        ["run", LESSON, *SMALL, "--report", "none/a.html"],
+        2,
+        "cannot write the report none/a.html",
+    ),
 }
 
 

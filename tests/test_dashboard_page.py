@@ -177,6 +177,7 @@ def test_every_view_shows_the_tiles_and_hover_and_click_tell_their_facts(client,
     page.has("heading", "views.zarr")
     for view, is_right in RIGHT.items():
         page.choose(view)
+        page.has("legend", LEGENDS[view])
         poll(lambda is_right=is_right: is_right(picture(page), tmp_path / "views.zarr"), f"the {view}")
         page.shot(f"view-{view.replace(' ', '-')}")
     box = page.tab.evaluate(FRAME)
@@ -211,6 +212,13 @@ RIGHT = {
     "seconds": is_by_tile,
     "mean escape time": is_by_tile,
     "picture": lambda shown, path: np.array_equal(shown, stored(path)),
+}
+LEGENDS = {
+    "state": "by its state",
+    "worker": "by the worker",
+    "seconds": "seconds of kernel",
+    "mean escape time": "mean escape time of a tile",
+    "picture": "not escaped within 200",
 }
 TOOLTIP = """() => {
     const found = (root) => Array.from(root.querySelectorAll("*")).flatMap((element) =>

@@ -119,10 +119,8 @@ def check_report(path: str | None) -> None:
     if path is None:
         return
     folder = Path(path).parent
-    if not folder.is_dir():
-        raise ConfigError(f"there is no directory {folder} to write {Path(path).name} in: make it first")
-    if Path(path).is_dir() or not os.access(path if Path(path).exists() else folder, os.W_OK):
-        raise ConfigError(f"cannot write the report {path}: name a file that can be written")
+    if not folder.is_dir() or Path(path).is_dir() or not os.access(path if Path(path).exists() else folder, os.W_OK):
+        raise ConfigError(f"cannot write the report {path}: name a file in a directory that is there")
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class JobPage:
         self.job: JobState | None = None
         self.shown: object = None  # what the field shows
         look: Any = {"stylesheets": [InlineStyleSheet(css=hooks.asset("panel.css"))]}
-        self.choice = Select(title="Job", name="job", value=LATEST, width=260, **look)
+        self.choice = Select(title="Job", name="job", value=LATEST, width=220, **look)
         self.view = RadioButtonGroup(name="view", labels=list(VIEWS), active=0, margin=(22, 5, 5, 5), **look)
         self.tile = TextInput(title="Look at tile", name="tile", placeholder="row,column or click", width=150, **look)
         for widget, what in ((self.choice, "value"), (self.view, "active"), (self.tile, "value")):
@@ -53,7 +53,9 @@ class JobPage:
         self.points = ColumnDataSource(data={"seconds": [0], "rate": [0]}, name="rate")
         rate = rate_plot(self.points)
         self.theme = theme(self.field, rate)
-        self.divs = {name: Div(name=name, sizing_mode="stretch_width", disable_math=True, **look) for name in DIVS}
+        self.divs = {
+            name: Div(name=name, visible=False, sizing_mode="stretch_width", disable_math=True, **look) for name in DIVS
+        }
         heading, figures, *rest, legend = self.divs.values()
         self.roots = [
             row(self.choice, self.view, self.tile, name="head", sizing_mode="stretch_width"),
