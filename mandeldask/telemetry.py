@@ -11,10 +11,10 @@ import math
 import operator
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,23 +22,10 @@ from numpy.typing import NDArray
 TOPIC = "mandeldask"
 KEY_PREFIX = "escape-time-tile"  # Dask's own pages colour tasks by it
 PREVIEW_SIDE = 512  # samples of the preview's longer side, at most: 1 MiB for a job, however large
-MAX_TILES = 2**21  # of a job that the scheduler will hold: about 40 bytes a tile
-MAX_BYTES = 2**21  # in an event
+MAX_TILES = 2**21  # of a job that the scheduler will hold: about 30 bytes a tile
 MAX_TEXT = 500  # characters
-MAX_FAILURES = 1000  # in an event
 
 Tile = tuple[int, int]  # row, column
-T = TypeVar("T")
-KNOWN_TILE = np.dtype(
-    [
-        ("row", "<i4"),
-        ("column", "<i4"),
-        ("seconds", "<f4"),  # of kernel; 0, as all that follows, where it is not known
-        ("iterations", "<i8"),
-        ("minimum", "<i4"),
-        ("maximum", "<i4"),
-    ]
-)
 
 
 def job_id(identity: str, path: str) -> str:
@@ -169,26 +156,26 @@ class Failure:
 
 
 class TileEvent(NamedTuple):
-    """What a worker tells of a tile that it has written."""
+    """What a worker tells of a tile that it has written. A driver tells it of tiles that were done before."""
 
     job: str
     tile: Tile
     seconds: float  # of kernel
-    iterations: int
+    iterations: int  # 0, as are seconds, minimum and maximum, where they are not known
     minimum: int
     maximum: int
     worker: str  # "" where it is not known
-    preview: bytes
+    preview: bytes  # empty where it is not known
 
 
 @dataclass(frozen=True)
 class DriverEvent:
-    """What a driver tells of its job. `table` is of KNOWN_TILE: tiles that are done, whoever computed them."""
+    """What a driver tells of its job. `tiles` are done, whoever computed them."""
 
     job: JobInfo
     progress: Progress | None = None
     failures: Sequence[Failure] = ()
-    table: bytes = b""
+    tiles: Sequence[TileEvent] = ()
     ended: str = ""  # "done" or "stopped"
 
     def to_dict(self) -> dict[str, Any]:
@@ -204,117 +191,36 @@ def tile_event(job: str, record: Any) -> dict[str, Any]:
 def previews_wanted(job: str, dask_scheduler: Any = None) -> list[Tile] | None:
     """On the scheduler: some of the finished tiles whose preview the page lacks; None where there is no page."""
     plugin = dask_scheduler.plugins.get(TOPIC) if dask_scheduler else None
-    return None if plugin is None or plugin.problem else plugin.board.previews_wanted(job)
+    return None if plugin is None or plugin.problem else plugin.previews_wanted(job)
 
 
-def read(event: object) -> TileEvent | DriverEvent:
-    """An event as it arrived, checked: it may come from anybody who reaches the scheduler.
+def read(event: Any) -> TileEvent | DriverEvent:
+    """An event as it arrived. Any exception means that it is none; what a tile holds `JobState.take_tile` checks."""
+    if "tile" in event:
+        return _tile(**event)
+    job = JobInfo(**event["job"])
+    _check_job(job)
+    progress = Progress(**event["progress"]) if event["progress"] else None
+    if progress and not all(math.isfinite(value or 0) for value in vars(progress).values()):
+        raise ValueError("an endless rate")
+    failures = [Failure(**failure) for failure in event["failures"]]
+    if not all(0 <= i < n for f in failures for i, n in zip(f.tile, job.preview.tiles, strict=True)):
+        raise ValueError("a failure of a tile outside the field")
+    tiles = [_tile(*tile) for tile in event["tiles"]]
+    return DriverEvent(**event | {"job": job, "progress": progress, "failures": failures, "tiles": tiles})
 
-    Raises
-    ------
-    ValueError
-        One line that says what is wrong with it.
-    """
-    if isinstance(event, Mapping) and "tile" in event:
-        return _read(TileEvent, event)
-    read = _read(DriverEvent, event)
-    _check_job(read.job)
-    _check_tiles(read)
-    return read
 
-
-def _read(kind: type[T], values: object) -> T:
-    """An object of a kind below, from the values of its fields; each is checked by its type."""
-    rules = _RULES[kind]
-    if not isinstance(values, Mapping) or values.keys() != rules.keys():
-        raise ValueError(f"must have the keys {', '.join(rules)}")
-    checked = {}
-    for name, rule in rules.items():
-        try:
-            checked[name] = rule(values[name])
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"{name}: {error}") from None
-    return kind(**checked)
+def _tile(*values: Any, **named: Any) -> TileEvent:
+    tile = TileEvent(*values, **named)
+    return tile._replace(tile=(int(tile.tile[0]), int(tile.tile[1])), worker=str(tile.worker)[:MAX_TEXT])
 
 
 def _check_job(job: JobInfo) -> None:
-    if not re.fullmatch("[0-9a-f]{8,64}", job.id):
-        raise ValueError("job: its id must be 8 to 64 hexadecimal digits")
-    if not all(1 <= n < 2**31 for n in (*job.shape, *job.tile, job.max_iter)) or not 0 <= job.started < 2**32:
-        raise ValueError("job: impossible sizes, or a time that no calendar has")
-    rows, columns = job.preview.tiles
-    if rows * columns > MAX_TILES:
-        raise ValueError(f"job: at most {MAX_TILES} tiles can be shown; got {rows * columns}")
-
-
-def _check_tiles(event: DriverEvent) -> None:
-    rows, columns = event.job.preview.tiles
-    if any(f.tile[0] >= rows or f.tile[1] >= columns for f in event.failures):
-        raise ValueError("failures: a tile outside the field")
-    table = np.frombuffer(event.table, KNOWN_TILE)
-    within = (table["row"] >= 0) & (table["row"] < rows) & (table["column"] >= 0) & (table["column"] < columns)
-    if not (within & np.isfinite(table["seconds"]) & (table["seconds"] >= 0) & (table["iterations"] >= 0)).all():
-        raise ValueError("table: a tile outside the field, or with impossible figures")
-
-
-def _whole(value: Any) -> int:
-    number = operator.index(value)
-    if not 0 <= number < 2**63:
-        raise ValueError("must be a whole number of 63 bits")
-    return number
-
-
-def _number(value: Any) -> float:
-    number = float(value) if isinstance(value, int | float) else math.nan
-    if not abs(number) < 1e18:
-        raise ValueError("must be a number below 1e18")
-    return number
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > MAX_TEXT:
-        raise ValueError(f"must be a text of at most {MAX_TEXT} characters")
-    return value
-
-
-def _bytes(value: Any) -> bytes:
-    if not isinstance(value, bytes) or len(value) > MAX_BYTES:
-        raise ValueError(f"must be at most {MAX_BYTES} bytes")
-    return value
-
-
-def _pair(rule: Callable[[Any], T]) -> Callable[[Any], tuple[T, T]]:
-    def pair(value: Any) -> tuple[T, T]:
-        first, second = value
-        return rule(first), rule(second)
-
-    return pair
-
-
-def _optional(rule: Callable[[Any], T]) -> Callable[[Any], T | None]:
-    return lambda value: None if value is None else rule(value)
-
-
-def _failures(value: Any) -> tuple[Failure, ...]:
-    if not isinstance(value, list | tuple) or len(value) > MAX_FAILURES:
-        raise ValueError(f"must be a list of at most {MAX_FAILURES}")
-    return tuple(_read(Failure, failure) for failure in value)
-
-
-_BY_TYPE: dict[Any, Callable[[Any], Any]] = {
-    int: _whole,
-    float: _number,
-    float | None: _optional(_number),
-    str: _text,
-    bytes: _bytes,
-    bool: bool,
-    tuple[int, int]: _pair(_whole),
-    tuple[float, float]: _pair(_number),
-    JobInfo: lambda value: _read(JobInfo, value),
-    Progress | None: _optional(lambda value: _read(Progress, value)),
-    Sequence[Failure]: _failures,
-}
-_RULES: dict[type, dict[str, Callable[[Any], Any]]] = {
-    kind: {name: _BY_TYPE[hint] for name, hint in get_type_hints(kind).items()}
-    for kind in (TileEvent, DriverEvent, JobInfo, Progress, Failure)
-}
+    if not re.fullmatch("[0-9a-f]{8,64}", job.id) or len(job.name) > MAX_TEXT:
+        raise ValueError("a job without a proper id or name")
+    if not all(1 <= operator.index(n) < 2**31 for n in (*job.shape, *job.tile, job.max_iter)):
+        raise ValueError("a job of impossible sizes")
+    if not 0 <= job.started < 2**32:
+        raise ValueError("a job of a time that no calendar has")
+    if math.prod(job.preview.tiles) > MAX_TILES:
+        raise ValueError(f"a job of more than {MAX_TILES} tiles cannot be shown")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,7 @@ import pytest
 from services import DEADLINE, ENV, Processes, free_port, poll
 
 from mandeldask import dashboard
-from mandeldask.dashboard.registry import announced, running
-from mandeldask.dashboard.tunnel import problem_with, ssh_tunnel
+from mandeldask.dashboard.links import announce, problem_with, running, ssh_tunnel
 
 ROOT = Path(__file__).parent.parent
 LESSON = str(ROOT / "configs/lesson.yaml")
@@ -24,16 +24,15 @@ SMALL = ["--set", "view.shape=[100,120]", "--set", "tile=[50,50]", "--set", "clu
 
 
 @pytest.fixture(autouse=True)
-def own_runtime_directory(tmp_path, monkeypatch):
+def own_cache(tmp_path, monkeypatch):
     """Runs of whoever else works on this machine are none of these tests' business."""
-    (tmp_path / "run").mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("SSH_CONNECTION", raising=False)
 
 
 def start(*words, cwd, **options):
     command = [sys.executable, "-m", "mandeldask", *map(str, words)]
-    env = ENV | {k: v for k, v in os.environ.items() if k in ("XDG_RUNTIME_DIR", "SSH_CONNECTION")}
+    env = ENV | {k: v for k, v in os.environ.items() if k in ("XDG_CACHE_HOME", "SSH_CONNECTION")}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=cwd, env=env, text=True, **pipes | options)
 
@@ -159,8 +158,11 @@ def test_a_scheduler_without_bokeh_is_said_to_have_none_and_a_run_goes_on(tmp_pa
 BAD = {
     "nobody there": (["dashboard", "--cluster", "tcp://127.0.0.1:{port}"], 5, "scheduler"),
     "no such file": (["dashboard", "--cluster", "none.yaml"], 2, "there is no file"),
-    "report is no page": (["run", LESSON, *SMALL, "--report", "a.txt"], 2, "must end in .html"),
-    "report in no directory": (["run", LESSON, *SMALL, "--report", "none/a.html"], 2, "no directory none"),
+    "report in no directory": (
+        ["run", LESSON, *SMALL, "--report", "none/a.html"],
+        2,
+        "cannot write the report none/a.html",
+    ),
 }
 
 
@@ -174,21 +176,23 @@ def test_bad_input_is_one_clear_message(tmp_path, words, exit_code, message):
 
 
 def test_a_dashboard_that_does_not_answer_is_said_not_to(tmp_path):
-    with announced(f"http://127.0.0.1:{free_port()}/mandeldask", "<a store>"):
-        code, _, err = call("dashboard", cwd=tmp_path)
+    announce(f"http://127.0.0.1:{free_port()}/mandeldask", "<a store>", os.getpid())
+    code, _, err = call("dashboard", cwd=tmp_path)
     assert code == 5
     assert "does not answer: Connection refused" in err
 
 
 def test_files_of_runs_that_are_gone_or_no_runs_are_swept_away(tmp_path):
-    with announced("http://127.0.0.1:1/mandeldask", "a"):
-        folder = tmp_path / "run/mandeldask"
-        (folder / "1.json").write_text((folder / f"{os.getpid()}.json").read_text().replace(str(os.getpid()), "1"))
-        (folder / "2.json").write_text("{")
-        assert [run.store for run in running()] == ["a"]
-        assert [path.name for path in folder.iterdir()] == [f"{os.getpid()}.json"]
-        folder.chmod(0o777)
-        assert running() == [], "others could have put a link there"
+    announce("http://127.0.0.1:1/mandeldask", "a", os.getpid())
+    folder = tmp_path / "cache/mandeldask/dashboards" / socket.gethostname()
+    ours = folder / str(os.getpid())
+    (folder / str(2**30)).write_text(ours.read_text())
+    (folder / str(os.getppid())).write_text("[")  # which is written at this moment
+    (folder / "no-number").write_text("")
+    assert [run.store for run in running()] == ["a"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([str(os.getpid()), str(os.getppid())])
+    os.utime(ours, (1, 1))
+    assert running() == [], "it was of an earlier process of that number"
 
 
 def test_a_tunnel_is_told_where_one_is_needed(monkeypatch):
@@ -202,7 +206,3 @@ def test_a_tunnel_is_told_where_one_is_needed(monkeypatch):
         "ssh -N -L 8788:127.0.0.1:8788 192.0.2.2",
         "http://localhost:8788/mandeldask",
     )
-
-
-def test_only_pages_of_the_web_are_fetched(tmp_path):
-    assert "no address of a web page" in problem_with(f"file://{tmp_path}")

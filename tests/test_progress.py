@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from rich.style import Style
 from services import poll
 
 import mandeldask as md
@@ -48,33 +49,31 @@ def test_the_mosaic_of_a_finished_field_has_its_samples_in_the_colours_of_the_pi
     mosaic = Mosaic(GRID, 50, 15)
     for tile in TILES:
         mosaic.add(record(tile))
-    lines = mosaic.lines(colours=True)
+    lines = mosaic.lines()
     assert [line.plain for line in lines] == ["▀" * 50] * 15
     samples = FIELD[np.ix_((2 * np.arange(30) + 1) * 2, (2 * np.arange(50) + 1) * 2)][::-1]
     index = palette_index(samples[samples > 0], 100)(samples)
     for row, line in enumerate(lines):
         for column, span in enumerate(line.spans):
-            shown = [tuple(colour.triplet) for colour in (span.style.color, span.style.bgcolor)]
+            style = Style.parse(span.style)
+            shown = [tuple(colour.triplet) for colour in (style.color, style.bgcolor)]
             assert shown == [palette()[index[2 * row, column]], palette()[index[2 * row + 1, column]]]
 
 
 def test_waiting_failed_and_done_tiles_have_signs_of_their_own():
     mosaic = Mosaic(GRID, 8, 4)
-    assert {line.plain for line in mosaic.lines(True)} == {"·" * 8}
+    assert {line.plain for line in mosaic.lines()} == {"·" * 8}
     mosaic.add(record((3, 0)))
     mosaic.fail((3, 3))
-    for colours in (True, False):
-        top = mosaic.lines(colours)[0].plain
-        assert top[0] not in "·×"
-        assert top[3] == "·"
-        assert top[-1] == "×"
+    top = mosaic.lines()[0].plain
+    assert (top[0], top[3], top[-1]) == ("▀", "·", "×")
     mosaic.add(record((3, 3)))
-    assert "×" not in mosaic.lines(True)[0].plain
+    assert "×" not in mosaic.lines()[0].plain
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (3000, 3000), (20, 10000)])
 def test_a_field_of_any_shape_has_a_mosaic_that_fits(shape):
-    lines = Mosaic(Preview(shape, (256, 256), 100), 40, 12).lines(True)
+    lines = Mosaic(Preview(shape, (256, 256), 100), 40, 12).lines()
     assert 1 <= len(lines) <= 12
     assert 1 <= len(lines[0]) <= 40
 
@@ -137,7 +136,7 @@ def test_the_load_of_a_worker_is_a_share_of_all_its_threads(client, tmp_path, mo
     for tile in TILES[:8]:
         screen(TileDone(replace(record(tile), seconds=1.0, worker="tcp://[red]:1")))
     monkeypatch.setattr(time, "time", lambda: 1.0 + 4)  # the first task began at 1
-    console.print(screen.load.table(4, 60))
+    console.print(screen.load.table(4))
     assert "[red]:1" in console.file.getvalue()
     assert "50% in the kernel" in console.file.getvalue()
 
@@ -185,7 +184,6 @@ def test_a_bar_keeps_to_one_line_and_shrinks_before_its_words_do(width):
     words = "3/12, 1 min 30 s left [red]x[/red]"
     (line,) = drawn(width, 3, 12, words).splitlines()
     assert len(line.rstrip()) <= width
-    assert ("━" in line) == (width >= 60)
     assert (words in line) == (width >= 60)
 
 

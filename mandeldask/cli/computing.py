@@ -137,7 +137,7 @@ def compute_under_screen(
     keep_dashboard: bool,
 ) -> None:
     """Run a computation under a screen, then make the picture; ends with the exit code."""
-    from mandeldask.dashboard.registry import announced
+    from mandeldask.dashboard.links import announce
     from mandeldask.image import check_path
     from mandeldask.job import Event, Plan, Started, Summary
     from mandeldask.progress.screen import Screen
@@ -152,7 +152,7 @@ def compute_under_screen(
     picture: str | None = None
     store = link = ""
 
-    with signals_end_in_order(), screen or nullcontext(), ExitStack() as looking, ExitStack() as recorded:
+    with signals_end_in_order(), screen or nullcontext(), ExitStack() as recorded:
 
         def tell(event: Event) -> None:
             nonlocal picture, store, link
@@ -164,7 +164,7 @@ def compute_under_screen(
                 event = dashboards.with_page(event)
                 link = event.dashboard
                 if link:
-                    looking.enter_context(announced(link, store))
+                    announce(link, store, os.getpid())
                 if report:
                     recorded.enter_context(dashboards.report(report))
             if screen:
@@ -174,7 +174,6 @@ def compute_under_screen(
                 _end(event, picture, look, screen, as_json)
                 if keep_dashboard and link:
                     dashboards.keep(link)
-                looking.close()
 
         summary = compute(tell)
     ctx.exit(summary.exit_code)

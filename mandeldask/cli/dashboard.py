@@ -33,10 +33,13 @@ NAME_ONE = "name the scheduler, --cluster tcp://HOST:PORT, or start a run: it pr
 @click.pass_context
 def dashboard(ctx: click.Context, /, cluster: str | None, open_it: bool, as_json: bool) -> None:
     """Find the dashboard of a run on this machine, or of the scheduler named, and print its link."""
-    from mandeldask.dashboard.tunnel import problem_with, ssh_tunnel
+    import dask
+
+    from mandeldask.dashboard.links import problem_with, ssh_tunnel
 
     ctx.obj["json"] = as_json
-    found = _of_cluster(cluster) if cluster or _configured() else _of_this_machine()
+    named = cluster or dask.config.get("scheduler-address", None)
+    found = _of_cluster(cluster) if named else _of_this_machine()
     problem = problem_with(found["link"])
     through = ssh_tunnel(found["link"])
     if problem:
@@ -53,12 +56,6 @@ def dashboard(ctx: click.Context, /, cluster: str | None, open_it: bool, as_json
             click.echo(f"  from elsewhere:  {through[0]}\n             then  {through[1]}")
     if open_it and not webbrowser.open(found["link"]):
         click.echo("mandeldask: no browser could be opened here; open the link yourself", err=True)
-
-
-def _configured() -> bool:
-    import dask
-
-    return bool(dask.config.get("scheduler-address", None))
 
 
 def _of_cluster(cluster: str | None) -> dict[str, Any]:
@@ -83,8 +80,7 @@ def _of_cluster(cluster: str | None) -> dict[str, Any]:
 
 def _of_this_machine() -> dict[str, Any]:
     """The dashboard of the run started last here, else whatever is on the usual port."""
-    from mandeldask.dashboard.registry import running
-    from mandeldask.dashboard.tunnel import problem_with
+    from mandeldask.dashboard.links import problem_with, running
 
     runs = running()
     if len(runs) > 1:
@@ -111,7 +107,7 @@ def with_page(event: Started) -> Started:
 
 def announce(event: Started, store: str) -> None:
     """Let `mandeldask dashboard` find a submitted job whose scheduler is on this machine, while the scheduler lives."""
-    from mandeldask.dashboard.registry import announce
+    from mandeldask.dashboard.links import announce
 
     with suppress(Exception):  # a convenience; the link is printed all the same
         if event.dashboard and event.client.run_on_scheduler(socket.gethostname) == socket.gethostname():
@@ -122,12 +118,9 @@ def check_report(path: str | None) -> None:
     """ConfigError where no performance report can be written."""
     if path is None:
         return
-    if Path(path).suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"a report's name must end in .html; got {path}")
-    if not Path(path).parent.is_dir() or Path(path).is_dir():
-        raise ConfigError(f"there is no directory {Path(path).parent} to write {Path(path).name} in: make it first")
-    if not os.access(path if Path(path).exists() else Path(path).parent, os.W_OK):
-        raise ConfigError(f"cannot write {path}: Permission denied. Give a path that can be written")
+    folder = Path(path).parent
+    if not folder.is_dir() or Path(path).is_dir() or not os.access(path if Path(path).exists() else folder, os.W_OK):
+        raise ConfigError(f"cannot write the report {path}: name a file in a directory that is there")
 
 
 @contextmanager
@@ -138,11 +131,6 @@ def report(path: str) -> Iterator[None]:
     recording = performance_report(filename=path, mode="inline")  # to be read without a network
     try:
         recording.__enter__()
-    except Exception as error:
-        _no_report(error)
-        yield
-        return
-    try:
         yield
     except BaseException:  # the cluster, which knows what there is to report, is gone with the run
         _no_report("the run did not come to its end")

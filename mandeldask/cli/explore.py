@@ -7,6 +7,7 @@ import webbrowser
 
 import click
 
+from mandeldask.cli.ends import signals_end_in_order
 from mandeldask.cli.options import cluster_of, cluster_option, upload_option, workers_option
 from mandeldask.text import printable
 
@@ -34,9 +35,9 @@ def explore(what: str, *, cluster: str | None, upload: bool, workers: int | None
         if not no_browser:  # in a thread: some browsers return only when they are closed
             threading.Thread(target=_open, args=(link,), daemon=True).start()
 
-    explorer.explore(
-        scene, configs.load_cluster(described) if described else None, port=port, upload=upload, ready=ready
-    )
+    at = configs.load_cluster(described) if described else None
+    with signals_end_in_order():
+        explorer.explore(scene, at, port=port, upload=upload, ready=ready)
 
 
 def _open(link: str) -> None:

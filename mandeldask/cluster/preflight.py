@@ -193,7 +193,7 @@ def _archive() -> bytes:
     package = Path(__file__).parent.parent
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as file:
-        for path in sorted(package.rglob("*.py")):
+        for path in sorted(p for p in package.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
             file.writestr(zipfile.ZipInfo(str(path.relative_to(package.parent))), path.read_bytes())
     return data.getvalue()
 

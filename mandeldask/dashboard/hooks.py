@@ -6,6 +6,7 @@ See dask/distributed#2790. Each hook is tried; where one is missing, `mount` say
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.resources import files
 from typing import Any
 
 from distributed import Scheduler
@@ -43,8 +44,13 @@ def mount(scheduler: Scheduler, page: str, document: Callable[..., None]) -> str
     return ""
 
 
-def template(content: str) -> Any:
-    """A page within the frame of Dask's dashboard: its navigation bar and style."""
+def template() -> Any:
+    """The page within the frame of Dask's dashboard: its navigation bar and style."""
     from distributed.dashboard.components.scheduler import env
 
-    return env.from_string(content)
+    return env.from_string(asset("page.html"))
+
+
+def asset(name: str) -> str:
+    """A file beside this one, which may be in a zip file."""
+    return (files(__package__) / name).read_text("utf-8")

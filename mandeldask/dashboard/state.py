@@ -1,32 +1,36 @@
-"""What the scheduler knows of jobs: arrays over their tiles, filled by events in any order.
+"""What the scheduler knows of a job: one record a tile, filled by events in any order.
 
-All that is shown is counted from these arrays, so an event that is late or repeated does no harm. The order of runs is
+All that is shown is counted from these records, so an event that is late or repeated does no harm. The order of runs is
 the order in which they were first heard of, because the clocks of drivers differ.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections import deque
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from distributed import Scheduler
 
-from mandeldask.image import ToIndex, palette_index
-from mandeldask.telemetry import KNOWN_TILE, MAX_TILES, DriverEvent, Failure, JobInfo, Progress, Tile, TileEvent
+from mandeldask.telemetry import DriverEvent, Failure, JobInfo, Progress, Tile, TileEvent, tile_of_key
 
 WAITING, RETRY, FAILED, DONE = range(4)  # RETRY: failed, and to be tried again
-MAX_JOBS = 20  # shown; the oldest are forgotten
-MAX_WORKERS = 10_000
-MAX_FAILURES = 1000  # with their errors, of a job
-MAX_RUNS = 100  # of a job that are known to be over
 MAX_POINTS = 600  # of the rate over time; then every second one is dropped
 MAX_WANTED = 1000  # previews asked for at a time
-SCALE_SAMPLES = 2**15  # that the colours are laid out for
-SCALE_GROWTH = 1.25  # tiles done since, before they are laid out anew
 SILENT_SECONDS = 20.0  # a driver reports every second
+TILE = np.dtype(
+    [
+        ("state", np.uint8),
+        ("sampled", np.bool_),  # the preview has this tile's samples, and not their mean
+        ("worker", np.int32),  # index in `JobState.workers`; -1 where it is not known
+        ("seconds", np.float32),  # of kernel; NaN, as `mean`, where it is not known
+        ("mean", np.float32),  # escape time
+        ("minimum", np.int32),  # 0 where it is not known
+        ("maximum", np.int32),
+    ]
+)
+UNKNOWN = np.array((WAITING, False, -1, math.nan, math.nan, 0, 0), TILE)
 
 
 class JobState:
@@ -35,35 +39,25 @@ class JobState:
     def __init__(self, job: JobInfo) -> None:
         self.job = job
         self.grid = job.preview
-        shape = self.grid.tiles
-        self.state = np.zeros(shape, np.uint8)
-        self.worker = np.full(shape, -1, np.int32)  # index in `workers`
-        self.seconds = np.full(shape, np.nan, np.float32)  # of kernel
-        self.mean = np.full(shape, np.nan, np.float32)  # escape time
-        self.minimum = np.zeros(shape, np.int32)
-        self.maximum = np.zeros(shape, np.int32)
-        self.stamps = np.zeros(shape, np.int64)  # when a tile changed last
+        self.tiles = np.full(self.grid.tiles, UNKNOWN)
         self.preview = np.zeros(self.grid.size, np.int32)  # escape times; 0 where not known
-        self.sampled = np.zeros(shape, np.bool_)  # the preview has this tile's samples, and not their mean
         self.failures: dict[Tile, Failure] = {}
-        self.replaced: deque[str] = deque(maxlen=MAX_RUNS)  # runs that another has followed
+        self.replaced: set[str] = set()  # runs that another has followed
         self.workers: dict[str, int] = {}  # address -> index
         self.progress: Progress | None = None
         self.points: list[tuple[float, float]] = []  # seconds since the start, iterations a second
         self.ended = ""
         self.heard = time.monotonic()  # from the driver
         self.stamp = 0
-        self.scale: ToIndex | None = None
-        self.scale_stamp = 0
-        self._scaled_for = 0
 
     def take_driver(self, event: DriverEvent) -> None:
         """Enter an event of the driver; to enter it again changes nothing that is shown."""
         self.heard = time.monotonic()
-        self.stamp += 1
-        self._take_table(np.frombuffer(event.table, KNOWN_TILE))
+        for tile in event.tiles:
+            self.take_tile(tile)
         if event.job.run in self.replaced:  # late: only its tiles are news
             return
+        self.stamp += 1
         if event.job.run != self.job.run:
             self._follow(event.job)
         for failure in event.failures:
@@ -73,78 +67,54 @@ class JobState:
         self.ended = event.ended or self.ended
 
     def take_tile(self, event: TileEvent) -> None:
-        """Enter a finished tile. ValueError where it is none of this job's."""
+        """Enter a finished tile. Any exception means that it is none of this job's, and that nothing has changed."""
         tile, grid = event.tile, self.grid
-        if tile[0] >= grid.tiles[0] or tile[1] >= grid.tiles[1] or not event.minimum <= event.maximum <= grid.max_iter:
-            raise ValueError("a tile outside its field, or with impossible figures")
+        if not self.has(tile) or not 0 <= event.minimum <= event.maximum <= grid.max_iter:
+            raise ValueError("a tile outside its field, or with impossible escape times")
+        if not math.isfinite(event.seconds + event.iterations):
+            raise ValueError("a tile of endless work")
         cells = grid.cells(tile)
-        part = np.minimum(grid.decode(event.preview, cells), grid.max_iter)
+        part = self.preview[cells]
+        sampled = bool(event.preview) or not part.size
+        if self.tiles["sampled"][tile] and not sampled:  # late
+            return
+        seconds = mean = math.nan
+        if event.minimum:
+            size = math.prod(min(side, n - i * side) for i, side, n in zip(tile, grid.tile, grid.shape, strict=True))
+            seconds, mean = event.seconds, event.iterations / size
+            part[...] = np.minimum(grid.decode(event.preview, cells) if sampled else max(1, round(mean)), grid.max_iter)
+        worker = self.workers.setdefault(event.worker, len(self.workers)) if event.worker else -1
+        self.tiles[tile] = (DONE, sampled, worker, seconds, mean, event.minimum, event.maximum)
+        self.failures.pop(tile, None)
         self.stamp += 1
-        self.preview[cells] = part
-        self.seconds[tile] = event.seconds
-        self.mean[tile] = event.iterations / self._samples(*tile)
-        self.minimum[tile], self.maximum[tile] = event.minimum, event.maximum
-        if event.worker:
-            self.worker[tile] = self._worker_index(event.worker)
-        self.sampled[tile] = True
-        self._finish(tile)
 
     def take_state(self, tile: Tile, finished: bool) -> None:
         """Enter what became of a tile's task on the scheduler; the driver says later whether it is tried again."""
-        if any(i >= n for i, n in zip(tile, self.grid.tiles, strict=True)) or self.state[tile] == DONE:
+        if not self.has(tile) or self.tiles["state"][tile] == DONE:
             return
         self.stamp += 1
         if finished:
-            self._finish(tile)
-        elif self.state[tile] == WAITING:
-            self.state[tile], self.stamps[tile] = RETRY, self.stamp
+            self.tiles["state"][tile] = DONE
+            self.failures.pop(tile, None)
+        elif self.tiles["state"][tile] == WAITING:
+            self.tiles["state"][tile] = RETRY
 
-    def _finish(self, tile: Tile) -> None:
-        self.state[tile], self.stamps[tile] = DONE, self.stamp
-        self.failures.pop(tile, None)
+    def has(self, tile: Tile) -> bool:
+        """Whether the job has such a tile."""
+        return all(0 <= i < n for i, n in zip(tile, self.grid.tiles, strict=True))
 
     def _follow(self, job: JobInfo) -> None:
         """Another run of the job: it tries again what failed."""
-        self.replaced.append(self.job.run)
-        self.job, self.ended, self.progress, self.points = job, "", None, []
-        failed = (self.state == FAILED) | (self.state == RETRY)
-        self.state[failed], self.stamps[failed] = WAITING, self.stamp
-        self.failures.clear()
-
-    def _take_table(self, table: NDArray[np.void]) -> None:
-        """Tiles that were done before the page was there: shown in their mean colour, until there is more."""
-        table = table[~self.sampled[table["row"], table["column"]]]
-        at = table["row"], table["column"]
-        self.mean[at] = table["iterations"] / self._samples(*(index.astype(np.int64) for index in at))
-        self.seconds[at], self.minimum[at], self.maximum[at] = table["seconds"], table["minimum"], table["maximum"]
-        self.state[at], self.stamps[at] = DONE, self.stamp
-        for tile in zip(*(index.tolist() for index in at), strict=True):
-            self.failures.pop(tile, None)
-            if self.minimum[tile]:
-                self.preview[self.grid.cells(tile)] = np.clip(round(float(self.mean[tile])), 1, self.job.max_iter)
-
-    def _samples(self, row: Any, column: Any) -> Any:
-        """The number of samples of a tile, or of many."""
-        (height, width), (rows, columns) = self.grid.tile, self.grid.shape
-        if isinstance(row, int):
-            return min(height, rows - row * height) * min(width, columns - column * width)
-        return np.minimum(height, rows - row * height) * np.minimum(width, columns - column * width)
-
-    def _worker_index(self, name: str) -> int:
-        if name not in self.workers and len(self.workers) >= MAX_WORKERS:
-            return -1
-        return self.workers.setdefault(name, len(self.workers))
+        self.replaced.add(self.job.run)
+        self.job, self.ended, self.progress, self.points, self.failures = job, "", None, [], {}
+        state = self.tiles["state"]
+        state[(state == FAILED) | (state == RETRY)] = WAITING
 
     def _take_failure(self, failure: Failure) -> None:
-        tile = failure.tile
-        if self.state[tile] == DONE:  # late: it was computed since
-            return
-        before = self.failures.get(tile)
-        if before and before.attempt > failure.attempt and before.final:
-            return
-        self.state[tile] = FAILED if failure.final else RETRY
-        self.stamps[tile] = self.stamp
-        if tile in self.failures or len(self.failures) < MAX_FAILURES:
+        tile, before = failure.tile, self.failures.get(failure.tile)
+        late = before and before.final and before.attempt > failure.attempt
+        if self.tiles["state"][tile] != DONE and not late:
+            self.tiles["state"][tile] = FAILED if failure.final else RETRY
             self.failures[tile] = failure
 
     def _take_progress(self, progress: Progress) -> None:
@@ -155,24 +125,9 @@ class JobState:
         if len(self.points) > MAX_POINTS:
             del self.points[::2]
 
-    def lay_out_colours(self) -> None:
-        """Lay the colours out for what is there, whenever it has grown by a quarter, and at the end."""
-        done = self.done
-        grown = done >= max(1, self._scaled_for * SCALE_GROWTH) or (done == self.state.size > self._scaled_for)
-        if not grown:
-            return
-        known = self.preview[self.preview > 0]
-        self.scale = palette_index(known[:: 1 + known.size // SCALE_SAMPLES], self.job.max_iter)
-        self.scale_stamp, self._scaled_for = self.stamp, done
-
-    def picture(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
-        """The palette indices of a part of the preview."""
-        part = self.preview[rows, columns]
-        return self.scale(part) if self.scale else np.zeros(part.shape, np.uint8)
-
     @property
     def done(self) -> int:
-        return int(np.count_nonzero(self.state == DONE))
+        return int(np.count_nonzero(self.tiles["state"] == DONE))
 
     @property
     def silent(self) -> float:
@@ -180,50 +135,33 @@ class JobState:
         seconds = time.monotonic() - self.heard
         return 0.0 if self.ended or seconds < SILENT_SECONDS else seconds
 
-
-class Board:
-    """The jobs, the one whose latest run was heard of last at the end."""
-
-    def __init__(self, warn: Callable[[str], Any]) -> None:
-        self.jobs: dict[str, JobState] = {}
-        self.warn = warn
-        self.warned = False
-
-    def take(self, event: TileEvent | DriverEvent) -> None:
-        """Enter a checked event. A tile of a job that no driver has told of is passed over."""
-        if isinstance(event, DriverEvent):
-            self._take_driver(event)
-        elif event.job in self.jobs:
-            self.jobs[event.job].take_tile(event)
-
-    def previews_wanted(self, job: str) -> list[Tile]:
-        """Some of the finished tiles of a job whose samples are not in its preview."""
-        state = self.jobs.get(job)
-        wanted = [] if state is None else np.argwhere((state.state == DONE) & ~state.sampled)[:MAX_WANTED].tolist()
+    def previews_wanted(self) -> list[Tile]:
+        """Some of the finished tiles whose samples are not in the preview."""
+        wanted = np.argwhere((self.tiles["state"] == DONE) & ~self.tiles["sampled"])[:MAX_WANTED].tolist()
         return [(row, column) for row, column in wanted]
 
-    def refuse(self, why: str) -> None:
-        """Warn of an event that was dropped, once."""
-        if not self.warned:
-            self.warned = True
-            self.warn(f"an event that is not one of mandeldask's was dropped, and others will be: {why}")
 
-    def _take_driver(self, event: DriverEvent) -> None:
-        job = self.jobs.get(event.job.id)
-        if job is None or job.grid != event.job.preview:
-            self._make_room(event.job)
-            job = self.jobs[event.job.id] = JobState(event.job)
-        run = job.job.run
-        job.take_driver(event)
-        if job.job.run != run:
-            self.jobs[job.job.id] = self.jobs.pop(job.job.id)
+@dataclass(frozen=True)
+class RunningTile:
+    """A tile on a worker; `seconds` since its computation began, None while it waits for a thread there."""
 
-    def _make_room(self, job: JobInfo) -> None:
-        rows, columns = job.preview.tiles
-        self.jobs.pop(job.id, None)
-        while self.jobs:
-            tiles = sum(other.state.size for other in self.jobs.values()) + rows * columns
-            if len(self.jobs) < MAX_JOBS and tiles <= MAX_TILES:
-                return
-            over = [key for key, other in self.jobs.items() if other.ended] or list(self.jobs)
-            del self.jobs[over[0]]
+    tile: Tile
+    worker: str
+    seconds: float | None
+
+
+def running_tiles(scheduler: Scheduler, job: JobState) -> list[RunningTile]:
+    """The unfinished tiles of a job that workers have in hand, as the scheduler sees them.
+
+    The times come with heartbeats, so they are up to seconds late.
+    """
+    found = []
+    now = time.time()
+    for worker in scheduler.workers.values():
+        for task in worker.processing:
+            tile = tile_of_key(task.key, job.job.id)
+            if tile and job.has(tile) and job.tiles["state"][tile] != DONE:
+                seconds = worker.executing.get(task)
+                late = max(0.0, now - worker.last_seen)
+                found.append(RunningTile(tile, worker.address, None if seconds is None else seconds + late))
+    return found

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -25,7 +23,7 @@ def explore(
     upload: bool = False,
     ready: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Serve the explorer on loopback until SIGINT, SIGTERM or SIGHUP, a second of which ends it at once.
+    """Serve the explorer on loopback until it is interrupted.
 
     Parameters
     ----------
@@ -46,24 +44,7 @@ def explore(
     """
     described = clusters.resolve(cluster or (scene.config.cluster if scene.config else None))
     with suppress(KeyboardInterrupt):
-        asyncio.run(_until_signal(scene, LiveTiles(described, scene.kernel, upload), port, ready))
-
-
-async def _until_signal(scene: Scene, live: LiveTiles, port: int, ready: Callable[[str], None]) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            with suppress(NotImplementedError):  # nor handlers in a loop: Ctrl-C is a KeyboardInterrupt there
-                loop.add_signal_handler(number, _on_signal, number, stop)
-    await serve(scene, live, port, ready, stop)
-
-
-def _on_signal(number: int, stop: asyncio.Event) -> None:
-    if stop.is_set():
-        os._exit(128 + number)  # the workers follow within seconds: their scheduler is gone
-    stop.set()
+        asyncio.run(serve(scene, LiveTiles(described, scene.kernel, upload), port, ready, asyncio.Event()))
 
 
 async def serve(scene: Scene, live: LiveTiles, port: int, ready: Callable[[str], None], stop: asyncio.Event) -> None:
@@ -78,5 +59,4 @@ async def serve(scene: Scene, live: LiveTiles, port: int, ready: Callable[[str],
     finally:
         server.stop()
         explorer.rendering.cancel()
-        explorer.readers.shutdown(wait=False, cancel_futures=True)
         await live.close()

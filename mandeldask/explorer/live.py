@@ -1,15 +1,13 @@
-"""Live tiles: a cluster that is started when it is first needed, and a bounded queue in front of it."""
+"""Live tiles: a cluster that is started when it is first needed, and as many tiles at once as it has use for."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import uuid
-from collections.abc import Callable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 from distributed import Client
@@ -21,14 +19,9 @@ from mandeldask.errors import ClusterError, MandeldaskError
 from mandeldask.explorer.tiles import Address, Content, PackedTile, compute_tile
 from mandeldask.text import plural
 
-MAX_WAITING = 256  # requests: a screen of 4k has 150 tiles
 CACHE_BYTES = 2**27
 END_SECONDS = 30.0  # for a cluster to end; it ends with the process anyway
 WARM = Address(8, -192, 26)  # at the seahorse valley: 2^-16 apart
-
-
-class BusyError(MandeldaskError):
-    """More requests are waiting than a page would make."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +37,8 @@ class TileRequest:
         return f"{at.level}/{at.column}/{at.row}, {self.content}, max_iter {self.max_iter}"
 
 
-@dataclass
-class _Computation:
-    task: asyncio.Task[PackedTile]
-    waiters: int = 0
-
-
 class LiveTiles:
-    """Computes live tiles on a cluster. Requests for the same tile share one task, cancelled once none of them waits.
+    """Computes live tiles on a cluster; a request that is cancelled is cancelled on the scheduler too.
 
     It runs in one event loop, except for the thread that holds the cluster. `message` explains the `state`.
     """
@@ -62,10 +49,8 @@ class LiveTiles:
         self.message = ""
         self.client: Client | None = None  # asynchronous, of the event loop
         self.thread_client: Client | None = None  # of the thread that holds the cluster: for jobs
-        self.work: dict[TileRequest, _Computation] = {}
         self.cache: LRU[TileRequest, PackedTile] = LRU(CACHE_BYTES, {}, weight=lambda _, packed: len(packed.data))
-        self.waiting = 0
-        self.computed = self.cancelled = 0  # tiles
+        self.waiting = self.computed = self.cancelled = 0  # tiles
         self._slots = asyncio.Semaphore(8)
         self._starting: asyncio.Task[None] | None = None
         self._end = threading.Event()
@@ -75,29 +60,23 @@ class LiveTiles:
     def start(self) -> None:
         """Start the cluster in the background, unless it is up or starting; again where it was lost."""
         if self.state in ("off", "lost"):
-            self.state, self.message = (
-                "starting",
-                introduce(self.cluster) or "worker processes on this machine",
-            )
+            self.state, self.message = "starting", introduce(self.cluster) or "worker processes on this machine"
             self._starting = asyncio.create_task(self._start())
 
     async def _start(self) -> None:
         await self._close()
-        loop = asyncio.get_running_loop()
-        ready: asyncio.Future[Client] = loop.create_future()
+        ready: Future[Client] = Future()
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._hold, args=(loop, ready, self._end), daemon=True)
+        self._thread = threading.Thread(target=self._hold, args=(ready, self._end), daemon=True)
         self._thread.start()
         try:
-            self.thread_client = thread_client = await ready
+            self.thread_client = thread_client = await asyncio.wrap_future(ready)
             address, security = thread_client.scheduler.address, thread_client.security
             self.client = await Client(address, security=security, asynchronous=True, set_as_default=False)
             workers = await self.client.nthreads()
-        except (MandeldaskError, OSError) as error:
-            self._lost(str(error))
-            return
         except Exception as error:
-            self._lost(f"the cluster could not be reached: {error!r}")
+            known = isinstance(error, MandeldaskError | OSError)
+            self._lost(str(error) if known else f"the cluster could not be started: {error!r}")
             return
         threads = sum(workers.values())
         self._slots = asyncio.Semaphore(2 * threads + 2)
@@ -105,21 +84,15 @@ class LiveTiles:
         for worker in workers:  # numba compiles for a second or so: before the first tile asks
             self._warm.append(self.client.submit(compute_tile, WARM, 100, self.kernel, workers=[worker], pure=False))
 
-    def _hold(self, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[Client], end: threading.Event) -> None:
+    def _hold(self, ready: Future[Client], end: threading.Event) -> None:
         """Runs in a thread of its own: connect, hand the client over, and keep the connection until the end."""
-
-        def tell(function: Callable[..., object], *arguments: Any) -> None:
-            with suppress(RuntimeError):  # a loop that has ended meanwhile
-                loop.call_soon_threadsafe(lambda: ready.done() or function(*arguments))
-
         try:
-            with session(self.cluster, kernel=self.kernel, upload=self.upload, say=partial(tell, self._say)) as there:
-                tell(ready.set_result, there.ready())
+            with session(self.cluster, kernel=self.kernel, upload=self.upload, say=self._say) as there:
+                ready.set_result(there.ready())
                 end.wait()
-        except MandeldaskError as error:
-            tell(ready.set_exception, error)
         except Exception as error:
-            tell(ready.set_exception, ClusterError(f"the cluster could not be started: {error!r}"))
+            if not ready.done():  # else the explorer has ended meanwhile
+                ready.set_exception(error)
 
     def _say(self, text: str) -> None:
         self.message = text
@@ -133,41 +106,22 @@ class LiveTiles:
 
         Raises
         ------
-        BusyError
-            Too many wait already.
         ClusterError
             The cluster could not be started, or was lost.
         """
         if request in self.cache:
             return self.cache[request]
-        if self.waiting >= MAX_WAITING:
-            raise BusyError(f"{MAX_WAITING} tiles are being waited for already; ask again later")
-        work = self.work.get(request)
-        if work is None:
-            work = self.work[request] = _Computation(asyncio.create_task(self._compute(request)))
-        work.waiters += 1
+        if self.state == "lost":
+            raise ClusterError(self.message)
         self.waiting += 1
         try:
-            return await asyncio.shield(work.task)
-        finally:
-            self.waiting -= 1
-            work.waiters -= 1
-            if not work.waiters and not work.task.done():
-                self.work.pop(request, None)
-                work.task.cancel()
-
-    async def _compute(self, request: TileRequest) -> PackedTile:
-        try:
-            if self.state == "lost":
-                raise ClusterError(self.message)
             await self.connected()
             async with self._slots:
-                packed = await self._result(request)
-            self.cache[request] = packed
-            return packed
+                packed = await self._compute(request)
         finally:
-            if (work := self.work.get(request)) and work.task is asyncio.current_task():
-                del self.work[request]
+            self.waiting -= 1
+        self.cache[request] = packed
+        return packed
 
     async def connected(self) -> Client:
         """The client for threads, once the cluster is up.
@@ -184,7 +138,7 @@ class LiveTiles:
             raise ClusterError(self.message)
         return self.thread_client
 
-    async def _result(self, request: TileRequest) -> PackedTile:
+    async def _compute(self, request: TileRequest) -> PackedTile:
         client = self.client
         if self.state != "ready" or client is None:
             raise ClusterError(self.message)
@@ -208,15 +162,12 @@ class LiveTiles:
         self.computed += 1
         return packed
 
-    def check_scheduler(self) -> None:
-        """Notice the loss of the scheduler while no tile is asked for."""
-        if self.state == "ready" and self.client is not None and self.client.status != "running":
-            self._lost("the scheduler was lost")
-
     async def threads(self) -> int:
-        """How many threads the workers have now."""
-        self.check_scheduler()
+        """How many threads the workers have now; notices the loss of the scheduler while no tile is asked for."""
         if self.state != "ready" or self.client is None:
+            return 0
+        if self.client.status != "running":
+            self._lost("the scheduler was lost")
             return 0
         with suppress(OSError, CancelledError):
             return sum((await self.client.nthreads()).values())
@@ -226,8 +177,6 @@ class LiveTiles:
         """End the cluster, if it was started."""
         if self._starting:
             self._starting.cancel()
-        for work in list(self.work.values()):
-            work.task.cancel()
         await self._close()
 
     async def _close(self) -> None:

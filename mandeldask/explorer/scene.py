@@ -38,11 +38,6 @@ class Scene:
                 "draw it with `mandeldask image STORE OUT.png`"
             )
 
-    @property
-    def home(self) -> tuple[list[str], list[str]]:
-        """The bounds of the home view, exactly, as decimals."""
-        return [exact(v) for v in self.view.x], [exact(v) for v in self.view.y]
-
     def tiles(self) -> tuple[int, int]:
         """How many tiles of the store are done, and how many there are, of all its levels."""
         done = [self.store.done(level.number) for level in self.store.description.levels] if self.store else []
@@ -50,13 +45,12 @@ class Scene:
 
     def to_json(self) -> dict[str, Any]:
         """What the page needs to know of it."""
-        x, y = self.home
         d = self.store.description if self.store else None
         levels = d.levels if d else ()
         return {
             "name": self.name,
-            "x": x,
-            "y": y,
+            "x": [exact(v) for v in self.view.x],
+            "y": [exact(v) for v in self.view.y],
             "rows": self.view.shape[0],
             "columns": self.view.shape[1],
             "registration": self.view.registration,

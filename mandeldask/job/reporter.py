@@ -10,7 +10,9 @@ import logging
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -21,9 +23,6 @@ from numpy.typing import NDArray
 from mandeldask.errors import StoreError
 from mandeldask.job.events import Event, Plan, Progress, TileDone, TileFailed
 from mandeldask.telemetry import (
-    KNOWN_TILE,
-    MAX_BYTES,
-    MAX_FAILURES,
     MAX_TEXT,
     MAX_TILES,
     TOPIC,
@@ -31,33 +30,24 @@ from mandeldask.telemetry import (
     Failure,
     JobInfo,
     Tile,
+    TileEvent,
     job_id,
     previews_wanted,
-    tile_event,
 )
-from mandeldask.tile import Record, statistics
+from mandeldask.tile import statistics
 
 REPORT_SECONDS = 1.0
 READ_SECONDS = 0.2  # of each second, at most: reading the store takes from the driver's time
+TILES_AT_ONCE = 1000  # in an event
 CLOSE_SECONDS = 5.0  # at most, for the last event when the run ends
-TABLE_TILES = MAX_BYTES // KNOWN_TILE.itemsize
 logger = logging.getLogger(__name__)
 
 
 class Reporter:
     """Sends the news of a run to the scheduler's topic; a context, whose end tells how the run ended.
 
-    Parameters
-    ----------
-    client : distributed.Client
-        Connected to the scheduler that computes.
-    plan : Plan
-    columns : mapping of name to array of shape (rows, columns) of tiles
-        The store's `tiles` group, kept up to date while the run goes on.
-    done : bool array of that shape
-        The tiles that were done before.
-    name : str, optional
-        What the job is called; by default its store's name.
+    `columns` are the arrays of the store's `tiles` group, kept up to date while the run goes on; `done` says of each
+    tile whether it was done before; `name` is what the job is called, by default as its store.
 
     A failure to send costs one warning and the dashboard's news, never the run.
     """
@@ -72,14 +62,13 @@ class Reporter:
     ) -> None:
         self.client, self.store, self.columns, self.done = client, plan.store, columns, done.copy()
         self.job = _describe(plan, name)
-        self._failures: list[Failure] = []
+        self._failures: deque[Failure] = deque()
         self._progress: Progress | None = None
         self._ended = ""
-        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_reporting, name="reporter", daemon=True)
-        self._page = False
-        self._tried: set[Tile] = set()
+        self._page = False  # whether there was one
+        self._read: set[Tile] = set()
         self._silent = done.size > MAX_TILES  # the dashboard would refuse it
 
     def __enter__(self) -> Reporter:
@@ -96,14 +85,13 @@ class Reporter:
 
     def __call__(self, event: Event) -> None:
         """Note an event; never waits for the network."""
-        with self._lock:
-            match event:
-                case TileDone(record):
-                    self.done[record.tile] = True
-                case TileFailed(tile, attempt, error, final):
-                    self._failures.append(Failure(tile, attempt, error[:MAX_TEXT], final))
-                case Progress():
-                    self._progress = event
+        match event:
+            case TileDone(record):
+                self.done[record.tile] = True
+            case TileFailed(tile, attempt, error, final):
+                self._failures.append(Failure(tile, attempt, error[:MAX_TEXT], final))
+            case Progress():
+                self._progress = event
 
     def _keep_reporting(self) -> None:
         while not self._stop.wait(REPORT_SECONDS):
@@ -123,15 +111,14 @@ class Reporter:
             logger.log(level, "the dashboard gets no more news of this run: %r", error)
 
     def _report(self) -> None:
-        with self._lock:
-            failures, self._failures = self._failures[-MAX_FAILURES:], []
+        failures = [self._failures.popleft() for _ in range(len(self._failures))]
         self._send(DriverEvent(self.job, self._progress, failures, ended=self._ended))
 
     def _send(self, event: DriverEvent) -> None:
         self.client.log_event(TOPIC, event.to_dict())
 
     def _serve_page(self) -> None:
-        """Send a page what it has missed: the table of finished tiles once, and previews as long as some are wanted."""
+        """Send a page what it has missed: the figures of finished tiles once, previews as long as some are wanted."""
         try:
             wanted = self.client.run_on_scheduler(previews_wanted, self.job.id)
         except ImportError:  # a scheduler without mandeldask has no page
@@ -140,33 +127,27 @@ class Reporter:
             return
         if not self._page:
             self._page = True
-            self._send_table()
+            known = [self._figures((row, column)) for row, column in np.argwhere(self.done).tolist()]
+            for start in range(0, len(known), TILES_AT_ONCE):
+                self._send(DriverEvent(self.job, tiles=known[start : start + TILES_AT_ONCE]))
         deadline = time.monotonic() + READ_SECONDS
         for tile in wanted:
-            if tile not in self._tried and time.monotonic() < deadline:
-                self._send_preview(tile)
+            if tile not in self._read and time.monotonic() < deadline:
+                self._read.add(tile)
+                with suppress(OSError, StoreError):  # a damaged tile stays in its mean colour
+                    self._send(DriverEvent(self.job, tiles=[self._look(tile)]))
 
-    def _send_table(self) -> None:
-        tiles = np.argwhere(self.done)
-        for start in range(0, len(tiles), TABLE_TILES):
-            part = tiles[start : start + TABLE_TILES]
-            table = np.zeros(len(part), KNOWN_TILE)
-            table["row"], table["column"] = part.T
-            for name in ("seconds", "iterations", "minimum", "maximum"):
-                table[name] = self.columns[name][*part.T]
-            self._send(DriverEvent(self.job, table=table.tobytes()))
+    def _figures(self, tile: Tile) -> TileEvent:
+        """What the store's table says of a tile."""
+        known = {name: self.columns[name][tile].item() for name in ("seconds", "iterations", "minimum", "maximum")}
+        return TileEvent(self.job.id, tile, **known, worker="", preview=b"")
 
-    def _send_preview(self, tile: Tile) -> None:
-        """Read a tile that is done, and tell of it as its worker would have."""
-        self._tried.add(tile)
-        try:
-            samples = self.store.read(tile)
-        except (OSError, StoreError):  # a damaged tile stays in its mean colour
-            return
+    def _look(self, tile: Tile) -> TileEvent:
+        """What the store itself says of it."""
+        samples = self.store.read(tile)
+        figures = statistics(samples, self.job.max_iter)[:3]
         preview = self.job.preview.encode(samples, tile)
-        seconds = float(self.columns["seconds"][tile])
-        record = Record(tile, seconds, *statistics(samples, self.job.max_iter), "", 0.0, 0.0, preview)
-        self.client.log_event(TOPIC, tile_event(self.job.id, record))
+        return TileEvent(self.job.id, tile, float(self.columns["seconds"][tile]), *figures, "", preview)
 
 
 def _describe(plan: Plan, name: str | None) -> JobInfo:

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from mandeldask.text import duration, printable
 
 PLAIN_SECONDS = 10.0  # between two plain lines
 REFRESH_RATE = 4  # a second
-WIDTH, LEAST_WIDTH = 34, 8  # of the bar: it shrinks where the terminal is narrow, and then goes
+WIDTH = 34  # of the bar, at most
 State = tuple[int, int, str]  # done, in total (0 where that is not known), and what to say
 
 
@@ -109,9 +109,6 @@ class Bar:
         done, total, text = self.look()
         if not total:
             text = f"{duration(round(time.monotonic() - self.begun))}  {text}"
-        label = f"  {self.label}"
-        width = min(WIDTH, self.console.width - len(label) - len(text) - 4)
-        row = Table.grid(padding=(0, 2, 0, 0))
-        cells: list[RenderableType] = [ProgressBar(total, done, width=width)] if total and width >= LEAST_WIDTH else []
-        row.add_row(label, *cells, Text(printable(text), no_wrap=True, overflow="ellipsis"))
+        row = Table.grid(Column(no_wrap=True), Column(max_width=WIDTH), Column(no_wrap=True), padding=(0, 2, 0, 0))
+        row.add_row(f"  {self.label}", ProgressBar(total, done) if total else "", Text(printable(text)))
         return row

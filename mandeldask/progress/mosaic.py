@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
-from rich.style import Style
 from rich.text import Text
 
 from mandeldask.image import palette, palette_index
@@ -14,8 +11,8 @@ from mandeldask.telemetry import Preview
 from mandeldask.tile import Record
 
 WAITING, FAILED = "·", "×"
-SHADES = "░▒▓█"  # from the first escape times to what does not escape, where there are no colours
-UPPER = "▀"
+UPPER, LOWER = "▀", "▄"
+COLOURS = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in palette()]
 
 
 class Mosaic:
@@ -40,7 +37,7 @@ class Mosaic:
     def fail(self, tile: tuple[int, int]) -> None:
         self.failed[tile] = True
 
-    def lines(self, colours: bool) -> list[Text]:
+    def lines(self) -> list[Text]:
         """The picture, y upwards, a text for each line."""
         rows, columns = (
             (2 * index + 1) * n // (2 * len(index))
@@ -51,7 +48,7 @@ class Mosaic:
         failed = self.failed[np.ix_(*tiles)][::-1]
         index = palette_index(samples[samples > 0], self.grid.max_iter)(samples)
         pairs = zip(index[::2], index[1::2], failed[::2] | failed[1::2], strict=True)
-        return [_coloured(*pair) if colours else _shaded(*pair) for pair in pairs]
+        return [_line(*pair) for pair in pairs]
 
 
 def _fit(shape: tuple[int, int], rows: int, columns: int) -> tuple[int, int]:
@@ -60,29 +57,13 @@ def _fit(shape: tuple[int, int], rows: int, columns: int) -> tuple[int, int]:
     return 2 * max(1, round(shape[0] * scale / 2)), max(1, round(shape[1] * scale))
 
 
-def _coloured(upper: NDArray[np.uint8], lower: NDArray[np.uint8], failed: NDArray[np.bool_]) -> Text:
+def _line(upper: NDArray[np.uint8], lower: NDArray[np.uint8], failed: NDArray[np.bool_]) -> Text:
     line = Text()
     for a, b, wrong in zip(upper.tolist(), lower.tolist(), failed.tolist(), strict=True):
         if wrong:
             line.append(FAILED, "bold red")
-        elif a and b:
-            line.append(UPPER, _style(a, b))
-        elif a or b:
-            line.append(UPPER if a else "▄", _style(a or b))
-        else:
+        elif not (a or b):
             line.append(WAITING, "dim")
+        else:
+            line.append(UPPER if a else LOWER, f"{COLOURS[a or b]} on {COLOURS[b]}" if a and b else COLOURS[a or b])
     return line
-
-
-def _shaded(upper: NDArray[np.uint8], lower: NDArray[np.uint8], failed: NDArray[np.bool_]) -> Text:
-    dark = np.maximum(upper, lower).astype(int) * (len(SHADES) - 1) // 255
-    signs = np.where(upper | lower, np.array(list(SHADES))[dark], WAITING)
-    return Text("".join(np.where(failed, FAILED, signs).tolist()))
-
-
-def _style(*index: int) -> Style:
-    shown: list[Any] = ["#{:02x}{:02x}{:02x}".format(*_PALETTE[i]) for i in index]
-    return Style(color=shown[0], bgcolor=shown[1] if len(shown) > 1 else None)
-
-
-_PALETTE = palette()

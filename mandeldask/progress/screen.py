@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 
 import numpy as np
 from dask.utils import format_bytes
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from mandeldask.job import Event, Expected, Notice, Plan, Preparing, Progress, Started, Summary, TileDone, TileFailed
@@ -23,12 +22,9 @@ from mandeldask.text import duration, plural, printable, short_path, si
 from mandeldask.tile import Record
 
 COMPILE_SECONDS = 1.5  # a kernel that takes longer to make ready is being compiled
-USUAL_PORT = 8787  # of the dashboard of a local cluster
 MAX_FAILURES = 5  # shown one by one; the store keeps more
 MAX_WORKERS = 10  # shown one by one
 MOSAIC_WIDTH, MOSAIC_HEIGHT = 48, 18  # characters, at most
-LOAD_WIDTH = 10  # of a worker's bar, at most
-LOAD_TEXTS = 44  # characters of what stands beside it: address, tiles, share of its time
 LINES_BESIDE = 15  # of plan and summary: a mosaic is not to push them away
 LEAST_WIDTH, LEAST_HEIGHT = 76, 24  # of a terminal with a mosaic
 
@@ -48,7 +44,6 @@ class Screen:
         self.plan = plan
         self.mosaic: Mosaic | None = None
         self.progress: Progress | None = None
-        self.told = 0.0  # when `progress` was
         self.done = self.failures = 0
         self.load = Load()
 
@@ -78,7 +73,7 @@ class Screen:
             case TileFailed():
                 self._failed(event)
             case Progress():
-                self.progress, self.told = event, time.monotonic()
+                self.progress = event
             case Summary():
                 self._summary(event)
 
@@ -109,9 +104,7 @@ class Screen:
         assert self.plan is not None
         if self.compiling:
             self.compiling.cancel()
-        ours = event.client.cluster is not None
-        taken = f"    (port {USUAL_PORT} is taken)" if ours and f":{USUAL_PORT}/" not in event.dashboard else ""
-        self.line("dashboard", f"{event.dashboard}{taken}" if event.dashboard else "switched off")
+        self.line("dashboard", event.dashboard or "switched off")
         if self.console.is_terminal:
             self.mosaic = self._make_mosaic(self.plan)
         self.bar.start()
@@ -141,33 +134,27 @@ class Screen:
         if self.mosaic is None or self.plan is None:
             return None
         table = Table.grid(padding=(0, 3))
-        colours = self.console.color_system in ("truecolor", "256")
-        room = self.console.width - MOSAIC_WIDTH - 9
-        load = self.load.table(self.plan.cluster.threads_per_worker, room)
-        table.add_row("", Group(*self.mosaic.lines(colours)), load)
+        load = self.load.table(self.plan.cluster.threads_per_worker)
+        table.add_row("", Group(*self.mosaic.lines()), load)
         return Padding(table, (0, 0, 1, 0))
 
     def _state(self) -> State:
-        assert self.plan is not None
-        pending = self.plan.pending
+        pending = self.plan.pending if self.plan else 0
         return self.done, max(1, pending), self._words(pending)
 
     def _words(self, pending: int) -> str:
+        progress = self.progress
         if self.done == pending:
-            levels = self.progress.levels if self.progress else self.plan.levels if self.plan else 0
+            levels = progress.levels if progress else self.plan.levels if self.plan else 0
             return f"{self.done}/{pending} tiles; {plural(levels, 'pyramid tile')} to build"
         if not self.done:
             since = duration(round(time.monotonic() - self.bar.begun))
             return f"no tile finished yet, {since} since the workers were started"
-        return f"{self.done}/{pending} tiles{self._rate()}"
-
-    def _rate(self) -> str:
-        if self.progress is None:
-            return ""
-        rate = f", {si(self.progress.iterations_per_second)} iterations/s"
-        if self.progress.seconds_left is None:
-            return rate
-        return f"{rate}, {duration(round(max(0.0, self.progress.seconds_left - time.monotonic() + self.told)))} left"
+        words = f"{self.done}/{pending} tiles"
+        if progress:
+            words += f", {si(progress.iterations_per_second)} iterations/s"
+            words += "" if progress.seconds_left is None else f", {duration(round(progress.seconds_left))} left"
+        return words
 
     def _failed(self, event: TileFailed) -> None:
         self.failures += 1
@@ -210,30 +197,25 @@ class Load:
 
     def __init__(self) -> None:
         self.tiles: Counter[str] = Counter()  # by worker
-        self.seconds: dict[str, float] = {}  # of kernel, by worker
+        self.seconds: defaultdict[str, float] = defaultdict(float)  # of kernel, by worker
         self.first = math.inf  # when the first task began, Unix time
 
     def add(self, record: Record) -> None:
         """Enter a finished tile."""
         self.first = min(self.first, record.started)
         self.tiles[record.worker] += 1
-        self.seconds[record.worker] = self.seconds.get(record.worker, 0.0) + record.seconds
+        self.seconds[record.worker] += record.seconds
 
-    def table(self, threads: int, room: int) -> RenderableType:
-        """A row for each worker, of so many threads; where there is little room its bar goes, and then its address."""
+    def table(self, threads: int) -> RenderableType:
+        """A row for each worker, of so many threads."""
         if not self.tiles:
             return Text("no tile finished yet", "dim")
-        table = Table.grid(padding=(0, 1))
         elapsed = max(1e-3, time.time() - self.first)
-        most = max(self.tiles.values())
+        table = Table.grid(*(Column(no_wrap=True, overflow="ellipsis") for _ in range(3)), padding=(0, 1))
         for worker, tiles in sorted(self.tiles.items())[:MAX_WORKERS]:
             busy = min(1.0, self.seconds[worker] / elapsed / threads)
-            texts = [printable(worker.rpartition("/")[2]), plural(tiles, "tile"), f"{busy:.0%} in the kernel"]
-            width = min(LOAD_WIDTH, room - LOAD_TEXTS)
-            cells: list[RenderableType] = [Text(text, no_wrap=True, overflow="ellipsis") for text in texts]
-            if width > 0:
-                cells.insert(1, ProgressBar(most, tiles, width=width, complete_style="cyan", finished_style="cyan"))
-            table.add_row(*cells if width > -LOAD_TEXTS // 3 else cells[1:])
+            name = printable(worker.rpartition("/")[2])
+            table.add_row(Text(name), plural(tiles, "tile"), f"{busy:.0%} in the kernel")
         if len(self.tiles) > MAX_WORKERS:
-            table.add_row(Text(f"and {len(self.tiles) - MAX_WORKERS} more", no_wrap=True))
+            table.add_row(f"and {len(self.tiles) - MAX_WORKERS} more")
         return table
