@@ -131,6 +131,11 @@ def report(path: str) -> Iterator[None]:
     recording = performance_report(filename=path, mode="inline")  # to be read without a network
     try:
         recording.__enter__()
+    except Exception as error:  # a scheduler without Bokeh
+        _no_report(error)
+        yield
+        return
+    try:
         yield
     except BaseException:  # the cluster, which knows what there is to report, is gone with the run
         _no_report("the run did not come to its end")
