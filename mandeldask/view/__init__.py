@@ -297,11 +297,10 @@ class View:
 
 
 def _check_shape(shape: Sequence[int]) -> tuple[int, int]:
-    if not isinstance(shape, list | tuple) or len(shape) != 2:
-        raise ConfigError(f"shape must be two integers, [rows, columns]; got {shape!r}")
-    for n in shape:
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= MAX_SIDE:
-            raise ConfigError(f"shape must be two integers from 1 to {MAX_SIDE}; got {list(shape)}")
+    sides = shape if isinstance(shape, list | tuple) else []
+    good = [isinstance(n, int | np.integer) and not isinstance(n, bool) and 1 <= n <= MAX_SIDE for n in sides]
+    if good != [True, True]:
+        raise ConfigError(f"shape must be two integers from 1 to {MAX_SIDE}, [rows, columns]; got {shape!r}")
     return int(shape[0]), int(shape[1])
 
 
