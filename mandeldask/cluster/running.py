@@ -107,11 +107,11 @@ def _explain(error: BaseException, address: str) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "nothing is listening there: start `dask scheduler`, or check host and port (it prints its address)"
     if _is_tls(address) and not isinstance(error, TimeoutError | asyncio.CancelledError):
+        reason = getattr(error, "reason", None) or error
         return (
-            f"no TLS connection ({getattr(error, 'reason', None) or error}). Both sides need TLS (tls:// here, --protocol "
-            "tls there) and certificates of the authority in ca_file that are not expired: `openssl x509 -noout -issuer "
-            "-dates -in CERT`. ca_file, cert and key are named in the cluster description, or in Dask's settings "
-            "(distributed.comm.tls)"
+            f"no TLS connection ({reason}). Both sides need TLS (tls:// here, --protocol tls there) and certificates "
+            "of the authority in ca_file that are not expired: `openssl x509 -noout -issuer -dates -in CERT`. ca_file, "
+            "cert and key are named in the cluster description, or in Dask's settings (distributed.comm.tls)"
         )
     if isinstance(error, ValueError | OverflowError):
         return "not the address of a scheduler: tcp://HOST:PORT or tls://HOST:PORT"
