@@ -135,7 +135,7 @@ BAD_ADDRESSES = {
 
 @pytest.mark.parametrize("address", BAD_ADDRESSES)
 def test_a_bad_address_is_told_within_seconds(dask, strangers, monkeypatch, address):
-    monkeypatch.setattr(running, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(running, "ANSWER_SECONDS", 0.5)
     with dask.client() as client:
         worker = next(iter(client.scheduler_info()["workers"]))
     given = address.format(nothing=free_port(), worker=worker, **strangers)

@@ -205,7 +205,7 @@ BAD_VALUES = {
     "view.span=1": "view: needs x and y; or centre and span",
     "view.registration=pixels": "view.registration must be 'gridline' or 'pixel'; got 'pixels'",
     "view.kernel=numpy": "unknown key `view.kernel`; did you mean `kernel`?",
-    "view.colour=red": "unknown key `view.colour`; there are x, y, centre, span",
+    "view.zoom=2": "unknown key `view.zoom`; there are x, y, centre, span",
     "viw.shape=[5, 5]": "unknown key `viw`; did you mean `view`?",
 }
 
@@ -223,7 +223,7 @@ def test_a_bad_override_names_file_and_key(file, override):
         ("=5", "--set takes KEY=VALUE"),
         ("view..x=5", "--set takes KEY=VALUE"),
         ("max_iter.x=5", "--set max_iter.x: max_iter has no keys of its own"),
-        ("tile=[5", "--set tile, line 1, column 3: expected ',' or ']'"),
+        ("tile=[5", "--set tile, line 1, column 3: while parsing a flow sequence"),
         ("store=\udc80", "--set store: is not YAML in UTF-8"),
         ("store=*a", "--set store, line 1, column 1: anchors, aliases"),
     ],

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from distributed import Client, rpc
+from distributed.comm.addressing import parse_address, parse_host_port
 from distributed.security import Security
 from distributed.utils import silence_logging_cmgr
 from distributed.versions import VersionMismatchWarning
@@ -78,7 +79,12 @@ def _security(cluster: RunningScheduler, address: str) -> Security | None:
 
 
 def _client(address: str, security: Security | None) -> Client:
-    """Dask's Client waits without end for whatever has the port (distributed 2026.8): it is asked who it is first."""
+    """Dask tries an address again and again, then waits without end for whatever has the port (distributed 2026.8).
+
+    So it is looked at first whether anything listens there, and asked who that is.
+    """
+    host, port = parse_host_port(parse_address(address)[1], 8786)
+    socket.create_connection((host, port), timeout=ANSWER_SECONDS).close()
     with ThreadPoolExecutor(1) as thread:  # in a notebook this one has an event loop that runs
         kind = thread.submit(asyncio.run, _kind_of_server(address, security)).result()
     if kind != "Scheduler":
@@ -92,8 +98,7 @@ async def _kind_of_server(address: str, security: Security | None) -> str:
     arguments = security.get_connection_args("client") if security else {}
     server: Any = rpc(address, timeout=ANSWER_SECONDS, connection_args=arguments)
     try:
-        # its own timeout is of the connection alone, and tells why there is none
-        return str((await asyncio.wait_for(server.identity(), 2 * ANSWER_SECONDS))["type"])
+        return str((await asyncio.wait_for(server.identity(), ANSWER_SECONDS))["type"])
     finally:
         await server.close_rpc()
 
@@ -116,7 +121,7 @@ def _explain(error: BaseException, address: str) -> str:
     if isinstance(error, ValueError | OverflowError):
         return "not the address of a scheduler: tcp://HOST:PORT or tls://HOST:PORT"
     return (
-        f"no scheduler answers within {2 * ANSWER_SECONDS:.0f} s: the host is down, a firewall is in between (a tunnel "
+        f"no scheduler answers within {ANSWER_SECONDS:.0f} s: the host is down, a firewall is in between (a tunnel "
         "may help: ssh -L 8786:HOST:8786 LOGIN, then tcp://127.0.0.1:8786), another program has this port (a scheduler "
         "has 8786 where none is given, its dashboard 8787), the scheduler wants TLS (tls://), or it hangs"
     )
