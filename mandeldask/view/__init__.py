@@ -6,10 +6,10 @@ An upright rectangle has no frame. A turned one and a log-polar strip have one (
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,14 +85,12 @@ class View:
             raise ConfigError(f"registration must be gridline or pixel; got {self.registration!r}")
         if isinstance(self.frame, LogPolar):
             self._check_strip(self.frame, rows, columns)
-        digits: dict[str, list[str]] = {}
+        bounds = {"x": self.x, "y": self.y}
         for name, n in (("x", columns), ("y", rows)):
-            bounds = getattr(self, name)
-            object.__setattr__(self, name, _check_bounds(name, bounds, n, self.registration))
-            if not isinstance(self.frame, LogPolar):
-                digits[name] = [str(v) for v in bounds]
+            object.__setattr__(self, name, _check_bounds(name, bounds[name], n, self.registration))
         object.__setattr__(self, "shape", (rows, columns))
-        object.__setattr__(self, "given", self.given or digits | (self.frame.digits if self.frame else {}))
+        made_from = {} if isinstance(self.frame, LogPolar) else bounds
+        object.__setattr__(self, "given", self.given or _digits(made_from | (vars(self.frame) if self.frame else {})))
 
     def _check_strip(self, frame: LogPolar, rows: int, columns: int) -> None:
         inner, outer = map(logarithm, frame.radius)
@@ -141,14 +139,14 @@ class View:
             raise ConfigError("a gridline view by centre and span needs at least 2 columns; got shape[1] = 1")
         spacing = width / (columns - 1 if gridline else columns)
         height = spacing * (rows - 1 if gridline else rows)
-        digits = {"centre": [str(v) for v in centre], "span": [str(span)]}
+        made_from = {"centre": centre, "span": span}
         frame = None
         if degrees(rotation) != "0":
             frame = Turned((rounded(re), rounded(im)), degrees(rotation))
-            digits["rotation"] = [str(rotation)]
+            made_from["rotation"] = rotation
             re = im = Fraction(0)
         bounds = [(rounded(mid - size / 2), rounded(mid + size / 2)) for mid, size in ((re, width), (im, height))]
-        return cls(bounds[0], bounds[1], (rows, columns), registration, frame, digits)
+        return cls(bounds[0], bounds[1], (rows, columns), registration, frame, _digits(made_from))
 
     @classmethod
     def log_polar(
@@ -169,8 +167,8 @@ class View:
         inner, outer = map(logarithm, frame.radius)
         _check_shape((1 if rows is None else rows, columns))
         shape = (1 + round((outer - inner) * columns / FULL_TURN) if rows is None else rows, columns)
-        digits = {"centre": [str(v) for v in centre], "radius": [str(v) for v in radius]}
-        return cls((0.0, FULL_TURN), (inner, outer), shape, "gridline", frame, digits)
+        made_from = _digits({"centre": centre, "radius": radius})
+        return cls((0.0, FULL_TURN), (inner, outer), shape, "gridline", frame, made_from)
 
     @property
     def size(self) -> int:
@@ -294,6 +292,10 @@ class View:
             if n > 1:
                 spacing = (high - low) / (n - 1 if self.registration == "gridline" else n)
                 yield name, spacing, max(map(abs, coordinates if self.frame is None else (*re, *im)))
+
+
+def _digits(values: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {key: list(map(str, v if isinstance(v, list | tuple) else [v])) for key, v in values.items()}
 
 
 def _check_shape(shape: Sequence[int]) -> tuple[int, int]:
