@@ -271,7 +271,7 @@ def test_a_view_is_described_in_a_config():
     [
         (
             {"rotation": 5, "x": [0, 1], "y": [0, 1]},
-            "needs .*centre and span, with rotation if wanted.* has x, y, rotation",
+            "needs .*centre and span, with rotation .* has x, y, rotation",
         ),
         ({"projection": "log-polar", "centre": [0, 0]}, "or projection, centre and radius for a log-polar strip"),
         ({"projection": "mercator", "centre": [0, 0]}, "view.projection must be 'log-polar'; got"),
