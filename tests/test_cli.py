@@ -137,7 +137,7 @@ def test_schema_is_the_file_in_configs(tmp_path):
 
 
 BAD = {
-    "no such config": (["run", "none.yaml"], 2, "none.yaml: cannot read the run description"),
+    "no such config": (["run", "none.yaml"], 2, "none.yaml: cannot be read"),
     "unknown key": (["run", LESSON, "--set", "kernal=numba"], 2, "did you mean `kernel`"),
     "bad value": (["run", LESSON, "--set", "max_iter=0"], 2, "max_iter must be at least 1; got 0"),
     "bad set": (["run", LESSON, "--set", "max_iter"], 2, "--set takes KEY=VALUE"),

@@ -124,12 +124,11 @@ def strangers():
 
 
 BAD_ADDRESSES = {
-    "tcp://127.0.0.1:{nothing}": "nothing is listening on tcp://127.0.0.1:.*: start `dask scheduler`",
-    "tcp://no-such-host.invalid:8786": "cannot find the host no-such-host.invalid",
-    "tcp://127.0.0.1:99999": "is not the address of a scheduler: tcp://HOST:PORT",
-    "tcp://127.0.0.1:port": "is not the address of a scheduler: tcp://HOST:PORT",
-    "tcp://127.0.0.1:{web}": "takes connections but does not answer as a scheduler does",
-    "tcp://127.0.0.1:{ssh}": "takes connections but does not answer as a scheduler does",
+    "tcp://127.0.0.1:{nothing}": "tcp://127.0.0.1:.*: nothing is listening there: start `dask scheduler`",
+    "tcp://no-such-host.invalid:8786": "no-such-host.invalid:8786: cannot find the host",
+    "tcp://127.0.0.1:port": "not the address of a scheduler: tcp://HOST:PORT",
+    "tcp://127.0.0.1:{web}": "no scheduler answers within . s: .*another program has this port",
+    "tcp://127.0.0.1:{ssh}": "no scheduler answers within . s: .*another program has this port",
     "{worker}": "is a worker: give the address that `dask scheduler` prints",
 }
 
@@ -159,13 +158,13 @@ def test_a_scheduler_that_hangs_is_told_within_seconds(tmp_path, monkeypatch):
 
 
 FILES = {
-    "missing": (None, "cannot read the scheduler file .*: No such file"),
+    "missing": (None, "is not a scheduler file .*No such file"),
     "empty": ("", "is not a scheduler file"),
     "not JSON": ("tcp://127.0.0.1:8786", "is not a scheduler file"),
     "another's": ('{"name": "package"}', "is not a scheduler file"),
     "stale": (
         '{"address": "tcp://127.0.0.1:%d"}',
-        "nothing is listening on .*that address: if its scheduler ended",
+        "of .*scheduler.json: nothing is listening there",
     ),
 }
 
@@ -192,7 +191,7 @@ def test_dasks_setting_may_leave_out_the_protocol_and_is_named_where_it_is_wrong
         assert clusters.resolve(None).address == "tcp://127.0.0.1:8786"
     with (
         dask_config.set({"scheduler-address": "http://127.0.0.1:8787"}),
-        pytest.raises(md.ConfigError, match=r"Dask's setting scheduler-address.*must be the address of a scheduler"),
+        pytest.raises(md.ConfigError, match=r"Dask's setting scheduler-address.*must match pattern"),
     ):
         clusters.resolve(None)
     assert clusters.resolve(None) == LocalCluster()
@@ -243,6 +242,14 @@ def test_mandeldask_missing_stops_a_run_before_anything_is_written(bare, tmp_pat
     assert not (tmp_path / "a.zarr").exists()
 
 
+def test_a_session_compares_versions_before_it_gives_a_size(bare):
+    with (
+        clusters.session(bare.address) as session,
+        pytest.raises(md.ClusterError, match="mandeldask is missing"),
+    ):
+        session.size  # noqa: B018 (to ask for it is the test)
+
+
 def test_mandeldask_missing_is_told_by_info_and_by_the_dashboard_page(bare, tmp_path):
     code, out, err = call("info", "--cluster", bare.address, cwd=tmp_path)
     assert (code, out) == (5, "")
@@ -289,8 +296,8 @@ def test_another_version_is_named_and_replaced_by_upload(tmp_path, whole):
 
 
 def columns(**workers):
-    here = dict.fromkeys(preflight.PACKAGES, "2026.8.0") | {"mandeldask": md.__version__, "numba": "0.68.1"}
-    return [("client", here), ("scheduler", here), ("3 workers", here | workers)]
+    here = dict.fromkeys(preflight.OLDEST, "2026.8.0") | {"mandeldask": md.__version__, "numba": "0.68.1"}
+    return {"client": here, "scheduler": here, "3 workers": here | workers}
 
 
 @pytest.mark.parametrize(
@@ -325,7 +332,7 @@ def test_a_store_that_one_worker_does_not_see_is_caught(tmp_path):
     with Processes(tmp_path / "dask", workers=1) as dask:
         dask.start_worker("--no-nanny", before=mount)
         dask.wait()
-        with pytest.raises(md.ClusterError, match=r"1 of 2 workers cannot use the store: tcp://.*has no such folder"):
+        with pytest.raises(md.ClusterError, match=r"1 of 2 workers cannot use the store: tcp://.*no store at"):
             md.run(CONFIG, hidden / "a.zarr", cluster=dask.address)
         assert not open_store(hidden / "a.zarr").done().any()
 
@@ -337,7 +344,7 @@ def test_workers_leave_nothing_in_the_store_and_know_another_one(dask, tmp_path)
     with dask.client() as client:
         clusters.check_store(client, store)
     assert sorted(path.name for path in Path(store.path).iterdir()) == before
-    assert "has another store there" in preflight.reach(replace(store, identity="0" * 32))
+    assert "another store is there" in preflight.reach(replace(store, identity="0" * 32))
 
 
 # Any cluster class
@@ -355,13 +362,13 @@ def test_a_cluster_class_computes_the_same(tmp_path, whole):
 
 
 BAD_CLASSES = {
-    "no package": ({"type": "no_such_package.Cluster"}, "cannot import no_such_package.Cluster: no module"),
-    "no class": ({"type": "distributed.NoCluster"}, "cannot import distributed.NoCluster"),
-    "another class": ({"type": "distributed.Lock"}, "is no class of Dask clusters"),
-    "a function": ({"type": "distributed.wait"}, "is no class of Dask clusters"),
+    "no package": ({"type": "no_such_package.Cluster"}, "cannot start no_such_package.Cluster, .*No module"),
+    "no class": ({"type": "distributed.NoCluster"}, "cannot start distributed.NoCluster, .*NoCluster"),
+    "another class": ({"type": "distributed.Lock"}, "has to be a class of Dask clusters"),
+    "a function": ({"type": "distributed.wait"}, "has to be a class of Dask clusters"),
     "a wrong argument": (
         {"type": "distributed.SpecCluster", "arguments": {"n_wrokers": 1}},
-        "wrong arguments for distributed.SpecCluster: .*n_wrokers",
+        "cannot start distributed.SpecCluster.*n_wrokers",
     ),
     "a host that is not there": (
         {"type": "distributed.LocalCluster", "arguments": {"host": "no-such-host.invalid", "n_workers": 0}},
@@ -405,14 +412,6 @@ def test_a_session_with_a_users_client_looks_at_no_description_and_ends_nothing(
         assert client.status == "running"
 
 
-def test_a_session_compares_versions_before_it_gives_a_size(bare):
-    with (
-        clusters.session(bare.address) as session,
-        pytest.raises(md.ClusterError, match="mandeldask is missing"),
-    ):
-        session.size  # noqa: B018 (to ask for it is the test)
-
-
 # Descriptions
 
 
@@ -422,7 +421,7 @@ def test_every_description_we_ship_loads_and_says_what_it_is(path):
     assert first == "# yaml-language-server: $schema=schema.json"
     assert comment.startswith("# ")
     described = load_cluster(str(path))
-    assert clusters.introduce(described) or isinstance(described, LocalCluster)
+    assert described.introduction
 
 
 def test_the_schema_of_descriptions_is_current():

@@ -206,7 +206,7 @@ def test_jobs_that_never_start_are_told_of_and_not_waited_for_for_ever(here, mon
             cluster=QUEUE | {"queue": "later", "start_timeout": 3},
             tell=lambda event: said.append(getattr(event, "text", "")),
         )
-    assert any("no worker yet after" in text and "squeue --jobs=" in text for text in said)
+    assert any("no worker yet after" in text for text in said)
 
 
 @pytest.mark.parametrize(
@@ -216,15 +216,15 @@ def test_jobs_that_never_start_are_told_of_and_not_waited_for_for_ever(here, mon
         ({"queue": "nowhere"}, "refused the job: .*invalid partition specified: nowhere"),
         ({"interface": "none0"}, "cannot start a slurm cluster: 'none0' is not a valid network interface"),
         ({"options": {"job_extra": 1, "nonsense": 2}}, "cannot start a slurm cluster: .*nonsense"),
-        ({"kind": "htcondor", "options": {"disk": "1GB"}}, "a htcondor cluster has no queue"),
-        ({"kind": "pbs"}, "there is no qsub here"),
+        ({"kind": "htcondor", "options": {"disk": "1GB"}}, "cannot start a htcondor cluster: .*queue"),
+        ({"kind": "pbs"}, "refused the job: .*qsub"),
     ],
     ids=str,
 )
 def test_what_cannot_be_submitted_is_told_at_once(here, change, message):
     described = load_cluster(QUEUE | change)
     with pytest.raises(md.ClusterError, match=message), clusters.connect(described) as client:
-        clusters.wait_for_worker(client, described)
+        clusters.wait_for_worker(client)
 
 
 @pytest.mark.parametrize("kind", ["slurm", "pbs", "sge", "lsf", "moab"])

@@ -92,7 +92,7 @@ def refused(description):
     with pytest.raises(md.ClusterError) as caught, clusters.connect(load_cluster(description)):
         pass
     message = str(caught.value)
-    assert message.startswith(f"no TLS connection with {description['address']} (")
+    assert message.startswith(f"{description['address']}: no TLS connection (")
     assert "Both sides need TLS (tls:// here, --protocol tls there)" in message
     assert "openssl x509 -noout -issuer -dates" in message
 
@@ -106,7 +106,7 @@ def test_an_address_without_tls_is_told_that_the_scheduler_may_want_it(tls, monk
 
 def test_a_file_that_is_not_there_is_named(tls, certificates):
     with (
-        pytest.raises(md.ClusterError, match=r"cannot read cert: none\.pem: No such file"),
+        pytest.raises(md.ClusterError, match=r"cannot read the certificate none\.pem: No such file"),
         clusters.connect(load_cluster(described(tls.address, certificates["client"] | {"cert": "none.pem"}))),
     ):
         pass

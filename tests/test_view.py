@@ -184,7 +184,7 @@ def test_views_compare_by_their_samples_and_take_lists():
         ({"shape": (5, MAX_SIDE + 1)}, "shape must be two integers from 1"),
         ({"shape": (5.0, 5)}, "shape must be two integers"),
         ({"shape": (True, 5)}, "shape must be two integers"),
-        ({"shape": (5,)}, r"shape must be two integers, \[rows, columns\]"),
+        ({"shape": (5,)}, r"shape must be two integers .*\[rows, columns\]"),
         ({"shape": 5}, "shape must be two integers"),
         ({"registration": "cell"}, "registration must be gridline or pixel; got 'cell'"),
         ({"registration": None}, "registration must be gridline or pixel"),

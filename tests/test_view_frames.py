@@ -269,15 +269,18 @@ def test_a_view_is_described_in_a_config():
 @pytest.mark.parametrize(
     ("view", "message"),
     [
-        ({"rotation": 5, "x": [0, 1], "y": [0, 1]}, "needs centre and span for a rotation; has x, y, rotation"),
-        ({"projection": "log-polar", "centre": [0, 0]}, "needs projection, centre and radius for a log-polar strip"),
+        (
+            {"rotation": 5, "x": [0, 1], "y": [0, 1]},
+            "needs .*centre and span, with rotation .* has x, y, rotation",
+        ),
+        ({"projection": "log-polar", "centre": [0, 0]}, "or projection, centre and radius for a log-polar strip"),
         ({"projection": "mercator", "centre": [0, 0]}, "view.projection must be 'log-polar'; got"),
         ({"projection": "log-polar", "centre": [0, 0], "radius": [1, 2], "registration": "pixel"}, "gridline"),
         (
             {"projection": "log-polar", "centre": [0, 0], "radius": [1, 2]},
-            "view.shape of a log-polar .* must have 12 rows",
+            "view: shape of a log-polar .* must have 12 rows",
         ),
-        ({"centre": [0, 0], "span": 1, "rotation": 400}, "view.rotation must be from -360 to 360"),
+        ({"centre": [0, 0], "span": 1, "rotation": 400}, "view: rotation must be from -360 to 360"),
     ],
 )
 def test_a_bad_description_names_the_key_and_what_it_needs(view, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,10 +29,10 @@ def cluster(ctx: click.Context, /, described: str, as_json: bool) -> None:
     with clusters.session(described) as session:
         assert session.description is not None
         shown: dict[str, Any] = {"kind": session.description.kind}
-        lines = [session.introduction]
+        lines = [session.description.introduction]
         if size := session.planned_size:
-            shown |= _size(size)
-            lines.append(_in_words(size))
+            shown |= asdict(size)
+            lines.append(str(size))
         if isinstance(session.description, Queue):
             shown["job_script"] = clusters.job_script(session.description)
             lines += ["", shown["job_script"].strip()]
@@ -47,27 +48,10 @@ def _look_at(client: Client, shown: dict[str, Any]) -> list[str]:
     size = clusters.size_of_client(client) if clusters.workers_of(client) else None
     versions = clusters.versions(client)
     shown |= {
-        "address": client.scheduler_info(n_workers=0)["address"],
+        "address": client.scheduler.address,
         "dashboard": client.dashboard_link,
-        **(_size(size) if size else {"workers": 0}),
-        "versions": dict(versions),
+        **(asdict(size) if size else {"workers": 0}),
+        "versions": versions,
     }
-    workers = _in_words(size) if size else f"no workers: start some with `dask worker {shown['address']}`"
+    workers = str(size) if size else f"no workers: start some with `dask worker {shown['address']}`"
     return [workers, f"dashboard {shown['dashboard']}", "", *clusters.table(versions, everything=True)]
-
-
-def _size(size: Any) -> dict[str, int]:
-    return {
-        "workers": size.workers,
-        "threads_per_worker": size.threads_per_worker,
-        "memory_limit": size.memory_limit,
-    }
-
-
-def _in_words(size: Any) -> str:
-    from dask.utils import format_bytes
-
-    return (
-        f"{size.workers} worker{'' if size.workers == 1 else 's'} of {size.threads_per_worker} "
-        f"thread{'' if size.threads_per_worker == 1 else 's'} and {format_bytes(size.memory_limit)}"
-    )

@@ -67,7 +67,7 @@ def _of_cluster(cluster: str | None) -> dict[str, Any]:
         if session.in_this_environment:
             return _of_this_machine()
         if not session.runs_already:
-            raise ConfigError(f"a cluster that does not run yet has no dashboard ({session.introduction}): {NAME_ONE}")
+            raise ConfigError(f"a cluster that does not run yet has no dashboard: {NAME_ONE}")
         client = session.connect()
         problem = page.install(client)
         link = client.dashboard_link

@@ -208,7 +208,7 @@ def _again(cluster: str | None, scheduler: str) -> str:
     """
     from mandeldask import config as configs
 
-    if cluster and isinstance(configs.load_cluster(cluster), configs.SchedulerAddress | configs.SchedulerFile):
+    if cluster and isinstance(configs.load_cluster(cluster), configs.RunningScheduler):
         return shlex.quote(cluster)
     return scheduler
 

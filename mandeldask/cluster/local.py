@@ -16,7 +16,7 @@ from dask.utils import parse_bytes
 from distributed import Client
 from distributed.system import MEMORY_LIMIT
 
-from mandeldask.cluster.settings import DASHBOARD, LOOPBACK, cluster_settings
+from mandeldask.cluster.settings import DASHBOARD, LOOPBACK, cluster_settings, said
 from mandeldask.cluster.workers import Size
 from mandeldask.config import LocalCluster
 from mandeldask.errors import ClusterError
@@ -31,10 +31,7 @@ def size_of(cluster: LocalCluster) -> Size:
 
 @contextmanager
 def started(cluster: LocalCluster) -> Iterator[Client]:
-    """A client of a new local cluster that ends with the context; all of it listens on loopback alone.
-
-    The workers come up while the caller goes on: `wait_for_worker` waits for the first.
-    """
+    """A client of a new local cluster that ends with the context; all of it listens on loopback alone."""
     if getattr(sys.modules["__main__"], "__file__", "") == "<stdin>":
         raise ClusterError("worker processes cannot import a program from standard input: save it in a file, run that")
     size = size_of(cluster)
@@ -54,7 +51,7 @@ def started(cluster: LocalCluster) -> Iterator[Client]:
                     silence_logs=logging.CRITICAL,
                 )
         except (OSError, RuntimeError) as error:  # distributed wraps most of its own
-            raise ClusterError(f"cannot start a local cluster: {error.__cause__ or error}") from None
+            raise ClusterError(f"cannot start a local cluster: {said(error)}") from None
         with local, Client(local) as client:
             local.scale(size.workers)
             yield client

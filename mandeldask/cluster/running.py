@@ -1,8 +1,4 @@
-"""A scheduler that runs already: its address or its file -> a connected Client.
-
-Dask's Client waits without end for the first words of whatever has the port, so the scheduler is asked who it is first,
-within a time limit (distributed 2026.8).
-"""
+"""A scheduler that runs already: its address or its file -> a connected Client."""
 
 from __future__ import annotations
 
@@ -11,9 +7,8 @@ import json
 import logging
 import re
 import socket
-import ssl
 import warnings
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -24,157 +19,113 @@ from distributed.security import Security
 from distributed.utils import silence_logging_cmgr
 from distributed.versions import VersionMismatchWarning
 
-from mandeldask.config import SchedulerAddress, SchedulerFile
+from mandeldask.config import RunningScheduler, SchedulerAddress, SchedulerFile
 from mandeldask.config.clusters import ADDRESS
 from mandeldask.errors import ClusterError
 
-PORT = 8786  # of a scheduler that was told no other
 ANSWER_SECONDS = 5.0
 CERTIFICATES = {"ca_file": "tls_ca_file", "cert": "tls_client_cert", "key": "tls_client_key"}
 
 
 @contextmanager
-def connected(cluster: SchedulerAddress | SchedulerFile) -> Iterator[Client]:
-    """A client of a scheduler that runs already, and goes on when the context ends.
-
-    Raises
-    ------
-    ClusterError
-        The scheduler's file, host, port or certificates are wrong; within seconds.
-    """
-    address = cluster.address if isinstance(cluster, SchedulerAddress) else _address_in(cluster.path)
+def connected(cluster: RunningScheduler) -> Iterator[Client]:
+    """A client of a scheduler that runs already, and goes on when the context ends; ClusterError within seconds."""
     with silence_logging_cmgr(logging.CRITICAL):
-        security = _security(cluster, address)
+        address = _address(cluster)
         try:
-            _knock(address)
-            _ask_who_it_is(address, security)
-            client = _client(address, security)
-        except ClusterError as error:
-            if isinstance(cluster, SchedulerAddress):
-                raise
-            remedy = f"{cluster.path} has that address: if its scheduler ended, start it again"
-            raise ClusterError(f"{error}. {remedy}") from None
+            client = _client(address, _security(cluster, address))
+        except ClusterError:
+            raise
+        except Exception as error:  # whatever Dask makes of what another program sends
+            where = f" of {cluster.path}" if isinstance(cluster, SchedulerFile) else ""
+            raise ClusterError(f"{address}{where}: {_explain(error, address)}") from None
         with client:
             yield client
 
 
-def _address_in(path: str) -> str:
-    """The address that `dask scheduler --scheduler-file` wrote."""
-    remedy = "a scheduler writes it when it has started: dask scheduler --scheduler-file FILE"
+def _address(cluster: RunningScheduler) -> str:
+    """The address described, or in the file that `dask scheduler --scheduler-file` wrote."""
+    if isinstance(cluster, SchedulerAddress):
+        return cluster.address
+    assert isinstance(cluster, SchedulerFile)
     try:
-        with open(path, encoding="utf-8") as file:
-            address = json.load(file)["address"]
-    except OSError as error:
-        raise ClusterError(f"cannot read the scheduler file {path}: {error.strerror or error}; {remedy}") from None
-    except (ValueError, LookupError, TypeError):
-        address = None
-    if not isinstance(address, str) or not re.fullmatch(ADDRESS, address):
-        raise ClusterError(f"{path} is not a scheduler file: it holds no address; {remedy}")
-    return address
+        with open(cluster.path, encoding="utf-8") as file:
+            address = str(json.load(file)["address"])
+        if re.match(ADDRESS, address):
+            return address
+        why: object = f"{address} is no address"
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        why = error
+    raise ClusterError(
+        f"{cluster.path} is not a scheduler file ({why}): a scheduler writes it when it has started, dask scheduler "
+        "--scheduler-file FILE"
+    )
 
 
-def _security(cluster: SchedulerAddress | SchedulerFile, address: str) -> Security | None:
+def _security(cluster: RunningScheduler, address: str) -> Security | None:
     """The certificates of the description, else those of Dask's settings; None where the address needs none."""
-    if parse_address(address)[0] not in ("tls", "wss"):
+    if not _is_tls(address):
         return None
     given = {CERTIFICATES[key]: path for key in CERTIFICATES if (path := getattr(cluster, key))}
+    for path in given.values():
+        try:
+            open(path, "rb").close()
+        except OSError as error:
+            raise ClusterError(f"cannot read the certificate {path}: {error.strerror}") from None
     security = Security(**given, require_encryption=True)
-    for key, name in CERTIFICATES.items():
-        path = getattr(security, name)
-        if path and "\n" not in path:  # Dask takes the text itself too
-            try:
-                with open(path, "rb"):
-                    pass
-            except OSError as error:
-                raise ClusterError(f"cannot read {key}: {path}: {error.strerror or error}") from None
-    try:
-        context = security.get_connection_args("client").get("ssl_context")
-    except (ssl.SSLError, ValueError) as error:
-        raise _tls_error(address, f"not PEM, or a key of another certificate: {_reason(error)}") from None
-    if context is None:
-        raise _tls_error(address, "no ca_file is named, or no cert")
+    if not security.get_connection_args("client").get("ssl_context"):
+        raise ValueError("no ca_file is named, or no cert")
     return security
 
 
-def _knock(address: str) -> None:
-    """Dask tries an address again and again: whether anything listens there is known at once."""
-    try:
-        host, port = parse_host_port(parse_address(address)[1], PORT)
-        port = int(port)
-    except ValueError:
-        host, port = "", 0
-    if not host or not 0 < port < 2**16:
-        raise ClusterError(f"{address} is not the address of a scheduler: tcp://HOST:PORT or tls://HOST:PORT")
-    try:
-        socket.create_connection((host, port), timeout=ANSWER_SECONDS).close()
-    except socket.gaierror as error:
-        raise ClusterError(f"cannot find the host {host} of {address}: {error.strerror}; check its name") from None
-    except ConnectionRefusedError:
-        raise ClusterError(
-            f"nothing is listening on {address}: start `dask scheduler` there, or check host and port (it prints its "
-            "address)"
-        ) from None
-    except TimeoutError:
-        raise ClusterError(
-            f"no answer from {address} within {ANSWER_SECONDS:.0f} s: the host is down, or a firewall is in between; "
-            "a tunnel may help: ssh -L 8786:HOST:8786 LOGIN, then tcp://127.0.0.1:8786"
-        ) from None
-    except OSError as error:
-        raise ClusterError(f"cannot reach {address}: {error.strerror or error}") from None
+def _client(address: str, security: Security | None) -> Client:
+    """Dask tries an address again and again, then waits without end for whatever has the port (distributed 2026.8).
 
-
-def _ask_who_it_is(address: str, security: Security | None) -> None:
-    try:
-        kind = _in_a_thread(_identity(address, security))
-    except Exception as error:  # whatever Dask makes of what another program sends
-        if security and not isinstance(error, TimeoutError):
-            raise _tls_error(address, _reason(error)) from None
-        raise ClusterError(
-            f"{address} takes connections but does not answer as a scheduler does: another program has this port (a "
-            f"scheduler has {PORT} where none is given, its dashboard 8787), the scheduler wants TLS (tls://), or it "
-            "hangs"
-        ) from None
+    So it is looked at first whether anything listens there, and asked who that is.
+    """
+    host, port = parse_host_port(parse_address(address)[1], 8786)
+    socket.create_connection((host, port), timeout=ANSWER_SECONDS).close()
+    with ThreadPoolExecutor(1) as thread:  # in a notebook this one has an event loop that runs
+        kind = thread.submit(asyncio.run, _kind_of_server(address, security)).result()
     if kind != "Scheduler":
         raise ClusterError(f"{address} is a {kind.lower()}: give the address that `dask scheduler` prints")
+    with warnings.catch_warnings():  # `preflight.check` tells of versions, and what of them matters
+        warnings.simplefilter("ignore", VersionMismatchWarning)
+        return Client(address, security=security, timeout=2 * ANSWER_SECONDS)
 
 
-async def _identity(address: str, security: Security | None) -> str:
-    """What kind of Dask server answers."""
+async def _kind_of_server(address: str, security: Security | None) -> str:
     arguments = security.get_connection_args("client") if security else {}
     server: Any = rpc(address, timeout=ANSWER_SECONDS, connection_args=arguments)
     try:
-        answer = await asyncio.wait_for(server.identity(), ANSWER_SECONDS)
-        return str(answer["type"])
+        return str((await asyncio.wait_for(server.identity(), ANSWER_SECONDS))["type"])
     finally:
         await server.close_rpc()
 
 
-def _in_a_thread(work: Coroutine[Any, Any, str]) -> str:
-    """The result of a coroutine, in a notebook too, where this thread has an event loop that runs."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
-
-
-def _client(address: str, security: Security | None) -> Client:
-    try:
-        with warnings.catch_warnings():  # `preflight.check` tells of versions, and what of them matters
-            warnings.simplefilter("ignore", VersionMismatchWarning)
-            return Client(address, security=security, timeout=2 * ANSWER_SECONDS)
-    except (OSError, ValueError, TypeError, ImportError) as error:
-        raise ClusterError(f"cannot connect to the scheduler at {address}: {_reason(error)}") from None
-
-
-def _tls_error(address: str, reason: str) -> ClusterError:
-    return ClusterError(
-        f"no TLS connection with {address} ({reason}). Both sides need TLS (tls:// here, --protocol tls there) and "
-        "certificates of the authority in ca_file that are not expired: `openssl x509 -noout -issuer -dates -in CERT`. "
-        "ca_file, cert and key are named in the cluster description, or in Dask's settings (distributed.comm.tls)"
+def _explain(error: BaseException, address: str) -> str:
+    """Why there is no connection, and what to do."""
+    while error.__cause__:
+        error = error.__cause__
+    if isinstance(error, socket.gaierror):
+        return f"cannot find the host ({error.strerror}); check its name"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing is listening there: start `dask scheduler`, or check host and port (it prints its address)"
+    if _is_tls(address) and not isinstance(error, TimeoutError | asyncio.CancelledError):
+        reason = getattr(error, "reason", None) or error
+        return (
+            f"no TLS connection ({reason}). Both sides need TLS (tls:// here, --protocol tls there) and certificates "
+            "of the authority in ca_file that are not expired: `openssl x509 -noout -issuer -dates -in CERT`. ca_file, "
+            "cert and key are named in the cluster description, or in Dask's settings (distributed.comm.tls)"
+        )
+    if isinstance(error, ValueError | OverflowError):
+        return "not the address of a scheduler: tcp://HOST:PORT or tls://HOST:PORT"
+    return (
+        f"no scheduler answers within {ANSWER_SECONDS:.0f} s: the host is down, a firewall is in between (a tunnel "
+        "may help: ssh -L 8786:HOST:8786 LOGIN, then tcp://127.0.0.1:8786), another program has this port (a scheduler "
+        "has 8786 where none is given, its dashboard 8787), the scheduler wants TLS (tls://), or it hangs"
     )
 
 
-def _reason(error: BaseException) -> str:
-    """The innermost error, in words."""
-    while error.__cause__:
-        error = error.__cause__
-    text = str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error or type(error).__name__)
-    return text.splitlines()[0].replace("_", " ").lower() if isinstance(error, ssl.SSLError) else text
+def _is_tls(address: str) -> bool:
+    return address.startswith(("tls://", "wss://"))

@@ -4,18 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
+import dask
 from distributed import Client
 
-from mandeldask.cluster.local import leave_if_being_spawned
+from mandeldask.cluster import local, managers, queues, running
 from mandeldask.cluster.preflight import check, check_store
-from mandeldask.cluster.start import connect, introduce, resolve, size_of
-from mandeldask.cluster.workers import Size, silent, size_of_client, wait_for_worker
-from mandeldask.config import AnyCluster, Cluster, LocalCluster, SchedulerAddress, SchedulerFile
+from mandeldask.cluster.workers import START_SECONDS, Size, silent, size_of_client, wait_for_worker
+from mandeldask.config import (
+    AnyCluster,
+    Cluster,
+    ClusterClass,
+    LocalCluster,
+    Queue,
+    RunningScheduler,
+    SchedulerAddress,
+    SchedulerFile,
+    load_cluster,
+)
+from mandeldask.errors import ConfigError
 from mandeldask.store import Store
 
-Start = Callable[[Cluster], AbstractContextManager[Client]]
+STARTED: dict[type, Callable[[Any], AbstractContextManager[Client]]] = {
+    LocalCluster: local.started,
+    SchedulerAddress: running.connected,
+    SchedulerFile: running.connected,
+    Queue: queues.started,
+    ClusterClass: managers.started,
+}
+SIZES: dict[type, Callable[[Any], Size]] = {LocalCluster: local.size_of, Queue: queues.size_of}
+
+
+def connect(cluster: Cluster) -> AbstractContextManager[Client]:
+    """A client of the cluster described. What was started for it ends with the context; what ran already stays.
+
+    The workers may still come up while the caller goes on: `wait_for_worker` waits for the first.
+    """
+    return STARTED[type(cluster)](cluster)
+
+
+def resolve(cluster: AnyCluster | None) -> Cluster:
+    """The cluster described; where none is, the scheduler that Dask's settings name, else a local cluster."""
+    if cluster:
+        return load_cluster(cluster)
+    address = dask.config.get("scheduler-address", None)
+    if not address:
+        return load_cluster("local")
+    try:
+        return load_cluster(address if "://" in address else f"tcp://{address}")  # as Dask reads it
+    except ConfigError as error:
+        raise ConfigError(f"Dask's setting scheduler-address (DASK_SCHEDULER_ADDRESS): {error}") from None
 
 
 @contextmanager
@@ -26,39 +67,35 @@ def session(
     client: Client | None = None,
     upload: bool = False,
     say: Callable[[str], None] = silent,
-    start: Start = connect,
+    start: Callable[[Cluster], AbstractContextManager[Client]] = connect,
 ) -> Iterator[Session]:
     """A cluster to compute on. Nothing is started before it is needed; what was started ends with the context.
 
     Parameters
     ----------
-    cluster : path of a YAML file, address of a scheduler, mapping, or Cluster, optional
+    cluster
         By default the scheduler that Dask's settings name, else worker processes on this machine.
-    kernel : str
+    kernel
         A name of KERNELS, which scheduler and workers must be able to run.
-    client : distributed.Client, optional
+    client
         A cluster that is already there: `cluster` is not looked at, nothing is started, and nothing ends.
-    upload : bool
+    upload
         Send this mandeldask to the scheduler and the workers before they are checked.
-    say : callable, optional
+    say
         Is given lines for a person: which cluster it is, what is waited for, versions that differ.
-    start : callable, optional
+    start
         Starts the cluster described, in place of `connect`: for a cluster that another process keeps.
-
-    Raises
-    ------
-    ConfigError
-        The description breaks a rule.
     """
     if client is None:
-        leave_if_being_spawned()
+        local.leave_if_being_spawned()
     description = resolve(cluster) if client is None else None
-    if description and (introduction := introduce(description)):
-        say(introduction)
+    if description and not isinstance(description, LocalCluster):  # whose size says it all
+        say(description.introduction)
     with ExitStack() as stack:
-        yield Session(description, kernel, client, upload, say, start, stack)
+        yield Session(description, kernel, upload, say, lambda d: stack.enter_context(start(d)), client)
 
 
+@dataclass
 class Session:
     """A cluster, as far as it is needed: its description, its size, a client, a client that can compute.
 
@@ -66,32 +103,18 @@ class Session:
     wrong and what to do.
     """
 
-    def __init__(
-        self,
-        description: Cluster | None,
-        kernel: str,
-        client: Client | None,
-        upload: bool,
-        say: Callable[[str], None],
-        start: Start,
-        stack: ExitStack,
-    ) -> None:
-        self.description = description  # None for a client that was given
-        self._kernel, self._client, self._upload, self._say = kernel, client, upload, say
-        self._start, self._stack = start, stack
-        self._ready = False
+    description: Cluster | None  # None for a client that was given
+    kernel: str
+    upload: bool
+    say: Callable[[str], None]
+    start: Callable[[Cluster], Client]
+    client: Client | None
+    _ready: bool = field(default=False, init=False)
 
     @property
     def runs_already(self) -> bool:
         """Whether the cluster was there before this session, and stays when it ends."""
-        return self.description is None or isinstance(self.description, SchedulerAddress | SchedulerFile)
-
-    @property
-    def introduction(self) -> str:
-        """Which cluster it is, in a few words."""
-        if self.description is None:
-            return "the cluster of the client given"
-        return introduce(self.description) or "worker processes on this machine"
+        return self.description is None or isinstance(self.description, RunningScheduler)
 
     @property
     def in_this_environment(self) -> bool:
@@ -101,7 +124,8 @@ class Session:
     @property
     def planned_size(self) -> Size | None:
         """The size that the description asks for; None where only the scheduler knows."""
-        return size_of(self.description) if self.description else None
+        size_of = SIZES.get(type(self.description))
+        return size_of(self.description) if size_of else None
 
     @cached_property
     def size(self) -> Size:
@@ -110,18 +134,18 @@ class Session:
 
     def connect(self) -> Client:
         """A client. The cluster is started at the first call; its workers may still come up."""
-        if self._client is None:
+        if self.client is None:
             assert self.description is not None
-            self._client = self._stack.enter_context(self._start(self.description))
-        return self._client
+            self.client = self.start(self.description)
+        return self.client
 
     def ready(self) -> Client:
         """A client of a cluster that has a worker, and whose versions were checked."""
         client = self.connect()
         if not self._ready:
-            wait_for_worker(client, self.description, self._say)
+            wait_for_worker(client, self.description.start_timeout if self.description else START_SECONDS, self.say)
             if not self.in_this_environment:
-                check(client, self._kernel, upload=self._upload, say=self._say)
+                check(client, self.kernel, upload=self.upload, say=self.say)
             self._ready = True
         return client
 

@@ -41,3 +41,9 @@ def cluster_settings(**settings: object) -> Iterator[None]:
         # another dashboard may have the usual port: the link that is printed says which was taken instead
         warnings.filterwarnings("ignore", message="Port .* is already in use")
         yield
+
+
+def said(error: BaseException) -> str:
+    """What a batch system, or whatever starts a cluster, said of its failure, on one line."""
+    text = str(error.__cause__ or error)
+    return " ".join((text.partition("stderr:\n")[2] or text).split())[:400] or type(error).__name__

@@ -1,9 +1,16 @@
 """The run description: one YAML file, or a dict, to a frozen `Config` of checked values."""
 
-from mandeldask.config.clusters import Cluster, ClusterClass, LocalCluster, Queue, SchedulerAddress, SchedulerFile
-from mandeldask.config.picture import PictureDescription
+from mandeldask.config.clusters import (
+    Cluster,
+    ClusterClass,
+    LocalCluster,
+    Queue,
+    RunningScheduler,
+    SchedulerAddress,
+    SchedulerFile,
+)
 from mandeldask.config.reading import AnyCluster, load, load_cluster, parse
-from mandeldask.config.run import Config, cluster_schema, json_schema
+from mandeldask.config.run import Config, PictureDescription, cluster_schema, json_schema
 from mandeldask.config.view import ViewDescription
 
 __all__ = [
@@ -14,6 +21,7 @@ __all__ = [
     "LocalCluster",
     "PictureDescription",
     "Queue",
+    "RunningScheduler",
     "SchedulerAddress",
     "SchedulerFile",
     "ViewDescription",

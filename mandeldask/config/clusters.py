@@ -2,111 +2,97 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
+from pydantic import BeforeValidator, Field, Strict, model_validator
 
 from mandeldask.config.values import ByteSize, Count, Path, Section, Text
+from mandeldask.text import plural
 
-ADDRESS = r"(tcp|tls|ws|wss|ucx)://\S+"
+ADDRESS = r"^(tcp|tls|ws|wss|ucx)://\S+$"
 Minutes = Annotated[str, Strict(), Field(pattern=r"^([0-9]+-)?[0-9]{1,3}:[0-5][0-9](:[0-5][0-9])?$")]
 
 
-def _address(value: str) -> str:
-    if not re.fullmatch(ADDRESS, value):
-        raise ValueError("must be the address of a scheduler, tcp://HOST:PORT or tls://HOST:PORT")
-    return value
+class _Described(Section):
+    start_timeout: Count = Field(60, description="Seconds to wait for the first worker.")
 
 
-def _import_path(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", value):
-        raise ValueError("must be the import path of a class, package.Class")
-    return value
-
-
-def _start_timeout(default: str) -> Any:
-    return Field(None, description=f"Seconds to wait for the first worker; {default} when left out.", examples=[600])
-
-
-class LocalCluster(Section):
+class LocalCluster(_Described):
     """Worker processes on this machine, bound to loopback."""
 
-    kind: Literal["local"] = Field("local", description="Where the workers run.", examples=["local"])
-    workers: Count | None = Field(
-        None, description="Worker processes; one for each usable core when left out.", examples=[4]
-    )
-    threads_per_worker: Count = Field(1, description="Threads of each worker.", examples=[1])
+    kind: Literal["local"] = Field("local", description="Where the workers run.")
+    workers: Count | None = Field(None, description="Worker processes; one for each usable core when left out.")
+    threads_per_worker: Count = Field(1, description="Threads of each worker.")
     memory_limit: ByteSize | None = Field(
-        None, description="Memory of each worker; a fair share when left out.", examples=["4GiB"]
-    )
-    start_timeout: Count | None = _start_timeout("60")
-
-
-class Certificates(Section):
-    """Files for TLS, in PEM; Dask's own settings, distributed.comm.tls, where none is given."""
-
-    ca_file: Path | None = Field(None, description="The authority that signed all certificates.", examples=["ca.pem"])
-    cert: Path | None = Field(None, description="This client's certificate.", examples=["client.pem"])
-    key: Path | None = Field(
-        None, description="The key of the certificate, where it is in a file of its own.", examples=["client.key"]
+        None, description="Memory of each worker, such as 4GiB; a fair share when left out."
     )
 
+    @property
+    def introduction(self) -> str:
+        """Which cluster it is, in a few words."""
+        return "worker processes on this machine"
 
-class SchedulerAddress(Certificates):
+
+class RunningScheduler(_Described):
+    """A scheduler that runs already. Files for TLS are PEM; Dask's own settings hold where none is given."""
+
+    ca_file: Path | None = Field(None, description="The authority that signed all certificates.")
+    cert: Path | None = Field(None, description="This client's certificate.")
+    key: Path | None = Field(None, description="The key of the certificate, where it is in a file of its own.")
+
+
+class SchedulerAddress(RunningScheduler):
     """A scheduler that runs already."""
 
-    kind: Literal["address"] = Field(description="A scheduler that runs already.", examples=["address"])
-    address: Annotated[str, Strict(), AfterValidator(_address)] = Field(
-        description="tcp://HOST:PORT, or tls://HOST:PORT.", examples=["tcp://127.0.0.1:8786"]
-    )
-    start_timeout: Count | None = _start_timeout("60")
+    kind: Literal["address"] = Field(description="A scheduler that runs already.")
+    address: Annotated[str, Strict()] = Field(pattern=ADDRESS, description="tcp://HOST:PORT, or tls://HOST:PORT.")
+
+    @property
+    def introduction(self) -> str:
+        return f"the scheduler at {self.address}"
 
 
-class SchedulerFile(Certificates):
+class SchedulerFile(RunningScheduler):
     """A scheduler that runs already and wrote its address to a file: dask scheduler --scheduler-file."""
 
     kind: Literal["scheduler-file"] = Field(
-        description="A scheduler that runs already and wrote its address to a file.", examples=["scheduler-file"]
+        description="A scheduler that runs already and wrote its address to a file."
     )
-    path: Path = Field(description="The file, as this machine sees it.", examples=["scheduler.json"])
-    start_timeout: Count | None = _start_timeout("60")
+    path: Path = Field(description="The file, as this machine sees it.")
+
+    @property
+    def introduction(self) -> str:
+        return f"the scheduler of {self.path}"
 
 
-class Queue(Section):
+class Queue(_Described):
     """Workers as jobs of a batch system, through dask-jobqueue; the scheduler runs where the command does."""
 
-    kind: Literal["slurm", "pbs", "sge", "lsf", "htcondor", "oar", "moab"] = Field(
-        description="The batch system.", examples=["slurm"]
-    )
-    jobs: Count = Field(
-        1, description="Batch jobs to keep in the queue; one that ends is submitted again.", examples=[8]
-    )
+    kind: Literal["slurm", "pbs", "sge", "lsf", "htcondor", "oar", "moab"] = Field(description="The batch system.")
+    jobs: Count = Field(1, description="Batch jobs to keep in the queue; one that ends is submitted again.")
     minimum_jobs: Count | None = Field(
-        None, description="Where given, the number of jobs follows the work, from this up to `jobs`.", examples=[1]
+        None, description="Where given, the number of jobs follows the work, from this up to `jobs`."
     )
-    cores: Count = Field(description="Cores of a job.", examples=[8])
-    memory: ByteSize = Field(description="Memory of a job.", examples=["32GiB"])
-    processes: Count | None = Field(
-        None, description="Workers of a job; one for each core when left out.", examples=[8]
-    )
-    walltime: Minutes = Field(
-        "04:00:00", description="Time limit of a job, [days-]hours:minutes[:seconds].", examples=["04:00:00"]
-    )
-    queue: Text | None = Field(None, description="Queue or partition.", examples=["debug"])
-    account: Text | None = Field(None, description="Account or project that pays.", examples=["physics"])
+    cores: Count = Field(description="Cores of a job.")
+    memory: ByteSize = Field(description="Memory of a job, such as 32GiB.")
+    processes: Count | None = Field(None, description="Workers of a job; one for each core when left out.")
+    walltime: Minutes = Field("04:00:00", description="Time limit of a job, [days-]hours:minutes[:seconds].")
+    queue: Text | None = Field(None, description="Queue or partition.")
+    account: Text | None = Field(None, description="Account or project that pays.")
     interface: Text | None = Field(
         None,
-        description="Network interface that the jobs reach the scheduler by; loopback, which only jobs on this machine "
-        "reach, when left out.",
-        examples=["ib0"],
+        description="Network interface that the jobs reach the scheduler by, such as ib0; loopback, which only jobs on "
+        "this machine reach, when left out.",
     )
     options: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Further arguments of dask-jobqueue's cluster class, as they are.",
-        examples=[{"job_extra_directives": ["--exclusive"]}],
+        default_factory=dict, description="Further arguments of dask-jobqueue's cluster class, as they are."
     )
-    start_timeout: Count | None = _start_timeout("3600, an hour,")
+    start_timeout: Count = Field(3600, description="Seconds to wait for the first worker.")
+
+    @property
+    def introduction(self) -> str:
+        jobs = plural(self.jobs, f"{self.kind} job")
+        return f"{jobs} of {self.cores} cores and {self.memory}, for {self.walltime} each"
 
     @model_validator(mode="after")
     def _numbers_agree(self) -> Queue:
@@ -117,20 +103,20 @@ class Queue(Section):
         return self
 
 
-class ClusterClass(Section):
+class ClusterClass(_Described):
     """Any other Dask cluster manager, by its import path."""
 
-    kind: Literal["class"] = Field(description="A cluster manager by its import path.", examples=["class"])
-    type: Annotated[str, Strict(), AfterValidator(_import_path)] = Field(
-        description="Import path of the class.", examples=["dask_kubernetes.operator.KubeCluster"]
-    )
-    arguments: dict[str, Any] = Field(
-        default_factory=dict, description="Its arguments, by name.", examples=[{"name": "mandel"}]
-    )
+    kind: Literal["class"] = Field(description="A cluster manager by its import path.")
+    type: Text = Field(description="Import path of the class, such as dask_kubernetes.operator.KubeCluster.")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="Its arguments, by name.")
     workers: Count | None = Field(
-        None, description="Workers to ask for with its scale(); as its arguments say when left out.", examples=[10]
+        None, description="Workers to ask for with its scale(); as its arguments say when left out."
     )
-    start_timeout: Count | None = _start_timeout("600")
+    start_timeout: Count = Field(600, description="Seconds to wait for the first worker; a machine may be rented.")
+
+    @property
+    def introduction(self) -> str:
+        return self.type
 
 
 KINDS: dict[str, type[Section]] = {

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import copy
 import os
-import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from mandeldask.config.clusters import KINDS, Cluster
-from mandeldask.config.messages import Keys, explain, one_line, show
-from mandeldask.config.picture import PictureDescription
-from mandeldask.config.run import Config
+from mandeldask.config.messages import Sections, config_error, explain, show
+from mandeldask.config.run import Config, PictureDescription
 from mandeldask.config.strict_yaml import MAX_BYTES, read_yaml
 from mandeldask.config.values import Section
 from mandeldask.config.view import ViewDescription
-from mandeldask.errors import ConfigError
 
 AnyCluster = Cluster | Mapping[str, Any] | str | os.PathLike[str]  # what `load_cluster` takes
 Model = TypeVar("Model", bound=Section)
+
+# The ways to place a view: a key set on the command line drops those of the file that do not go with it.
+PLACES = ({"x", "y"}, {"centre", "span", "rotation"}, {"centre", "projection", "radius"})
 
 
 class _ClusterAlone(Section):
@@ -29,7 +29,7 @@ class _ClusterAlone(Section):
     cluster: Cluster
 
 
-_SECTIONS: dict[Keys, type[Section]] = {
+_SECTIONS: Sections = {
     (): Config,
     ("view",): ViewDescription,
     ("picture",): PictureDescription,
@@ -54,25 +54,29 @@ def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
     ConfigError
         Anything wrong with the file, the overrides or a value: a line for each fault.
     """
-    name = os.fspath(path)
-    mapping = read_file(name, "run description")
+    mapping = read_file(path)
     if mapping is None:
-        raise ConfigError(one_line(f"{name}: is empty; a run description needs at least view and max_iter"))
-    changes = dict(_split(override) for override in overrides)
-    if isinstance(mapping, dict):
-        _apply(mapping, changes)
-    return _check(Config, mapping, name, changes)
+        raise config_error(f"{path}: is empty; a run description needs at least view and max_iter")
+    return parse(mapping, os.fspath(path), overrides)
 
 
-def read_file(path: str, what: str) -> Any:
-    """The value of a YAML file; ConfigError where it cannot be read, or is not such a file."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(one_line(f"{path}: cannot read the {what}: {reason}")) from None
-    return read_yaml(data, path)
+def parse(mapping: Mapping[str, Any], source: str = "run description", overrides: Iterable[str] = ()) -> Config:
+    """Check a run description given as a dict, with the keys of the YAML file; `view` may be a `View`.
+
+    Takes what `Config.model_dump()` gives. `source` is what error messages call it; `overrides` are as for `load`.
+
+    Raises
+    ------
+    ConfigError
+        A line for each fault.
+    """
+    changes = dict(map(_split, overrides))
+    if not changes:
+        return _check(Config, mapping, source)
+    changed = copy.deepcopy(mapping)
+    if isinstance(changed, dict):
+        _apply(changed, changes)
+    return _check(Config, changed, f"{source} with --set")
 
 
 def load_cluster(cluster: AnyCluster) -> Cluster:
@@ -89,80 +93,64 @@ def load_cluster(cluster: AnyCluster) -> Cluster:
     if isinstance(cluster, Section):
         return cluster
     if isinstance(cluster, Mapping):
-        return _check(_ClusterAlone, {"cluster": dict(cluster)}, "cluster description", ()).cluster
-    mapping: Any
-    text = os.fspath(cluster)
+        return _check(_ClusterAlone, {"cluster": dict(cluster)}, "cluster description").cluster
+    text, source = os.fspath(cluster), "--cluster"
     if "://" in text:
-        mapping, source = {"kind": "address", "address": text}, "--cluster"
+        described: Any = {"kind": "address", "address": text}
     elif text == "local":
-        mapping, source = {"kind": "local"}, "--cluster"
+        described = {"kind": "local"}
     elif text.endswith(".json"):
-        mapping, source = {"kind": "scheduler-file", "path": text}, "--cluster"
+        described = {"kind": "scheduler-file", "path": text}
+    elif os.path.exists(text):
+        described, source = read_file(text), text
+        if isinstance(described, dict) and "cluster" in described:
+            described = described["cluster"]
     else:
-        if re.fullmatch(r"[\w.-]+:[0-9]+", text):
-            raise ConfigError(one_line(f"--cluster takes an address with its protocol; did you mean tcp://{text}?"))
-        if not os.path.exists(text):
-            raise ConfigError(
-                one_line(
-                    f"--cluster takes the address of a scheduler (tcp://HOST:PORT), a YAML file, a scheduler file "
-                    f"(.json) or the word local; there is no file {show(text)}"
-                )
-            )
-        mapping, source = read_file(text, "cluster description"), text
-        if isinstance(mapping, dict) and "cluster" in mapping:
-            mapping = mapping["cluster"]
-        if not isinstance(mapping, dict):
-            raise ConfigError(one_line(f"{text}: a cluster description is a mapping, KEY: VALUE; got {show(mapping)}"))
-    return _check(_ClusterAlone, {"cluster": mapping}, source, ()).cluster
+        raise config_error(
+            "--cluster takes the address of a scheduler (tcp://HOST:PORT), a YAML file, a scheduler file (.json) or "
+            f"the word local; there is no file {show(text)}"
+        )
+    return _check(_ClusterAlone, {"cluster": described}, source).cluster
 
 
-def parse(mapping: Mapping[str, Any], source: str = "run description", overrides: Iterable[str] = ()) -> Config:
-    """Check a run description given as a dict, with the keys of the YAML file; `view` may be a `View`.
-
-    Takes what `Config.model_dump()` gives. `source` is what error messages call it; `overrides` are as for `load`.
-
-    Raises
-    ------
-    ConfigError
-        A line for each fault.
-    """
-    changes = dict(_split(override) for override in overrides)
-    changed = copy.deepcopy(dict(mapping)) if changes else mapping
-    if isinstance(changed, dict):
-        _apply(changed, changes)
-    return _check(Config, changed, source, changes)
+def read_file(path: str | os.PathLike[str]) -> Any:
+    """The value of a YAML file; ConfigError where it cannot be read, or is not such a file."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise config_error(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return read_yaml(data, os.fspath(path))
 
 
 def _split(override: str) -> tuple[tuple[str, ...], Any]:
     key, equals, text = override.partition("=")
     keys = tuple(part.strip() for part in key.split("."))
     if not equals or not all(keys):
-        raise ConfigError(one_line(f"--set takes KEY=VALUE, such as view.shape=[4096,4096]; got {show(override)}"))
+        raise config_error(f"--set takes KEY=VALUE, such as view.shape=[4096,4096]; got {show(override)}")
     return keys, read_yaml(text.encode(errors="surrogatepass"), f"--set {key}")
 
 
-def _apply(mapping: dict[Any, Any], changes: Mapping[tuple[str, ...], Any]) -> None:
+def _apply(mapping: dict[str, Any], changes: Mapping[tuple[str, ...], Any]) -> None:
     """Set every key of `changes` in `mapping`, in place."""
-    set_here = {keys[1] for keys, value in changes.items() if keys[0] == "view" and keys[1:] and value is not None}
-    bounds, around = set_here & {"x", "y"}, set_here & {"centre", "span", "rotation", "projection", "radius"}
+    every = set().union(*PLACES)
+    placed = {keys[1] for keys, value in changes.items() if keys[0] == "view" and keys[1:] and value is not None}
+    fitting = [place for place in PLACES if placed & every and placed & every <= place]
     view = mapping.get("view")
-    if isinstance(view, dict) and bool(bounds) != bool(around):
-        for key in ("centre", "span", "rotation", "projection", "radius") if bounds else ("x", "y"):
-            view.pop(key, None)
-    if isinstance(view, dict) and bool(around & {"span", "rotation"}) != bool(around & {"projection", "radius"}):
-        for key in ("projection", "radius") if around & {"span", "rotation"} else ("span", "rotation"):
+    if fitting and isinstance(view, dict):
+        for key in every.difference(*fitting):
             view.pop(key, None)
     for keys, value in changes.items():
         section = mapping
-        for i, key in enumerate(keys[:-1]):
+        for key in keys[:-1]:
             section = section.setdefault(key, {})
             if not isinstance(section, dict):
-                raise ConfigError(one_line(f"--set {'.'.join(keys)}: {'.'.join(keys[: i + 1])} has no keys of its own"))
+                raise config_error(f"--set {'.'.join(keys)}: {key} has no keys of its own")
         section[keys[-1]] = value
 
 
-def _check(model: type[Model], mapping: Any, source: str, changes: Collection[tuple[str, ...]]) -> Model:
+def _check(model: type[Model], mapping: Any, source: str) -> Model:
     try:
         return model.model_validate(dict(mapping) if isinstance(mapping, Mapping) else mapping)
     except ValidationError as error:
-        raise ConfigError(explain(error, _SECTIONS, source, changes)) from None
+        raise explain(error, source, _SECTIONS) from None

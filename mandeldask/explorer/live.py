@@ -13,7 +13,7 @@ from typing import Any, Literal
 from distributed import Client
 from zict import LRU
 
-from mandeldask.cluster import introduce, session
+from mandeldask.cluster import session
 from mandeldask.config import Cluster
 from mandeldask.errors import ClusterError, MandeldaskError
 from mandeldask.explorer.tiles import Address, Content, PackedTile, compute_tile
@@ -60,7 +60,7 @@ class LiveTiles:
     def start(self) -> None:
         """Start the cluster in the background, unless it is up or starting; again where it was lost."""
         if self.state in ("off", "lost"):
-            self.state, self.message = "starting", introduce(self.cluster) or "worker processes on this machine"
+            self.state, self.message = "starting", self.cluster.introduction
             self._starting = asyncio.create_task(self._start())
 
     async def _start(self) -> None:

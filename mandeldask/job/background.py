@@ -22,8 +22,8 @@ from distributed import Client
 
 from mandeldask import cluster as clusters
 from mandeldask import config as configs
-from mandeldask.cluster.workers import raise_if_none_will_come, start_seconds
-from mandeldask.config import Cluster, SchedulerAddress, SchedulerFile
+from mandeldask.cluster.workers import jobs_of, raise_if_none_will_come
+from mandeldask.config import Cluster, RunningScheduler
 from mandeldask.errors import ClusterError, MandeldaskError
 from mandeldask.job.job_status import give_up, status_of_jobs
 from mandeldask.job.lease import reserve
@@ -55,8 +55,8 @@ def kept_cluster(cluster: Cluster) -> Iterator[Client]:
 
 
 @contextmanager
-def _running(cluster: Cluster) -> Iterator[SchedulerAddress | SchedulerFile]:
-    if isinstance(cluster, SchedulerAddress | SchedulerFile):
+def _running(cluster: Cluster) -> Iterator[Cluster]:
+    if isinstance(cluster, RunningScheduler):
         yield cluster
         return
     folder = Path(tempfile.mkdtemp(prefix="mandeldask-cluster-"))
@@ -70,8 +70,8 @@ def _running(cluster: Cluster) -> Iterator[SchedulerAddress | SchedulerFile]:
             start_new_session=True,
         )
     try:
-        _wait_until_up(process, folder, START_SECONDS + start_seconds(cluster))
-        yield SchedulerFile.model_validate({"kind": "scheduler-file", "path": str(folder / SCHEDULER)})
+        _wait_until_up(process, folder, START_SECONDS + cluster.start_timeout)
+        yield configs.load_cluster(str(folder / SCHEDULER))
     except BaseException:
         process.terminate()
         raise
@@ -115,9 +115,9 @@ def main(name: str) -> None:
 def _refused_at_once(client: Client) -> None:
     """ClusterError where a batch system wants none of the jobs; it says so within moments, if it does."""
     deadline = time.monotonic() + REFUSAL_SECONDS
-    while hasattr(client.cluster, "mandeldask_jobs") and time.monotonic() < deadline:
+    while (jobs := jobs_of(client)) and time.monotonic() < deadline:
         raise_if_none_will_come(client)
-        if client.cluster.mandeldask_jobs.ids:
+        if jobs.ids:
             return
         time.sleep(0.1)
 
@@ -125,7 +125,7 @@ def _refused_at_once(client: Client) -> None:
 def _stay(client: Client, cluster: Cluster) -> None:
     """Until all jobs have ended, and a while more; jobs whose workers never come are ended after the start_timeout."""
     begun = idle = time.monotonic()
-    timeout = start_seconds(cluster)
+    timeout = cluster.start_timeout
     came = False
     while True:
         time.sleep(POLL_SECONDS)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from distributed import Client
 
 from mandeldask.cluster import Session, check_store, session, size_of_client
-from mandeldask.config import AnyCluster, SchedulerAddress, SchedulerFile
+from mandeldask.config import AnyCluster
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
 from mandeldask.job.background import kept_cluster
 from mandeldask.job.events import Notice, Observer, Plan, Preparing, Started, ignore
@@ -92,7 +92,7 @@ def submit(
         say=lambda text: tell(Notice(text)),
         start=kept_cluster,
     ) as there:
-        if upload and client is None and not isinstance(there.description, SchedulerAddress | SchedulerFile):
+        if upload and client is None and not there.runs_already:
             raise ConfigError(
                 "--upload is for a cluster that runs already; the workers of one that is started have mandeldask"
             )

@@ -92,11 +92,7 @@ class Screen:
         self._begin(plan)
         facts = plan.facts | {"kernel": self.kernel}
         facts["store"] += f", at most {format_bytes(plan.bytes)} before compression"
-        size = plan.cluster
-        facts["cluster"] = (
-            f"{plural(size.workers, 'worker')} of {plural(size.threads_per_worker, 'thread')} and "
-            f"{format_bytes(size.memory_limit)}; a tile needs {format_bytes(plan.tile_memory)}"
-        )
+        facts["cluster"] = f"{plan.cluster}; a tile needs {format_bytes(plan.tile_memory)}"
         for label, text in facts.items():
             self.line(label, text)
 

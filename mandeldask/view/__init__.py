@@ -6,10 +6,10 @@ An upright rectangle has no frame. A turned one and a log-polar strip have one (
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,14 +86,12 @@ class View:
             raise ConfigError(f"registration must be gridline or pixel; got {self.registration!r}")
         if isinstance(self.frame, LogPolar):
             self._check_strip(self.frame, rows, columns)
-        digits: dict[str, list[str]] = {}
+        bounds = {"x": self.x, "y": self.y}
         for name, n in (("x", columns), ("y", rows)):
-            bounds = getattr(self, name)
-            object.__setattr__(self, name, _check_bounds(name, bounds, n, self.registration))
-            if not isinstance(self.frame, LogPolar):
-                digits[name] = [str(v) for v in bounds]
+            object.__setattr__(self, name, _check_bounds(name, bounds[name], n, self.registration))
         object.__setattr__(self, "shape", (rows, columns))
-        object.__setattr__(self, "given", self.given or digits | (self.frame.digits if self.frame else {}))
+        made_from = {} if isinstance(self.frame, LogPolar) else bounds
+        object.__setattr__(self, "given", self.given or _digits(made_from | (vars(self.frame) if self.frame else {})))
 
     def _check_strip(self, frame: LogPolar, rows: int, columns: int) -> None:
         inner, outer = map(logarithm, frame.radius)
@@ -142,14 +140,14 @@ class View:
             raise ConfigError("a gridline view by centre and span needs at least 2 columns; got shape[1] = 1")
         spacing = width / (columns - 1 if gridline else columns)
         height = spacing * (rows - 1 if gridline else rows)
-        digits = {"centre": [str(v) for v in centre], "span": [str(span)]}
+        made_from = {"centre": centre, "span": span}
         frame = None
         if degrees(rotation) != "0":
             frame = Turned((rounded(re), rounded(im)), degrees(rotation))
-            digits["rotation"] = [str(rotation)]
+            made_from["rotation"] = rotation
             re = im = Fraction(0)
         bounds = [(rounded(mid - size / 2), rounded(mid + size / 2)) for mid, size in ((re, width), (im, height))]
-        return cls(bounds[0], bounds[1], (rows, columns), registration, frame, digits)
+        return cls(bounds[0], bounds[1], (rows, columns), registration, frame, _digits(made_from))
 
     @classmethod
     def log_polar(
@@ -170,8 +168,8 @@ class View:
         inner, outer = map(logarithm, frame.radius)
         _check_shape((1 if rows is None else rows, columns))
         shape = (1 + round((outer - inner) * columns / FULL_TURN) if rows is None else rows, columns)
-        digits = {"centre": [str(v) for v in centre], "radius": [str(v) for v in radius]}
-        return cls((0.0, FULL_TURN), (inner, outer), shape, "gridline", frame, digits)
+        made_from = _digits({"centre": centre, "radius": radius})
+        return cls((0.0, FULL_TURN), (inner, outer), shape, "gridline", frame, made_from)
 
     @property
     def size(self) -> int:
@@ -300,12 +298,15 @@ class View:
                 yield name, spacing, max(map(abs, coordinates if self.frame is None else (*re, *im)))
 
 
+def _digits(values: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {key: list(map(str, v if isinstance(v, list | tuple) else [v])) for key, v in values.items()}
+
+
 def _check_shape(shape: Sequence[int]) -> tuple[int, int]:
-    if not isinstance(shape, list | tuple) or len(shape) != 2:
-        raise ConfigError(f"shape must be two integers, [rows, columns]; got {shape!r}")
-    for n in shape:
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= MAX_SIDE:
-            raise ConfigError(f"shape must be two integers from 1 to {MAX_SIDE}; got {list(shape)}")
+    sides = shape if isinstance(shape, list | tuple) else []
+    good = [isinstance(n, int | np.integer) and not isinstance(n, bool) and 1 <= n <= MAX_SIDE for n in sides]
+    if good != [True, True]:
+        raise ConfigError(f"shape must be two integers from 1 to {MAX_SIDE}, [rows, columns]; got {shape!r}")
     return int(shape[0]), int(shape[1])
 
 

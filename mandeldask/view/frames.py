@@ -45,10 +45,6 @@ class Turned:
         object.__setattr__(self, "rotation", degrees(self.rotation))
 
     @property
-    def digits(self) -> dict[str, list[str]]:
-        return {"centre": [str(v) for v in self.centre], "rotation": [self.rotation]}
-
-    @property
     def cos_sin(self) -> tuple[float, float]:
         """Of the rotation, correctly rounded."""
         return cos_sin(Fraction(self.rotation) / 360)
@@ -87,10 +83,6 @@ class LogPolar:
         if not math.isfinite(max(map(abs, self.centre)) + outer):
             raise ConfigError(f"a strip of radius {outer} around {list(self.centre)} reaches beyond binary64")
         object.__setattr__(self, "radius", (inner, outer))
-
-    @property
-    def digits(self) -> dict[str, list[str]]:
-        return {"radius": [str(r) for r in self.radius], "centre": [str(v) for v in self.centre]}
 
     def place(self, c: Samples, cos_phi: Reals, sin_phi: Reals, r: Reals) -> None:
         """Samples at the angles (columns) and the radii (rows), into c."""

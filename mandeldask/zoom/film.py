@@ -165,7 +165,7 @@ def read_film(path: str | os.PathLike[str] | None, changes: Mapping[str, Any] | 
     ConfigError
         The file cannot be read; it is no mapping of `KEYS`.
     """
-    given: Any = {} if path is None else read_file(os.fspath(path), "description")
+    given: Any = {} if path is None else read_file(path)
     if not isinstance(given, dict):
         raise ConfigError(f"{path}: a film's description is a mapping, KEY: VALUE")
     for key in (str(key)[:50] for key in given if key not in KEYS):
