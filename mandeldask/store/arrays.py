@@ -14,11 +14,13 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.core.array_spec import ArrayConfigParams
 from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import MemoryStore, StorePath
 
+from mandeldask.errors import DamagedError, StoreError
 from mandeldask.kernels import FIELDS
 from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
@@ -154,7 +156,20 @@ def tiles_window(chunk: Tile) -> Window:
     return rows, columns
 
 
-def problem_of(error: Exception) -> str:
-    """What is wrong with a chunk or a shard, by what zarr says."""
-    text = " ".join(str(error).split())
-    return "has a wrong checksum" if "checksum" in text else f"cannot be decoded ({type(error).__name__}: {text[:200]})"
+def read(kept: zarr.Array[Any], window: Any) -> NDArray[Any]:
+    """The values in a window of an array.
+
+    Raises
+    ------
+    DamagedError
+        They cannot be decoded: its `problem`. What zarr and its codecs raise then is of many kinds.
+    """
+    try:
+        return np.asarray(kept[window])
+    except (OSError, StoreError, MemoryError):
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        undecoded = f"cannot be decoded ({type(error).__name__}: {text[:200]})"
+        problem = "has a wrong checksum" if "checksum" in text else undecoded
+        raise DamagedError(problem, problem) from None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mandeldask.errors import DamagedError, StoreError
 from mandeldask.kernels import FIELDS
 from mandeldask.store import metadata
-from mandeldask.store.arrays import TILES_CHUNK, TileColumns, Window, array, dumps, problem_of, tiles_window
+from mandeldask.store.arrays import TILES_CHUNK, TileColumns, Window, array, dumps, read, tiles_window
 from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
 
@@ -171,10 +171,8 @@ class Store:
         if bottom <= top or right <= left:
             return np.empty((max(0, bottom - top), max(0, right - left)), kept.dtype)
         try:
-            return np.asarray(kept[top:bottom, left:right])
-        except (OSError, StoreError, MemoryError):
-            raise
-        except Exception:  # one of the shards: name it, or go round an empty one
+            return read(kept, (slice(top, bottom), slice(left, right)))
+        except DamagedError:  # one of the shards: name it, or go round an empty one
             return self._by_tiles((top, bottom), (left, right), level, name)
 
     def _by_tiles(self, rows: tuple[int, int], columns: tuple[int, int], level: int, name: str) -> NDArray[Any]:
@@ -192,11 +190,9 @@ class Store:
 
     def _decoded(self, tile: Tile, level: int, name: str, window: Window) -> NDArray[Any]:
         try:
-            return np.asarray(self.array(level, name)[window])
-        except (OSError, StoreError, MemoryError):
-            raise
-        except Exception as error:  # what zarr and its codecs say of damage is of many kinds
-            raise self._damaged(tile, level, name, problem_of(error)) from None
+            return read(self.array(level, name), window)
+        except DamagedError as error:
+            raise self._damaged(tile, level, name, error.problem) from None
 
     def _damaged(self, tile: Tile, level: int, name: str, problem: str) -> DamagedError:
         """What to say of a shard that cannot be read."""
@@ -238,18 +234,14 @@ class Store:
         """Read a column of the `tiles` group; the key and the problem of each chunk that cannot be read."""
         kept = array(self.place, self.description, f"tiles/{name}")
         try:
-            out[...] = kept[:]
-        except (OSError, StoreError, MemoryError):
-            raise
-        except Exception:  # one of the chunks
+            out[...] = read(kept, slice(None))
+        except DamagedError:  # one of the chunks
             for i, j in np.ndindex(*(-(-n // TILES_CHUNK) for n in out.shape)):
                 window = tiles_window((i, j))
                 try:
-                    out[window] = kept[window]
-                except (OSError, StoreError, MemoryError):
-                    raise
-                except Exception as error:
-                    yield f"tiles/{name}/c/{i}/{j}", problem_of(error)
+                    out[window] = read(kept, window)
+                except DamagedError as error:
+                    yield f"tiles/{name}/c/{i}/{j}", error.problem
 
     def write_tiles(self, columns: Mapping[str, NDArray[Any]], changed: set[Tile]) -> None:
         """Write the chunks of the `tiles` group in which the `changed` tiles lie."""
