@@ -124,11 +124,11 @@ def strangers():
 
 
 BAD_ADDRESSES = {
-    "tcp://127.0.0.1:{nothing}": "tcp://127.0.0.1:.*: nothing is listening there: start `dask scheduler`",
-    "tcp://no-such-host.invalid:8786": "no-such-host.invalid:8786: cannot find the host",
+    "tcp://127.0.0.1:{nothing}": "nothing is listening on tcp://127.0.0.1:.*: start `dask scheduler`",
+    "tcp://no-such-host.invalid:8786": "cannot find the host of tcp://no-such-host.invalid:8786",
     "tcp://127.0.0.1:port": "not the address of a scheduler: tcp://HOST:PORT",
-    "tcp://127.0.0.1:{web}": "no scheduler answers within . s: .*another program has this port",
-    "tcp://127.0.0.1:{ssh}": "no scheduler answers within . s: .*another program has this port",
+    "tcp://127.0.0.1:{web}": "no scheduler answers at tcp://127.0.0.1:.* within . s: .*another program has this port",
+    "tcp://127.0.0.1:{ssh}": "no scheduler answers at tcp://127.0.0.1:.* within . s: .*another program has this port",
     "{worker}": "is a worker: give the address that `dask scheduler` prints",
 }
 
@@ -164,7 +164,7 @@ FILES = {
     "another's": ('{"name": "package"}', "is not a scheduler file"),
     "stale": (
         '{"address": "tcp://127.0.0.1:%d"}',
-        "of .*scheduler.json: nothing is listening there",
+        "nothing is listening on .* The address is that of .*scheduler.json",
     ),
 }
 

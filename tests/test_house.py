@@ -107,7 +107,6 @@ def test_imports_go_in_one_direction_only():
         ("dashboard", "from mandeldask.progress.bar import Bar", ["mandeldask.progress.bar.Bar"]),
         ("kernels", "import dask.array as da", ["dask.array"]),
         ("store", "from distributed import Client", ["distributed.Client"]),
-        ("store", "import dask", ["dask"]),
         ("field", "if TYPE_CHECKING:\n    import zarr", ["zarr"]),
         ("job", "import dask, zarr\nfrom mandeldask.store import Store\nfrom mandeldask.job.order import order", []),
     ],

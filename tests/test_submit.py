@@ -106,7 +106,7 @@ def test_a_job_goes_on_without_its_client(dask, scheduler, fresh, tmp_path, expe
         running = poll(
             lambda: (s := job.status_of_job(scheduler, "alone")).state == "running" and s.done and s, "a tile"
         )
-        assert running.workers == 2
+        assert running.progress.workers == 2
     end = job.wait(lambda: job.status_of_job(scheduler, "alone"), DEADLINE)
     assert (end.state, end.done, end.failed, end.exit_code) == ("finished", TILES, 0, 0)
     assert open_store(tmp_path / "a.zarr").checksum() == expected

@@ -92,7 +92,7 @@ def refused(description):
     with pytest.raises(md.ClusterError) as caught, clusters.connect(load_cluster(description)):
         pass
     message = str(caught.value)
-    assert message.startswith(f"{description['address']}: no TLS connection (")
+    assert message.startswith(f"no TLS connection with {description['address']} (")
     assert "Both sides need TLS (tls:// here, --protocol tls there)" in message
     assert "openssl x509 -noout -issuer -dates" in message
 

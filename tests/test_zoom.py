@@ -254,7 +254,7 @@ def test_the_deepest_span_that_is_named_will_do():
         (["--out", "film.mp4", "--colormap", "virids"], "did you mean viridis?"),
         (["--out", "film.mp4", "--size", "640"], "such as 1280x720; got 640"),
         (["--out", "film.mp4", "--size", "641x360"], "even and from 64 to 8192"),
-        (["nothing.yaml"], "nothing.yaml: cannot read the description"),
+        (["nothing.yaml"], "nothing.yaml: cannot be read"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_told_in_a_line(words, message, tmp_path, monkeypatch):

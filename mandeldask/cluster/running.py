@@ -37,8 +37,8 @@ def connected(cluster: RunningScheduler) -> Iterator[Client]:
         except ClusterError:
             raise
         except Exception as error:  # whatever Dask makes of what another program sends
-            where = f" of {cluster.path}" if isinstance(cluster, SchedulerFile) else ""
-            raise ClusterError(f"{address}{where}: {_explain(error, address)}") from None
+            where = f". The address is that of {cluster.path}" if isinstance(cluster, SchedulerFile) else ""
+            raise ClusterError(f"{_explain(error, address)}{where}") from None
         with client:
             yield client
 
@@ -108,21 +108,22 @@ def _explain(error: BaseException, address: str) -> str:
     while error.__cause__:
         error = error.__cause__
     if isinstance(error, socket.gaierror):
-        return f"cannot find the host ({error.strerror}); check its name"
+        return f"cannot find the host of {address} ({error.strerror}); check its name"
     if isinstance(error, ConnectionRefusedError):
-        return "nothing is listening there: start `dask scheduler`, or check host and port (it prints its address)"
+        remedy = "start `dask scheduler` there, or check host and port (it prints its address)"
+        return f"nothing is listening on {address}: {remedy}"
     if _is_tls(address) and not isinstance(error, TimeoutError | asyncio.CancelledError):
         reason = getattr(error, "reason", None) or error
         return (
-            f"no TLS connection ({reason}). Both sides need TLS (tls:// here, --protocol tls there) and certificates "
-            "of the authority in ca_file that are not expired: `openssl x509 -noout -issuer -dates -in CERT`. ca_file, "
+            f"no TLS connection with {address} ({reason}). Both sides need TLS (tls:// here, --protocol tls there) and "
+            "certificates of the authority in ca_file that are not expired: `openssl x509 -noout -issuer -dates -in CERT`. ca_file, "
             "cert and key are named in the cluster description, or in Dask's settings (distributed.comm.tls)"
         )
     if isinstance(error, ValueError | OverflowError):
-        return "not the address of a scheduler: tcp://HOST:PORT or tls://HOST:PORT"
+        return f"{address} is not the address of a scheduler: tcp://HOST:PORT or tls://HOST:PORT"
     return (
-        f"no scheduler answers within {ANSWER_SECONDS:.0f} s: the host is down, a firewall is in between (a tunnel "
-        "may help: ssh -L 8786:HOST:8786 LOGIN, then tcp://127.0.0.1:8786), another program has this port (a scheduler "
+        f"no scheduler answers at {address} within {ANSWER_SECONDS:.0f} s: the host is down, a firewall is in between "
+        "(a tunnel may help: ssh -L 8786:HOST:8786 LOGIN, then tcp://127.0.0.1:8786), another program has this port (a scheduler "
         "has 8786 where none is given, its dashboard 8787), the scheduler wants TLS (tls://), or it hangs"
     )
 
