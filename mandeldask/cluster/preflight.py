@@ -69,11 +69,16 @@ def versions(client: Client) -> Versions:
     with _lost_or_hanging():
         found = client.get_versions(packages=["numba", "zarr"])
     workers = Counter(tuple(_column(found["workers"][w], ours[w]).items()) for w in found["workers"] if w in ours)
-    return {
+    columns = {
         "client": _column(found["client"], __version__),
         "scheduler": _column(found["scheduler"], ours["scheduler"]),
-        **{plural(n, "worker"): dict(column) for column, n in workers.items()},
     }
+    for column, n in workers.items():
+        place = plural(n, "worker")
+        while place in columns:  # as many as in another group
+            place = f"another {place}"
+        columns[place] = dict(column)
+    return columns
 
 
 def _column(found: Any, ours: Any) -> dict[str, str]:
