@@ -116,15 +116,15 @@ def _explain(error: BaseException, address: str) -> str:
         reason = getattr(error, "reason", None) or error
         return (
             f"no TLS connection with {address} ({reason}). Both sides need TLS (tls:// here, --protocol tls there) and "
-            "certificates of the authority in ca_file that are not expired: `openssl x509 -noout -issuer -dates -in CERT`. ca_file, "
-            "cert and key are named in the cluster description, or in Dask's settings (distributed.comm.tls)"
+            "certificates of the authority in ca_file that are not expired: `openssl x509 -noout -issuer -dates -in "
+            "CERT`. ca_file, cert and key are named in the cluster description, or in Dask's settings (distributed.comm.tls)"
         )
     if isinstance(error, ValueError | OverflowError):
         return f"{address} is not the address of a scheduler: tcp://HOST:PORT or tls://HOST:PORT"
     return (
         f"no scheduler answers at {address} within {ANSWER_SECONDS:.0f} s: the host is down, a firewall is in between "
-        "(a tunnel may help: ssh -L 8786:HOST:8786 LOGIN, then tcp://127.0.0.1:8786), another program has this port (a scheduler "
-        "has 8786 where none is given, its dashboard 8787), the scheduler wants TLS (tls://), or it hangs"
+        "(a tunnel may help: ssh -L 8786:HOST:8786 LOGIN, then tcp://127.0.0.1:8786), another program has this port "
+        "(a scheduler has 8786 where none is given, its dashboard 8787), the scheduler wants TLS (tls://), or it hangs"
     )
 
 
