@@ -460,7 +460,7 @@ def test_a_tile_is_chosen_for_threads_and_memory(tmp_path):
         )
         return plan.store.description.tile
 
-    assert tile() == (4096, 4096)
+    assert tile() == (2048, 2048)
     assert tile(workers=50) == (1024, 1024)
     assert tile(workers=51) == (512, 512)
     assert tile(memory_limit=400 * 2**20) == (1024, 1024)

@@ -17,6 +17,8 @@ from mandeldask.store import AnyPath, Description, Place, Store, open_for_writin
 from mandeldask.view import View
 
 TILE_SIDES = (4096, 2048, 1024, 512, 256)
+# In a smaller field tiles of 4096 are too few to pay for the first touch of 256 MiB of memory in each worker.
+LARGE = 2**36  # samples: 16,384 tiles of 2048
 TILES_A_THREAD = 8  # at least, so that unequal tiles can be shared out
 ENCODING_BYTES = 8  # a sample, while a shard is compressed and written
 IDLE_WORKER_BYTES = 240 * 2**20  # an interpreter with distributed, zarr and numba: scripts/bench_run
@@ -82,7 +84,7 @@ def make_plan(
 
 def choose_tile(view: View, fields: tuple[str, ...], size: Size) -> tuple[int, int]:
     """The largest usual tile that fits in memory and still gives each thread a few; square."""
-    for side in TILE_SIDES:
+    for side in TILE_SIDES if view.size >= LARGE else TILE_SIDES[1:]:
         tiles = -(-view.shape[0] // side) * -(-view.shape[1] // side)
         if tiles >= TILES_A_THREAD * size.threads and _fits(tile_memory(fields, (side, side)), size):
             return side, side
