@@ -117,7 +117,8 @@ def _explain(error: BaseException, address: str) -> str:
         return (
             f"no TLS connection with {address} ({reason}). Both sides need TLS (tls:// here, --protocol tls there) and "
             "certificates of the authority in ca_file that are not expired: `openssl x509 -noout -issuer -dates -in "
-            "CERT`. ca_file, cert and key are named in the cluster description, or in Dask's settings (distributed.comm.tls)"
+            "CERT`. ca_file, cert and key are named in the cluster description, or in Dask's settings "
+            "(distributed.comm.tls)"
         )
     if isinstance(error, ValueError | OverflowError):
         return f"{address} is not the address of a scheduler: tcp://HOST:PORT or tls://HOST:PORT"
