@@ -92,7 +92,7 @@ class Timed:
     def _complete(self, c: NDArray[np.complex128], known: NDArray[Any]) -> NDArray[Any]:
         block = known.copy()
         unknown = (known["escape_time"] if known.dtype.names else known) == 0
-        rows = max(1, BAND // max(1, c.shape[-1]))
+        rows = max(1, BAND * len(c) // max(1, c.size))
         for first in range(0, len(c), rows):
             band = slice(first, first + rows)
             if unknown[band].any():

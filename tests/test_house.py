@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 
 # From the foundation to the roof: a module imports from rooms of earlier lines, and from its own.
 RANKS = [
-    {"errors", "text", "words"},
+    {"errors", "text"},
     {"view"},
     {"buffers"},
     {"kernels"},

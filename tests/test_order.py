@@ -31,6 +31,13 @@ def test_costly_tiles_come_first_and_those_of_a_class_follow_the_curve():
     assert tiles[:8] == [(7, j) for j in range(8)]
 
 
+def test_a_few_costly_tiles_among_many_cheap_ones_come_first():
+    costs = np.ones((30, 30))
+    costs[7, 20:25] = 100
+    first = next(iter(order(np.ones((30, 30), bool), costs)))
+    assert sorted(first[:5]) == [(7, j) for j in range(20, 25)]
+
+
 def test_equal_costs_change_nothing():
     everything = np.ones((16, 16), bool)
     assert list(order(everything, np.full((16, 16), 3.0))) == list(order(everything))

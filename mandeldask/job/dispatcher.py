@@ -172,7 +172,7 @@ class Dispatcher:
         if self.cancelled:
             raise _cancelled()
         if any(future.status == "cancelled" for future in futures):
-            raise self._lost()
+            raise cluster_lost(self.store)
         finished = [future for future in futures if future.status == "finished"]
         try:
             results = dict(zip(finished, self.client.gather(finished), strict=True))
@@ -183,16 +183,13 @@ class Dispatcher:
             try:
                 result = results[future] if future in results else future.result()
             except CancelledError:
-                raise self._lost() from None
+                raise cluster_lost(self.store) from None
             except Exception as error:  # whatever a kernel may raise
                 self._failed(tile, error)
             else:
                 self._level_done(tile) if len(tile) == 3 else self._done(result.item())
             del self.in_flight[future]  # not before: what ends the run here cancels it too
             future.release()
-
-    def _lost(self) -> ClusterError:
-        return ClusterError(f"{LOST}: mandeldask resume {shlex.quote(self.store.path)}")
 
     def _done(self, record: Record) -> None:
         self.computed += 1
@@ -236,6 +233,11 @@ class Dispatcher:
             raise ClusterError(
                 f"no tile can be computed: the first {HOPELESS} failed, tile {tile_name(tile)} with {text}"
             )
+
+
+def cluster_lost(store: Store) -> ClusterError:
+    """What to say where the scheduler is gone."""
+    return ClusterError(f"{LOST}: mandeldask resume {shlex.quote(store.path)}")
 
 
 def _cancelled() -> JobCancelledError:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mandeldask.cluster import Session
 from mandeldask.job import lease
 from mandeldask.job.cost import Costs, expect, makespan
-from mandeldask.job.dispatcher import Dispatcher
+from mandeldask.job.dispatcher import Dispatcher, cluster_lost
 from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Progress, Started, Summary
 from mandeldask.job.ledger import Ledger, cannot_write, swept
 from mandeldask.job.order import order
@@ -46,11 +46,11 @@ def drive(plan: Plan, session: Session, tell: Observer, submission: Submission |
     StoreError, ClusterError, JobCancelledError
         One or two lines that say what is wrong and what to do. What was finished stays in the store.
     """
-    store, ledger = plan.store, Ledger(plan.store)
+    store = plan.store
     failed: list[Tile | LevelTile] = []
     owner = (submission.name, submission.run_id) if submission else ()
     try:
-        with lease.held(store, *owner), ledger.flushed():
+        with lease.held(store, *owner), Ledger(store).flushed() as ledger:
             if plan.source:
                 note_source(store, plan.source)
             with swept(store, lambda text: tell(Notice(text, about="store"))):
@@ -58,6 +58,8 @@ def drive(plan: Plan, session: Session, tell: Observer, submission: Submission |
                     failed = _compute(plan, session, ledger, tell, submission)
             return _finish(plan, ledger, failed)
     except OSError as error:
+        if error.errno is None or isinstance(error, ConnectionError | TimeoutError):  # of Dask's connection
+            raise cluster_lost(store) from None
         raise cannot_write(store, error) from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ STALE_SECONDS = 60.0  # a driver on another host is gone after so long without a
 RESERVED_SECONDS = 600.0  # the same of a job whose driver has not begun: workers may be busy, or still to come
 AHEAD_SECONDS = 3600.0  # by which another host's clock may be ahead; more would hold the store for ever
 _HELD: set[str] = set()  # leases of this process
+_beating = threading.Lock()
 
 
 @contextmanager
@@ -54,7 +56,8 @@ def held(store: Store, job: str | None = None, run: str | None = None) -> Iterat
         with every(HEARTBEAT_SECONDS, partial(_beat, store, lease), "lease"):
             yield
     finally:
-        _HELD.discard(lease["id"])
+        with _beating:
+            _HELD.discard(lease["id"])
         with suppress(OSError, StoreError):  # full, or replaced: the lease of a driver that is gone binds nobody
             if _of(store).get("id") == lease["id"]:
                 store.write_notes(lease=None)
@@ -125,8 +128,9 @@ def _of(store: Store) -> dict[str, Any]:
 
 
 def _beat(store: Store, lease: Mapping[str, Any]) -> None:
-    if lease["id"] in _HELD:  # not after the end, where a slow disk kept this waiting
-        _write(store, lease)
+    with _beating:  # not after the end, where a slow disk kept this waiting
+        if lease["id"] in _HELD:
+            _write(store, lease)
 
 
 def _write(store: Store, lease: Mapping[str, Any]) -> None:

@@ -58,13 +58,14 @@ class Ledger:
         self._changed: set[Tile] = set()
         self._errors_changed = False
         self._lock = threading.Lock()
+        self._flushing = threading.Lock()  # a slow flush must not write over a later one
 
     @contextmanager
-    def flushed(self) -> Iterator[None]:
+    def flushed(self) -> Iterator[Ledger]:
         """Flush every few seconds, and once more when the context ends."""
         try:
             with every(FLUSH_SECONDS, self.flush, "ledger"):
-                yield
+                yield self
         finally:
             with suppress(OSError, StoreError):  # what ends the run here is told elsewhere
                 self.flush()
@@ -119,23 +120,24 @@ class Ledger:
 
     def flush(self) -> None:
         """Write what changed since the last time."""
-        with self._lock:
-            changed, self._changed = self._changed, set()
-            notes: dict[str, Any] = {"errors": dict(self.errors) or None} if self._errors_changed else {}
-            self._errors_changed = False
-            if self.progress is not None:
-                notes["progress"], self.progress = self.progress, None
-            columns = {name: column.copy() for name, column in self.columns.items()} if changed else {}
-        try:
-            if changed:
-                self.store.write_tiles(columns, changed)
-            if notes:
-                self.store.write_notes(**notes)
-        except (OSError, StoreError):  # the next time may serve
+        with self._flushing:
             with self._lock:
-                self._changed |= changed
-                self._errors_changed |= "errors" in notes
-            raise
+                changed, self._changed = self._changed, set()
+                notes: dict[str, Any] = {"errors": dict(self.errors) or None} if self._errors_changed else {}
+                self._errors_changed = False
+                if self.progress is not None:
+                    notes["progress"], self.progress = self.progress, None
+                columns = {name: column.copy() for name, column in self.columns.items()} if changed else {}
+            try:
+                if changed:
+                    self.store.write_tiles(columns, changed)
+                if notes:
+                    self.store.write_notes(**notes)
+            except (OSError, StoreError):  # the next time may serve
+                with self._lock:
+                    self._changed |= changed
+                    self._errors_changed |= "errors" in notes
+                raise
 
 
 @contextmanager

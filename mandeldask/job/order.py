@@ -42,7 +42,7 @@ def _class_of(costs: NDArray[np.float64]) -> NDArray[np.int64]:
     if not costs.size:
         return np.zeros(0, np.int64)
     bounds = np.quantile(costs, np.arange(1, CLASSES) / CLASSES)
-    return np.searchsorted(bounds, costs, side="right")
+    return np.searchsorted(bounds, costs, side="left")
 
 
 def _spread(n: NDArray[np.intp]) -> NDArray[np.uint64]:

@@ -168,7 +168,12 @@ def read(kept: zarr.Array[Any], window: Any) -> NDArray[Any]:
         return np.asarray(kept[window])
     except (OSError, StoreError, MemoryError):
         raise
-    except Exception as error:
+    except Exception as caught:
+        error = caught
+        while isinstance(error, ExceptionGroup):  # zarr 3.4 reads several ranges in a task group
+            error = error.exceptions[0]
+        if isinstance(error, OSError | StoreError | MemoryError):
+            raise error from None
         text = " ".join(str(error).split())
         undecoded = f"cannot be decoded ({type(error).__name__}: {text[:200]})"
         problem = "has a wrong checksum" if "checksum" in text else undecoded

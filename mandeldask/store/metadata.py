@@ -26,7 +26,8 @@ _OURS = re.compile(
     rf"(zarr\.json|([0-9]{{1,2}}|tiles)/zarr\.json|[0-9]{{1,2}}/({_NAMES}|x|y)/zarr\.json|[0-9]{{1,2}}/[xy]/c/[0-9]{{1,9}}"
     rf"|[0-9]{{1,2}}/({_NAMES})/c/[0-9]{{1,9}}/[0-9]{{1,9}}"
     rf"|tiles/({'|'.join(TileColumns)})/(zarr\.json|c/[0-9]{{1,9}}/[0-9]{{1,9}}))({_PARTIAL})?"
-    rf"|zarr{_PARTIAL}"  # of a worker that tried whether it can write there
+    # zarr names the temporary file of an array's or a group's metadata without its ending
+    rf"|(([0-9]{{1,2}}|tiles)/(({_NAMES}|x|y|{'|'.join(TileColumns)})/)?)?zarr{_PARTIAL}"
 )
 
 

@@ -112,9 +112,7 @@ def open_field(path: AnyPath, level: int = 0) -> Any:
     for name in d.fields:
         samples = store.samples(level, name)
         blocks = tuple(side * max(1, BLOCK_SIDE // side) for side in samples.chunks)
-        lazy = from_array(
-            samples, blocks, name=f"{name}-{store.identity}-{level}", meta=np.empty((0, 0), samples.dtype)
-        )
+        lazy = from_array(samples, blocks, name=f"{name}-{uuid.uuid4().hex}", meta=np.empty((0, 0), samples.dtype))
         fields[name] = variable(name, lazy)
     shape, stride = d.shape, d.levels[level].stride
     coordinates = {name: variable(name, d.view.axis(name, (0, n), stride)) for name, n in zip(AXES, shape, strict=True)}

@@ -50,11 +50,11 @@ class Place:
     def get(self, key: str) -> bytes | None:
         """A small value; None where no such key is. One that is larger than any metadata reads as empty."""
         size = self.size(key)
-        if size is None or size > MAX_METADATA:
+        if not size or size > MAX_METADATA:
             return None if size is None else b""
         if self.is_folder:
             return Path(self.url, key).read_bytes()
-        value = sync(self.zarr().get(key, default_buffer_prototype())) if size else None
+        value = sync(self.zarr().get(key, default_buffer_prototype()))
         return value.to_bytes() if value else b""
 
     def put(self, key: str, value: bytes) -> None:
@@ -182,9 +182,34 @@ def place_of(path: AnyPath) -> Place:
     return Place(os.path.abspath(text))
 
 
+class Folder(LocalStore):
+    """Zarr's store in a folder, but a store that was moved or removed is not made again by what is written."""
+
+    async def set(self, key: str, value: Any, *arguments: Any, **options: Any) -> None:
+        self._check(key)
+        await super().set(key, value, *arguments, **options)
+        self._check(key, written=True)
+
+    def set_sync(self, key: str, value: Any) -> None:
+        """As `set`; zarr 3.4 writes so."""
+        self._check(key)
+        super().set_sync(key, value)  # type: ignore[misc, unused-ignore]  # zarr 3.1 has none
+        self._check(key, written=True)
+
+    def _check(self, key: str, written: bool = False) -> None:
+        """Raise FileNotFoundError where the store is gone; what was `written` meanwhile goes too."""
+        if key == "zarr.json" or (self.root / "zarr.json").exists():
+            return
+        if written:
+            with suppress(OSError):
+                os.remove(self.root / key)
+                os.removedirs((self.root / key).parent)  # as far as they are empty
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
 @lru_cache(maxsize=64)
 def _zarr_store(place: Place, read_only: bool) -> Any:
-    return LocalStore(place.url, read_only=read_only) if place.is_folder else bucket.Bucket(place.url, read_only)
+    return Folder(place.url, read_only=read_only) if place.is_folder else bucket.Bucket(place.url, read_only)
 
 
 def _walk(folder: str, start: str) -> Iterator[tuple[str, int]]:

@@ -106,9 +106,18 @@ class Store:
                 kept[window] = values
             except (OSError, StoreError, MemoryError):
                 raise
-            except Exception:  # zarr 3.1 reads what it replaces, and that cannot be read
-                self.place.delete(f"{path}/c/{chunk[0]}/{chunk[1]}")
+            except Exception:
+                if not self._is_damaged(path, window):
+                    raise
+                self.place.delete(f"{path}/c/{chunk[0]}/{chunk[1]}")  # zarr 3.1 reads what it replaces
                 kept[window] = values
+
+    def _is_damaged(self, path: str, window: Window) -> bool:
+        try:
+            read(array(self.place, self.description, path), window)
+        except DamagedError:
+            return True
+        return False
 
     def done(self, level: int = 0) -> NDArray[np.bool_]:
         """Which tiles of a level are done, shape `Level.tiles`: those whose shards hold anything, in every field."""
