@@ -288,8 +288,7 @@ def _held(store: Store, restore: bool) -> Iterator[Ledger]:
     lease.refuse_second_driver(store)
     if restore:
         store.restore()
-    ledger = Ledger(store)
-    with lease.held(store), ledger.flushed():
+    with lease.held(store), Ledger(store).flushed() as ledger:
         yield ledger
 
 

@@ -13,12 +13,12 @@ there), `Store.write` (one whole tile). This room knows no cluster: a `Store` is
 
 from __future__ import annotations
 
-from mandeldask.store.arrays import TileColumns
+from mandeldask.store.arrays import TileColumns, shard_key
 from mandeldask.store.description import FORMAT_VERSION, Description, Level, Tile, chunk_side
 from mandeldask.store.metadata import KEY
 from mandeldask.store.open import open_damaged, open_field, open_for_writing, open_store
 from mandeldask.store.place import AnyPath, Place, place_of
-from mandeldask.store.store import Samples, Store, shard_key
+from mandeldask.store.store import Samples, Store
 
 __all__ = [
     "FORMAT_VERSION",

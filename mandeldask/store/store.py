@@ -16,14 +16,11 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import DamagedError, StoreError
 from mandeldask.kernels import FIELDS
-from mandeldask.store import metadata
-from mandeldask.store.arrays import TILES_CHUNK, TileColumns, Window, array, dumps, read, tiles_window
+from mandeldask.store import arrays, metadata
+from mandeldask.store.arrays import TileColumns, Window, array, read, shard_key
 from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
 
-# The chunks of a shard are encoded one after another: two workers on two cores that encode them in threads take half as
-# long again (zarr 3.1, 34 instead of 22 ms for a tile of 2048 x 2048).
-ONE_BY_ONE = {"async.concurrency": 1}
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 _noting = threading.Lock()  # the lease and the table of tiles note from threads of their own
 _seen: dict[tuple[str, str], tuple[int, ...]] = {}  # of stores whose identity was read: the stamp of the root then
@@ -101,7 +98,7 @@ class Store:
     def _write(self, path: str, window: Window, chunk: Tile, values: NDArray[Any]) -> None:
         """Write one whole chunk or shard of an array."""
         kept = array(self.place, self.description, path, read_only=False)
-        with zarr.config.set(ONE_BY_ONE):
+        with zarr.config.set(arrays.ONE_BY_ONE):
             try:
                 kept[window] = values
             except (OSError, StoreError, MemoryError):
@@ -249,8 +246,8 @@ class Store:
         try:
             out[...] = read(kept, slice(None))
         except DamagedError:  # one of the chunks
-            for i, j in np.ndindex(*(-(-n // TILES_CHUNK) for n in out.shape)):
-                window = tiles_window((i, j))
+            for i, j in np.ndindex(*(-(-n // arrays.TILES_CHUNK) for n in out.shape)):
+                window = arrays.tiles_window((i, j))
                 try:
                     out[window] = read(kept, window)
                 except DamagedError as error:
@@ -259,8 +256,8 @@ class Store:
     def write_tiles(self, columns: Mapping[str, NDArray[Any]], changed: set[Tile]) -> None:
         """Write the chunks of the `tiles` group in which the `changed` tiles lie."""
         self.check_identity()
-        for chunk in {(i // TILES_CHUNK, j // TILES_CHUNK) for i, j in changed}:
-            window = tiles_window(chunk)
+        for chunk in {(i // arrays.TILES_CHUNK, j // arrays.TILES_CHUNK) for i, j in changed}:
+            window = arrays.tiles_window(chunk)
             for name in TileColumns:
                 self._write(f"tiles/{name}", window, chunk, columns[name][window])
 
@@ -275,7 +272,7 @@ class Store:
             group = metadata.read_json(self.place, "tiles/zarr.json") or {"zarr_format": 3, "node_type": "group"}
             attributes = {**metadata.attributes(group), **notes}
             group["attributes"] = {k: v for k, v in attributes.items() if v is not None}
-            self.place.put("tiles/zarr.json", dumps(group))
+            self.place.put("tiles/zarr.json", arrays.dumps(group))
 
     def finish(self) -> None:
         """Consolidate the metadata of the whole, which xarray asks for; done once, at the end of a run."""
@@ -285,7 +282,7 @@ class Store:
     def restore(self) -> None:
         """Put the field description back into the root's metadata, from the copy beside the field."""
         manifest = metadata.read_copy(self.place) or {}
-        self.place.put("zarr.json", dumps(metadata.root(manifest, self.description)))
+        self.place.put("zarr.json", arrays.dumps(metadata.root(manifest, self.description)))
         metadata.consolidate(self.place, self.description)
 
     def bands(self, level: int = 0) -> Iterator[NDArray[np.int32]]:
@@ -351,8 +348,3 @@ class Samples:
             slice(rows.start, rows.stop), slice(columns.start, columns.stop), self.level, self.name
         )
         return whole[:: rows.step, :: columns.step]
-
-
-def shard_key(level: int, name: str, tile: Tile) -> str:
-    """The key of a tile's shard."""
-    return f"{level}/{name}/c/{tile[0]}/{tile[1]}"
