@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from mandeldask import __version__
-from mandeldask.cli import clusters, computing, dashboard, explore, jobs, keeping, lab, looking, zoom
-from mandeldask.cli.ends import EXIT_INTERRUPTED, Interrupted
+from mandeldask.cli import clusters, computing, dashboard, explore, jobs, lab, maintenance, reading, zoom
+from mandeldask.cli.exits import EXIT_INTERRUPTED, Interrupted
 from mandeldask.errors import MandeldaskError, StoreError
 from mandeldask.text import printable
 
@@ -73,8 +73,8 @@ def cli(ctx: click.Context) -> None:
 for command in (
     computing.run,
     computing.resume,
-    keeping.verify,
-    keeping.deepen,
+    maintenance.verify,
+    maintenance.deepen,
     jobs.submit,
     jobs.status,
     jobs.wait,
@@ -84,10 +84,10 @@ for command in (
     clusters.cluster,
     dashboard.dashboard,
     explore.explore,
-    looking.image,
-    looking.checksum,
+    reading.image,
+    reading.checksum,
     zoom.zoom,
-    looking.schema,
+    reading.schema,
     lab.info,
     lab.lab,
 ):

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mandeldask.cli import dashboard as dashboards
-from mandeldask.cli.ends import signals_end_in_order
-from mandeldask.cli.looking import draw
+from mandeldask.cli.exits import signals_end_in_order
 from mandeldask.cli.options import (
     cluster_of,
     cluster_option,
@@ -23,6 +22,7 @@ from mandeldask.cli.options import (
     upload_option,
     workers_option,
 )
+from mandeldask.cli.reading import draw
 from mandeldask.errors import ConfigError, DamagedError, MandeldaskError
 from mandeldask.text import is_url, short_path
 

@@ -7,7 +7,7 @@ import webbrowser
 
 import click
 
-from mandeldask.cli.ends import signals_end_in_order
+from mandeldask.cli.exits import signals_end_in_order
 from mandeldask.cli.options import cluster_of, cluster_option, upload_option, workers_option
 from mandeldask.text import printable
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mandeldask.cli.ends import signals_end_in_order
+from mandeldask.cli.exits import signals_end_in_order
 from mandeldask.cli.options import cluster_option, upload_option
 
 if TYPE_CHECKING:

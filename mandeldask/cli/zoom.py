@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from mandeldask.cli.ends import EXIT_FAILED_TILES, signals_end_in_order
+from mandeldask.cli.exits import EXIT_FAILED_TILES, signals_end_in_order
 from mandeldask.cli.options import cluster_option
 from mandeldask.errors import ConfigError
 from mandeldask.text import short_path, si

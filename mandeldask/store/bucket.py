@@ -35,7 +35,7 @@ CREDENTIALS = {  # where they are looked for
 }
 
 
-class UnsupportedError(Exception):
+class UnsupportedError(StoreError):
     """A request that the server does not know."""
 
 

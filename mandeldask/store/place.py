@@ -203,7 +203,8 @@ class Folder(LocalStore):
         if written:
             with suppress(OSError):
                 os.remove(self.root / key)
-                os.removedirs((self.root / key).parent)  # as far as they are empty
+                for folder in Path(key).parents:  # up to the root, as far as they are empty
+                    os.rmdir(self.root / folder)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 

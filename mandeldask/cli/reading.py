@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mandeldask.cli.ends import EXIT_FAILED_TILES
+from mandeldask.cli.exits import EXIT_FAILED_TILES
 
 if TYPE_CHECKING:
     from mandeldask.image import Picture

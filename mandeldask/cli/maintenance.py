@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mandeldask.cli.computing import compute_under_screen, output_options
-from mandeldask.cli.ends import signals_end_in_order
+from mandeldask.cli.exits import signals_end_in_order
 from mandeldask.cli.options import cluster_of, cluster_option, space_option, upload_option, workers_option
 from mandeldask.text import plural, printable, short_path, si
 
