@@ -48,6 +48,8 @@ WRITE_ALL: ArrayConfigParams = {"write_empty_chunks": True}
 # zarr 3.4 on: writes a shard in half the CPU time of the default (scripts/bench_store shards).
 FUSED = "zarr.core.codec_pipeline.FusedCodecPipeline"
 HAS_FUSED = hasattr(importlib.import_module("zarr.core.codec_pipeline"), "FusedCodecPipeline")
+# Before zarr 3.4 a shard of 16 chunks is written in 15 instead of 17 ms where they are encoded by fours.
+PIPELINE: dict[str, Any] = {"path": FUSED} if HAS_FUSED else {"batch_size": 4}
 # The chunks of a shard are encoded one after another: two workers on two cores that encode them in threads take half as
 # long again (zarr 3.1, 34 instead of 22 ms for a tile of 2048 x 2048).
 ONE_BY_ONE = {"async.concurrency": 1}
@@ -59,7 +61,7 @@ def array(place: Place, description: Description, path: str, read_only: bool = T
     """An array of the store, as the description has it; nothing is read."""
     made = _make(MemoryStore(), description, path)
     at = StorePath(place.zarr(read_only), path)
-    with _opening, zarr.config.set({"codec_pipeline.path": FUSED} if HAS_FUSED else {}):
+    with _opening, zarr.config.set({f"codec_pipeline.{key}": value for key, value in PIPELINE.items()}):
         return zarr.Array(
             zarr.AsyncArray(metadata=cast(ArrayV3Metadata, made.metadata), store_path=at, config=WRITE_ALL)
         )

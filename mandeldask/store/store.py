@@ -60,8 +60,11 @@ class Store:
             The disk's error. No part of the shard is left where a reader looks.
         """
         self.check_identity()  # at every write: a worker may outlive its run
-        for level in range(self.description.fine, -1, -1):
-            self._write_shards(level, tile, block[:: 1 << level, :: 1 << level])
+        blocks = [block]
+        for _ in range(self.description.fine):
+            blocks.append(np.ascontiguousarray(blocks[-1][::2, ::2]))
+        for level, samples in reversed(list(enumerate(blocks))):
+            self._write_shards(level, tile, samples)
 
     def write_level(self, level: int, tile: Tile) -> None:
         """Make one tile of a level above 0 from the shards of the level below.
@@ -211,14 +214,10 @@ class Store:
             f"{self.path} is damaged: shard {shard_key(level, name, tile)} {problem}. {remedy} again", problem
         )
 
-    def samples(self, level: int, name: str) -> Samples:
-        """An array of a level, to be read by slices."""
-        return Samples(self, level, name)
-
     @property
     def escape_time(self) -> Samples:
         """The field, to be read by slices."""
-        return self.samples(0, "escape_time")
+        return Samples(self, 0, "escape_time")
 
     def read_tiles(self) -> dict[str, NDArray[Any]]:
         """The `tiles` group: for each of `TileColumns` an array of shape `description.tiles`.
