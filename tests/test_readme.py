@@ -1,4 +1,4 @@
-"""What the README shows holds: its Python runs, its run description is one, its commands exist."""
+"""What README pages show holds: their Python runs, their run description is one, their commands exist."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from mandeldask.store import open_store
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = {path: path.read_text() for path in (ROOT / "README.md", *ROOT.glob("mandeldask/*/README.md"))}
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def test_the_python_of_the_readme_runs(tmp_path):
@@ -47,8 +48,8 @@ def test_the_three_lines_of_the_main_path_are_those_of_the_code():
     assert source[-3:] == lines.splitlines()
 
 
-def test_the_run_description_of_the_readme_is_one(tmp_path):
-    (description,) = blocks("yaml")
+def test_the_run_description_that_is_shown_is_one(tmp_path):
+    (description,) = blocks("yaml", PAGES[ROOT / "mandeldask/config/README.md"])
     (tmp_path / "a.yaml").write_text(description)
     assert load(tmp_path / "a.yaml").max_iter == 100
 
@@ -93,17 +94,18 @@ def listens(port):
         return s.connect_ex(("127.0.0.1", int(port))) == 0
 
 
-COMMANDS = [
-    line[2:].split("#")[0].split() for block in blocks("console") for line in block.splitlines() if line[:2] == "$ "
-]
+SHOWN = "".join(PAGES.values()).replace("\\\n", " ")
+COMMANDS = dict.fromkeys(line.split("#")[0].strip() for line in re.findall(r"(?m)^\$ (mandeldask .*)", SHOWN))
 
 
-@pytest.mark.parametrize("words", [c for c in COMMANDS if c[0] == "mandeldask"], ids=" ".join)
-def test_a_command_of_the_readme_parses(words):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_is_shown_parses(command):
+    words = command.split()
     result = CliRunner().invoke(cli, [*words[1:], "--help"])
     assert result.exit_code == 0, result.output
 
 
-def test_files_that_the_readme_names_are_there():
-    for name in re.findall(r"\]\(((?!http)[^)]+)\)", README):
-        assert (ROOT / name).exists(), name
+def test_files_that_the_pages_name_are_there():
+    for page, text in PAGES.items():
+        for name in re.findall(r"\]\(((?!http)[^)#]+)", text):
+            assert (page.parent / name).exists(), (page, name)
