@@ -13,15 +13,17 @@ from mandeldask.job import lease
 def dask_setup(worker):
     """Called by the worker when it starts."""
     install(os.environ["COUNTED"])
-    # a driver that lives here shows more often that it does, for tests that wait until it is forgotten
-    lease.HEARTBEAT_SECONDS = float(os.environ.get("HEARTBEAT_SECONDS", lease.HEARTBEAT_SECONDS))
     if "FAILING_WRITES" in os.environ:
         share, error = os.environ["FAILING_WRITES"].split()
         faults.failing_writes(float(share), int(error))
 
 
 def install(path):
-    """The kernels in this process; `path` takes a line for each tile."""
+    """The kernels in this process; `path` takes a line for each tile. For tests that wait until a driver is forgotten
+    its heartbeat and the lease's limit are those of the environment.
+    """
+    for name in ("HEARTBEAT_SECONDS", "STALE_SECONDS"):
+        setattr(lease, name, float(os.environ.get(name, getattr(lease, name))))
     faults.install("counted", partial(faults.count, path=path, seconds=0.1))
     faults.install("slow", partial(faults.count, path=path, seconds=0.3))
     faults.install("long", partial(faults.count, path=path, seconds=3.0))
