@@ -43,8 +43,17 @@ class Bucket(ObjectStore[Any]):
     """A bucket's prefix as a store of zarr's; pickled by its URL alone, for obstore would pickle its keys."""
 
     def __init__(self, url: str, read_only: bool = True) -> None:
-        super().__init__(_handle(url, PATIENCE_SECONDS), read_only=read_only)
         self.url = url
+        super().__init__(self.store, read_only=read_only)
+
+    @property
+    def store(self) -> Any:
+        """Obstore's handle. It is asked for each time: once credentials were refused there is another."""
+        return _handle(self.url, PATIENCE_SECONDS)
+
+    @store.setter
+    def store(self, _: Any) -> None:
+        """Zarr sets it."""
 
     def __reduce__(self) -> Any:
         return Bucket, (self.url, self.read_only)
@@ -68,49 +77,45 @@ class Bucket(ObjectStore[Any]):
         with _told(self.url):
             await super().delete(*arguments, **options)
 
+    def stamp(self, key: str) -> tuple[int, ...] | None:
+        """The size of a value and what changes when it is replaced; None where none is."""
+        try:
+            head = self._ask("head_async", key)
+        except FileNotFoundError:
+            return None
+        return head["size"], hash(head["e_tag"] or head["last_modified"])
 
-def stamp(store: Any, key: str) -> tuple[int, ...] | None:
-    """The size of a value and what changes when it is replaced; None where none is."""
-    try:
-        head = _ask(store.url, "head_async", store.store, key)
-    except FileNotFoundError:
-        return None
-    return head["size"], hash(head["e_tag"] or head["last_modified"])
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """The keys below a prefix, each as it goes on after `prefix/`, with the bytes of its value."""
 
+        async def listed() -> list[Any]:
+            return [entry async for page in _obstore(self.url).list(self.store, prefix or None) for entry in page]
 
-def sizes(store: Any, prefix: str) -> Iterator[tuple[str, int]]:
-    """The keys below a prefix, each as it goes on after `prefix/`, with the bytes of its value."""
+        start = len(prefix) + 1 if prefix else 0
+        with _told(self.url):
+            return iter([(entry["path"][start:], entry["size"]) for entry in sync(listed())])
 
-    async def listed() -> list[Any]:
-        return [entry async for page in _obstore(store.url).list(store.store, prefix or None) for entry in page]
+    def names(self) -> list[str]:
+        """What lies at the top; the first request of who opens a store, so that a wrong address is told soon."""
+        top = self._ask("list_with_delimiter_async", None, opening=True)
+        return sorted([*top["common_prefixes"], *(entry["path"] for entry in top["objects"])])
 
-    start = len(prefix) + 1 if prefix else 0
-    with _told(store.url):
-        return iter([(entry["path"][start:], entry["size"]) for entry in sync(listed())])
+    def remove(self) -> None:
+        """Remove all keys, the root last: what an interrupted removal leaves is still known as a store of ours."""
+        keys = [key for key, _ in self.sizes("") if key != "zarr.json"]
+        if keys:
+            self._ask("delete_async", keys)
+        self._ask("delete_async", ["zarr.json"])
 
+    def _ask(self, function: str, argument: Any, opening: bool = False) -> Any:
+        """What a function of obstore gives; on zarr's event loop, so that Ctrl-C is heard meanwhile."""
+        handle = _handle(self.url, OPENING_SECONDS) if opening else self.store
 
-def names(url: str) -> list[str]:
-    """What lies at the top; the first request of who opens a store, so that a wrong address is told soon."""
-    top = _ask(url, "list_with_delimiter_async", _handle(url, OPENING_SECONDS), None, opening=True)
-    return sorted([*top["common_prefixes"], *(entry["path"] for entry in top["objects"])])
+        async def asked() -> Any:
+            return await getattr(_obstore(self.url), function)(handle, argument)
 
-
-def remove(store: Any) -> None:
-    """Remove all keys, the root last: what an interrupted removal leaves is still known as a store of ours."""
-    keys = [key for key, _ in sizes(store, "") if key != "zarr.json"]
-    if keys:
-        _ask(store.url, "delete_async", store.store, keys)
-    _ask(store.url, "delete_async", store.store, ["zarr.json"])
-
-
-def _ask(url: str, function: str, *arguments: Any, opening: bool = False) -> Any:
-    """What a function of obstore gives; on zarr's event loop, so that Ctrl-C is heard meanwhile."""
-
-    async def asked() -> Any:
-        return await getattr(_obstore(url), function)(*arguments)
-
-    with _told(url, opening):
-        return sync(asked())
+        with _told(self.url, opening):
+            return sync(asked())
 
 
 def checked_url(url: str) -> str:
