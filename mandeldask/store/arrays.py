@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import Any, Literal, cast
 
@@ -50,10 +51,9 @@ FUSED = "zarr.core.codec_pipeline.FusedCodecPipeline"
 HAS_FUSED = hasattr(importlib.import_module("zarr.core.codec_pipeline"), "FusedCodecPipeline")
 # Before zarr 3.4 a shard of 16 chunks is written in 15 instead of 17 ms where they are encoded by fours.
 PIPELINE: dict[str, Any] = {"path": FUSED} if HAS_FUSED else {"batch_size": 4}
-# The chunks of a shard are encoded one after another: two workers on two cores that encode them in threads take half as
-# long again (zarr 3.1, 34 instead of 22 ms for a tile of 2048 x 2048).
-ONE_BY_ONE = {"async.concurrency": 1}
-_opening = threading.Lock()  # zarr's settings are the process's
+_settings = threading.Lock()  # zarr's settings are the process's
+_one_by_one = ExitStack()
+_writers = 0
 
 
 @lru_cache(maxsize=512)
@@ -61,10 +61,31 @@ def array(place: Place, description: Description, path: str, read_only: bool = T
     """An array of the store, as the description has it; nothing is read."""
     made = _make(MemoryStore(), description, path)
     at = StorePath(place.zarr(read_only), path)
-    with _opening, zarr.config.set({f"codec_pipeline.{key}": value for key, value in PIPELINE.items()}):
+    with _settings, zarr.config.set({f"codec_pipeline.{key}": value for key, value in PIPELINE.items()}):
         return zarr.Array(
             zarr.AsyncArray(metadata=cast(ArrayV3Metadata, made.metadata), store_path=at, config=WRITE_ALL)
         )
+
+
+@contextmanager
+def one_by_one() -> Iterator[None]:
+    """The chunks of a shard are encoded one after another while any thread of this process is in this context.
+
+    Two workers on two cores that encode them in threads take half as long again (zarr 3.1, 34 instead of 22 ms for a
+    tile of 2048 x 2048).
+    """
+    global _writers  # noqa: PLW0603
+    with _settings:
+        if not _writers:
+            _one_by_one.enter_context(zarr.config.set({"async.concurrency": 1}))
+        _writers += 1
+    try:
+        yield
+    finally:
+        with _settings:
+            _writers -= 1
+            if not _writers:  # the last sets back what the first found
+                _one_by_one.close()
 
 
 @lru_cache(maxsize=4)

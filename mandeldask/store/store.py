@@ -101,7 +101,7 @@ class Store:
     def _write(self, path: str, window: Window, chunk: Tile, values: NDArray[Any]) -> None:
         """Write one whole chunk or shard of an array."""
         kept = array(self.place, self.description, path, read_only=False)
-        with zarr.config.set(arrays.ONE_BY_ONE):
+        with arrays.one_by_one():
             try:
                 kept[window] = values
             except (OSError, StoreError, MemoryError):
