@@ -77,13 +77,6 @@ def read_block(store: Store, block_id: Tile) -> NDArray[Any]:
     return known
 
 
-def build_level(tile: LevelTile, store: Store) -> LevelTile:
-    """Make one tile of a level above the field's own from the shards of the level below."""
-    level, i, j = tile
-    store.write_level(level, (i, j))
-    return tile
-
-
 def statistics(escape_time: NDArray[np.int32], max_iter: int) -> tuple[int, int, int, int]:
     """iterations, minimum, maximum and the number of samples at max_iter."""
     bands = np.array_split(escape_time, -(-escape_time.size // BAND))  # a band stays in the CPU's cache

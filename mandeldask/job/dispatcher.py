@@ -16,23 +16,22 @@ from distributed.scheduler import KilledWorker
 from numpy.typing import NDArray
 
 from mandeldask.errors import ClusterError, DamagedError, JobCancelledError, StoreError
-from mandeldask.job.cost import Costs
-from mandeldask.job.estimate import Estimate
+from mandeldask.job.cost import Costs, Estimate, order
 from mandeldask.job.events import Observer, Plan, TileDone, TileFailed
 from mandeldask.job.graph import TileGraph, submit_levels, written_tiles
 from mandeldask.job.ledger import Ledger, cannot_write
 from mandeldask.job.levels import Levels
-from mandeldask.job.order import order
 from mandeldask.job.periodic import every
-from mandeldask.job.retries import MAX_ATTEMPTS, MAX_DEATHS, Retries, deaths
 from mandeldask.store import Store, Tile
-from mandeldask.telemetry import job_id, key_name
+from mandeldask.telemetry import job_id, key_name, tile_of_key
 from mandeldask.tile import LevelTile, Record, tile_name
 
 # Tiles in flight never fall below this while any are left, so that one slow tile leaves no worker idle; with a batch
 # of 64 on top it also bounds what the scheduler holds.
 MIN_IN_FLIGHT = 64
 TILES_A_THREAD = 4
+MAX_ATTEMPTS = 3
+MAX_DEATHS = 3  # of workers that had nothing but this tile to compute
 TELL_SECONDS = 1.0
 # Fetching the records of short tiles one by one costs the scheduler a third more; meanwhile others are in flight.
 GATHER_SECONDS = 0.02
@@ -66,11 +65,10 @@ class Dispatcher:
         self.ledger, self.tell, self.home = ledger, tell, home
         self.run_id = run_id or uuid.uuid4().hex
         self.job = job_id(plan.store.identity, plan.store.path)
-        self.workers = self.threads = self.computed = 0
+        self.workers = self.threads = 0
         self.in_flight: dict[Future, Tile | LevelTile] = {}
-        self.retries = Retries()
+        self.retries = _Retries()
         self.ready: deque[LevelTile] = deque()  # tiles of levels that can be made now
-        self.level_attempts: Counter[LevelTile] = Counter()
         self.failed: list[Tile | LevelTile] = []
         self.cancelled = False
 
@@ -117,7 +115,7 @@ class Dispatcher:
     def _without_suspects(self, pending: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """The pending tiles, but for those with which a worker died: perhaps the one of an earlier driver."""
         pending = pending.copy()
-        for tile, alone in deaths(self.client, self.job, self.run_id).items():
+        for tile, alone in _deaths(self.client, self.job, self.run_id).items():
             if pending[tile]:
                 pending[tile] = False
                 if alone >= MAX_DEATHS:
@@ -192,7 +190,6 @@ class Dispatcher:
             future.release()
 
     def _done(self, record: Record) -> None:
-        self.computed += 1
         self.ledger.add(record)
         self.estimate.add(record)
         self.tell(TileDone(record))
@@ -203,7 +200,10 @@ class Dispatcher:
         self.ready.extend(self.levels.made(tile))
 
     def _failed(self, tile: Tile | LevelTile, error: Exception) -> None:
-        _raise_if_disk(self.store, error)
+        if isinstance(error, StoreError) and not isinstance(error, DamagedError):
+            raise error
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise cannot_write(self.store, error)
         if len(tile) == 3:
             self._level_failed(tile, error)
             return
@@ -215,8 +215,8 @@ class Dispatcher:
 
     def _level_failed(self, tile: LevelTile, error: Exception) -> None:
         """A tile of a level is tried again at once, for it harms none; then it is left to `resume`."""
-        self.level_attempts[tile] += 1
-        if self.level_attempts[tile] < MAX_ATTEMPTS and not isinstance(error, DamagedError):
+        self.retries.attempts[tile] += 1
+        if self.retries.attempts[tile] < MAX_ATTEMPTS and not isinstance(error, DamagedError):
             self.ready.append(tile)
         else:
             self.failed.append(tile)
@@ -229,10 +229,63 @@ class Dispatcher:
             return
         self.failed.append(tile)
         self.estimate.give_up(tile)
-        if not self.computed and len(self.failed) >= HOPELESS:
+        if not self.estimate.done and len(self.failed) >= HOPELESS:
             raise ClusterError(
                 f"no tile can be computed: the first {HOPELESS} failed, tile {tile_name(tile)} with {text}"
             )
+
+
+class _Retries:
+    """The tiles that failed so far.
+
+    A tile whose kernel raised is tried again after all others. A tile that was on a worker when the worker died is a
+    suspect: a tile beside it may have been the cause. Suspects are tried last, one at a time; a suspect whose worker
+    dies again was the cause.
+    """
+
+    def __init__(self) -> None:
+        self.attempts: Counter[Tile | LevelTile] = Counter()
+        self.suspects: set[Tile] = set()
+        self._again: deque[Tile] = deque()
+        self._alone: deque[Tile] = deque()
+
+    def next(self, idle: bool) -> Tile | None:
+        """A tile to try again now; suspects only while nothing else is in flight."""
+        if self._again:
+            return self._again.popleft()
+        return self._alone.popleft() if idle and self._alone else None
+
+    def fail(self, tile: Tile, killed: bool) -> bool:
+        """Note a failure, by the death of a worker or not; whether the tile is given up."""
+        self.attempts[tile] += 1
+        if killed:
+            final = tile in self.suspects
+            if not final:
+                self.suspect(tile)
+            return final
+        final = self.attempts[tile] >= MAX_ATTEMPTS
+        if not final:
+            self._again.append(tile)
+        return final
+
+    def suspect(self, tile: Tile) -> None:
+        """Have a tile tried alone."""
+        self.suspects.add(tile)
+        self._alone.append(tile)
+
+
+def _deaths(client: Client, job: str, run: str) -> Counter[Tile]:
+    """Tiles of a run whose worker died, and how often it had no other tile of the run: from the scheduler's events.
+
+    A driver on the cluster that died with such a worker cannot know.
+    """
+    found: Counter[Tile] = Counter()
+    for _, event in client.get_events("all") or ():
+        if event.get("action") != "remove-worker" or event.get("expected"):
+            continue
+        tiles = [tile for key in event["processing-tasks"] if (tile := tile_of_key(key, job, run))]
+        found.update({tile: int(len(tiles) == 1) for tile in tiles})
+    return found
 
 
 def cluster_lost(store: Store) -> ClusterError:
@@ -247,10 +300,3 @@ def _cancelled() -> JobCancelledError:
 def _describe(error: BaseException) -> str:
     text = str(error).splitlines()
     return f"{type(error).__name__}: {text[0] if text else ''}"
-
-
-def _raise_if_disk(store: Store, error: BaseException) -> None:
-    if isinstance(error, StoreError) and not isinstance(error, DamagedError):
-        raise error
-    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        raise cannot_write(store, error)

@@ -10,15 +10,13 @@ from numpy.typing import NDArray
 
 from mandeldask.cluster import Session
 from mandeldask.job import lease
-from mandeldask.job.cost import Costs, expect, makespan
+from mandeldask.job.cost import Costs, expect, makespan, order
 from mandeldask.job.dispatcher import Dispatcher, cluster_lost
 from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Progress, Started, Summary
 from mandeldask.job.ledger import Ledger, cannot_write, swept
-from mandeldask.job.order import order
 from mandeldask.job.periodic import every
-from mandeldask.job.plan import space_warning
+from mandeldask.job.plan import note_source, space_warning
 from mandeldask.job.reporter import Reporter
-from mandeldask.job.source import note_source
 from mandeldask.kernels import KERNELS
 from mandeldask.store import Tile
 from mandeldask.tile import LevelTile, tile_name

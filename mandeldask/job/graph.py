@@ -14,7 +14,7 @@ from distributed import Client, Future
 from mandeldask.field import dtype_of, escape_time
 from mandeldask.grid import complex_grid
 from mandeldask.store import Store, Tile
-from mandeldask.tile import LevelTile, build_level, read_block, write_block
+from mandeldask.tile import LevelTile, read_block, write_block
 
 NO_RECORD = np.empty((0, 0), object)
 
@@ -66,4 +66,5 @@ def submit_levels(client: Client, store: Store, tiles: list[LevelTile], name: st
     They wait for no other task: all that they are made from is in the store.
     """
     keys = [(name, *tile) for tile in tiles]
-    return client.map(build_level, tiles, key=keys, store=store, pure=False, priority=1)  # type: ignore[no-any-return]
+    levels, places = zip(*((level, (i, j)) for level, i, j in tiles), strict=True)
+    return client.map(store.write_level, levels, places, key=keys, pure=False, priority=1)  # type: ignore[no-any-return]

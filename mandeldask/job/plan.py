@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from dask.utils import format_bytes
 
@@ -11,9 +13,9 @@ from mandeldask.errors import ClusterError, ConfigError, StoreError
 from mandeldask.job.events import Plan
 from mandeldask.job.lease import refuse_second_driver
 from mandeldask.job.levels import missing
-from mandeldask.job.source import noted_source
 from mandeldask.kernels import FIELDS, SCRATCH_BYTES
 from mandeldask.store import AnyPath, Description, Place, Store, open_for_writing, open_store, place_of
+from mandeldask.text import is_url
 from mandeldask.view import View
 
 TILE_SIDES = (4096, 2048, 1024, 512, 256)
@@ -25,6 +27,7 @@ IDLE_WORKER_BYTES = 240 * 2**20  # an interpreter with distributed, zarr and num
 USABLE = 0.8  # of a worker's memory limit: Dask pauses it there
 LEVELS = 4 / 3  # bytes of all levels over those of the field: 1 + 1/4 + 1/16 + ...
 BEST_RATIO = 1 / 256  # of compression: lz4 makes a 255th of samples that are all alike
+DEEPENS = "deepens"  # the note of a store whose field is deepened from another's
 
 
 def make_plan(
@@ -67,10 +70,10 @@ def make_plan(
     tile = (
         config.tile
         or (there and not overwrite and there.description.tile)
-        or choose_tile(config.view, config.fields, size)
+        or _choose_tile(config.view, config.fields, size)
     )
     description = Description.of(config.view, config.max_iter, config.fields, tile)
-    memory = tile_memory(config.fields, description.tile)
+    memory = _tile_memory(config.fields, description.tile)
     _check_memory(memory, description, size)
     if not (ignore_space or there or description.problem()):
         _check_space(place_of(path), description)
@@ -78,20 +81,40 @@ def make_plan(
     done = store.done()
     count = int(done.sum())
     levels = sum(int(tiles.sum()) for tiles in missing(store, ~done))
-    source = source or noted_source(store)
+    source = source or _noted_source(store)
     return Plan(store, kernel, size, count, done.size - count, memory, count > 0, levels, source)
 
 
-def choose_tile(view: View, fields: tuple[str, ...], size: Size) -> tuple[int, int]:
+def note_source(store: Store, source: Store) -> None:
+    """Note in a store that it is deepened from another, for whoever resumes it."""
+    store.write_notes(**{DEEPENS: {"path": source.path, "identity": source.identity}})
+
+
+def _noted_source(store: Store) -> Store | None:
+    """The store of the same field at a smaller max_iter that this one is deepened from; None where it is gone."""
+    match store.read_notes().get(DEEPENS):
+        # a folder from elsewhere must not send its reader to a server
+        case {"path": str(path), "identity": identity} if is_url(path) == is_url(store.path):
+            source = _store_at(path)
+        case _:
+            return None
+    if source is None or source.identity != identity:
+        return None
+    old, new = source.description, store.description
+    same = replace(old, max_iter=new.max_iter, format_version=new.format_version) == new
+    return source if same and old.max_iter < new.max_iter else None
+
+
+def _choose_tile(view: View, fields: tuple[str, ...], size: Size) -> tuple[int, int]:
     """The largest usual tile that fits in memory and still gives each thread a few; square."""
     for side in TILE_SIDES if view.size >= LARGE else TILE_SIDES[1:]:
         tiles = -(-view.shape[0] // side) * -(-view.shape[1] // side)
-        if tiles >= TILES_A_THREAD * size.threads and _fits(tile_memory(fields, (side, side)), size):
+        if tiles >= TILES_A_THREAD * size.threads and _fits(_tile_memory(fields, (side, side)), size):
             return side, side
     return TILE_SIDES[-1], TILE_SIDES[-1]
 
 
-def tile_memory(fields: tuple[str, ...], tile: tuple[int, int]) -> int:
+def _tile_memory(fields: tuple[str, ...], tile: tuple[int, int]) -> int:
     """Bytes that a worker thread needs for one tile: complex block, fields, the shard's encoding, kernel's scratch."""
     sample = 16 + _sample_bytes(fields) + ENCODING_BYTES
     return sample * tile[0] * tile[1] + SCRATCH_BYTES
@@ -109,7 +132,7 @@ def _fits(memory: int, size: Size) -> bool:
 def _check_memory(memory: int, d: Description, size: Size) -> None:
     if _fits(memory, size):
         return
-    side = next((s for s in TILE_SIDES if _fits(tile_memory(d.fields, (s, s)), size)), None)
+    side = next((s for s in TILE_SIDES if _fits(_tile_memory(d.fields, (s, s)), size)), None)
     remedy = f"tile: [{side}, {side}]" if side else "fewer workers with more memory each"
     threads = f", times {size.threads_per_worker} threads a worker" if size.threads_per_worker > 1 else ""
     raise ClusterError(
