@@ -44,7 +44,7 @@ def tiles_of(description):
 
 
 def block(description, tile, values):
-    rows, columns = description.window(tile, (tile[0] + 1, tile[1] + 1))
+    rows, columns = description.levels[0].window(tile)
     return values[slice(*rows), slice(*columns)]
 
 

@@ -107,9 +107,9 @@ def _spread(n: NDArray[np.intp]) -> NDArray[np.uint64]:
 
 
 class Estimate:
-    """The time left, from the expected cost of the remaining tiles and the time that the finished ones took.
+    """What a run has done so far, and the time left: from the expected cost of the remaining tiles.
 
-    Without expected costs every tile counts the same.
+    It is corrected by the time that the finished ones took. Without expected costs every tile counts the same.
     """
 
     def __init__(self, pending: NDArray[np.bool_], costs: Costs | None, samples: int) -> None:
@@ -122,7 +122,7 @@ class Estimate:
         self.expected = 0.0  # cost of the finished tiles, in the unit of `costs`
         self.kernel = 0.0  # seconds of kernel that they took
         self.busy = 0.0  # seconds that threads spent on them, writing included
-        self.first = np.inf  # when the first task began
+        self.first, self.last = np.inf, -np.inf  # when the first task began and the last ended
 
     def add(self, record: Record) -> None:
         """Enter a finished tile."""
@@ -132,7 +132,7 @@ class Estimate:
         self.kernel += record.seconds
         self.busy += record.finished - record.started
         self.iterations += record.iterations
-        self.first = min(self.first, record.started)
+        self.first, self.last = min(self.first, record.started), max(self.last, record.finished)
 
     def give_up(self, tile: Tile) -> None:
         """Enter a tile that failed for good."""

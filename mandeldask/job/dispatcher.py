@@ -46,7 +46,9 @@ DISK_ERRORS = {
 
 
 class Dispatcher:
-    """One pass over the pending tiles of a plan. After `run`, `failed` holds the tiles that were given up.
+    """One pass over the pending tiles of a plan.
+
+    After `run`, `estimate` tells what was computed, `made` how many tiles of levels, `failed` which were given up.
 
     Of a submitted job `home` is the address of the worker that the driver runs on, and `run_id` what it has in common
     with drivers of the same submission that died before it.
@@ -65,7 +67,7 @@ class Dispatcher:
         self.ledger, self.tell, self.home = ledger, tell, home
         self.run_id = run_id or uuid.uuid4().hex
         self.job = job_id(plan.store.identity, plan.store.path)
-        self.workers = self.threads = 0
+        self.workers = self.threads = self.made = 0
         self.in_flight: dict[Future, Tile | LevelTile] = {}
         self.retries = _Retries()
         self.ready: deque[LevelTile] = deque()  # tiles of levels that can be made now
@@ -75,14 +77,8 @@ class Dispatcher:
     def run(self, pending: NDArray[np.bool_], costs: Costs | None = None) -> None:
         """Compute the pending tiles, costly ones first where costs are known, and make the levels as they come.
 
-        Raises
-        ------
-        StoreError
-            The disk is full, read-only or failing: nothing else could be written either.
-        ClusterError
-            The cluster was lost, or no tile can be computed on it.
-        JobCancelledError
-            By `cancel`.
+        StoreError where the disk is full, read-only or failing, for nothing else could be written either;
+        ClusterError where the cluster was lost, or no tile can be computed on it; JobCancelledError by `cancel`.
         """
         tile = self.store.description.tile
         self.estimate = Estimate(pending, costs, tile[0] * tile[1])
@@ -196,6 +192,7 @@ class Dispatcher:
         self.ready.extend(self.levels.computed(record.tile))
 
     def _level_done(self, tile: LevelTile) -> None:
+        self.made += 1
         self.ledger.made(tile)
         self.ready.extend(self.levels.made(tile))
 

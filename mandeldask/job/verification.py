@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 
 import numpy as np
 from distributed import Client, Future, as_completed
@@ -26,7 +26,7 @@ from mandeldask.config import AnyCluster
 from mandeldask.errors import ClusterError, ConfigError
 from mandeldask.job import lease
 from mandeldask.job.ledger import Ledger
-from mandeldask.store import Description, Level, Store, Tile, metadata, open_damaged, shard_key
+from mandeldask.store import Description, Store, Tile, metadata, open_damaged, shard_key
 from mandeldask.tile import LevelTile
 
 HERE = 2**28  # bytes before compression, up to which a cluster is not worth its start
@@ -125,13 +125,16 @@ def verify(
         for finding in _metadata(opened):
             found.add(finding)
         ledger = stack.enter_context(_held(opened, restore=bool(problem))) if repair else None
-        work = _Work(opened, quick, recompute, secrets.randbits(32) if seed is None else seed, found)
+        for finding in _empty(opened):
+            found.add(finding)
+        work = _Work(opened, quick, recompute, secrets.randbits(32) if seed is None else seed)
         if problem and not repair:  # workers could not open it: its description is lost
             client = None
         elif client is None and (cluster is not None or work.bytes > HERE):
             client = stack.enter_context(session(cluster, upload=upload, say=tell)).ready()
         started = last = time.monotonic()
-        for checked, tiles in _here(work, opened) if client is None else _there(work, opened, client):
+        here = ((task(opened), tiles) for task, tiles in work)
+        for checked, tiles in _there(work, opened, client) if client else here:
             found.take(checked, tiles)
             if (now := time.monotonic()) - last >= TELL_SECONDS:
                 last = now
@@ -193,27 +196,15 @@ class _Found:
 class _Work:
     """The tasks: batches of tiles to check, then tiles to compute again."""
 
-    def __init__(self, store: Store, quick: bool, recompute: int, seed: int, found: _Found) -> None:
+    def __init__(self, store: Store, quick: bool, recompute: int, seed: int) -> None:
         self.store, self.quick, self.seed = store, quick, seed
-        self.present = [self._listed(level, found) for level in store.description.levels]
+        self.present = [store.done(level.number) for level in store.description.levels]
         computed = np.argwhere(self.present[0])
         chosen = np.random.default_rng(seed).permutation(len(computed))[:recompute]
         self.again: list[Tile] = [(i, j) for i, j in computed[chosen].tolist()]
         self.tiles = sum(int(present.sum()) for present in self.present) + len(self.again)
         samples = sum(math.prod(level.shape) for level in store.description.levels)
         self.bytes = 4 * samples * len(store.description.fields)
-
-    def _listed(self, level: Level, found: _Found) -> NDArray[np.bool_]:
-        """Which tiles of a level there are; an empty file is what a machine that lost its power leaves."""
-        present = np.ones(level.tiles, np.bool_)
-        for name in self.store.description.fields:
-            full = np.zeros(level.tiles, np.bool_)
-            for tile, size in self.store.listing(level.number, name):
-                full[tile] = size > 0
-                if not size:
-                    found.add(Finding("shard", shard_key(level.number, name, tile), "is empty", (level.number, *tile)))
-            present &= full
-        return present
 
     def __iter__(self) -> Iterator[tuple[Task, int]]:
         """Each task, a function of a store, and how many tiles it looks at."""
@@ -249,13 +240,16 @@ def _metadata(store: Store) -> Iterator[Finding]:
         yield Finding("stray", key, "is not of this store, and is left alone")
 
 
-def _here(work: _Work, store: Store) -> Iterator[tuple[Checked, int]]:
-    for task, tiles in work:
-        yield task(store), tiles
+def _empty(store: Store) -> Iterator[Finding]:
+    """Shards without a byte: what a machine that lost its power leaves."""
+    for level, name in product(range(len(store.description.levels)), store.description.fields):
+        for tile, size in store.listing(level, name):
+            if not size:
+                yield Finding("shard", shard_key(level, name, tile), "is empty", (level, *tile))
 
 
 def _there(work: _Work, store: Store, client: Client) -> Iterator[tuple[Checked, int]]:
-    """The same on a cluster, a bounded number of tasks at a time."""
+    """What comes of the tasks on a cluster, a bounded number of them at a time."""
     name = f"verify-{uuid.uuid4().hex}"
     tasks = enumerate(work)
     in_flight: dict[Future, int] = {}
@@ -295,9 +289,7 @@ def _held(store: Store, restore: bool) -> Iterator[Ledger]:
 def _repair(store: Store, ledger: Ledger, found: _Found) -> None:
     """Take out what is wrong: the coarsest level first, so that none is left of a tile that was computed again."""
     d = store.description
-    doomed: set[LevelTile] = set()
-    for tile in found.tiles:
-        doomed |= set(made_from(d, tile))
+    doomed = {above for tile in found.tiles for above in made_from(d, tile)}
     for level, i, j in sorted(doomed, reverse=True):
         store.discard(level, (i, j))
         if level == 0:
@@ -314,8 +306,7 @@ def _repair(store: Store, ledger: Ledger, found: _Found) -> None:
 def made_from(d: Description, tile: LevelTile) -> Iterator[LevelTile]:
     """A tile and those of the levels above that hold samples of it."""
     yield tile
-    level, *place = tile
-    here = place[0], place[1]
+    level, here = tile[0], (tile[1], tile[2])
     for above in range(level + 1, len(d.levels)):
         here = d.parent(above - 1, here)
         yield (above, *here)

@@ -120,50 +120,32 @@ def dumps(document: Mapping[str, Any]) -> bytes:
 def _make(store: MemoryStore, description: Description, path: str) -> zarr.Array[Any]:
     """Make the array of this path."""
     group, name = path.split("/")
+    shape: tuple[int, ...]
+    how: dict[str, Any]
     if group == "tiles":
-        rows, columns = description.tiles
-        chunks = min(rows, TILES_CHUNK), min(columns, TILES_CHUNK)
-        return zarr.create_array(
-            store,
-            name=path,
-            shape=description.tiles,
-            dtype=TileColumns[name],
-            chunks=chunks,
-            compressors=_codecs(description),
-            fill_value=0,
-            dimension_names=("tile_y", "tile_x"),
-        )
-    level = description.levels[int(group)]
-    if name in AXES:
-        n = level.shape[AXES.index(name)]
-        return zarr.create_array(
-            store,
-            name=path,
-            shape=(n,),
-            dtype="float64",
-            chunks=(min(n, AXIS_CHUNK),),
-            compressors=_codecs(description),
-            dimension_names=(name,),
-            attributes=_axis_attributes(description, name),
-        )
-    return zarr.create_array(
-        store,
-        name=path,
-        shape=level.shape,
-        dtype=FIELDS[name],
-        chunks=(chunk_side(level.tile[0]), chunk_side(level.tile[1])),
-        shards=level.tile,
-        compressors=_codecs(description),
-        fill_value=0 if name == "escape_time" else np.nan,
-        dimension_names=AXES,
-        attributes={**ATTRIBUTES[name], "max_iter": description.max_iter},
-    )
-
-
-def _codecs(description: Description) -> list[Any]:
+        shape, dtype = description.tiles, TileColumns[name]
+        chunks = tuple(min(n, TILES_CHUNK) for n in shape)
+        how = {"chunks": chunks, "fill_value": 0, "dimension_names": ("tile_y", "tile_x")}
+    elif name in AXES:
+        shape, dtype = (description.levels[int(group)].shape[AXES.index(name)],), "float64"
+        attributes = _axis_attributes(description, name)
+        how = {"chunks": (min(*shape, AXIS_CHUNK),), "dimension_names": (name,), "attributes": attributes}
+    else:
+        level = description.levels[int(group)]
+        shape, dtype = level.shape, FIELDS[name]
+        how = {
+            "chunks": tuple(map(chunk_side, level.tile)),
+            "shards": level.tile,
+            "fill_value": 0 if name == "escape_time" else np.nan,
+            "dimension_names": AXES,
+            "attributes": {**ATTRIBUTES[name], "max_iter": description.max_iter},
+        }
     if description.format_version == 2:
-        return [ZstdCodec(level=1), Crc32cCodec()]
-    return [BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec()]
+        compressor: Any = ZstdCodec(level=1)
+    else:
+        compressor = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
+    codecs = [compressor, Crc32cCodec()]
+    return zarr.create_array(store, name=path, shape=shape, dtype=dtype, compressors=codecs, **how)
 
 
 def _axis_attributes(description: Description, name: str) -> dict[str, Any]:
@@ -183,12 +165,9 @@ def tiles_window(chunk: Tile) -> Window:
 
 
 def read(kept: zarr.Array[Any], window: Any) -> NDArray[Any]:
-    """The values in a window of an array.
+    """The values in a window of an array; DamagedError where they cannot be decoded.
 
-    Raises
-    ------
-    DamagedError
-        They cannot be decoded: its `problem`. What zarr and its codecs raise then is of many kinds.
+    What zarr and its codecs raise then is of many kinds.
     """
     try:
         return np.asarray(kept[window])

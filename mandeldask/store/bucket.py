@@ -121,10 +121,7 @@ class Bucket(ObjectStore[Any]):
 def checked_url(url: str) -> str:
     """SCHEME://BUCKET/PREFIX, written in one way.
 
-    Raises
-    ------
-    StoreError
-        A kind that is not known, or that no other process would see; a URL with more than a bucket and a prefix.
+    StoreError for a kind that is not known, or that no other process would see; for more than a bucket and a prefix.
     """
     scheme, _, path = url.partition("://")
     scheme = "s3" if scheme.lower() == "s3a" else scheme.lower()

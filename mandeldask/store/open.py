@@ -30,13 +30,9 @@ BLOCK_SIDE = 4096  # of a Dask block of `open_field`, in samples: 64 MiB of esca
 def open_store(path: AnyPath) -> Store:
     """Open an existing store.
 
-    Raises
-    ------
-    StoreError
-        Nothing there, no store, a store of another program, or of another format version.
+    StoreError where nothing is, or something else: no store, one of another program or of another format version.
     """
-    place = place_of(path)
-    path = _as_given(path)
+    place, path = place_of(path), os.fspath(path)
     try:
         if not place.names() and not (place.is_folder and os.path.lexists(place.url)):
             raise StoreError(f"no store at {path}; compute one with `mandeldask run CONFIG --out {path}`")
@@ -139,10 +135,8 @@ def open_for_writing(
     StoreError
         Another field (names what differs), something that is not ours, a place that cannot be written.
     """
-    place = place_of(path)
-    path = _as_given(path)
-    problem = description.problem()
-    if problem:
+    place, path = place_of(path), os.fspath(path)
+    if problem := description.problem():
         raise StoreError(problem)
     try:
         if place.is_folder and Path(place.url).is_file():
@@ -184,8 +178,7 @@ def _continued(place: Place, description: Description, path: str) -> Store:
 def _remove(place: Place, path: str) -> None:
     """Remove a store of ours, and nothing else."""
     _refuse_others(place, path)
-    foreign = list(islice(metadata.strays(place), 3))
-    if foreign:
+    if foreign := list(islice(metadata.strays(place), 3)):
         raise StoreError(f"{path} also holds {', '.join(foreign)}: move that away before you --overwrite it")
     place.remove()
 
@@ -205,10 +198,6 @@ def _create(place: Place, description: Description, given: Mapping[str, Any]) ->
         return _continued(place, description, place.url)  # another run came first
     metadata.complete(place, description)
     return Store(place, identity, description)
-
-
-def _as_given(path: AnyPath) -> str:
-    return os.fspath(path) if isinstance(path, str | os.PathLike) else path.url
 
 
 def _is_ours(place: Place) -> bool:

@@ -38,13 +38,16 @@ class Place:
 
     url: str
 
+    def __fspath__(self) -> str:
+        return self.url
+
     @property
     def is_folder(self) -> bool:
         return "://" not in self.url
 
     def zarr(self, read_only: bool = True) -> Any:
         """The place as a store of zarr's."""
-        return Folder(self.url, read_only=read_only) if self.is_folder else Bucket(self.url, read_only)
+        return _Folder(self.url, read_only=read_only) if self.is_folder else Bucket(self.url, read_only)
 
     @property
     def _bucket(self) -> Bucket:
@@ -56,7 +59,7 @@ class Place:
         if not size or size > MAX_METADATA:
             return None if size is None else b""
         if self.is_folder:
-            return Path(self.url, key).read_bytes()
+            return Path(self, key).read_bytes()
         value = sync(self.zarr().get(key, default_buffer_prototype()))
         return value.to_bytes() if value else b""
 
@@ -147,31 +150,22 @@ class Place:
         """Bytes that are free; None where that cannot be known."""
         with suppress(OSError):
             if self.is_folder:
-                return shutil.disk_usage(next(p for p in self._parents() if p.exists())).free
+                return shutil.disk_usage(next(p for p in (self, *self.above()) if os.path.exists(p))).free
         return None
 
     def above(self) -> list[Place]:
         """The places that this one lies in, the nearest first."""
         if self.is_folder:
-            return [Place(str(path)) for path in self._parents()[1:]]
+            return [Place(str(path)) for path in Path(self).parents]
         parts = self.url.split("/")
         return [Place("/".join(parts[:n])) for n in range(len(parts) - 1, 2, -1)]
 
-    def _parents(self) -> list[Path]:
-        return [Path(self.url), *Path(self.url).parents]
 
-
-AnyPath = str | os.PathLike[str] | Place
+AnyPath = str | os.PathLike[str]
 
 
 def place_of(path: AnyPath) -> Place:
-    """The place that a path or a URL stands for; a place is itself.
-
-    Raises
-    ------
-    StoreError
-        A URL of a kind that is not known, or what can be no path.
-    """
+    """The place that a path or a URL stands for; a place is itself. StoreError for what can be neither."""
     if isinstance(path, Place):
         return path
     text = os.fspath(path)
@@ -185,7 +179,7 @@ def place_of(path: AnyPath) -> Place:
     return Place(os.path.abspath(text))
 
 
-class Folder(LocalStore):
+class _Folder(LocalStore):
     """Zarr's store in a folder, but a store that was moved or removed is not made again by what is written."""
 
     async def set(self, key: str, value: Any, *arguments: Any, **options: Any) -> None:
