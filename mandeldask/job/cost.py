@@ -11,7 +11,6 @@ import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, product
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +50,8 @@ def expect(
     if pending.sum() <= MIN_TILES or side is None:
         return None
     samples = list(_looks(d, side))
-    counts = [_counts(block_function(c)) for c in samples]
+    blocks = [block_function(c) for c in samples]
+    counts = [np.asarray(block["escape_time"] if block.dtype.names else block) for block in blocks]
     seconds = _price(np.concatenate(samples, None), np.concatenate(counts, None), d.max_iter, block_function, clock)
     a_sample = np.mean([_whole(seconds(n), d.tiles) for n in counts], axis=0)
     rows, columns = (
@@ -178,10 +178,6 @@ def _looks(d: Description, side: int) -> Iterator[NDArray[np.complex128]]:
     )
     for row, column in product(rows, columns):
         yield d.view.block((row, d.shape[0]), (column, d.shape[1]), stride=d.tile)
-
-
-def _counts(block: NDArray[Any]) -> NDArray[np.int32]:
-    return np.asarray(block["escape_time"] if block.dtype.names else block)
 
 
 def _price(

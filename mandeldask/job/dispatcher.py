@@ -8,7 +8,6 @@ import time
 import uuid
 from collections import Counter, deque
 from concurrent.futures import CancelledError
-from typing import Literal
 
 import numpy as np
 from distributed import Client, Future, as_completed
@@ -20,8 +19,8 @@ from mandeldask.job.cost import Costs, Estimate, order
 from mandeldask.job.events import Observer, Plan, TileDone, TileFailed
 from mandeldask.job.graph import TileGraph, submit_levels, written_tiles
 from mandeldask.job.ledger import Ledger, cannot_write
-from mandeldask.job.levels import Levels
 from mandeldask.job.periodic import every
+from mandeldask.job.plan import Levels
 from mandeldask.store import Store, Tile
 from mandeldask.telemetry import job_id, key_name, tile_of_key
 from mandeldask.tile import LevelTile, Record, tile_name
@@ -37,6 +36,7 @@ TELL_SECONDS = 1.0
 GATHER_SECONDS = 0.02
 COUNT_SECONDS = 10.0
 LOST = "the cluster was lost: its scheduler is gone or cancelled the work. What is finished is in the store; go on with"
+CANCELLED = "cancelled; what is finished is in the store"
 KILLED = "its worker died each time it was tried (out of memory, or a crash in the kernel)"
 HOPELESS = 8  # tiles given up before any succeeded
 DISK_ERRORS = {
@@ -98,7 +98,7 @@ class Dispatcher:
                     self._take_in(ended + self.completed.next_batch(block=False))
                     self._refill()
             if self.cancelled:  # while nothing was in flight
-                raise _cancelled()
+                raise JobCancelledError(CANCELLED)
             self._progress()
         finally:
             self.client.cancel(list(self.in_flight), force=True)
@@ -133,9 +133,10 @@ class Dispatcher:
         least = max(MIN_IN_FLIGHT, TILES_A_THREAD * self.threads)
         while len(self.in_flight) < least and not self.cancelled:
             if self.ready:
-                count = min(len(self.ready), least - len(self.in_flight))
-                tiles = [self.ready.popleft() for _ in range(count)]
-                self._watch(submit_levels(self.client, self.store, tiles, self._key("level")), tiles)
+                tiles = [self.ready.popleft() for _ in range(min(len(self.ready), least - len(self.in_flight)))]
+                self._watch(
+                    submit_levels(self.client, self.store, tiles, key_name(self.job, self.run_id, "level")), tiles
+                )
             elif batch := next(self.batches, None):
                 self._watch(self.graph.submit(self.client, batch), batch)
             elif (tile := self.retries.next(idle=not self.in_flight)) is not None:
@@ -149,10 +150,8 @@ class Dispatcher:
 
     def _new_graph(self) -> TileGraph:
         """A graph with keys of its own."""
-        return TileGraph(written_tiles(self.store, self.plan.kernel, self._key("tile"), self.plan.source))
-
-    def _key(self, what: Literal["tile", "level"]) -> str:
-        return key_name(self.job, self.run_id, what)
+        name = key_name(self.job, self.run_id)
+        return TileGraph(written_tiles(self.store, self.plan.kernel, name, self.plan.source))
 
     def _elsewhere(self, tile: Tile) -> dict[str, object]:
         """Keep a suspect away from the worker that this driver runs on, where there are others."""
@@ -164,7 +163,7 @@ class Dispatcher:
     def _take_in(self, futures: list[Future]) -> None:
         """Records and errors of what has ended; each future is let go, so that a lost worker undoes nothing."""
         if self.cancelled:
-            raise _cancelled()
+            raise JobCancelledError(CANCELLED)
         if any(future.status == "cancelled" for future in futures):
             raise cluster_lost(self.store)
         finished = [future for future in futures if future.status == "finished"]
@@ -255,13 +254,10 @@ class _Retries:
     def fail(self, tile: Tile, killed: bool) -> bool:
         """Note a failure, by the death of a worker or not; whether the tile is given up."""
         self.attempts[tile] += 1
-        if killed:
-            final = tile in self.suspects
-            if not final:
-                self.suspect(tile)
-            return final
-        final = self.attempts[tile] >= MAX_ATTEMPTS
-        if not final:
+        final = tile in self.suspects if killed else self.attempts[tile] >= MAX_ATTEMPTS
+        if killed and not final:
+            self.suspect(tile)
+        elif not final:
             self._again.append(tile)
         return final
 
@@ -288,10 +284,6 @@ def _deaths(client: Client, job: str, run: str) -> Counter[Tile]:
 def cluster_lost(store: Store) -> ClusterError:
     """What to say where the scheduler is gone."""
     return ClusterError(f"{LOST}: mandeldask resume {shlex.quote(store.path)}")
-
-
-def _cancelled() -> JobCancelledError:
-    return JobCancelledError("cancelled; what is finished is in the store")
 
 
 def _describe(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from mandeldask.job.dispatcher import Dispatcher, cluster_lost
 from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Progress, Started, Summary
 from mandeldask.job.ledger import Ledger, cannot_write
 from mandeldask.job.periodic import every
-from mandeldask.job.plan import note_source, space_warning
+from mandeldask.job.plan import space_warning
 from mandeldask.job.reporter import Reporter
 from mandeldask.kernels import KERNELS
 from mandeldask.store import Store
@@ -49,8 +49,8 @@ def drive(plan: Plan, session: Session, tell: Observer, submission: Submission |
     owner = (submission.name, submission.run_id) if submission else ()
     try:
         with lease.held(store, *owner), Ledger(store).flushed() as ledger:
-            if plan.source:
-                note_source(store, plan.source)
+            if plan.source:  # for whoever resumes it
+                store.write_notes(deepens={"path": plan.source.path, "identity": plan.source.identity})
             with _swept(store, tell):
                 if plan.pending or plan.levels:
                     dispatcher = _compute(plan, session, ledger, tell, submission)

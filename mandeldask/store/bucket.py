@@ -33,6 +33,14 @@ CREDENTIALS = {  # where they are looked for
     "gs": "name the file of a service account in GOOGLE_SERVICE_ACCOUNT",
     "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
+REASONS = {  # words of an error -> why there is no connection
+    "connection refused": "Connection refused",
+    "connection reset": "Connection reset",
+    "certificate": "its certificate is not accepted",
+    "dns error": "no such host",
+    "timed out": "timed out",
+    "timedout": "timed out",
+}
 
 
 class UnsupportedError(StoreError):
@@ -212,8 +220,10 @@ def _told(url: str, opening: bool = False) -> Iterator[None]:
 
 
 def _in_words(url: str, error: Exception, opening: bool) -> Exception:
-    text, status = str(error), _status(error)
+    text = str(error)
     code = found[1] if (found := re.search(r"<Code>(\w{1,64})</Code>", text)) else ""
+    found = re.search(r"status code: (\d{3})|status: (\d{3}),", text)
+    status = int(found[1] or found[2]) if found else 0
     if isinstance(error, FileNotFoundError) and code not in NO_BUCKET:
         return error
     if status == 501 or type(error).__name__ == "NotSupportedError":
@@ -228,7 +238,8 @@ def _in_words(url: str, error: Exception, opening: bool) -> Exception:
 def _message(url: str, text: str, status: int, code: str, opening: bool) -> str:
     """Rule, value and remedy."""
     server, scheme, name = _server(url), url.partition(":")[0], url.split("/")[2]
-    said = " ".join(str(word) for word in (status or "", code) if word) or _reason(text)
+    reason = next((reason for words, reason in REASONS.items() if words in text.lower()), "no connection")
+    said = " ".join(str(word) for word in (status or "", code) if word) or reason
     where = CREDENTIALS.get(scheme, CREDENTIALS["az"])
     remedy = "is AWS_ENDPOINT_URL right?" if opening else f"what is finished stays: `mandeldask resume {url}`"
     transient = status >= 500 or status == 429 or (not status and "HTTP error" in text)
@@ -252,22 +263,3 @@ def _message(url: str, text: str, status: int, code: str, opening: bool) -> str:
     ]
     default = f"{server} does not do what is asked of it: {said}; {where}"
     return next((message for holds, message in cases if holds), default)
-
-
-def _status(error: BaseException) -> int:
-    found = re.search(r"status code: (\d{3})|status: (\d{3}),", str(error))
-    return int(found[1] or found[2]) if found else 0
-
-
-REASONS = {  # words of an error -> why there is no connection
-    "Connection refused": "Connection refused",
-    "Connection reset": "Connection reset",
-    "certificate": "its certificate is not accepted",
-    "dns error": "no such host",
-    "timed out": "timed out",
-    "TimedOut": "timed out",
-}
-
-
-def _reason(text: str) -> str:
-    return next((reason for words, reason in REASONS.items() if words.lower() in text.lower()), "no connection")

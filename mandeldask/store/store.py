@@ -192,32 +192,33 @@ class Store:
         Where a part is damaged or lost, all are 0 there, not known: but for seconds and attempts they can be read
         from the shards again.
         """
-        columns = {name: np.zeros(self.description.tiles, dtype) for name, dtype in TileColumns.items()}
-        for name, column in columns.items():
-            for _ in self._read_column(name, column):
-                pass
+        columns, _ = self._columns()
         known = (columns["minimum"] > 0) & (columns["maximum"] > 0) & (columns["iterations"] > 0)
         for name in ("iterations", "minimum", "maximum", "not_escaped"):
             columns[name][~known] = 0
         return columns
 
-    def damaged_tiles(self) -> Iterator[tuple[str, str]]:
+    def damaged_tiles(self) -> list[tuple[str, str]]:
         """Keys of the `tiles` group's chunks that cannot be read, and what is wrong with each."""
-        for name, dtype in TileColumns.items():
-            yield from self._read_column(name, np.zeros(self.description.tiles, dtype))
+        return self._columns()[1]
 
-    def _read_column(self, name: str, out: NDArray[Any]) -> Iterator[tuple[str, str]]:
-        """Read a column of the `tiles` group; the key and the problem of each chunk that cannot be read."""
-        kept = array(self.place, self.description, f"tiles/{name}")
-        try:
-            out[...] = read(kept, slice(None))
-        except DamagedError:  # one of the chunks
-            for i, j in np.ndindex(*(-(-n // arrays.TILES_CHUNK) for n in out.shape)):
+    def _columns(self) -> tuple[dict[str, NDArray[Any]], list[tuple[str, str]]]:
+        columns = {name: np.zeros(self.description.tiles, dtype) for name, dtype in TileColumns.items()}
+        damaged = []
+        for name, column in columns.items():
+            kept = array(self.place, self.description, f"tiles/{name}")
+            try:
+                column[...] = read(kept, slice(None))
+                continue
+            except DamagedError:  # one of the chunks
+                pass
+            for i, j in np.ndindex(*(-(-n // arrays.TILES_CHUNK) for n in column.shape)):
                 window = arrays.tiles_window((i, j))
                 try:
-                    out[window] = read(kept, window)
+                    column[window] = read(kept, window)
                 except DamagedError as error:
-                    yield f"tiles/{name}/c/{i}/{j}", error.problem
+                    damaged.append((f"tiles/{name}/c/{i}/{j}", error.problem))
+        return columns, damaged
 
     def write_tiles(self, columns: Mapping[str, NDArray[Any]], changed: set[Tile]) -> None:
         """Write the chunks of the `tiles` group in which the `changed` tiles lie."""
