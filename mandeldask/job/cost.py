@@ -72,13 +72,8 @@ def order(pending: NDArray[np.bool_], costs: Costs | None = None) -> Iterator[li
     """Batches of pending tiles, costly tiles first.
 
     A few costly tiles at the end would leave most workers idle. Tiles are sorted by their class of cost; tiles of one
-    class, and all where no costs are known, follow a Morton curve, so that a picture forms part by part.
-
-    Parameters
-    ----------
-    pending : bool array, shape (rows, columns) of tiles
-    costs : float array of the same shape, optional
-        What each tile is expected to cost, in any unit.
+    class, and all where no costs are known, follow a Morton curve, so that a picture forms part by part. Costs may be
+    in any unit.
     """
     rows, columns = np.nonzero(pending)
     along_curve = _spread(rows) << np.uint64(1) | _spread(columns)
@@ -125,7 +120,6 @@ class Estimate:
         self.first, self.last = np.inf, -np.inf  # when the first task began and the last ended
 
     def add(self, record: Record) -> None:
-        """Enter a finished tile."""
         self._leave(record.tile)
         self.done += 1
         self.expected += float(self.costs[record.tile])

@@ -262,7 +262,6 @@ class _Retries:
         return final
 
     def suspect(self, tile: Tile) -> None:
-        """Have a tile tried alone."""
         self.suspects.add(tile)
         self._alone.append(tile)
 

@@ -30,15 +30,15 @@ SWEEP_SECONDS = 60.0  # a writer ends within seconds of its scheduler, and its f
 
 @dataclass(frozen=True)
 class Submission:
-    """A submitted job, for its driver on the cluster."""
+    """A submitted job, for its driver on the cluster; of a run without its parts, the driver is in the client."""
 
-    name: str
-    run_id: str  # the same for each driver of the job that is started
-    home: str  # the address of the worker that the driver runs on
-    is_cancelled: Callable[[], bool]
+    name: str | None = None
+    run_id: str | None = None  # the same for each driver of the job that is started
+    home: str | None = None  # the address of the worker that the driver runs on
+    is_cancelled: Callable[[], bool] = lambda: False
 
 
-def drive(plan: Plan, session: Session, tell: Observer, submission: Submission | None = None) -> Summary:
+def drive(plan: Plan, session: Session, tell: Observer, submission: Submission = Submission()) -> Summary:
     """Compute what is pending of a plan, make the levels, and finish the store. There is no other driver.
 
     Where nothing is pending no cluster is started. While it works it holds the store's lease. Whatever StoreError,
@@ -46,9 +46,8 @@ def drive(plan: Plan, session: Session, tell: Observer, submission: Submission |
     """
     store = plan.store
     dispatcher = None
-    owner = (submission.name, submission.run_id) if submission else ()
     try:
-        with lease.held(store, *owner), Ledger(store).flushed() as ledger:
+        with lease.held(store, submission.name, submission.run_id), Ledger(store).flushed() as ledger:
             if plan.source:  # for whoever resumes it
                 store.write_notes(deepens={"path": plan.source.path, "identity": plan.source.identity})
             with _swept(store, tell):
@@ -61,8 +60,7 @@ def drive(plan: Plan, session: Session, tell: Observer, submission: Submission |
         raise cannot_write(store, error) from None
 
 
-def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submission: Submission | None) -> Dispatcher:
-    """Compute what is pending."""
+def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submission: Submission) -> Dispatcher:
     d, pending = plan.store.description, ~plan.store.done()
     if warning := space_warning(plan):
         tell(Notice(warning, about="store"))
@@ -75,8 +73,7 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
         tell(_expected(pending, costs, plan.cluster.threads))
     session.ready()
     session.check_store(plan.store)
-    name, run_id, home = (submission.name, submission.run_id, submission.home) if submission else (None,) * 3
-    reporter = Reporter(client, plan, ledger.columns, ~pending, name)
+    reporter = Reporter(client, plan, ledger.columns, ~pending, submission.name)
 
     def tell_all(event: Event) -> None:
         if isinstance(event, Progress):
@@ -84,10 +81,10 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
         reporter(event)
         tell(event)
 
-    dispatcher = Dispatcher(client, plan, ledger, tell_all, home, run_id)
+    dispatcher = Dispatcher(client, plan, ledger, tell_all, submission.home, submission.run_id)
 
     def cancel_if_asked() -> None:
-        if submission and submission.is_cancelled():
+        if submission.is_cancelled():
             dispatcher.cancel()
 
     with reporter, every(ASK_SECONDS, cancel_if_asked, "cancel"):

@@ -46,13 +46,11 @@ class Ledger:
                 self.flush()
 
     def add(self, record: Record) -> None:
-        """Enter a finished tile."""
         self._enter(record.tile, **{name: getattr(record, name) for name in ("seconds", *FIGURES)})
         self._attempted(record.tile)
         self.made(record.tile)
 
     def fail(self, tile: Tile, error: str) -> None:
-        """Enter a failed computation."""
         self._attempted(tile)
         self.note(tile, error)
 
@@ -80,7 +78,6 @@ class Ledger:
                 self._enter((i, j), **dict(zip(FIGURES, values, strict=True)))
 
     def flush(self) -> None:
-        """Write what changed since the last time."""
         with self._flushing:
             with self._lock:
                 changed, self._changed = self._changed, set()

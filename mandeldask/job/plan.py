@@ -48,23 +48,11 @@ def make_plan(
 ) -> Plan:
     """Check the run against the cluster's memory, open or create its store, and see what is left to do.
 
-    Parameters
-    ----------
-    run_id : str, optional
-        The submission whose lease on the store is this run's own.
-    place : Place, optional
-        The store's, where who described the run found it: with options that this process may lack.
-    source : Store, optional
-        A store of fewer iterations to deepen; by default the one that the store itself notes.
+    `run_id` is the submission whose lease on the store is this run's own; `place` the store's, where who described the
+    run found it; `source` a store of fewer iterations to deepen, by default the one that the store itself notes.
 
-    Raises
-    ------
-    ConfigError
-        No store named.
-    ClusterError
-        A tile that does not fit in a worker's memory.
-    StoreError
-        A store that cannot be written, holds another field, or would not fit on the disk were it of one colour.
+    Raises ConfigError where no store is named, ClusterError where a tile does not fit in a worker's memory, StoreError
+    for a store that cannot be written, holds another field, or would not fit on the disk were it of one colour.
     """
     if not config.store:
         raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")

@@ -118,7 +118,6 @@ def dumps(document: Mapping[str, Any]) -> bytes:
 
 
 def _make(store: MemoryStore, description: Description, path: str) -> zarr.Array[Any]:
-    """Make the array of this path."""
     group, name = path.split("/")
     shape: tuple[int, ...]
     how: dict[str, Any]
@@ -186,5 +185,4 @@ def read(kept: zarr.Array[Any], window: Any) -> NDArray[Any]:
 
 
 def shard_key(level: int, name: str, tile: Tile) -> str:
-    """The key of a tile's shard."""
     return f"{level}/{name}/c/{tile[0]}/{tile[1]}"

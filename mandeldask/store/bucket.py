@@ -236,7 +236,6 @@ def _in_words(url: str, error: Exception, opening: bool) -> Exception:
 
 
 def _message(url: str, text: str, status: int, code: str, opening: bool) -> str:
-    """Rule, value and remedy."""
     server, scheme, name = _server(url), url.partition(":")[0], url.split("/")[2]
     reason = next((reason for words, reason in REASONS.items() if words in text.lower()), "no connection")
     said = " ".join(str(word) for word in (status or "", code) if word) or reason

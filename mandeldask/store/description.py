@@ -115,7 +115,6 @@ class Description:
 
     @property
     def tiles(self) -> tuple[int, int]:
-        """Rows and columns of the grid of tiles."""
         return self.levels[0].tiles
 
     @cached_property

@@ -123,17 +123,9 @@ def open_for_writing(
 ) -> Store:
     """Create the store, or open the one that is there if it holds the same field.
 
-    Parameters
-    ----------
-    given : mapping, optional
-        The view's decimal digits as the user wrote them; kept beside the description.
-    overwrite : bool
-        Replace what is there, the same field too. Only what carries our own description is ever removed.
-
-    Raises
-    ------
-    StoreError
-        Another field (names what differs), something that is not ours, a place that cannot be written.
+    `given` are the view's decimal digits as the user wrote them; they are kept beside the description. To `overwrite`
+    replaces what is there, the same field too; only what carries our own description is ever removed. StoreError for
+    another field, by what differs, for something that is not ours, and for a place that cannot be written.
     """
     place, path = place_of(path), os.fspath(path)
     if problem := description.problem():

@@ -46,7 +46,6 @@ class Place:
         return "://" not in self.url
 
     def zarr(self, read_only: bool = True) -> Any:
-        """The place as a store of zarr's."""
         return _Folder(self.url, read_only=read_only) if self.is_folder else Bucket(self.url, read_only)
 
     @property

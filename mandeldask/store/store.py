@@ -55,11 +55,8 @@ class Store:
         twice gives the same bytes. An OSError is the disk's: no part of the shard is left where a reader looks.
         """
         self.check_identity()  # at every write: a worker may outlive its run
-        blocks = [block]
-        for _ in range(self.description.fine):
-            blocks.append(np.ascontiguousarray(blocks[-1][::2, ::2]))
-        for level, samples in reversed(list(enumerate(blocks))):
-            self._write_shards(level, tile, samples)
+        for level in range(self.description.fine, -1, -1):
+            self._write_shards(level, tile, np.ascontiguousarray(block[:: 1 << level, :: 1 << level]))
 
     def write_level(self, level: int, tile: Tile) -> None:
         """Make one tile of a level above 0 from the shards of the level below.
@@ -89,7 +86,6 @@ class Store:
             self._write(f"{level}/{name}", (slice(*rows), slice(*columns)), tile, samples)
 
     def _write(self, path: str, window: Window, chunk: Tile, values: NDArray[Any]) -> None:
-        """Write one whole chunk or shard of an array."""
         kept = array(self.place, self.description, path, read_only=False)
         with arrays.one_by_one():
             try:
