@@ -122,11 +122,9 @@ def verify(
     if problem:
         found.add(Finding("description", "zarr.json", problem))
     with ExitStack() as stack:
-        for finding in _metadata(opened):
-            found.add(finding)
+        found.add(*_metadata(opened))
         ledger = stack.enter_context(_held(opened, restore=bool(problem))) if repair else None
-        for finding in _empty(opened):
-            found.add(finding)
+        found.add(*_empty(opened))
         seed = secrets.randbits(32) if seed is None else seed
         present = [opened.done(level.number) for level in d.levels]
         computed = np.argwhere(present[0])
@@ -183,21 +181,20 @@ class _Found:
         """What is wrong; a stray file is not."""
         return self.kinds.total() - self.kinds["stray"]
 
-    def add(self, finding: Finding) -> None:
-        self.kinds[finding.kind] += 1
-        if len(self.kept) < MAX_FINDINGS:
-            self.kept.append(finding)
-        if finding.tile and finding.kind == "statistics":
-            self.unknown.add((finding.tile[1], finding.tile[2]))
-        elif finding.tile:
-            self.tiles.add(finding.tile)
+    def add(self, *findings: Finding) -> None:
+        self.kinds.update(finding.kind for finding in findings)
+        self.kept += findings[: max(0, MAX_FINDINGS - len(self.kept))]
+        for finding in findings:
+            if finding.tile and finding.kind == "statistics":
+                self.unknown.add((finding.tile[1], finding.tile[2]))
+            elif finding.tile:
+                self.tiles.add(finding.tile)
 
     def take(self, checked: Checked, tiles: int) -> None:
         self.done += tiles
         self.shards += checked.shards
         self.bytes += checked.bytes
-        for finding in checked.findings:
-            self.add(finding)
+        self.add(*checked.findings)
 
 
 def _tasks(

@@ -188,8 +188,15 @@ class Store:
         Where a part is damaged or lost, all are 0 there, not known: but for seconds and attempts they can be read
         from the shards again.
         """
-        columns, _ = self._columns()
+        columns, damaged = self._columns()
         known = (columns["minimum"] > 0) & (columns["maximum"] > 0) & (columns["iterations"] > 0)
+        # that no sample is at max_iter is known only where a chunk says so
+        there = {f"tiles/not_escaped/c/{key}" for key, _ in self.place.sizes("tiles/not_escaped/c")} - dict(
+            damaged
+        ).keys()
+        for i, j in self._chunks_of_tiles():
+            if f"tiles/not_escaped/c/{i}/{j}" not in there:
+                known[arrays.tiles_window((i, j))] = False
         for name in ("iterations", "minimum", "maximum", "not_escaped"):
             columns[name][~known] = 0
         return columns
@@ -208,7 +215,7 @@ class Store:
                 continue
             except DamagedError:  # one of the chunks
                 pass
-            for i, j in np.ndindex(*(-(-n // arrays.TILES_CHUNK) for n in column.shape)):
+            for i, j in self._chunks_of_tiles():
                 window = arrays.tiles_window((i, j))
                 try:
                     column[window] = read(kept, window)
@@ -216,12 +223,15 @@ class Store:
                     damaged.append((f"tiles/{name}/c/{i}/{j}", error.problem))
         return columns, damaged
 
+    def _chunks_of_tiles(self) -> Iterator[tuple[int, ...]]:
+        return np.ndindex(*(-(-n // arrays.TILES_CHUNK) for n in self.description.tiles))
+
     def write_tiles(self, columns: Mapping[str, NDArray[Any]], changed: set[Tile]) -> None:
         """Write the chunks of the `tiles` group in which the `changed` tiles lie."""
         self.check_identity()
         for chunk in {(i // arrays.TILES_CHUNK, j // arrays.TILES_CHUNK) for i, j in changed}:
             window = arrays.tiles_window(chunk)
-            for name in TileColumns:
+            for name in sorted(TileColumns, key="minimum".__eq__):  # the last: it tells that the others are there
                 self._write(f"tiles/{name}", window, chunk, columns[name][window])
 
     def read_notes(self) -> dict[str, Any]:
