@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mandeldask.errors import ClusterError, DamagedError, JobCancelledError, StoreError
 from mandeldask.job.cost import Costs, Estimate, order
 from mandeldask.job.events import Observer, Plan, TileDone, TileFailed
-from mandeldask.job.graph import TileGraph, submit_levels, written_tiles
+from mandeldask.job.graph import TileGraph, written_tiles
 from mandeldask.job.ledger import Ledger, cannot_write
 from mandeldask.job.periodic import every
 from mandeldask.job.plan import Levels
@@ -134,9 +134,7 @@ class Dispatcher:
         while len(self.in_flight) < least and not self.cancelled:
             if self.ready:
                 tiles = [self.ready.popleft() for _ in range(min(len(self.ready), least - len(self.in_flight)))]
-                self._watch(
-                    submit_levels(self.client, self.store, tiles, key_name(self.job, self.run_id, "level")), tiles
-                )
+                self._watch(self._submit_levels(tiles), tiles)
             elif batch := next(self.batches, None):
                 self._watch(self.graph.submit(self.client, batch), batch)
             elif (tile := self.retries.next(idle=not self.in_flight)) is not None:
@@ -147,6 +145,13 @@ class Dispatcher:
     def _watch(self, futures: list[Future], tiles: list[Tile] | list[LevelTile]) -> None:
         self.in_flight.update(zip(futures, tiles, strict=True))
         self.completed.update(futures)
+
+    def _submit_levels(self, tiles: list[LevelTile]) -> list[Future]:
+        """One task a tile, before all others: it waits for none, for what it is made from is in the store."""
+        name = key_name(self.job, self.run_id, "level")
+        keys, levels, places = zip(*(((name, *tile), tile[0], tile[1:]) for tile in tiles), strict=True)
+        write = self.store.write_level
+        return self.client.map(write, levels, places, key=list(keys), pure=False, priority=1)  # type: ignore[no-any-return]
 
     def _new_graph(self) -> TileGraph:
         """A graph with keys of its own."""

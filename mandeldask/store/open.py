@@ -135,10 +135,16 @@ def open_for_writing(
             raise StoreError(f"{path} is a file; a store is a directory: choose another --out")
         # a writer killed at the very start leaves nothing but the temporary file of the root's metadata
         there = [name for name in place.names() if not PARTIAL.fullmatch(name)]
+        if there and metadata.read_manifest(place) is None:
+            raise StoreError(
+                f"{path} holds something else than a store of mandeldask, and is left alone: choose another --out"
+            )
         if there and not overwrite:
             return _continued(place, description, path)
         if there:
-            _remove(place, path)
+            if foreign := list(islice(metadata.strays(place), 3)):
+                raise StoreError(f"{path} also holds {', '.join(foreign)}: move that away before you --overwrite it")
+            place.remove()
         elif inside := next((p.url for p in place.above() if _is_ours(p)), None):
             raise StoreError(f"{path} lies inside {inside}, a store itself: choose another --out")
         return _create(place, description, given or {})
@@ -148,7 +154,6 @@ def open_for_writing(
 
 def _continued(place: Place, description: Description, path: str) -> Store:
     """The store that is there, to go on with, where it holds the same field in today's format."""
-    _refuse_others(place, path)
     store = _opened(place)
     version = store.description.format_version
     different = replace(store.description, format_version=description.format_version).differences(description)
@@ -165,21 +170,6 @@ def _continued(place: Place, description: Description, path: str) -> Store:
         raise PermissionError(errno.EACCES, "Permission denied")
     metadata.complete(place, description)
     return store
-
-
-def _remove(place: Place, path: str) -> None:
-    """Remove a store of ours, and nothing else."""
-    _refuse_others(place, path)
-    if foreign := list(islice(metadata.strays(place), 3)):
-        raise StoreError(f"{path} also holds {', '.join(foreign)}: move that away before you --overwrite it")
-    place.remove()
-
-
-def _refuse_others(place: Place, path: str) -> None:
-    if metadata.read_manifest(place) is None:
-        raise StoreError(
-            f"{path} holds something else than a store of mandeldask, and is left alone: choose another --out"
-        )
 
 
 def _create(place: Place, description: Description, given: Mapping[str, Any]) -> Store:
