@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -50,9 +50,11 @@ def drive(plan: Plan, session: Session, tell: Observer, submission: Submission =
         with lease.held(store, submission.name, submission.run_id), Ledger(store).flushed() as ledger:
             if plan.source:  # for whoever resumes it
                 store.write_notes(deepens={"path": plan.source.path, "identity": plan.source.identity})
-            with _swept(store, tell):
-                if plan.pending or plan.levels:
-                    dispatcher = _compute(plan, session, ledger, tell, submission)
+            begun = time.time()
+            _sweep(store, begun - SWEEP_SECONDS, tell)  # whose writers are certainly dead
+            if plan.pending or plan.levels:
+                dispatcher = _compute(plan, session, ledger, tell, submission)
+            _sweep(store, begun, tell)
             return _finish(plan, ledger, dispatcher)
     except OSError as error:
         if error.errno is None or isinstance(error, ConnectionError | TimeoutError):  # of Dask's connection
@@ -122,22 +124,11 @@ def _finish(plan: Plan, ledger: Ledger, dispatcher: Dispatcher | None) -> Summar
     )
 
 
-@contextmanager
-def _swept(store: Store, tell: Observer) -> Iterator[None]:
-    """Remove the partial files of writers that died before this run. Hold the store's lease meanwhile.
-
-    At the beginning only those that have written nothing for a while are certainly dead; the rest is at the end.
-    """
-
-    def sweep(older: float) -> None:
-        with suppress(OSError):  # of files that nobody reads
-            if size := store.place.sweep(older):
-                tell(Notice(f"removed {format_bytes(size)} of partial files that killed writers had left", "store"))
-
-    begun = time.time()
-    sweep(begun - SWEEP_SECONDS)
-    yield
-    sweep(begun)
+def _sweep(store: Store, older: float, tell: Observer) -> None:
+    """Remove the partial files that killed writers left before a time. Hold the store's lease meanwhile."""
+    with suppress(OSError):  # of files that nobody reads
+        if size := store.place.sweep(older):
+            tell(Notice(f"removed {format_bytes(size)} of partial files that killed writers had left", "store"))
 
 
 def _expected(pending: NDArray[np.bool_], costs: Costs, threads: int) -> Expected:
