@@ -195,10 +195,9 @@ class Levels:
             awaited[~mine] = NOT
             self.awaited.append(awaited)
             coming = mine | computed if level.number <= d.fine else mine
-        self.left = sum(int((awaited != NOT).sum()) for awaited in self.awaited)
 
     def __len__(self) -> int:
-        return self.left
+        return sum(int((awaited != NOT).sum()) for awaited in self.awaited)
 
     def ready(self) -> Iterator[LevelTile]:
         """The tiles that can be built now, before anything is computed."""
@@ -213,7 +212,6 @@ class Levels:
         """Note that a tile of a level is done; the tiles that can be built now."""
         level, i, j = tile
         self.awaited[level][i, j] = NOT
-        self.left -= 1
         return self._there(level, (i, j))
 
     def _there(self, level: int, tile: Tile) -> list[LevelTile]:
