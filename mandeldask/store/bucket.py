@@ -47,6 +47,16 @@ class UnsupportedError(StoreError):
     """A request that the server does not know."""
 
 
+def _telling(request: Any) -> Any:
+    """A request of zarr's store that tells its errors in our words."""
+
+    async def told(bucket: Bucket, *arguments: Any, **options: Any) -> Any:
+        with _told(bucket.url):
+            return await request(bucket, *arguments, **options)
+
+    return told
+
+
 class Bucket(ObjectStore[Any]):
     """A bucket's prefix as a store of zarr's; pickled by its URL alone, for obstore would pickle its keys."""
 
@@ -69,21 +79,10 @@ class Bucket(ObjectStore[Any]):
     def with_read_only(self, read_only: bool = False) -> Any:
         return Bucket(self.url, read_only)
 
-    async def get(self, *arguments: Any, **options: Any) -> Any:
-        with _told(self.url):
-            return await super().get(*arguments, **options)
-
-    async def set(self, *arguments: Any, **options: Any) -> None:
-        with _told(self.url):
-            await super().set(*arguments, **options)
-
-    async def set_if_not_exists(self, *arguments: Any, **options: Any) -> None:
-        with _told(self.url):
-            await super().set_if_not_exists(*arguments, **options)
-
-    async def delete(self, *arguments: Any, **options: Any) -> None:
-        with _told(self.url):
-            await super().delete(*arguments, **options)
+    get = _telling(ObjectStore.get)
+    set = _telling(ObjectStore.set)
+    set_if_not_exists = _telling(ObjectStore.set_if_not_exists)
+    delete = _telling(ObjectStore.delete)
 
     def stamp(self, key: str) -> tuple[int, ...] | None:
         """The size of a value and what changes when it is replaced; None where none is."""
