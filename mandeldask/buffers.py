@@ -14,31 +14,30 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 LEAST_BYTES = 2**22  # malloc keeps smaller blocks itself
-MAX_FREE = 4  # blocks of memory that wait for the next array of their size
+MAX_FREE = 4  # blocks of memory for items of one size that wait for the next array
 
-_free: dict[int, deque[NDArray[np.uint8]]] = {}
+_free: dict[int, deque[NDArray[np.uint8]]] = {}  # bytes of an item: complex blocks apart from escape times
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """An array of arbitrary values, as `numpy.empty` gives it, perhaps in the memory of an earlier one.
 
-    The memory is taken back when the last reference to the array and its views is gone.
+    The memory is taken back when the last reference to the array and its views is gone. A tile at the edge takes that
+    of a whole one: so there are never more blocks of memory, free ones included, than were in use at once, and that a
+    worker keeps is what its tiles were planned with.
     """
-    size = math.prod(shape) * np.dtype(dtype).itemsize
+    dtype, size = np.dtype(dtype), math.prod(shape) * np.dtype(dtype).itemsize
     if size < LEAST_BYTES:
         return np.empty(shape, dtype)
+    free = _free.setdefault(dtype.itemsize, deque(maxlen=MAX_FREE))
     try:
-        memory = _free[size].pop()
-    except LookupError:
+        memory = free.pop()
+    except IndexError:
+        memory = np.empty(0, np.uint8)
+    if memory.size < size:
         memory = np.empty(size, np.uint8)
     # A view refers to the array that it was made from, not to what lies below: a memoryview is no array.
     array = np.frombuffer(memory.data, dtype, math.prod(shape))
-    weakref.finalize(array, _take_back, memory).atexit = False
+    # It may be taken back in any thread, at any time: to append is atomic, and no lock is held.
+    weakref.finalize(array, free.append, memory).atexit = False
     return array.reshape(shape)
-
-
-def _take_back(memory: NDArray[np.uint8]) -> None:
-    """May run in any thread, at any time: each step is atomic, and no lock is held."""
-    if sum(map(len, list(_free.values()))) >= MAX_FREE:
-        _free.clear()
-    _free.setdefault(memory.size, deque()).append(memory)

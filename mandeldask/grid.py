@@ -62,7 +62,6 @@ def _edges(sizes: tuple[int, ...], first: int) -> Sequence[int]:
 def _block(
     view: View, edges: tuple[Sequence[int], Sequence[int]], ends: tuple[int, int], block_id: tuple[int, int]
 ) -> NDArray[np.complex128]:
-    """The samples of one block."""
     rows, columns = (
         (edge[i], edge[i + 1] if i + 1 < len(edge) else end) for edge, end, i in zip(edges, ends, block_id, strict=True)
     )

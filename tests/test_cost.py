@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mandeldask.job.cost import MIN_TILES, expect, makespan
-from mandeldask.job.estimate import Estimate
+from mandeldask.job.cost import MIN_TILES, Estimate, expect, makespan
 from mandeldask.store import Description
 from mandeldask.tile import Record
 from mandeldask.view import View

@@ -44,7 +44,7 @@ TASK = key_name(JOB, "run")
 
 
 def record(tile, worker="tcp://127.0.0.1:1"):
-    rows, columns = DESCRIPTION.window(tile, (tile[0] + 1, tile[1] + 1))
+    rows, columns = DESCRIPTION.levels[0].window(tile)
     block = FIELD[slice(*rows), slice(*columns)]
     return Record(tile, 0.25, *statistics(block, 300), worker, 1.0, 2.0, GRID.encode(block, tile))
 
@@ -136,7 +136,7 @@ def stored(path):
     """A store of all tiles, and its table with the figures of the mean alone; one of its tiles is damaged."""
     store = open_for_writing(path, DESCRIPTION)
     for i, j in TILES:
-        rows, columns = DESCRIPTION.window((i, j), (i + 1, j + 1))
+        rows, columns = DESCRIPTION.levels[0].window((i, j))
         store.write((i, j), FIELD[slice(*rows), slice(*columns)])
     (path / "0/escape_time/c/0/0").write_bytes(b"damaged")
     columns = store.read_tiles()

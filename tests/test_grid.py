@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mandeldask as md
+from mandeldask import buffers
 
 coordinates = st.floats(-4, 4) | st.floats(-1e300, 1e300)
 bounds = st.tuples(coordinates, coordinates).map(lambda b: sorted(v + 0.0 for v in b))  # a zero has no sign
@@ -154,3 +155,34 @@ def test_the_name_of_a_grid_is_the_same_in_every_process():
 def test_a_grid_computed_on_a_cluster_has_the_same_bits(client):
     samples = client.compute(md.complex_grid(lesson, (7, 11))).result()
     assert samples.tobytes() == lesson.block((0, 23), (0, 31)).tobytes()
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.lists(st.tuples(st.integers(1024, 1200), st.integers(1024, 1100)), min_size=1, max_size=8))
+def test_a_thread_keeps_the_memory_of_one_complex_block_and_one_of_counts(shapes):
+    """Whatever the shapes of the tiles: a worker's memory is planned for no more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(buffers, "_free", {})
+        for rows, columns in shapes:
+            block = buffers.empty((rows * columns,), np.complex128)
+            counts = buffers.empty((rows, columns), np.int32)
+            block[:], counts[:] = 0, 0
+            assert (block.size, counts.shape) == (counts.size, (rows, columns))
+            assert not any(buffers._free.values())
+            del block, counts
+            assert all(len(free) <= 1 for free in buffers._free.values())
+        largest = max(rows * columns for rows, columns in shapes)
+        assert sum(memory.size for free in buffers._free.values() for memory in free) <= 20 * largest
+
+
+def test_memory_is_used_again_only_when_no_view_of_it_is_left(monkeypatch):
+    monkeypatch.setattr(buffers, "_free", {})
+    first = buffers.empty((1024, 1024), np.int32)
+    first[:] = 7
+    view = first[::2, ::2]
+    del first
+    other = buffers.empty((1024, 1024), np.int32)
+    other[:] = 8
+    assert (view == 7).all()
+    del view
+    assert [memory.size for memory in buffers._free[4]] == [2**22]

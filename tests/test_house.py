@@ -108,7 +108,7 @@ def test_imports_go_in_one_direction_only():
         ("kernels", "import dask.array as da", ["dask.array"]),
         ("store", "from distributed import Client", ["distributed.Client"]),
         ("field", "if TYPE_CHECKING:\n    import zarr", ["zarr"]),
-        ("job", "import dask, zarr\nfrom mandeldask.store import Store\nfrom mandeldask.job.order import order", []),
+        ("job", "import dask, zarr\nfrom mandeldask.store import Store\nfrom mandeldask.job.cost import order", []),
     ],
 )
 def test_an_import_in_the_wrong_direction_is_found(room, source, found):

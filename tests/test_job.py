@@ -30,11 +30,10 @@ from mandeldask.errors import JobCancelledError
 from mandeldask.field import Timed
 from mandeldask.job import Progress, TileDone, TileFailed, ignore
 from mandeldask.job import lease as leases
-from mandeldask.job.dispatcher import Dispatcher
+from mandeldask.job.dispatcher import MAX_ATTEMPTS, Dispatcher
 from mandeldask.job.graph import written_tiles
 from mandeldask.job.ledger import Ledger
 from mandeldask.job.plan import make_plan
-from mandeldask.job.retries import MAX_ATTEMPTS
 from mandeldask.kernels import KERNELS
 from mandeldask.store import Description, Place, open_for_writing, open_store
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import mandeldask as md
 from mandeldask.config import parse
 from mandeldask.job import Progress
-from mandeldask.job.levels import Levels
+from mandeldask.job.plan import Levels
 from mandeldask.kernels import FIELDS, KERNELS
 from mandeldask.store import Description, Store, open_for_writing, open_store
 from mandeldask.store.description import MAX_FINE

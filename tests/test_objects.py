@@ -23,7 +23,7 @@ from mandeldask.config import parse
 from mandeldask.job import logs
 from mandeldask.kernels import KERNELS
 from mandeldask.store import Description, Place, open_for_writing, open_store, place_of
-from mandeldask.store.bucket import Bucket
+from mandeldask.store.bucket import Bucket, _handle
 
 UNIT = {
     "view": {"x": [0, 1], "y": [0, 1], "shape": [100, 120]},
@@ -243,6 +243,22 @@ def test_what_is_wrong_with_a_bucket_is_told(bucket, s3, monkeypatch, change, na
     assert str(told.value).count("\n") == 0
     assert len(str(told.value)) < 400
     assert not any(secret in str(told.value) for secret in ("wrong", "a:b", s3.secret))
+
+
+def test_credentials_that_are_mended_are_used_by_what_is_open(bucket, s3, monkeypatch):
+    """Keys expire while a store is open; its arrays and its place were opened with the old ones."""
+    store = open_for_writing(bucket, DESCRIPTION)
+    tile = np.ones((25, 40), np.int32)
+    store.write((0, 0), tile)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "expired")
+    _handle.cache_clear()  # as the server would refuse the keys that it holds
+    with pytest.raises(md.StoreError, match="refuses the credentials"):
+        store.place.put("0/notes.txt", b"")
+    with pytest.raises(md.StoreError, match="refuses the credentials"):
+        store.window(slice(None), slice(None))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret)
+    store.write((0, 1), tile)
+    assert (store.window(slice(0, 25), slice(0, 80)) == 1).all()
 
 
 def test_a_missing_store_and_a_missing_extra_are_told(bucket, monkeypatch):

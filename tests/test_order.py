@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mandeldask.job.order import BATCH, CLASSES, order
+from mandeldask.job.cost import BATCH, CLASSES, order
 
 pending = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.booleans())
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -25,6 +26,7 @@ from zarr.codecs import ShardingCodec
 
 import mandeldask as md
 from mandeldask.store import FORMAT_VERSION, KEY, Description, TileColumns, chunk_side, open_for_writing, open_store
+from mandeldask.store.arrays import one_by_one
 
 VIEW = md.View(x=(-2, 1), y=(-1.5, 1.5), shape=(70, 50))
 FIELD = Description.of(VIEW, 100, ("escape_time",), (32, 20))
@@ -42,7 +44,7 @@ def tiles_of(description):
 
 
 def block(description, tile, values):
-    rows, columns = description.window(tile, (tile[0] + 1, tile[1] + 1))
+    rows, columns = description.levels[0].window(tile)
     return values[slice(*rows), slice(*columns)]
 
 
@@ -307,6 +309,19 @@ def test_writing_a_tile_twice_gives_identical_bytes(full):
     fill(full, samples(FIELD))
     fill(open_store(full.path), samples(FIELD), tiles_of(FIELD)[::-1])
     assert files(full.path) == before
+
+
+def test_writers_that_overlap_leave_zarr_as_they_found_it():
+    """Zarr's settings are the process's: the first writer must not take back what the second needs, nor keep it."""
+    before = zarr.config.get("async.concurrency")
+    first, second = contextlib.ExitStack(), contextlib.ExitStack()
+    for writer in (first, second):
+        writer.enter_context(one_by_one())
+        assert zarr.config.get("async.concurrency") == 1
+    first.close()
+    assert zarr.config.get("async.concurrency") == 1 < before
+    second.close()
+    assert zarr.config.get("async.concurrency") == before
 
 
 def test_a_store_travels_to_a_worker_and_writes_there(client, path):

@@ -16,7 +16,7 @@ import mandeldask as md
 from mandeldask.errors import DamagedError
 from mandeldask.field import Timed
 from mandeldask.job.ledger import Ledger
-from mandeldask.job.levels import Levels
+from mandeldask.job.plan import Levels
 from mandeldask.kernels import KERNELS
 from mandeldask.store import Description, Store, open_for_writing, open_store
 from mandeldask.tile import read_block

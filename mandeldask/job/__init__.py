@@ -19,11 +19,9 @@ from mandeldask.job.events import (
 from mandeldask.job.job_status import Status, cancel, logs, status, status_of_job, status_of_jobs, status_of_store, wait
 from mandeldask.job.runs import deepen, resume, run
 from mandeldask.job.submission import Submitted, submit
-from mandeldask.job.verification import Checking, Verification, verify
-from mandeldask.tile import Record
+from mandeldask.job.verification import Verification, verify
 
 __all__ = [
-    "Checking",
     "Event",
     "Expected",
     "Notice",
@@ -31,7 +29,6 @@ __all__ = [
     "Plan",
     "Preparing",
     "Progress",
-    "Record",
     "Started",
     "Status",
     "Submitted",

@@ -1,8 +1,8 @@
-"""What each tile is expected to cost: a coarse look at the view, with the kernel that will compute it.
+"""What the tiles are expected to cost: the order in which they are handed out, and the time left, follow from it.
 
-A few samples of each tile are computed. Counts alone would be a bad measure: a kernel that proves a sample to be
-interior spends nothing on what counts most. So the kernel is timed twice, on samples that escape and on samples that
-do not: what an iteration costs of the former, and what a sample costs of the latter.
+A few samples of each tile are computed, with the kernel that will compute it. Counts alone would be a bad measure: a
+kernel that proves a sample to be interior spends nothing on what counts most. So the kernel is timed twice, on samples
+that escape and on samples that do not: what an iteration costs of the former, and what a sample costs of the latter.
 """
 
 from __future__ import annotations
@@ -10,19 +10,24 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import product
-from typing import Any
+from itertools import islice, product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.kernels import BlockFunction
-from mandeldask.store import Description
+from mandeldask.store import Description, Tile
+from mandeldask.telemetry import Progress
+from mandeldask.tile import Record
 
 SHARE = 0.01  # of the job's wall time goes into looking ahead, at most
 MIN_TILES = 64  # with no more, all are handed out at once
 SIDES = (8, 4, 2)  # samples a side of a tile that are looked at: as many as SHARE allows
 TIMED = 2**14  # samples, at most, of each kind that the kernel is timed on
+BATCH = 64  # tiles that are asked for at once: one small graph
+# Simulated on 2,025 unequal tiles: with 8 classes 64 workers are busy for 0.999 of the time and 256 for 0.97; with
+# tiles in the order of the Morton curve alone 0.91 and 0.69.
+CLASSES = 8
 
 Costs = NDArray[np.float64]  # seconds of kernel a tile, shape (rows, columns) of tiles
 Clock = Callable[[], float]
@@ -45,7 +50,8 @@ def expect(
     if pending.sum() <= MIN_TILES or side is None:
         return None
     samples = list(_looks(d, side))
-    counts = [_counts(block_function(c)) for c in samples]
+    blocks = [block_function(c) for c in samples]
+    counts = [np.asarray(block["escape_time"] if block.dtype.names else block) for block in blocks]
     seconds = _price(np.concatenate(samples, None), np.concatenate(counts, None), d.max_iter, block_function, clock)
     a_sample = np.mean([_whole(seconds(n), d.tiles) for n in counts], axis=0)
     rows, columns = (
@@ -62,6 +68,99 @@ def makespan(costs: Iterable[float], threads: int) -> float:
     return float(max(free))
 
 
+def order(pending: NDArray[np.bool_], costs: Costs | None = None) -> Iterator[list[Tile]]:
+    """Batches of pending tiles, costly tiles first.
+
+    A few costly tiles at the end would leave most workers idle. Tiles are sorted by their class of cost; tiles of one
+    class, and all where no costs are known, follow a Morton curve, so that a picture forms part by part. Costs may be
+    in any unit.
+    """
+    rows, columns = np.nonzero(pending)
+    along_curve = _spread(rows) << np.uint64(1) | _spread(columns)
+    classes = np.zeros(rows.size, np.int64) if costs is None else -_class_of(costs[rows, columns])
+    at = np.lexsort((along_curve, classes))
+    tiles = zip(rows[at].tolist(), columns[at].tolist(), strict=True)
+    while batch := list(islice(tiles, BATCH)):
+        yield batch
+
+
+def _class_of(costs: Costs) -> NDArray[np.int64]:
+    """The class of each cost, 0 to CLASSES - 1: as many tiles in each, but equal costs are never parted."""
+    if not costs.size:
+        return np.zeros(0, np.int64)
+    bounds = np.quantile(costs, np.arange(1, CLASSES) / CLASSES)
+    return np.searchsorted(bounds, costs, side="left")
+
+
+def _spread(n: NDArray[np.intp]) -> NDArray[np.uint64]:
+    """Put a zero before each of the low 32 bits: two such numbers interleave to a Morton code."""
+    v = n.astype(np.uint64)
+    for shift in (16, 8, 4, 2, 1):
+        mask = (2**64 - 1) // (2**shift + 1)  # so many zeros and so many ones in turn
+        v = (v | v << np.uint64(shift)) & np.uint64(mask)
+    return v
+
+
+class Estimate:
+    """What a run has done so far, and the time left: from the expected cost of the remaining tiles.
+
+    It is corrected by the time that the finished ones took. Without expected costs every tile counts the same.
+    """
+
+    def __init__(self, pending: NDArray[np.bool_], costs: Costs | None, samples: int) -> None:
+        """Start with the tiles to compute; `samples` is the number of samples of a whole tile."""
+        self.costs = np.where(pending, 1.0 if costs is None else costs, 0.0)
+        self.samples = samples
+        self.left = float(self.costs.sum())
+        self.pending = int(pending.sum())
+        self.done = self.failed = self.iterations = 0
+        self.expected = 0.0  # cost of the finished tiles, in the unit of `costs`
+        self.kernel = 0.0  # seconds of kernel that they took
+        self.busy = 0.0  # seconds that threads spent on them, writing included
+        self.first, self.last = np.inf, -np.inf  # when the first task began and the last ended
+
+    def add(self, record: Record) -> None:
+        self._leave(record.tile)
+        self.done += 1
+        self.expected += float(self.costs[record.tile])
+        self.kernel += record.seconds
+        self.busy += record.finished - record.started
+        self.iterations += record.iterations
+        self.first, self.last = min(self.first, record.started), max(self.last, record.finished)
+
+    def give_up(self, tile: Tile) -> None:
+        """Enter a tile that failed for good."""
+        self._leave(tile)
+        self.failed += 1
+
+    def progress(self, now: float, workers: int, threads: int, levels: int = 0) -> Progress:
+        """The progress at a Unix time; `levels` tiles of the pyramid are still to be built."""
+        elapsed = max(now - self.first, 1e-3)
+        return Progress(
+            self.done,
+            self.pending,
+            self.failed,
+            self.done * self.samples / elapsed if self.done else 0.0,
+            self.iterations / elapsed if self.done else 0.0,
+            self._seconds_left(elapsed, threads),
+            workers,
+            levels,
+        )
+
+    def _leave(self, tile: Tile) -> None:
+        self.left = max(0.0, self.left - float(self.costs[tile]))
+
+    def _seconds_left(self, elapsed: float, threads: int) -> float | None:
+        """The expected kernel time, corrected by the error so far, and what else tiles take, over the threads."""
+        if not self.done or not self.busy:
+            return None
+        kernel = self.left * self.kernel / self.expected if self.expected else 0.0
+        beside = (self.busy - self.kernel) / self.done * (self.pending - self.done - self.failed)
+        # the tiles in work have cost time too: half a tile each, as a guess
+        at_work = min(threads, (self.busy + threads * self.busy / self.done / 2) / elapsed)
+        return (kernel + beside) / max(at_work, 1e-6)
+
+
 def _looks(d: Description, side: int) -> Iterator[NDArray[np.complex128]]:
     """One sample of each tile, at side * side places: arrays of the shape of the grid of tiles.
 
@@ -73,10 +172,6 @@ def _looks(d: Description, side: int) -> Iterator[NDArray[np.complex128]]:
     )
     for row, column in product(rows, columns):
         yield d.view.block((row, d.shape[0]), (column, d.shape[1]), stride=d.tile)
-
-
-def _counts(block: NDArray[Any]) -> NDArray[np.int32]:
-    return np.asarray(block["escape_time"] if block.dtype.names else block)
 
 
 def _price(

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections import Counter, deque
 from concurrent.futures import CancelledError
-from typing import Literal
 
 import numpy as np
 from distributed import Client, Future, as_completed
@@ -16,28 +15,28 @@ from distributed.scheduler import KilledWorker
 from numpy.typing import NDArray
 
 from mandeldask.errors import ClusterError, DamagedError, JobCancelledError, StoreError
-from mandeldask.job.cost import Costs
-from mandeldask.job.estimate import Estimate
+from mandeldask.job.cost import Costs, Estimate, order
 from mandeldask.job.events import Observer, Plan, TileDone, TileFailed
-from mandeldask.job.graph import TileGraph, submit_levels, written_tiles
+from mandeldask.job.graph import TileGraph, written_tiles
 from mandeldask.job.ledger import Ledger, cannot_write
-from mandeldask.job.levels import Levels
-from mandeldask.job.order import order
 from mandeldask.job.periodic import every
-from mandeldask.job.retries import MAX_ATTEMPTS, MAX_DEATHS, Retries, deaths
+from mandeldask.job.plan import Levels
 from mandeldask.store import Store, Tile
-from mandeldask.telemetry import job_id, key_name
+from mandeldask.telemetry import job_id, key_name, tile_of_key
 from mandeldask.tile import LevelTile, Record, tile_name
 
 # Tiles in flight never fall below this while any are left, so that one slow tile leaves no worker idle; with a batch
 # of 64 on top it also bounds what the scheduler holds.
 MIN_IN_FLIGHT = 64
 TILES_A_THREAD = 4
+MAX_ATTEMPTS = 3
+MAX_DEATHS = 3  # of workers that had nothing but this tile to compute
 TELL_SECONDS = 1.0
 # Fetching the records of short tiles one by one costs the scheduler a third more; meanwhile others are in flight.
 GATHER_SECONDS = 0.02
 COUNT_SECONDS = 10.0
 LOST = "the cluster was lost: its scheduler is gone or cancelled the work. What is finished is in the store; go on with"
+CANCELLED = "cancelled; what is finished is in the store"
 KILLED = "its worker died each time it was tried (out of memory, or a crash in the kernel)"
 HOPELESS = 8  # tiles given up before any succeeded
 DISK_ERRORS = {
@@ -47,7 +46,9 @@ DISK_ERRORS = {
 
 
 class Dispatcher:
-    """One pass over the pending tiles of a plan. After `run`, `failed` holds the tiles that were given up.
+    """One pass over the pending tiles of a plan.
+
+    After `run`, `estimate` tells what was computed, `made` how many tiles of levels, `failed` which were given up.
 
     Of a submitted job `home` is the address of the worker that the driver runs on, and `run_id` what it has in common
     with drivers of the same submission that died before it.
@@ -66,25 +67,18 @@ class Dispatcher:
         self.ledger, self.tell, self.home = ledger, tell, home
         self.run_id = run_id or uuid.uuid4().hex
         self.job = job_id(plan.store.identity, plan.store.path)
-        self.workers = self.threads = self.computed = 0
+        self.workers = self.threads = self.made = 0
         self.in_flight: dict[Future, Tile | LevelTile] = {}
-        self.retries = Retries()
+        self.retries = _Retries()
         self.ready: deque[LevelTile] = deque()  # tiles of levels that can be made now
-        self.level_attempts: Counter[LevelTile] = Counter()
         self.failed: list[Tile | LevelTile] = []
         self.cancelled = False
 
     def run(self, pending: NDArray[np.bool_], costs: Costs | None = None) -> None:
         """Compute the pending tiles, costly ones first where costs are known, and make the levels as they come.
 
-        Raises
-        ------
-        StoreError
-            The disk is full, read-only or failing: nothing else could be written either.
-        ClusterError
-            The cluster was lost, or no tile can be computed on it.
-        JobCancelledError
-            By `cancel`.
+        StoreError where the disk is full, read-only or failing, for nothing else could be written either;
+        ClusterError where the cluster was lost, or no tile can be computed on it; JobCancelledError by `cancel`.
         """
         tile = self.store.description.tile
         self.estimate = Estimate(pending, costs, tile[0] * tile[1])
@@ -104,7 +98,7 @@ class Dispatcher:
                     self._take_in(ended + self.completed.next_batch(block=False))
                     self._refill()
             if self.cancelled:  # while nothing was in flight
-                raise _cancelled()
+                raise JobCancelledError(CANCELLED)
             self._progress()
         finally:
             self.client.cancel(list(self.in_flight), force=True)
@@ -117,7 +111,7 @@ class Dispatcher:
     def _without_suspects(self, pending: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """The pending tiles, but for those with which a worker died: perhaps the one of an earlier driver."""
         pending = pending.copy()
-        for tile, alone in deaths(self.client, self.job, self.run_id).items():
+        for tile, alone in _deaths(self.client, self.job, self.run_id).items():
             if pending[tile]:
                 pending[tile] = False
                 if alone >= MAX_DEATHS:
@@ -139,9 +133,8 @@ class Dispatcher:
         least = max(MIN_IN_FLIGHT, TILES_A_THREAD * self.threads)
         while len(self.in_flight) < least and not self.cancelled:
             if self.ready:
-                count = min(len(self.ready), least - len(self.in_flight))
-                tiles = [self.ready.popleft() for _ in range(count)]
-                self._watch(submit_levels(self.client, self.store, tiles, self._key("level")), tiles)
+                tiles = [self.ready.popleft() for _ in range(min(len(self.ready), least - len(self.in_flight)))]
+                self._watch(self._submit_levels(tiles), tiles)
             elif batch := next(self.batches, None):
                 self._watch(self.graph.submit(self.client, batch), batch)
             elif (tile := self.retries.next(idle=not self.in_flight)) is not None:
@@ -153,12 +146,17 @@ class Dispatcher:
         self.in_flight.update(zip(futures, tiles, strict=True))
         self.completed.update(futures)
 
+    def _submit_levels(self, tiles: list[LevelTile]) -> list[Future]:
+        """One task a tile, before all others: it waits for none, for what it is made from is in the store."""
+        name = key_name(self.job, self.run_id, "level")
+        keys, levels, places = zip(*(((name, *tile), tile[0], tile[1:]) for tile in tiles), strict=True)
+        write = self.store.write_level
+        return self.client.map(write, levels, places, key=list(keys), pure=False, priority=1)  # type: ignore[no-any-return]
+
     def _new_graph(self) -> TileGraph:
         """A graph with keys of its own."""
-        return TileGraph(written_tiles(self.store, self.plan.kernel, self._key("tile"), self.plan.source))
-
-    def _key(self, what: Literal["tile", "level"]) -> str:
-        return key_name(self.job, self.run_id, what)
+        name = key_name(self.job, self.run_id)
+        return TileGraph(written_tiles(self.store, self.plan.kernel, name, self.plan.source))
 
     def _elsewhere(self, tile: Tile) -> dict[str, object]:
         """Keep a suspect away from the worker that this driver runs on, where there are others."""
@@ -170,7 +168,7 @@ class Dispatcher:
     def _take_in(self, futures: list[Future]) -> None:
         """Records and errors of what has ended; each future is let go, so that a lost worker undoes nothing."""
         if self.cancelled:
-            raise _cancelled()
+            raise JobCancelledError(CANCELLED)
         if any(future.status == "cancelled" for future in futures):
             raise cluster_lost(self.store)
         finished = [future for future in futures if future.status == "finished"]
@@ -192,18 +190,21 @@ class Dispatcher:
             future.release()
 
     def _done(self, record: Record) -> None:
-        self.computed += 1
         self.ledger.add(record)
         self.estimate.add(record)
         self.tell(TileDone(record))
         self.ready.extend(self.levels.computed(record.tile))
 
     def _level_done(self, tile: LevelTile) -> None:
+        self.made += 1
         self.ledger.made(tile)
         self.ready.extend(self.levels.made(tile))
 
     def _failed(self, tile: Tile | LevelTile, error: Exception) -> None:
-        _raise_if_disk(self.store, error)
+        if isinstance(error, StoreError) and not isinstance(error, DamagedError):
+            raise error
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise cannot_write(self.store, error)
         if len(tile) == 3:
             self._level_failed(tile, error)
             return
@@ -215,8 +216,8 @@ class Dispatcher:
 
     def _level_failed(self, tile: LevelTile, error: Exception) -> None:
         """A tile of a level is tried again at once, for it harms none; then it is left to `resume`."""
-        self.level_attempts[tile] += 1
-        if self.level_attempts[tile] < MAX_ATTEMPTS and not isinstance(error, DamagedError):
+        self.retries.attempts[tile] += 1
+        if self.retries.attempts[tile] < MAX_ATTEMPTS and not isinstance(error, DamagedError):
             self.ready.append(tile)
         else:
             self.failed.append(tile)
@@ -229,10 +230,59 @@ class Dispatcher:
             return
         self.failed.append(tile)
         self.estimate.give_up(tile)
-        if not self.computed and len(self.failed) >= HOPELESS:
+        if not self.estimate.done and len(self.failed) >= HOPELESS:
             raise ClusterError(
                 f"no tile can be computed: the first {HOPELESS} failed, tile {tile_name(tile)} with {text}"
             )
+
+
+class _Retries:
+    """The tiles that failed so far.
+
+    A tile whose kernel raised is tried again after all others. A tile that was on a worker when the worker died is a
+    suspect: a tile beside it may have been the cause. Suspects are tried last, one at a time; a suspect whose worker
+    dies again was the cause.
+    """
+
+    def __init__(self) -> None:
+        self.attempts: Counter[Tile | LevelTile] = Counter()
+        self.suspects: set[Tile] = set()
+        self._again: deque[Tile] = deque()
+        self._alone: deque[Tile] = deque()
+
+    def next(self, idle: bool) -> Tile | None:
+        """A tile to try again now; suspects only while nothing else is in flight."""
+        if self._again:
+            return self._again.popleft()
+        return self._alone.popleft() if idle and self._alone else None
+
+    def fail(self, tile: Tile, killed: bool) -> bool:
+        """Note a failure, by the death of a worker or not; whether the tile is given up."""
+        self.attempts[tile] += 1
+        final = tile in self.suspects if killed else self.attempts[tile] >= MAX_ATTEMPTS
+        if killed and not final:
+            self.suspect(tile)
+        elif not final:
+            self._again.append(tile)
+        return final
+
+    def suspect(self, tile: Tile) -> None:
+        self.suspects.add(tile)
+        self._alone.append(tile)
+
+
+def _deaths(client: Client, job: str, run: str) -> Counter[Tile]:
+    """Tiles of a run whose worker died, and how often it had no other tile of the run: from the scheduler's events.
+
+    A driver on the cluster that died with such a worker cannot know.
+    """
+    found: Counter[Tile] = Counter()
+    for _, event in client.get_events("all") or ():
+        if event.get("action") != "remove-worker" or event.get("expected"):
+            continue
+        tiles = [tile for key in event["processing-tasks"] if (tile := tile_of_key(key, job, run))]
+        found.update({tile: int(len(tiles) == 1) for tile in tiles})
+    return found
 
 
 def cluster_lost(store: Store) -> ClusterError:
@@ -240,17 +290,6 @@ def cluster_lost(store: Store) -> ClusterError:
     return ClusterError(f"{LOST}: mandeldask resume {shlex.quote(store.path)}")
 
 
-def _cancelled() -> JobCancelledError:
-    return JobCancelledError("cancelled; what is finished is in the store")
-
-
 def _describe(error: BaseException) -> str:
     text = str(error).splitlines()
     return f"{type(error).__name__}: {text[0] if text else ''}"
-
-
-def _raise_if_disk(store: Store, error: BaseException) -> None:
-    if isinstance(error, StoreError) and not isinstance(error, DamagedError):
-        raise error
-    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        raise cannot_write(store, error)

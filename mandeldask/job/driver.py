@@ -2,71 +2,67 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from dask.utils import format_bytes
 from numpy.typing import NDArray
 
 from mandeldask.cluster import Session
 from mandeldask.job import lease
-from mandeldask.job.cost import Costs, expect, makespan
+from mandeldask.job.cost import Costs, Estimate, expect, makespan, order
 from mandeldask.job.dispatcher import Dispatcher, cluster_lost
 from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Progress, Started, Summary
-from mandeldask.job.ledger import Ledger, cannot_write, swept
-from mandeldask.job.order import order
+from mandeldask.job.ledger import Ledger, cannot_write
 from mandeldask.job.periodic import every
 from mandeldask.job.plan import space_warning
 from mandeldask.job.reporter import Reporter
-from mandeldask.job.source import note_source
 from mandeldask.kernels import KERNELS
-from mandeldask.store import Tile
-from mandeldask.tile import LevelTile, tile_name
+from mandeldask.store import Store
+from mandeldask.tile import tile_name
 
 ASK_SECONDS = 0.5
+SWEEP_SECONDS = 60.0  # a writer ends within seconds of its scheduler, and its file grows while it writes
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A submitted job, for its driver on the cluster."""
+    """A submitted job, for its driver on the cluster; of a run without its parts, the driver is in the client."""
 
-    name: str
-    run_id: str  # the same for each driver of the job that is started
-    home: str  # the address of the worker that the driver runs on
-    is_cancelled: Callable[[], bool]
+    name: str | None = None
+    run_id: str | None = None  # the same for each driver of the job that is started
+    home: str | None = None  # the address of the worker that the driver runs on
+    is_cancelled: Callable[[], bool] = lambda: False
 
 
-def drive(plan: Plan, session: Session, tell: Observer, submission: Submission | None = None) -> Summary:
+def drive(plan: Plan, session: Session, tell: Observer, submission: Submission = Submission()) -> Summary:
     """Compute what is pending of a plan, make the levels, and finish the store. There is no other driver.
 
-    Where nothing is pending no cluster is started. While it works it holds the store's lease.
-
-    Raises
-    ------
-    StoreError, ClusterError, JobCancelledError
-        One or two lines that say what is wrong and what to do. What was finished stays in the store.
+    Where nothing is pending no cluster is started. While it works it holds the store's lease. Whatever StoreError,
+    ClusterError or JobCancelledError ends it, what was finished stays in the store.
     """
     store = plan.store
-    failed: list[Tile | LevelTile] = []
-    owner = (submission.name, submission.run_id) if submission else ()
+    dispatcher = None
     try:
-        with lease.held(store, *owner), Ledger(store).flushed() as ledger:
-            if plan.source:
-                note_source(store, plan.source)
-            with swept(store, lambda text: tell(Notice(text, about="store"))):
-                if plan.pending or plan.levels:
-                    failed = _compute(plan, session, ledger, tell, submission)
-            return _finish(plan, ledger, failed)
+        with lease.held(store, submission.name, submission.run_id), Ledger(store).flushed() as ledger:
+            if plan.source:  # for whoever resumes it
+                store.write_notes(deepens={"path": plan.source.path, "identity": plan.source.identity})
+            begun = time.time()
+            _sweep(store, begun - SWEEP_SECONDS, tell)  # whose writers are certainly dead
+            if plan.pending or plan.levels:
+                dispatcher = _compute(plan, session, ledger, tell, submission)
+            _sweep(store, begun, tell)
+            return _finish(plan, ledger, dispatcher)
     except OSError as error:
         if error.errno is None or isinstance(error, ConnectionError | TimeoutError):  # of Dask's connection
             raise cluster_lost(store) from None
         raise cannot_write(store, error) from None
 
 
-def _compute(
-    plan: Plan, session: Session, ledger: Ledger, tell: Observer, submission: Submission | None
-) -> list[Tile | LevelTile]:
-    """Compute what is pending; the tiles that failed for good."""
+def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submission: Submission) -> Dispatcher:
     d, pending = plan.store.description, ~plan.store.done()
     if warning := space_warning(plan):
         tell(Notice(warning, about="store"))
@@ -79,8 +75,7 @@ def _compute(
         tell(_expected(pending, costs, plan.cluster.threads))
     session.ready()
     session.check_store(plan.store)
-    name, run_id, home = (submission.name, submission.run_id, submission.home) if submission else (None,) * 3
-    reporter = Reporter(client, plan, ledger.columns, ~pending, name)
+    reporter = Reporter(client, plan, ledger.columns, ~pending, submission.name)
 
     def tell_all(event: Event) -> None:
         if isinstance(event, Progress):
@@ -88,44 +83,52 @@ def _compute(
         reporter(event)
         tell(event)
 
-    dispatcher = Dispatcher(client, plan, ledger, tell_all, home, run_id)
+    dispatcher = Dispatcher(client, plan, ledger, tell_all, submission.home, submission.run_id)
 
     def cancel_if_asked() -> None:
-        if submission and submission.is_cancelled():
+        if submission.is_cancelled():
             dispatcher.cancel()
 
     with reporter, every(ASK_SECONDS, cancel_if_asked, "cancel"):
         dispatcher.run(pending, costs)
-    return dispatcher.failed
+    return dispatcher
 
 
-def _finish(plan: Plan, ledger: Ledger, failed: list[Tile | LevelTile]) -> Summary:
+def _finish(plan: Plan, ledger: Ledger, dispatcher: Dispatcher | None) -> Summary:
     """The summary of a run that has come to its end, and the store's last touches."""
-    store, this_run = plan.store, ledger.this_run
-    done = store.done()
+    store, done = plan.store, plan.store.done()
     ledger.complete(done)
     store.finish()
-    seconds = max(0.0, this_run.finished - this_run.started)
+    run = dispatcher.estimate if dispatcher else Estimate(np.zeros((1, 1), np.bool_), None, 0)
+    failed = dispatcher.failed if dispatcher else []
+    seconds = max(0.0, run.last - run.first)
     not_escaped = int(ledger.columns["not_escaped"][done].sum())
     cell = store.description.view.cell_area
     return Summary(
         store=store.path,
         tiles=plan.tiles,
         done=int(done.sum()),
-        computed=this_run.tiles,
-        levels=this_run.levels,
+        computed=run.done,
+        levels=dispatcher.made if dispatcher else 0,
         failed=len(failed),
         seconds=seconds,
-        kernel_seconds=this_run.kernel_seconds,
+        kernel_seconds=run.kernel,
         threads=plan.cluster.threads,
-        iterations=this_run.iterations,
-        iterations_per_second=this_run.iterations / seconds if seconds else 0.0,
+        iterations=run.iterations,
+        iterations_per_second=run.iterations / seconds if seconds else 0.0,
         total_iterations=int(ledger.columns["iterations"][done].sum()),
         not_escaped=not_escaped,
         samples=plan.samples,
         area=not_escaped * cell if cell else None,
         errors={tile_name(tile): ledger.errors.get(tile_name(tile), "") for tile in failed},
     )
+
+
+def _sweep(store: Store, older: float, tell: Observer) -> None:
+    """Remove the partial files that killed writers left before a time. Hold the store's lease meanwhile."""
+    with suppress(OSError):  # of files that nobody reads
+        if size := store.place.sweep(older):
+            tell(Notice(f"removed {format_bytes(size)} of partial files that killed writers had left", "store"))
 
 
 def _expected(pending: NDArray[np.bool_], costs: Costs, threads: int) -> Expected:

@@ -8,25 +8,11 @@ from dataclasses import dataclass
 from distributed import Client
 
 from mandeldask.cluster import Size
-from mandeldask.store import Store, Tile
-from mandeldask.telemetry import Progress
+from mandeldask.store import Store
+from mandeldask.telemetry import Failure
+from mandeldask.telemetry import Progress as Progress  # noqa: PLC0414 (an event as the others)
 from mandeldask.text import duration, plural, short_path, si
 from mandeldask.tile import Record
-
-__all__ = [
-    "Event",
-    "Expected",
-    "Notice",
-    "Observer",
-    "Plan",
-    "Preparing",
-    "Progress",
-    "Started",
-    "Summary",
-    "TileDone",
-    "TileFailed",
-    "ignore",
-]
 
 
 @dataclass(frozen=True)
@@ -115,14 +101,7 @@ class TileDone:
     record: Record
 
 
-@dataclass(frozen=True)
-class TileFailed:
-    """A computation of a tile that failed; `final` when it is not tried again."""
-
-    tile: Tile
-    attempt: int
-    error: str
-    final: bool
+TileFailed = Failure
 
 
 @dataclass(frozen=True)

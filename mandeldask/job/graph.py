@@ -14,7 +14,7 @@ from distributed import Client, Future
 from mandeldask.field import dtype_of, escape_time
 from mandeldask.grid import complex_grid
 from mandeldask.store import Store, Tile
-from mandeldask.tile import LevelTile, build_level, read_block, write_block
+from mandeldask.tile import read_block, write_block
 
 NO_RECORD = np.empty((0, 0), object)
 
@@ -58,12 +58,3 @@ class TileGraph:
         layer, _ = self.layer.cull(set(keys), ())
         graph = HighLevelGraph({self.name: layer}, {self.name: set()})
         return client.get(graph, keys, sync=False, **where)  # type: ignore[no-any-return]
-
-
-def submit_levels(client: Client, store: Store, tiles: list[LevelTile], name: str) -> list[Future]:
-    """Hand tiles of levels to the scheduler, one task a tile, with keys (name, level, row, column); before others.
-
-    They wait for no other task: all that they are made from is in the store.
-    """
-    keys = [(name, *tile) for tile in tiles]
-    return client.map(build_level, tiles, key=keys, store=store, pure=False, priority=1)  # type: ignore[no-any-return]

@@ -15,7 +15,7 @@ from distributed import Client
 
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError
 from mandeldask.job.lease import is_alive, is_reserved, release
-from mandeldask.job.levels import missing
+from mandeldask.job.plan import missing
 from mandeldask.job.remote import SPACE, driver_key, on_scheduler, topic_of
 from mandeldask.store import open_store
 from mandeldask.telemetry import Progress

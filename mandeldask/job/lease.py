@@ -31,14 +31,7 @@ def held(store: Store, job: str | None = None, run: str | None = None) -> Iterat
     """Hold the store's lease until the context ends.
 
     `job` is the name of a submitted job, `run` the id of the submission: its driver may be started again elsewhere,
-    and then takes its own lease over.
-
-    Raises
-    ------
-    StoreError
-        A driver that is alive holds the lease.
-    OSError
-        The disk's error.
+    and then takes its own lease over. StoreError where another driver that is alive holds it.
     """
     refuse_second_driver(store, run)
     lease: dict[str, Any] = {
@@ -83,10 +76,7 @@ def refuse_second_driver(store: Store, run: str | None = None) -> None:
 def reserve(store: Store, job: str, run: str) -> None:
     """Hold the store for a job whose driver is yet to begin; the lease of a driver that did is left alone.
 
-    Raises
-    ------
-    StoreError
-        A driver that is alive, or another job, holds it.
+    StoreError where a driver that is alive, or another job, holds it.
     """
     refuse_second_driver(store, run)
     lease = _of(store)

@@ -1,19 +1,26 @@
-"""run description -> what is to be computed, in which tiles, and what it needs; nothing is computed here."""
+"""run description -> what is to be computed, in which tiles, and what it needs; nothing is computed here.
+
+Also which tiles of the pyramid are to be built, and when: each as soon as all the tiles below it are in the store.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 from dask.utils import format_bytes
+from numpy.typing import NDArray
 
 from mandeldask.cluster import Size
 from mandeldask.config import Config
 from mandeldask.errors import ClusterError, ConfigError, StoreError
 from mandeldask.job.events import Plan
 from mandeldask.job.lease import refuse_second_driver
-from mandeldask.job.levels import missing
-from mandeldask.job.source import noted_source
 from mandeldask.kernels import FIELDS, SCRATCH_BYTES
-from mandeldask.store import AnyPath, Description, Place, Store, open_for_writing, open_store, place_of
+from mandeldask.store import AnyPath, Description, Level, Place, Store, Tile, open_for_writing, open_store, place_of
+from mandeldask.text import is_url
+from mandeldask.tile import LevelTile
 from mandeldask.view import View
 
 TILE_SIDES = (4096, 2048, 1024, 512, 256)
@@ -25,6 +32,7 @@ IDLE_WORKER_BYTES = 240 * 2**20  # an interpreter with distributed, zarr and num
 USABLE = 0.8  # of a worker's memory limit: Dask pauses it there
 LEVELS = 4 / 3  # bytes of all levels over those of the field: 1 + 1/4 + 1/16 + ...
 BEST_RATIO = 1 / 256  # of compression: lz4 makes a 255th of samples that are all alike
+NOT = -1  # a tile of a level that is not to be built; no parent
 
 
 def make_plan(
@@ -40,23 +48,11 @@ def make_plan(
 ) -> Plan:
     """Check the run against the cluster's memory, open or create its store, and see what is left to do.
 
-    Parameters
-    ----------
-    run_id : str, optional
-        The submission whose lease on the store is this run's own.
-    place : Place, optional
-        The store's, where who described the run found it: with options that this process may lack.
-    source : Store, optional
-        A store of fewer iterations to deepen; by default the one that the store itself notes.
+    `run_id` is the submission whose lease on the store is this run's own; `place` the store's, where who described the
+    run found it; `source` a store of fewer iterations to deepen, by default the one that the store itself notes.
 
-    Raises
-    ------
-    ConfigError
-        No store named.
-    ClusterError
-        A tile that does not fit in a worker's memory.
-    StoreError
-        A store that cannot be written, holds another field, or would not fit on the disk were it of one colour.
+    Raises ConfigError where no store is named, ClusterError where a tile does not fit in a worker's memory, StoreError
+    for a store that cannot be written, holds another field, or would not fit on the disk were it of one colour.
     """
     if not config.store:
         raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
@@ -67,10 +63,10 @@ def make_plan(
     tile = (
         config.tile
         or (there and not overwrite and there.description.tile)
-        or choose_tile(config.view, config.fields, size)
+        or _choose_tile(config.view, config.fields, size)
     )
     description = Description.of(config.view, config.max_iter, config.fields, tile)
-    memory = tile_memory(config.fields, description.tile)
+    memory = _tile_memory(config.fields, description.tile)
     _check_memory(memory, description, size)
     if not (ignore_space or there or description.problem()):
         _check_space(place_of(path), description)
@@ -78,20 +74,35 @@ def make_plan(
     done = store.done()
     count = int(done.sum())
     levels = sum(int(tiles.sum()) for tiles in missing(store, ~done))
-    source = source or noted_source(store)
+    source = source or _noted_source(store)
     return Plan(store, kernel, size, count, done.size - count, memory, count > 0, levels, source)
 
 
-def choose_tile(view: View, fields: tuple[str, ...], size: Size) -> tuple[int, int]:
+def _noted_source(store: Store) -> Store | None:
+    """The store of the same field at a smaller max_iter that this one is deepened from; None where it is gone."""
+    match store.read_notes().get("deepens"):
+        # a folder from elsewhere must not send its reader to a server
+        case {"path": str(path), "identity": identity} if is_url(path) == is_url(store.path):
+            source = _store_at(path)
+        case _:
+            return None
+    if source is None or source.identity != identity:
+        return None
+    old, new = source.description, store.description
+    same = replace(old, max_iter=new.max_iter, format_version=new.format_version) == new
+    return source if same and old.max_iter < new.max_iter else None
+
+
+def _choose_tile(view: View, fields: tuple[str, ...], size: Size) -> tuple[int, int]:
     """The largest usual tile that fits in memory and still gives each thread a few; square."""
     for side in TILE_SIDES if view.size >= LARGE else TILE_SIDES[1:]:
         tiles = -(-view.shape[0] // side) * -(-view.shape[1] // side)
-        if tiles >= TILES_A_THREAD * size.threads and _fits(tile_memory(fields, (side, side)), size):
+        if tiles >= TILES_A_THREAD * size.threads and _fits(_tile_memory(fields, (side, side)), size):
             return side, side
     return TILE_SIDES[-1], TILE_SIDES[-1]
 
 
-def tile_memory(fields: tuple[str, ...], tile: tuple[int, int]) -> int:
+def _tile_memory(fields: tuple[str, ...], tile: tuple[int, int]) -> int:
     """Bytes that a worker thread needs for one tile: complex block, fields, the shard's encoding, kernel's scratch."""
     sample = 16 + _sample_bytes(fields) + ENCODING_BYTES
     return sample * tile[0] * tile[1] + SCRATCH_BYTES
@@ -109,7 +120,7 @@ def _fits(memory: int, size: Size) -> bool:
 def _check_memory(memory: int, d: Description, size: Size) -> None:
     if _fits(memory, size):
         return
-    side = next((s for s in TILE_SIDES if _fits(tile_memory(d.fields, (s, s)), size)), None)
+    side = next((s for s in TILE_SIDES if _fits(_tile_memory(d.fields, (s, s)), size)), None)
     remedy = f"tile: [{side}, {side}]" if side else "fewer workers with more memory each"
     threads = f", times {size.threads_per_worker} threads a worker" if size.threads_per_worker > 1 else ""
     raise ClusterError(
@@ -152,3 +163,74 @@ def _store_at(path: AnyPath) -> Store | None:
         return open_store(path)
     except StoreError:  # told with its remedy when the store is opened for writing
         return None
+
+
+def missing(store: Store, computed: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
+    """For each level above 0, its missing tiles that no task writes beside one of the tiles to be `computed`."""
+    d = store.description
+    for level in d.levels[1:]:
+        absent = ~store.done(level.number)
+        yield absent & ~computed if level.number <= d.fine else absent
+
+
+class Levels:
+    """The missing tiles of the levels above 0, and how many tiles below each are still awaited: one byte a tile.
+
+    The task of a tile of the field writes its part of the fine levels too. So a tile of a fine level is missing only
+    where a shard was lost.
+    """
+
+    def __init__(self, store: Store, done: NDArray[np.bool_] | None = None) -> None:
+        d = store.description
+        self.fine = d.fine
+        computed = ~(store.done() if done is None else done)
+        self.parents = [_parents(*pair) for pair in zip(d.levels, d.levels[1:], strict=False)]
+        self.awaited = [np.full(d.tiles, NOT, np.int8)]  # for each level; level 0 is built from no other
+        coming = computed  # tiles of the level below that this run will write
+        for level, mine, parents in zip(d.levels[1:], missing(store, computed), self.parents, strict=True):
+            awaited = np.zeros(level.tiles, np.int8)
+            rows, columns = (parents[axis][tiles] for axis, tiles in enumerate(np.nonzero(coming)))
+            held = (rows != NOT) & (columns != NOT)
+            np.add.at(awaited, (rows[held], columns[held]), 1)
+            awaited[~mine] = NOT
+            self.awaited.append(awaited)
+            coming = mine | computed if level.number <= d.fine else mine
+
+    def __len__(self) -> int:
+        return sum(int((awaited != NOT).sum()) for awaited in self.awaited)
+
+    def ready(self) -> Iterator[LevelTile]:
+        """The tiles that can be built now, before anything is computed."""
+        for k, awaited in enumerate(self.awaited):
+            yield from ((k, i, j) for i, j in np.argwhere(awaited == 0).tolist())
+
+    def computed(self, tile: Tile) -> list[LevelTile]:
+        """Note that a tile of the field, with its part of the fine levels, is done; the tiles that can be built now."""
+        return self._there(self.fine, tile)
+
+    def made(self, tile: LevelTile) -> list[LevelTile]:
+        """Note that a tile of a level is done; the tiles that can be built now."""
+        level, i, j = tile
+        self.awaited[level][i, j] = NOT
+        return self._there(level, (i, j))
+
+    def _there(self, level: int, tile: Tile) -> list[LevelTile]:
+        if level + 1 >= len(self.awaited):
+            return []
+        rows, columns = self.parents[level]
+        i, j = int(rows[tile[0]]), int(columns[tile[1]])
+        awaited = self.awaited[level + 1]
+        if NOT in (i, j) or awaited[i, j] <= 0:
+            return []
+        awaited[i, j] -= 1
+        return [] if awaited[i, j] else [(level + 1, i, j)]
+
+
+def _parents(below: Level, above: Level) -> list[NDArray[np.intp]]:
+    """For the rows and the columns of tiles of a level: the row or column above that holds samples of it, or NOT."""
+    found = []
+    for n, side, side_above, length in zip(below.tiles, below.tile, above.tile, below.shape, strict=True):
+        start = np.arange(n) * side
+        even = start + start % 2  # the first sample that the level above has too
+        found.append(np.where(even < np.minimum(start + side, length), even // 2 // side_above, NOT))
+    return found

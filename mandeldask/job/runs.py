@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from distributed import Client
@@ -21,17 +21,6 @@ from mandeldask.store import Store, open_store
 from mandeldask.text import plural
 
 AnyConfig = configs.Config | Mapping[str, Any] | str | os.PathLike[str]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What every computation takes beside its description: who computes, and who is told. See `run`."""
-
-    cluster: AnyCluster | None = None
-    client: Client | None = None
-    upload: bool = False
-    ignore_space: bool = False
-    tell: Observer = ignore
 
 
 def run(
@@ -80,7 +69,7 @@ def run(
         One or two lines that say what is wrong and what to do. What was finished stays in the store.
     """
     described = read_description(config, overrides, out)
-    return compute_field(described, Options(cluster, client, upload, ignore_space, tell), overwrite=overwrite)
+    return _compute_field(described, cluster, client, upload, ignore_space, tell, overwrite=overwrite)
 
 
 def resume(
@@ -94,8 +83,8 @@ def resume(
     tell: Observer = ignore,
 ) -> Summary:
     """Compute what is missing of a store, with any kernel on any cluster: the bits are the same. See `run`."""
-    described = configs.parse(description_of(store, kernel), source=f"resume {os.fspath(store)}")
-    return compute_field(described, Options(cluster, client, upload, ignore_space, tell))
+    described = configs.parse(_description_of(store, kernel), source=f"resume {os.fspath(store)}")
+    return _compute_field(described, cluster, client, upload, ignore_space, tell)
 
 
 def deepen(
@@ -136,33 +125,39 @@ def deepen(
         raise ConfigError(
             f"max_iter must be more than the {old} that {source.path} has, and at most {MAX_ITER_LIMIT}; got {max_iter}"
         )
-    deeper = description_of(store, kernel) | {"max_iter": max_iter, "store": os.fspath(out)}
+    deeper = _description_of(store, kernel) | {"max_iter": max_iter, "store": os.fspath(out)}
     described = configs.parse(deeper, source="deepen")
     if given := source.given:  # the digits as they were typed
         described = described.model_copy(update={"view": replace(described.view, given=given)})
     lacks = int((~source.done()).sum())
     whole = f", and {plural(lacks, 'tile')} that it lacks" if lacks else ""
     tell(Notice(f"{source.path}: only the samples that it has at {old}{whole} are computed", "deepens"))
-    return compute_field(described, Options(cluster, client, upload, ignore_space, tell), source=source)
+    return _compute_field(described, cluster, client, upload, ignore_space, tell, source=source)
 
 
-def compute_field(
-    config: configs.Config, options: Options, *, overwrite: bool = False, source: Store | None = None
+def _compute_field(
+    config: configs.Config,
+    cluster: AnyCluster | None,
+    client: Client | None,
+    upload: bool,
+    ignore_space: bool,
+    tell: Observer,
+    *,
+    overwrite: bool = False,
+    source: Store | None = None,
 ) -> Summary:
     """What `run` does with a description that was read. A `source` knows the field at fewer iterations."""
     kernel, reason = choose(config.kernel, config.view)
-    options.tell(Preparing(kernel, reason))
-    with session(
-        options.cluster or config.cluster,
-        kernel=kernel,
-        client=options.client,
-        upload=options.upload,
-        say=lambda text: options.tell(Notice(text)),
-    ) as cluster:
-        plan = make_plan(config, kernel, cluster.size, overwrite, ignore_space=options.ignore_space, source=source)
-        options.tell(plan)
-        summary = drive(plan, cluster, options.tell)
-        options.tell(summary)  # while the cluster is there, for who wants to look at it
+    tell(Preparing(kernel, reason))
+
+    def say(text: str) -> None:
+        tell(Notice(text))
+
+    with session(cluster or config.cluster, kernel=kernel, client=client, upload=upload, say=say) as opened:
+        plan = make_plan(config, kernel, opened.size, overwrite, ignore_space=ignore_space, source=source)
+        tell(plan)
+        summary = drive(plan, opened, tell)
+        tell(summary)  # while the cluster is there, for who wants to look at it
     return summary
 
 
@@ -177,7 +172,7 @@ def read_description(config: AnyConfig, overrides: Sequence[str], out: str | os.
     return config if out is None else config.model_copy(update={"store": os.fspath(out)})
 
 
-def description_of(path: str | os.PathLike[str], kernel: str) -> dict[str, object]:
+def _description_of(path: str | os.PathLike[str], kernel: str) -> dict[str, object]:
     """The run description, as a mapping, that goes on with a store."""
     store = open_store(path)
     d = store.description

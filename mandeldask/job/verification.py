@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 
 import numpy as np
 from distributed import Client, Future, as_completed
@@ -26,7 +26,7 @@ from mandeldask.config import AnyCluster
 from mandeldask.errors import ClusterError, ConfigError
 from mandeldask.job import lease
 from mandeldask.job.ledger import Ledger
-from mandeldask.store import Description, Level, Store, Tile, metadata, open_damaged, shard_key
+from mandeldask.store import Description, Store, Tile, metadata, open_damaged, shard_key
 from mandeldask.tile import LevelTile
 
 HERE = 2**28  # bytes before compression, up to which a cluster is not worth its start
@@ -118,39 +118,47 @@ def verify(
     if recompute < 0:
         raise ConfigError(f"recompute must be a number of tiles, 0 or more; got {recompute}")
     opened, problem = open_damaged(store)
-    found = _Found()
+    d, found = opened.description, _Found()
     if problem:
         found.add(Finding("description", "zarr.json", problem))
     with ExitStack() as stack:
-        for finding in _metadata(opened):
-            found.add(finding)
+        found.add(*_metadata(opened))
         ledger = stack.enter_context(_held(opened, restore=bool(problem))) if repair else None
-        work = _Work(opened, quick, recompute, secrets.randbits(32) if seed is None else seed, found)
+        found.add(*_empty(opened))
+        seed = secrets.randbits(32) if seed is None else seed
+        present = [opened.done(level.number) for level in d.levels]
+        computed = np.argwhere(present[0])
+        chosen = np.random.default_rng(seed).permutation(len(computed))[:recompute]
+        again: list[Tile] = [(i, j) for i, j in computed[chosen].tolist()]
+        tasks = _tasks(opened, present, again, quick, seed)
+        tiles = sum(int(there.sum()) for there in present) + len(again)
+        size = 4 * sum(math.prod(level.shape) for level in d.levels) * len(d.fields)
         if problem and not repair:  # workers could not open it: its description is lost
             client = None
-        elif client is None and (cluster is not None or work.bytes > HERE):
+        elif client is None and (cluster is not None or size > HERE):
             client = stack.enter_context(session(cluster, upload=upload, say=tell)).ready()
         started = last = time.monotonic()
-        for checked, tiles in _here(work, opened) if client is None else _there(work, opened, client):
-            found.take(checked, tiles)
+        here = ((task(opened), n) for task, n in tasks)
+        for checked, n in _there(tasks, opened, client) if client else here:
+            found.take(checked, n)
             if (now := time.monotonic()) - last >= TELL_SECONDS:
                 last = now
-                tell(Checking(found.done, work.tiles, found.bytes, now - started, found.damaged))
+                tell(Checking(found.done, tiles, found.bytes, now - started, found.damaged))
         seconds = time.monotonic() - started
         if ledger:
             _repair(opened, ledger, found)
-    missing = [int((~opened.done(level.number)).sum()) for level in opened.description.levels]
+    missing = [int((~opened.done(level.number)).sum()) for level in d.levels]
     return Verification(
         store=opened.path,
         quick=quick,
         shards=found.shards,
         bytes=found.bytes,
         seconds=seconds,
-        tiles=opened.description.tiles[0] * opened.description.tiles[1],
+        tiles=math.prod(d.tiles),
         missing=missing[0],
         missing_levels=sum(missing[1:]),
-        recomputed=len(work.again),
-        seed=work.seed if work.again else None,
+        recomputed=len(again),
+        seed=seed if again else None,
         damaged=found.damaged,
         kinds=dict(found.kinds),
         repaired=repair and found.damaged > 0,
@@ -173,60 +181,36 @@ class _Found:
         """What is wrong; a stray file is not."""
         return self.kinds.total() - self.kinds["stray"]
 
-    def add(self, finding: Finding) -> None:
-        self.kinds[finding.kind] += 1
-        if len(self.kept) < MAX_FINDINGS:
-            self.kept.append(finding)
-        if finding.tile and finding.kind == "statistics":
-            self.unknown.add((finding.tile[1], finding.tile[2]))
-        elif finding.tile:
-            self.tiles.add(finding.tile)
+    def add(self, *findings: Finding) -> None:
+        self.kinds.update(finding.kind for finding in findings)
+        self.kept += findings[: max(0, MAX_FINDINGS - len(self.kept))]
+        for finding in findings:
+            if finding.tile and finding.kind == "statistics":
+                self.unknown.add((finding.tile[1], finding.tile[2]))
+            elif finding.tile:
+                self.tiles.add(finding.tile)
 
     def take(self, checked: Checked, tiles: int) -> None:
         self.done += tiles
         self.shards += checked.shards
         self.bytes += checked.bytes
-        for finding in checked.findings:
-            self.add(finding)
+        self.add(*checked.findings)
 
 
-class _Work:
-    """The tasks: batches of tiles to check, then tiles to compute again."""
-
-    def __init__(self, store: Store, quick: bool, recompute: int, seed: int, found: _Found) -> None:
-        self.store, self.quick, self.seed = store, quick, seed
-        self.present = [self._listed(level, found) for level in store.description.levels]
-        computed = np.argwhere(self.present[0])
-        chosen = np.random.default_rng(seed).permutation(len(computed))[:recompute]
-        self.again: list[Tile] = [(i, j) for i, j in computed[chosen].tolist()]
-        self.tiles = sum(int(present.sum()) for present in self.present) + len(self.again)
-        samples = sum(math.prod(level.shape) for level in store.description.levels)
-        self.bytes = 4 * samples * len(store.description.fields)
-
-    def _listed(self, level: Level, found: _Found) -> NDArray[np.bool_]:
-        """Which tiles of a level there are; an empty file is what a machine that lost its power leaves."""
-        present = np.ones(level.tiles, np.bool_)
-        for name in self.store.description.fields:
-            full = np.zeros(level.tiles, np.bool_)
-            for tile, size in self.store.listing(level.number, name):
-                full[tile] = size > 0
-                if not size:
-                    found.add(Finding("shard", shard_key(level.number, name, tile), "is empty", (level.number, *tile)))
-            present &= full
-        return present
-
-    def __iter__(self) -> Iterator[tuple[Task, int]]:
-        """Each task, a function of a store, and how many tiles it looks at."""
-        columns = self.store.read_tiles()
-        for level, present in zip(self.store.description.levels, self.present, strict=True):
-            size = max(1, min(BATCH_TILES, BATCH_BYTES // (4 * math.prod(level.tile))))
-            tiles = iter(np.argwhere(present).tolist())
-            while batch := list(islice(tiles, size)):
-                known = [_known(columns, (i, j)) if level.number == 0 else None for i, j in batch]
-                work = [((level.number, i, j), k) for (i, j), k in zip(batch, known, strict=True)]
-                yield partial(check_tiles, work, quick=self.quick), len(batch)
-        for tile in self.again:
-            yield partial(check_again, tile, seed=self.seed), 1
+def _tasks(
+    store: Store, present: list[NDArray[np.bool_]], again: list[Tile], quick: bool, seed: int
+) -> Iterator[tuple[Task, int]]:
+    """Batches of tiles to check, then tiles to compute again: functions of a store, and how many tiles each takes."""
+    columns = store.read_tiles()
+    for level, there in zip(store.description.levels, present, strict=True):
+        size = max(1, min(BATCH_TILES, BATCH_BYTES // (4 * math.prod(level.tile))))
+        tiles = iter(np.argwhere(there).tolist())
+        while batch := list(islice(tiles, size)):
+            known = [_known(columns, (i, j)) if level.number == 0 else None for i, j in batch]
+            work = [((level.number, i, j), k) for (i, j), k in zip(batch, known, strict=True)]
+            yield partial(check_tiles, work, quick=quick), len(batch)
+    for tile in again:
+        yield partial(check_again, tile, seed=seed), 1
 
 
 def _known(columns: dict[str, NDArray[np.generic]], tile: Tile) -> Known | None:
@@ -249,21 +233,24 @@ def _metadata(store: Store) -> Iterator[Finding]:
         yield Finding("stray", key, "is not of this store, and is left alone")
 
 
-def _here(work: _Work, store: Store) -> Iterator[tuple[Checked, int]]:
-    for task, tiles in work:
-        yield task(store), tiles
+def _empty(store: Store) -> Iterator[Finding]:
+    """Shards without a byte: what a machine that lost its power leaves."""
+    for level, name in product(range(len(store.description.levels)), store.description.fields):
+        for tile, size in store.listing(level, name):
+            if not size:
+                yield Finding("shard", shard_key(level, name, tile), "is empty", (level, *tile))
 
 
-def _there(work: _Work, store: Store, client: Client) -> Iterator[tuple[Checked, int]]:
-    """The same on a cluster, a bounded number of tasks at a time."""
+def _there(tasks: Iterator[tuple[Task, int]], store: Store, client: Client) -> Iterator[tuple[Checked, int]]:
+    """What comes of the tasks on a cluster, a bounded number of them at a time."""
     name = f"verify-{uuid.uuid4().hex}"
-    tasks = enumerate(work)
+    numbered = enumerate(tasks)
     in_flight: dict[Future, int] = {}
     completed = as_completed(loop=client.loop)
     room = max(MIN_IN_FLIGHT, IN_FLIGHT * sum(client.nthreads().values()))
     try:
         while True:
-            for n, (task, tiles) in islice(tasks, room - len(in_flight)):
+            for n, (task, tiles) in islice(numbered, room - len(in_flight)):
                 future = client.submit(check_on_worker, task, store, key=(name, n), pure=False)
                 in_flight[future] = tiles
                 completed.add(future)
@@ -295,9 +282,7 @@ def _held(store: Store, restore: bool) -> Iterator[Ledger]:
 def _repair(store: Store, ledger: Ledger, found: _Found) -> None:
     """Take out what is wrong: the coarsest level first, so that none is left of a tile that was computed again."""
     d = store.description
-    doomed: set[LevelTile] = set()
-    for tile in found.tiles:
-        doomed |= set(made_from(d, tile))
+    doomed = {above for tile in found.tiles for above in made_from(d, tile)}
     for level, i, j in sorted(doomed, reverse=True):
         store.discard(level, (i, j))
         if level == 0:
@@ -306,7 +291,7 @@ def _repair(store: Store, ledger: Ledger, found: _Found) -> None:
         ledger.forget(unknown)
     for key, _ in list(metadata.problems(store.place, d)):
         metadata.write_metadata(store.place, d, key)
-    for key, _ in list(store.damaged_tiles()):
+    for key, _ in store.damaged_tiles():
         store.place.delete(key)
     metadata.complete(store.place, d)
 
@@ -314,8 +299,7 @@ def _repair(store: Store, ledger: Ledger, found: _Found) -> None:
 def made_from(d: Description, tile: LevelTile) -> Iterator[LevelTile]:
     """A tile and those of the levels above that hold samples of it."""
     yield tile
-    level, *place = tile
-    here = place[0], place[1]
+    level, here = tile[0], (tile[1], tile[2])
     for above in range(level + 1, len(d.levels)):
         here = d.parent(above - 1, here)
         yield (above, *here)

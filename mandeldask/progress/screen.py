@@ -115,7 +115,7 @@ class Screen:
         if plan.resumed:
             iterations = plan.store.read_tiles()["iterations"]
             for row, column in np.argwhere(plan.store.done()).tolist():
-                (top, bottom), (left, right) = d.window((row, column), (row + 1, column + 1))
+                (top, bottom), (left, right) = d.levels[0].window((row, column))
                 mosaic.done((row, column), iterations[row, column] / ((bottom - top) * (right - left)))
         return mosaic
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import Any, Literal, cast
 
@@ -50,10 +51,9 @@ FUSED = "zarr.core.codec_pipeline.FusedCodecPipeline"
 HAS_FUSED = hasattr(importlib.import_module("zarr.core.codec_pipeline"), "FusedCodecPipeline")
 # Before zarr 3.4 a shard of 16 chunks is written in 15 instead of 17 ms where they are encoded by fours.
 PIPELINE: dict[str, Any] = {"path": FUSED} if HAS_FUSED else {"batch_size": 4}
-# The chunks of a shard are encoded one after another: two workers on two cores that encode them in threads take half as
-# long again (zarr 3.1, 34 instead of 22 ms for a tile of 2048 x 2048).
-ONE_BY_ONE = {"async.concurrency": 1}
-_opening = threading.Lock()  # zarr's settings are the process's
+_settings = threading.Lock()  # zarr's settings are the process's
+_one_by_one = ExitStack()
+_writers = 0
 
 
 @lru_cache(maxsize=512)
@@ -61,10 +61,31 @@ def array(place: Place, description: Description, path: str, read_only: bool = T
     """An array of the store, as the description has it; nothing is read."""
     made = _make(MemoryStore(), description, path)
     at = StorePath(place.zarr(read_only), path)
-    with _opening, zarr.config.set({f"codec_pipeline.{key}": value for key, value in PIPELINE.items()}):
+    with _settings, zarr.config.set({f"codec_pipeline.{key}": value for key, value in PIPELINE.items()}):
         return zarr.Array(
             zarr.AsyncArray(metadata=cast(ArrayV3Metadata, made.metadata), store_path=at, config=WRITE_ALL)
         )
+
+
+@contextmanager
+def one_by_one() -> Iterator[None]:
+    """The chunks of a shard are encoded one after another while any thread of this process is in this context.
+
+    Two workers on two cores that encode them in threads take half as long again (zarr 3.1, 34 instead of 22 ms for a
+    tile of 2048 x 2048).
+    """
+    global _writers  # noqa: PLW0603
+    with _settings:
+        if not _writers:
+            _one_by_one.enter_context(zarr.config.set({"async.concurrency": 1}))
+        _writers += 1
+    try:
+        yield
+    finally:
+        with _settings:
+            _writers -= 1
+            if not _writers:  # the last sets back what the first found
+                _one_by_one.close()
 
 
 @lru_cache(maxsize=4)
@@ -97,52 +118,33 @@ def dumps(document: Mapping[str, Any]) -> bytes:
 
 
 def _make(store: MemoryStore, description: Description, path: str) -> zarr.Array[Any]:
-    """Make the array of this path."""
     group, name = path.split("/")
+    shape: tuple[int, ...]
+    how: dict[str, Any]
     if group == "tiles":
-        rows, columns = description.tiles
-        chunks = min(rows, TILES_CHUNK), min(columns, TILES_CHUNK)
-        return zarr.create_array(
-            store,
-            name=path,
-            shape=description.tiles,
-            dtype=TileColumns[name],
-            chunks=chunks,
-            compressors=_codecs(description),
-            fill_value=0,
-            dimension_names=("tile_y", "tile_x"),
-        )
-    level = description.levels[int(group)]
-    if name in AXES:
-        n = level.shape[AXES.index(name)]
-        return zarr.create_array(
-            store,
-            name=path,
-            shape=(n,),
-            dtype="float64",
-            chunks=(min(n, AXIS_CHUNK),),
-            compressors=_codecs(description),
-            dimension_names=(name,),
-            attributes=_axis_attributes(description, name),
-        )
-    return zarr.create_array(
-        store,
-        name=path,
-        shape=level.shape,
-        dtype=FIELDS[name],
-        chunks=(chunk_side(level.tile[0]), chunk_side(level.tile[1])),
-        shards=level.tile,
-        compressors=_codecs(description),
-        fill_value=0 if name == "escape_time" else np.nan,
-        dimension_names=AXES,
-        attributes={**ATTRIBUTES[name], "max_iter": description.max_iter},
-    )
-
-
-def _codecs(description: Description) -> list[Any]:
+        shape, dtype = description.tiles, TileColumns[name]
+        chunks = tuple(min(n, TILES_CHUNK) for n in shape)
+        how = {"chunks": chunks, "fill_value": 0, "dimension_names": ("tile_y", "tile_x")}
+    elif name in AXES:
+        shape, dtype = (description.levels[int(group)].shape[AXES.index(name)],), "float64"
+        attributes = _axis_attributes(description, name)
+        how = {"chunks": (min(*shape, AXIS_CHUNK),), "dimension_names": (name,), "attributes": attributes}
+    else:
+        level = description.levels[int(group)]
+        shape, dtype = level.shape, FIELDS[name]
+        how = {
+            "chunks": tuple(map(chunk_side, level.tile)),
+            "shards": level.tile,
+            "fill_value": 0 if name == "escape_time" else np.nan,
+            "dimension_names": AXES,
+            "attributes": {**ATTRIBUTES[name], "max_iter": description.max_iter},
+        }
     if description.format_version == 2:
-        return [ZstdCodec(level=1), Crc32cCodec()]
-    return [BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec()]
+        compressor: Any = ZstdCodec(level=1)
+    else:
+        compressor = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
+    codecs = [compressor, Crc32cCodec()]
+    return zarr.create_array(store, name=path, shape=shape, dtype=dtype, compressors=codecs, **how)
 
 
 def _axis_attributes(description: Description, name: str) -> dict[str, Any]:
@@ -162,12 +164,9 @@ def tiles_window(chunk: Tile) -> Window:
 
 
 def read(kept: zarr.Array[Any], window: Any) -> NDArray[Any]:
-    """The values in a window of an array.
+    """The values in a window of an array; DamagedError where they cannot be decoded.
 
-    Raises
-    ------
-    DamagedError
-        They cannot be decoded: its `problem`. What zarr and its codecs raise then is of many kinds.
+    What zarr and its codecs raise then is of many kinds.
     """
     try:
         return np.asarray(kept[window])
@@ -186,5 +185,4 @@ def read(kept: zarr.Array[Any], window: Any) -> NDArray[Any]:
 
 
 def shard_key(level: int, name: str, tile: Tile) -> str:
-    """The key of a tile's shard."""
     return f"{level}/{name}/c/{tile[0]}/{tile[1]}"

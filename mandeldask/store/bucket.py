@@ -33,18 +33,45 @@ CREDENTIALS = {  # where they are looked for
     "gs": "name the file of a service account in GOOGLE_SERVICE_ACCOUNT",
     "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
+REASONS = {  # words of an error -> why there is no connection
+    "connection refused": "Connection refused",
+    "connection reset": "Connection reset",
+    "certificate": "its certificate is not accepted",
+    "dns error": "no such host",
+    "timed out": "timed out",
+    "timedout": "timed out",
+}
 
 
 class UnsupportedError(StoreError):
     """A request that the server does not know."""
 
 
+def _telling(request: Any) -> Any:
+    """A request of zarr's store that tells its errors in our words."""
+
+    async def told(bucket: Bucket, *arguments: Any, **options: Any) -> Any:
+        with _told(bucket.url):
+            return await request(bucket, *arguments, **options)
+
+    return told
+
+
 class Bucket(ObjectStore[Any]):
     """A bucket's prefix as a store of zarr's; pickled by its URL alone, for obstore would pickle its keys."""
 
     def __init__(self, url: str, read_only: bool = True) -> None:
-        super().__init__(_handle(url, PATIENCE_SECONDS), read_only=read_only)
         self.url = url
+        super().__init__(self.store, read_only=read_only)
+
+    @property
+    def store(self) -> Any:
+        """Obstore's handle. It is asked for each time: once credentials were refused there is another."""
+        return _handle(self.url, PATIENCE_SECONDS)
+
+    @store.setter
+    def store(self, _: Any) -> None:
+        """Zarr sets it."""
 
     def __reduce__(self) -> Any:
         return Bucket, (self.url, self.read_only)
@@ -52,74 +79,56 @@ class Bucket(ObjectStore[Any]):
     def with_read_only(self, read_only: bool = False) -> Any:
         return Bucket(self.url, read_only)
 
-    async def get(self, *arguments: Any, **options: Any) -> Any:
+    get = _telling(ObjectStore.get)
+    set = _telling(ObjectStore.set)
+    set_if_not_exists = _telling(ObjectStore.set_if_not_exists)
+    delete = _telling(ObjectStore.delete)
+
+    def stamp(self, key: str) -> tuple[int, ...] | None:
+        """The size of a value and what changes when it is replaced; None where none is."""
+        try:
+            head = self._ask("head_async", key)
+        except FileNotFoundError:
+            return None
+        return head["size"], hash(head["e_tag"] or head["last_modified"])
+
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """The keys below a prefix, each as it goes on after `prefix/`, with the bytes of its value."""
+
+        async def listed() -> list[Any]:
+            return [entry async for page in _obstore(self.url).list(self.store, prefix or None) for entry in page]
+
+        start = len(prefix) + 1 if prefix else 0
         with _told(self.url):
-            return await super().get(*arguments, **options)
+            return iter([(entry["path"][start:], entry["size"]) for entry in sync(listed())])
 
-    async def set(self, *arguments: Any, **options: Any) -> None:
-        with _told(self.url):
-            await super().set(*arguments, **options)
+    def names(self) -> list[str]:
+        """What lies at the top; the first request of who opens a store, so that a wrong address is told soon."""
+        top = self._ask("list_with_delimiter_async", None, opening=True)
+        return sorted([*top["common_prefixes"], *(entry["path"] for entry in top["objects"])])
 
-    async def set_if_not_exists(self, *arguments: Any, **options: Any) -> None:
-        with _told(self.url):
-            await super().set_if_not_exists(*arguments, **options)
+    def remove(self) -> None:
+        """Remove all keys, the root last: what an interrupted removal leaves is still known as a store of ours."""
+        keys = [key for key, _ in self.sizes("") if key != "zarr.json"]
+        if keys:
+            self._ask("delete_async", keys)
+        self._ask("delete_async", ["zarr.json"])
 
-    async def delete(self, *arguments: Any, **options: Any) -> None:
-        with _told(self.url):
-            await super().delete(*arguments, **options)
+    def _ask(self, function: str, argument: Any, opening: bool = False) -> Any:
+        """What a function of obstore gives; on zarr's event loop, so that Ctrl-C is heard meanwhile."""
+        handle = _handle(self.url, OPENING_SECONDS) if opening else self.store
 
+        async def asked() -> Any:
+            return await getattr(_obstore(self.url), function)(handle, argument)
 
-def stamp(store: Any, key: str) -> tuple[int, ...] | None:
-    """The size of a value and what changes when it is replaced; None where none is."""
-    try:
-        head = _ask(store.url, "head_async", store.store, key)
-    except FileNotFoundError:
-        return None
-    return head["size"], hash(head["e_tag"] or head["last_modified"])
-
-
-def sizes(store: Any, prefix: str) -> Iterator[tuple[str, int]]:
-    """The keys below a prefix, each as it goes on after `prefix/`, with the bytes of its value."""
-
-    async def listed() -> list[Any]:
-        return [entry async for page in _obstore(store.url).list(store.store, prefix or None) for entry in page]
-
-    start = len(prefix) + 1 if prefix else 0
-    with _told(store.url):
-        return iter([(entry["path"][start:], entry["size"]) for entry in sync(listed())])
-
-
-def names(url: str) -> list[str]:
-    """What lies at the top; the first request of who opens a store, so that a wrong address is told soon."""
-    top = _ask(url, "list_with_delimiter_async", _handle(url, OPENING_SECONDS), None, opening=True)
-    return sorted([*top["common_prefixes"], *(entry["path"] for entry in top["objects"])])
-
-
-def remove(store: Any) -> None:
-    """Remove all keys, the root last: what an interrupted removal leaves is still known as a store of ours."""
-    keys = [key for key, _ in sizes(store, "") if key != "zarr.json"]
-    if keys:
-        _ask(store.url, "delete_async", store.store, keys)
-    _ask(store.url, "delete_async", store.store, ["zarr.json"])
-
-
-def _ask(url: str, function: str, *arguments: Any, opening: bool = False) -> Any:
-    """What a function of obstore gives; on zarr's event loop, so that Ctrl-C is heard meanwhile."""
-
-    async def asked() -> Any:
-        return await getattr(_obstore(url), function)(*arguments)
-
-    with _told(url, opening):
-        return sync(asked())
+        with _told(self.url, opening):
+            return sync(asked())
 
 
 def checked_url(url: str) -> str:
     """SCHEME://BUCKET/PREFIX, written in one way.
 
-    Raises
-    ------
-    StoreError
-        A kind that is not known, or that no other process would see; a URL with more than a bucket and a prefix.
+    StoreError for a kind that is not known, or that no other process would see; for more than a bucket and a prefix.
     """
     scheme, _, path = url.partition("://")
     scheme = "s3" if scheme.lower() == "s3a" else scheme.lower()
@@ -210,8 +219,10 @@ def _told(url: str, opening: bool = False) -> Iterator[None]:
 
 
 def _in_words(url: str, error: Exception, opening: bool) -> Exception:
-    text, status = str(error), _status(error)
+    text = str(error)
     code = found[1] if (found := re.search(r"<Code>(\w{1,64})</Code>", text)) else ""
+    found = re.search(r"status code: (\d{3})|status: (\d{3}),", text)
+    status = int(found[1] or found[2]) if found else 0
     if isinstance(error, FileNotFoundError) and code not in NO_BUCKET:
         return error
     if status == 501 or type(error).__name__ == "NotSupportedError":
@@ -224,9 +235,9 @@ def _in_words(url: str, error: Exception, opening: bool) -> Exception:
 
 
 def _message(url: str, text: str, status: int, code: str, opening: bool) -> str:
-    """Rule, value and remedy."""
     server, scheme, name = _server(url), url.partition(":")[0], url.split("/")[2]
-    said = " ".join(str(word) for word in (status or "", code) if word) or _reason(text)
+    reason = next((reason for words, reason in REASONS.items() if words in text.lower()), "no connection")
+    said = " ".join(str(word) for word in (status or "", code) if word) or reason
     where = CREDENTIALS.get(scheme, CREDENTIALS["az"])
     remedy = "is AWS_ENDPOINT_URL right?" if opening else f"what is finished stays: `mandeldask resume {url}`"
     transient = status >= 500 or status == 429 or (not status and "HTTP error" in text)
@@ -250,22 +261,3 @@ def _message(url: str, text: str, status: int, code: str, opening: bool) -> str:
     ]
     default = f"{server} does not do what is asked of it: {said}; {where}"
     return next((message for holds, message in cases if holds), default)
-
-
-def _status(error: BaseException) -> int:
-    found = re.search(r"status code: (\d{3})|status: (\d{3}),", str(error))
-    return int(found[1] or found[2]) if found else 0
-
-
-REASONS = {  # words of an error -> why there is no connection
-    "Connection refused": "Connection refused",
-    "Connection reset": "Connection reset",
-    "certificate": "its certificate is not accepted",
-    "dns error": "no such host",
-    "timed out": "timed out",
-    "TimedOut": "timed out",
-}
-
-
-def _reason(text: str) -> str:
-    return next((reason for words, reason in REASONS.items() if words.lower() in text.lower()), "no connection")

@@ -40,14 +40,10 @@ class Level:
         """Rows and columns of the grid of tiles."""
         return -(-self.shape[0] // self.tile[0]), -(-self.shape[1] // self.tile[1])
 
-    def window(self, first: Tile, end: Tile | None = None) -> tuple[Range, Range]:
-        """The ranges of the level's indices that the tiles from `first` up to, not including, `end` cover.
-
-        Without an `end` those of the tile `first`.
-        """
-        end = end or (first[0] + 1, first[1] + 1)
+    def window(self, tile: Tile) -> tuple[Range, Range]:
+        """The ranges of the level's indices that a tile covers: rows and columns."""
         rows, columns = (
-            (a * side, min(b * side, n)) for a, b, side, n in zip(first, end, self.tile, self.shape, strict=True)
+            (i * side, min((i + 1) * side, n)) for i, side, n in zip(tile, self.tile, self.shape, strict=True)
         )
         return rows, columns
 
@@ -90,8 +86,7 @@ class Description:
         description = replace(cls.of(view, max_iter, tuple(fields), tile), format_version=value["format_version"])
         if "escape_time" not in fields or description.to_json() != dict(value):
             raise ValueError(f"{dict(value)!r}")
-        problem = description.problem()
-        if problem:
+        if problem := description.problem():
             raise ValueError(problem)
         return description
 
@@ -120,12 +115,7 @@ class Description:
 
     @property
     def tiles(self) -> tuple[int, int]:
-        """Rows and columns of the grid of tiles."""
         return self.levels[0].tiles
-
-    def window(self, first: Tile, end: Tile) -> tuple[Range, Range]:
-        """The ranges of global indices that the tiles from `first` up to, not including, `end` cover."""
-        return self.levels[0].window(first, end)
 
     @cached_property
     def fine(self) -> int:

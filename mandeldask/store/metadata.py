@@ -108,7 +108,7 @@ def complete(place: Place, description: Description) -> None:
         if problem.startswith("has ") and (key, problem) != NO_COPY:
             raise damaged(place, key, problem)
         write_metadata(place, description, key)
-    write_coordinates(place, description)
+    coordinates(place, description, repair=True)
 
 
 def damaged(place: Place, key: str, problem: str) -> StoreError:
@@ -155,27 +155,23 @@ def problems(place: Place, description: Description) -> Iterator[tuple[str, str]
         yield "zarr.json", "has consolidated metadata of something else"
 
 
-def coordinates(place: Place, description: Description, repair: bool = False) -> Iterator[str]:
+def coordinates(place: Place, description: Description, repair: bool = False) -> list[str]:
     """Keys of the coordinates' chunks that are not those of the view, to the bit; with `repair` they are written."""
+    wrong = []
     for level in description.levels:
         for name, n, length in zip(AXES, level.shape, description.shape, strict=True):
             path = f"{level.number}/{name}"
             kept, k = array(place, description, path, read_only=not repair), level.stride
             for first in range(0, n, AXIS_CHUNK):  # a field may be a line of 2^31 samples
                 key, part = f"{path}/c/{first // AXIS_CHUNK}", slice(first, min(first + AXIS_CHUNK, n))
-                whole = part.start * k, min(part.stop * k, length)
-                if place.size(key) and _holds(kept, part, description.view.axis(name, whole, k)):
+                values = description.view.axis(name, (part.start * k, min(part.stop * k, length)), k)
+                if place.size(key) and _holds(kept, part, values):
                     continue
-                yield key
+                wrong.append(key)
                 if repair:
                     place.delete(key)  # zarr 3.1 reads a chunk that it replaces
-                    kept[part] = description.view.axis(name, whole, k)
-
-
-def write_coordinates(place: Place, description: Description) -> None:
-    """Write the coordinates that are missing or wrong."""
-    for _ in coordinates(place, description, repair=True):
-        pass
+                    kept[part] = values
+    return wrong
 
 
 def _holds(kept: Any, part: slice, values: Any) -> bool:

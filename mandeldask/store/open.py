@@ -30,13 +30,9 @@ BLOCK_SIDE = 4096  # of a Dask block of `open_field`, in samples: 64 MiB of esca
 def open_store(path: AnyPath) -> Store:
     """Open an existing store.
 
-    Raises
-    ------
-    StoreError
-        Nothing there, no store, a store of another program, or of another format version.
+    StoreError where nothing is, or something else: no store, one of another program or of another format version.
     """
-    place = place_of(path)
-    path = _as_given(path)
+    place, path = place_of(path), os.fspath(path)
     try:
         if not place.names() and not (place.is_folder and os.path.lexists(place.url)):
             raise StoreError(f"no store at {path}; compute one with `mandeldask run CONFIG --out {path}`")
@@ -127,32 +123,28 @@ def open_for_writing(
 ) -> Store:
     """Create the store, or open the one that is there if it holds the same field.
 
-    Parameters
-    ----------
-    given : mapping, optional
-        The view's decimal digits as the user wrote them; kept beside the description.
-    overwrite : bool
-        Replace what is there, the same field too. Only what carries our own description is ever removed.
-
-    Raises
-    ------
-    StoreError
-        Another field (names what differs), something that is not ours, a place that cannot be written.
+    `given` are the view's decimal digits as the user wrote them; they are kept beside the description. To `overwrite`
+    replaces what is there, the same field too; only what carries our own description is ever removed. StoreError for
+    another field, by what differs, for something that is not ours, and for a place that cannot be written.
     """
-    place = place_of(path)
-    path = _as_given(path)
-    problem = description.problem()
-    if problem:
+    place, path = place_of(path), os.fspath(path)
+    if problem := description.problem():
         raise StoreError(problem)
     try:
         if place.is_folder and Path(place.url).is_file():
             raise StoreError(f"{path} is a file; a store is a directory: choose another --out")
         # a writer killed at the very start leaves nothing but the temporary file of the root's metadata
         there = [name for name in place.names() if not PARTIAL.fullmatch(name)]
+        if there and metadata.read_manifest(place) is None:
+            raise StoreError(
+                f"{path} holds something else than a store of mandeldask, and is left alone: choose another --out"
+            )
         if there and not overwrite:
             return _continued(place, description, path)
         if there:
-            _remove(place, path)
+            if foreign := list(islice(metadata.strays(place), 3)):
+                raise StoreError(f"{path} also holds {', '.join(foreign)}: move that away before you --overwrite it")
+            place.remove()
         elif inside := next((p.url for p in place.above() if _is_ours(p)), None):
             raise StoreError(f"{path} lies inside {inside}, a store itself: choose another --out")
         return _create(place, description, given or {})
@@ -162,7 +154,6 @@ def open_for_writing(
 
 def _continued(place: Place, description: Description, path: str) -> Store:
     """The store that is there, to go on with, where it holds the same field in today's format."""
-    _refuse_others(place, path)
     store = _opened(place)
     version = store.description.format_version
     different = replace(store.description, format_version=description.format_version).differences(description)
@@ -181,22 +172,6 @@ def _continued(place: Place, description: Description, path: str) -> Store:
     return store
 
 
-def _remove(place: Place, path: str) -> None:
-    """Remove a store of ours, and nothing else."""
-    _refuse_others(place, path)
-    foreign = list(islice(metadata.strays(place), 3))
-    if foreign:
-        raise StoreError(f"{path} also holds {', '.join(foreign)}: move that away before you --overwrite it")
-    place.remove()
-
-
-def _refuse_others(place: Place, path: str) -> None:
-    if metadata.read_manifest(place) is None:
-        raise StoreError(
-            f"{path} holds something else than a store of mandeldask, and is left alone: choose another --out"
-        )
-
-
 def _create(place: Place, description: Description, given: Mapping[str, Any]) -> Store:
     identity = uuid.uuid4().hex
     manifest = metadata.new_manifest(description, identity, given)
@@ -205,10 +180,6 @@ def _create(place: Place, description: Description, given: Mapping[str, Any]) ->
         return _continued(place, description, place.url)  # another run came first
     metadata.complete(place, description)
     return Store(place, identity, description)
-
-
-def _as_given(path: AnyPath) -> str:
-    return os.fspath(path) if isinstance(path, str | os.PathLike) else path.url
 
 
 def _is_ours(place: Place) -> bool:

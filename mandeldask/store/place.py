@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
@@ -23,7 +22,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from mandeldask.errors import StoreError
-from mandeldask.store import bucket
+from mandeldask.store.bucket import Bucket, UnsupportedError, checked_url
 
 PARTIAL = re.compile(r"[^/]*\.[0-9a-f]{32}\.partial")  # a temporary file of zarr's LocalStore
 MAX_METADATA = 2**22  # bytes of a zarr.json: with consolidated metadata, the deepest pyramid's has a tenth of it
@@ -39,13 +38,19 @@ class Place:
 
     url: str
 
+    def __fspath__(self) -> str:
+        return self.url
+
     @property
     def is_folder(self) -> bool:
         return "://" not in self.url
 
     def zarr(self, read_only: bool = True) -> Any:
-        """The place as a store of zarr's, one a process."""
-        return _zarr_store(self, read_only)
+        return _Folder(self.url, read_only=read_only) if self.is_folder else Bucket(self.url, read_only)
+
+    @property
+    def _bucket(self) -> Bucket:
+        return Bucket(self.url)
 
     def get(self, key: str) -> bytes | None:
         """A small value; None where no such key is. One that is larger than any metadata reads as empty."""
@@ -53,7 +58,7 @@ class Place:
         if not size or size > MAX_METADATA:
             return None if size is None else b""
         if self.is_folder:
-            return Path(self.url, key).read_bytes()
+            return Path(self, key).read_bytes()
         value = sync(self.zarr().get(key, default_buffer_prototype()))
         return value.to_bytes() if value else b""
 
@@ -68,7 +73,7 @@ class Place:
             os.makedirs(os.path.realpath(self.url), exist_ok=True)
         try:
             sync(self.zarr(read_only=False).set_if_not_exists(key, buffer))
-        except (OSError, bucket.UnsupportedError) as error:
+        except (OSError, UnsupportedError) as error:
             if isinstance(error, OSError) and error.errno not in NO_LINKS:
                 raise
             if self.size(key) is None:  # no such guarantee here: the last of several wins
@@ -86,7 +91,7 @@ class Place:
     def stamp(self, key: str) -> tuple[int, ...] | None:
         """The size and what else changes when a value is replaced; None where none is."""
         if not self.is_folder:
-            return bucket.stamp(self.zarr(), key)
+            return self._bucket.stamp(key)
         with suppress(FileNotFoundError, NotADirectoryError):
             status = os.lstat(os.path.join(self.url, key))
             size = status.st_size if S_ISREG(status.st_mode) else 0
@@ -99,7 +104,7 @@ class Place:
         Raises StoreError where a folder on the way is a symbolic link: it may lead to another person's files.
         """
         if not self.is_folder:
-            return bucket.sizes(self.zarr(), prefix)
+            return self._bucket.sizes(prefix)
         path = self.url
         for part in filter(None, prefix.split("/")):
             path = os.path.join(path, part)
@@ -111,12 +116,12 @@ class Place:
         """What lies at the top: files and folders; [] where nothing is."""
         if self.is_folder:
             return sorted(os.listdir(self.url)) if os.path.isdir(self.url) else []
-        return bucket.names(self.url)
+        return self._bucket.names()
 
     def remove(self) -> None:
         """Remove everything: a folder is renamed first, a bucket's root goes last, so that no half store is left."""
         if not self.is_folder:
-            bucket.remove(self.zarr(read_only=False))
+            self._bucket.remove()
             return
         path = os.path.realpath(self.url)  # a symbolic link to the store stays
         doomed = f"{path}.removed-{uuid.uuid4().hex[:8]}"
@@ -144,36 +149,27 @@ class Place:
         """Bytes that are free; None where that cannot be known."""
         with suppress(OSError):
             if self.is_folder:
-                return shutil.disk_usage(next(p for p in self._parents() if p.exists())).free
+                return shutil.disk_usage(next(p for p in (self, *self.above()) if os.path.exists(p))).free
         return None
 
     def above(self) -> list[Place]:
         """The places that this one lies in, the nearest first."""
         if self.is_folder:
-            return [Place(str(path)) for path in self._parents()[1:]]
+            return [Place(str(path)) for path in Path(self).parents]
         parts = self.url.split("/")
         return [Place("/".join(parts[:n])) for n in range(len(parts) - 1, 2, -1)]
 
-    def _parents(self) -> list[Path]:
-        return [Path(self.url), *Path(self.url).parents]
 
-
-AnyPath = str | os.PathLike[str] | Place
+AnyPath = str | os.PathLike[str]
 
 
 def place_of(path: AnyPath) -> Place:
-    """The place that a path or a URL stands for; a place is itself.
-
-    Raises
-    ------
-    StoreError
-        A URL of a kind that is not known, or what can be no path.
-    """
+    """The place that a path or a URL stands for; a place is itself. StoreError for what can be neither."""
     if isinstance(path, Place):
         return path
     text = os.fspath(path)
     if "://" in text:
-        return Place(bucket.checked_url(text))
+        return Place(checked_url(text))
     text = os.path.expanduser(text)
     if re.match("[a-zA-Z][a-zA-Z0-9+.-]+:/", text):
         raise StoreError(f"a URL is given as text, SCHEME://BUCKET/PREFIX: a Path has lost a slash of it; got {text}")
@@ -182,7 +178,7 @@ def place_of(path: AnyPath) -> Place:
     return Place(os.path.abspath(text))
 
 
-class Folder(LocalStore):
+class _Folder(LocalStore):
     """Zarr's store in a folder, but a store that was moved or removed is not made again by what is written."""
 
     async def set(self, key: str, value: Any, *arguments: Any, **options: Any) -> None:
@@ -206,11 +202,6 @@ class Folder(LocalStore):
                 for folder in Path(key).parents:  # up to the root, as far as they are empty
                     os.rmdir(self.root / folder)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-
-
-@lru_cache(maxsize=64)
-def _zarr_store(place: Place, read_only: bool) -> Any:
-    return Folder(place.url, read_only=read_only) if place.is_folder else bucket.Bucket(place.url, read_only)
 
 
 def _walk(folder: str, start: str) -> Iterator[tuple[str, int]]:

@@ -21,7 +21,7 @@ from mandeldask.store.arrays import TileColumns, Window, array, read, shard_key
 from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
 
-_SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+_SHARD = re.compile(r"(0|[1-9][0-9]{0,8})/(0|[1-9][0-9]{0,8})")
 _noting = threading.Lock()  # the lease and the table of tiles note from threads of their own
 _seen: dict[tuple[str, str], tuple[int, ...]] = {}  # of stores whose identity was read: the stamp of the root then
 
@@ -52,29 +52,16 @@ class Store:
         """Write one whole tile and its part of the fine levels: each shard at once and complete, the field's last.
 
         `block` holds escape times, or is structured with an item for each of the description's fields. Writing a tile
-        twice gives the same bytes.
-
-        Raises
-        ------
-        OSError
-            The disk's error. No part of the shard is left where a reader looks.
+        twice gives the same bytes. An OSError is the disk's: no part of the shard is left where a reader looks.
         """
         self.check_identity()  # at every write: a worker may outlive its run
-        blocks = [block]
-        for _ in range(self.description.fine):
-            blocks.append(np.ascontiguousarray(blocks[-1][::2, ::2]))
-        for level, samples in reversed(list(enumerate(blocks))):
-            self._write_shards(level, tile, samples)
+        for level in range(self.description.fine, -1, -1):
+            self._write_shards(level, tile, np.ascontiguousarray(block[:: 1 << level, :: 1 << level]))
 
     def write_level(self, level: int, tile: Tile) -> None:
         """Make one tile of a level above 0 from the shards of the level below.
 
-        Raises
-        ------
-        DamagedError
-            One of them is missing or damaged.
-        OSError
-            As for `write`.
+        DamagedError where one of them is missing or damaged; OSError as for `write`.
         """
         self.check_identity()
         d, here = self.description, self.description.levels[level]
@@ -99,25 +86,20 @@ class Store:
             self._write(f"{level}/{name}", (slice(*rows), slice(*columns)), tile, samples)
 
     def _write(self, path: str, window: Window, chunk: Tile, values: NDArray[Any]) -> None:
-        """Write one whole chunk or shard of an array."""
         kept = array(self.place, self.description, path, read_only=False)
-        with zarr.config.set(arrays.ONE_BY_ONE):
+        with arrays.one_by_one():
             try:
                 kept[window] = values
             except (OSError, StoreError, MemoryError):
                 raise
             except Exception:
-                if not self._is_damaged(path, window):
+                try:  # zarr 3.1 reads what it replaces
+                    read(kept, window)
+                except DamagedError:
+                    self.place.delete(f"{path}/c/{chunk[0]}/{chunk[1]}")
+                    kept[window] = values
+                else:
                     raise
-                self.place.delete(f"{path}/c/{chunk[0]}/{chunk[1]}")  # zarr 3.1 reads what it replaces
-                kept[window] = values
-
-    def _is_damaged(self, path: str, window: Window) -> bool:
-        try:
-            read(array(self.place, self.description, path), window)
-        except DamagedError:
-            return True
-        return False
 
     def done(self, level: int = 0) -> NDArray[np.bool_]:
         """Which tiles of a level are done, shape `Level.tiles`: those whose shards hold anything, in every field."""
@@ -133,10 +115,10 @@ class Store:
         """The tiles of an array whose shards are there, with their bytes."""
         rows, columns = self.description.levels[level].tiles
         for key, size in self.place.sizes(f"{level}/{name}/c"):
-            match = _SHARD.fullmatch(key)
-            tile = (int(match[1]), int(match[2])) if match else (rows, columns)
-            if tile[0] < rows and tile[1] < columns and match and key == f"{tile[0]}/{tile[1]}":
-                yield tile, size
+            if match := _SHARD.fullmatch(key):
+                tile = int(match[1]), int(match[2])
+                if tile[0] < rows and tile[1] < columns:
+                    yield tile, size
 
     def discard(self, level: int, tile: Tile) -> None:
         """Take out a tile of a level, the field first: then it is not done, before anything else is gone."""
@@ -149,35 +131,19 @@ class Store:
         return array(self.place, self.description, f"{level}/{name}")
 
     def read_shard(self, tile: Tile, level: int = 0, name: str = "escape_time") -> NDArray[Any] | None:
-        """The samples of one tile; None where it is not done.
-
-        Raises
-        ------
-        DamagedError
-            It cannot be decoded.
-        """
-        if not self.place.size(shard_key(level, name, tile)):
-            return None
-        rows, columns = self.description.levels[level].window(tile)
-        return self._decoded(tile, level, name, (slice(*rows), slice(*columns)))
+        """The samples of one tile; None where it is not done. DamagedError where it cannot be decoded."""
+        return self.read(tile, level, name) if self.place.size(shard_key(level, name, tile)) else None
 
     def read(self, tile: Tile, level: int = 0, name: str = "escape_time") -> NDArray[Any]:
         """The samples of one tile; the fill value where it is not done."""
-        samples = self.read_shard(tile, level, name)
-        if samples is None:
-            kept = self.array(level, name)
-            samples = np.full(self.description.levels[level].tile_shape(tile), kept.fill_value, kept.dtype)
-        return samples
+        rows, columns = self.description.levels[level].window(tile)
+        return self.window(slice(*rows), slice(*columns), level, name)
 
     def window(self, rows: slice, columns: slice, level: int = 0, name: str = "escape_time") -> NDArray[Any]:
         """The samples of any window of a level, by its indices; the fill value where a tile is not done.
 
-        Of each shard the chunks that lie in the window are read, and no others.
-
-        Raises
-        ------
-        DamagedError
-            A shard cannot be decoded.
+        Of each shard the chunks that lie in the window are read, and no others. DamagedError where one cannot be
+        decoded.
         """
         here, kept = self.description.levels[level], self.array(level, name)
         (top, bottom, _), (left, right, _) = rows.indices(here.shape[0]), columns.indices(here.shape[1])
@@ -197,15 +163,12 @@ class Store:
                 if self.place.size(shard_key(level, name, (i, j))):
                     (y, y_end), (x, x_end) = here.window((i, j))
                     y, y_end, x, x_end = max(top, y), min(bottom, y_end), max(left, x), min(right, x_end)
-                    samples = self._decoded((i, j), level, name, (slice(y, y_end), slice(x, x_end)))
+                    try:
+                        samples = read(kept, (slice(y, y_end), slice(x, x_end)))
+                    except DamagedError as error:
+                        raise self._damaged((i, j), level, name, error.problem) from None
                     out[y - top : y_end - top, x - left : x_end - left] = samples
         return out
-
-    def _decoded(self, tile: Tile, level: int, name: str, window: Window) -> NDArray[Any]:
-        try:
-            return read(self.array(level, name), window)
-        except DamagedError as error:
-            raise self._damaged(tile, level, name, error.problem) from None
 
     def _damaged(self, tile: Tile, level: int, name: str, problem: str) -> DamagedError:
         """What to say of a shard that cannot be read."""
@@ -225,39 +188,50 @@ class Store:
         Where a part is damaged or lost, all are 0 there, not known: but for seconds and attempts they can be read
         from the shards again.
         """
-        columns = {name: np.zeros(self.description.tiles, dtype) for name, dtype in TileColumns.items()}
-        for name, column in columns.items():
-            for _ in self._read_column(name, column):
-                pass
+        columns, damaged = self._columns()
         known = (columns["minimum"] > 0) & (columns["maximum"] > 0) & (columns["iterations"] > 0)
+        # that no sample is at max_iter is known only where a chunk says so
+        there = {f"tiles/not_escaped/c/{key}" for key, _ in self.place.sizes("tiles/not_escaped/c")} - dict(
+            damaged
+        ).keys()
+        for i, j in self._chunks_of_tiles():
+            if f"tiles/not_escaped/c/{i}/{j}" not in there:
+                known[arrays.tiles_window((i, j))] = False
         for name in ("iterations", "minimum", "maximum", "not_escaped"):
             columns[name][~known] = 0
         return columns
 
-    def damaged_tiles(self) -> Iterator[tuple[str, str]]:
+    def damaged_tiles(self) -> list[tuple[str, str]]:
         """Keys of the `tiles` group's chunks that cannot be read, and what is wrong with each."""
-        for name, dtype in TileColumns.items():
-            yield from self._read_column(name, np.zeros(self.description.tiles, dtype))
+        return self._columns()[1]
 
-    def _read_column(self, name: str, out: NDArray[Any]) -> Iterator[tuple[str, str]]:
-        """Read a column of the `tiles` group; the key and the problem of each chunk that cannot be read."""
-        kept = array(self.place, self.description, f"tiles/{name}")
-        try:
-            out[...] = read(kept, slice(None))
-        except DamagedError:  # one of the chunks
-            for i, j in np.ndindex(*(-(-n // arrays.TILES_CHUNK) for n in out.shape)):
+    def _columns(self) -> tuple[dict[str, NDArray[Any]], list[tuple[str, str]]]:
+        columns = {name: np.zeros(self.description.tiles, dtype) for name, dtype in TileColumns.items()}
+        damaged = []
+        for name, column in columns.items():
+            kept = array(self.place, self.description, f"tiles/{name}")
+            try:
+                column[...] = read(kept, slice(None))
+                continue
+            except DamagedError:  # one of the chunks
+                pass
+            for i, j in self._chunks_of_tiles():
                 window = arrays.tiles_window((i, j))
                 try:
-                    out[window] = read(kept, window)
+                    column[window] = read(kept, window)
                 except DamagedError as error:
-                    yield f"tiles/{name}/c/{i}/{j}", error.problem
+                    damaged.append((f"tiles/{name}/c/{i}/{j}", error.problem))
+        return columns, damaged
+
+    def _chunks_of_tiles(self) -> Iterator[tuple[int, ...]]:
+        return np.ndindex(*(-(-n // arrays.TILES_CHUNK) for n in self.description.tiles))
 
     def write_tiles(self, columns: Mapping[str, NDArray[Any]], changed: set[Tile]) -> None:
         """Write the chunks of the `tiles` group in which the `changed` tiles lie."""
         self.check_identity()
         for chunk in {(i // arrays.TILES_CHUNK, j // arrays.TILES_CHUNK) for i, j in changed}:
             window = arrays.tiles_window(chunk)
-            for name in TileColumns:
+            for name in sorted(TileColumns, key="minimum".__eq__):  # the last: it tells that the others are there
                 self._write(f"tiles/{name}", window, chunk, columns[name][window])
 
     def read_notes(self) -> dict[str, Any]:
