@@ -11,7 +11,7 @@ import math
 import operator
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -144,6 +144,14 @@ class Progress:
     workers: int
     levels: int = 0  # tiles of the pyramid that are still to be built
 
+    @classmethod
+    def checked(cls, values: Mapping[str, Any]) -> Progress:
+        """Progress that was told or noted elsewhere. Any exception means that it is none."""
+        progress = cls(**values)
+        if not all(value is None or math.isfinite(value) for value in vars(progress).values()):
+            raise ValueError("an endless rate")
+        return progress
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -200,9 +208,7 @@ def read(event: Any) -> TileEvent | DriverEvent:
         return _tile(**event)
     job = JobInfo(**event["job"])
     _check_job(job)
-    progress = Progress(**event["progress"]) if event["progress"] else None
-    if progress and not all(math.isfinite(value or 0) for value in vars(progress).values()):
-        raise ValueError("an endless rate")
+    progress = Progress.checked(event["progress"]) if event["progress"] else None
     failures = [Failure(**failure) for failure in event["failures"]]
     if not all(0 <= i < n for f in failures for i, n in zip(f.tile, job.preview.tiles, strict=True)):
         raise ValueError("a failure of a tile outside the field")

@@ -16,7 +16,7 @@ from mandeldask.job.events import (
     TileFailed,
     ignore,
 )
-from mandeldask.job.job_status import Status, cancel, logs, status, status_of_job, status_of_jobs, status_of_store, wait
+from mandeldask.job.job_status import Status, cancel, logs, status, status_of_jobs, wait
 from mandeldask.job.runs import deepen, resume, run
 from mandeldask.job.submission import Submitted, submit
 from mandeldask.job.verification import Checking, Verification, verify
@@ -46,9 +46,7 @@ __all__ = [
     "resume",
     "run",
     "status",
-    "status_of_job",
     "status_of_jobs",
-    "status_of_store",
     "submit",
     "verify",
     "wait",
