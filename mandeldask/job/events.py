@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from distributed import Client
 
 from mandeldask.cluster import Size
-from mandeldask.store import Store, Tile
-from mandeldask.telemetry import Progress
+from mandeldask.store import Store
+from mandeldask.telemetry import Progress, TileFailed
 from mandeldask.text import duration, plural, short_path, si
 from mandeldask.tile import Record
 
@@ -113,16 +113,6 @@ class Expected:
 @dataclass(frozen=True)
 class TileDone:
     record: Record
-
-
-@dataclass(frozen=True)
-class TileFailed:
-    """A computation of a tile that failed; `final` when it is not tried again."""
-
-    tile: Tile
-    attempt: int
-    error: str
-    final: bool
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from distributed import Client
 
 from mandeldask.store import Tile
-from mandeldask.telemetry import tile_of_key
+from mandeldask.telemetry import parse_key
 
 MAX_ATTEMPTS = 3
 MAX_DEATHS = 3  # of workers that had nothing but this tile to compute
@@ -61,6 +61,6 @@ def deaths(client: Client, job: str, run: str) -> Counter[Tile]:
     for _, event in client.get_events("all") or ():
         if event.get("action") != "remove-worker" or event.get("expected"):
             continue
-        tiles = [tile for key in event["processing-tasks"] if (tile := tile_of_key(key, job, run))]
+        tiles = [k[2] for key in event["processing-tasks"] if (k := parse_key(key)) and k[:2] == (job, run)]
         found.update({tile: int(len(tiles) == 1) for tile in tiles})
     return found
