@@ -57,7 +57,10 @@ def sample_type(max_iter: int) -> np.dtype[Any]:
 
 @dataclass(frozen=True)
 class Preview:
-    """The small picture of a field of `shape` in tiles: every `stride`-th sample in both directions."""
+    """The small picture of a field of `shape` in tiles: every `stride`-th sample in both directions.
+
+    `tiles` are its rows and columns of tiles, `size` those of its own samples.
+    """
 
     shape: tuple[int, int]
     tile: tuple[int, int]
@@ -65,7 +68,6 @@ class Preview:
 
     @cached_property
     def tiles(self) -> tuple[int, int]:
-        """Rows and columns of tiles."""
         return -(-self.shape[0] // self.tile[0]), -(-self.shape[1] // self.tile[1])
 
     @cached_property
@@ -74,7 +76,6 @@ class Preview:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Rows and columns of the preview."""
         return -(-self.shape[0] // self.stride), -(-self.shape[1] // self.stride)
 
     @cached_property
@@ -188,7 +189,7 @@ def tile_event(job: str, record: Any) -> dict[str, Any]:
 
 def previews_wanted(job: str, dask_scheduler: Any = None) -> list[Tile] | None:
     """On the scheduler: some of the finished tiles whose preview the page lacks; None where there is no page."""
-    plugin = dask_scheduler.plugins.get(TOPIC) if dask_scheduler else None
+    plugin = dask_scheduler.plugins.get(TOPIC)
     if plugin is None or plugin.problem:
         return None
     wanted: list[Tile] = plugin.jobs[job].previews_wanted() if job in plugin.jobs else []
@@ -198,20 +199,20 @@ def previews_wanted(job: str, dask_scheduler: Any = None) -> list[Tile] | None:
 def parse_event(event: Any) -> TileEvent | DriverEvent:
     """An event as it arrived. Any exception means that it is none; what a tile holds `JobState.take_tile` checks."""
     if "tile" in event:
-        return _tile(**event)
+        return _tile(event)
     job = JobInfo(**event["job"])
     _check_job(job)
     progress = Progress.checked(event["progress"]) if event["progress"] else None
     failures = [TileFailed(**failure) for failure in event["failures"]]
     if not all(0 <= i < n for f in failures for i, n in zip(f.tile, job.preview.tiles, strict=True)):
         raise ValueError("a failure of a tile outside the field")
-    tiles = [_tile(*tile) for tile in event["tiles"]]
+    tiles = [_tile(dict(zip(TileEvent._fields, tile, strict=True))) for tile in event["tiles"]]
     return DriverEvent(**event | {"job": job, "progress": progress, "failures": failures, "tiles": tiles})
 
 
-def _tile(*values: Any, **named: Any) -> TileEvent:
-    tile = TileEvent(*values, **named)
-    return tile._replace(tile=(int(tile.tile[0]), int(tile.tile[1])), worker=str(tile.worker)[:MAX_TEXT])
+def _tile(event: Mapping[str, Any]) -> TileEvent:
+    row, column = event["tile"]
+    return TileEvent(**{**event, "tile": (int(row), int(column)), "worker": str(event["worker"])[:MAX_TEXT]})
 
 
 def _check_job(job: JobInfo) -> None:

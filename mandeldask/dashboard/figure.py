@@ -18,6 +18,23 @@ from mandeldask.telemetry import Tile
 from mandeldask.text import duration, si
 
 RUNNING = DONE + 1
+
+
+class _Sign(NamedTuple):
+    """How a state is written."""
+
+    words: str
+    sign: str
+    style: str  # class of panel.css
+
+
+SIGNS = {
+    DONE: _Sign("done", "■", "done"),
+    RUNNING: _Sign("on a worker", "▭", "running"),
+    WAITING: _Sign("waiting", "╱", "waiting"),
+    RETRY: _Sign("failed, to be tried again", "↻", "retry"),
+    FAILED: _Sign("failed", "✕", "failed"),
+}
 NOTHING = "#00000000"  # index 0: what lies below shows
 STATE_COLOURS = {RETRY: "#e69f00", FAILED: "#c8322b", DONE: "#2f9e75"}
 WORKER_COLOURS = tuple(Category20_20)
@@ -33,7 +50,7 @@ KNOWN = "return value > 0 ? String(Number(value.toPrecision(4))) : '–'"
 HOVER = {  # what is shown of the tile at the pointer, and the code that makes text of its value
     "$y": "return String(Math.floor(value / side[0]))",
     "$x": "return String(Math.floor(value / side[1]))",
-    "@state": "return ['waiting', 'failed, to be tried again', 'failed', 'done'][value]",
+    "@state": f"return {[SIGNS[state].words for state in (WAITING, RETRY, FAILED, DONE)]}[value]",
     "@worker": "return value < 0 ? '–' : `${value}: ${workers[value]}`",
     **{f"@{name}": KNOWN for name in ("seconds", "minimum", "maximum", "mean")},
 }
@@ -69,23 +86,6 @@ GLYPHS = [  # from below, and the source of each
     ("labels", "text", SIGN),
     ("chosen", "quad", LINE | {"line_color": "#d81b60", "line_dash": "dashed"}),
 ]
-
-
-class _Sign(NamedTuple):
-    """How a state is written."""
-
-    words: str
-    sign: str
-    style: str  # class of panel.css
-
-
-SIGNS = {
-    DONE: _Sign("done", "■", "done"),
-    RUNNING: _Sign("on a worker", "▭", "running"),
-    WAITING: _Sign("waiting", "╱", "waiting"),
-    RETRY: _Sign("failed, to be tried again", "↻", "retry"),
-    FAILED: _Sign("failed", "✕", "failed"),
-}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from distributed import Client
 
@@ -26,7 +26,7 @@ from mandeldask.telemetry import Progress
 SPACE = "mandeldask"  # of the scheduler's metadata, published data and event topics
 POLL_SECONDS = 0.5
 CANCEL_SECONDS = 20.0
-ENDED = ("finished", "failed", "cancelled", "complete", "stopped")
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Status:
     errors: dict[str, str]  # "row,column" of a failed tile -> what happened
     progress: Progress | None  # of the driver at work; None where there is none, or where it has just begun
     updated: float | None  # Unix time of the last update from the driver
-    message: str | None  # why it failed, or what it waits for
-    exit_code: int | None  # of a job that has ended
+    message: str | None = None  # why it failed, or what it waits for
+    exit_code: int | None = None  # of a job that has ended
 
     @property
     def ended(self) -> bool:
-        return self.state in ENDED
+        return self.exit_code is not None
 
 
 def status(target: str | os.PathLike[str], client: Client | None = None) -> Status:
@@ -71,7 +71,8 @@ def status(target: str | os.PathLike[str], client: Client | None = None) -> Stat
 def _status_of_store(path: str) -> Status:
     store = open_store(path)
     notes = store.read_notes()
-    lease, errors = _only(dict, notes.get("lease")) or {}, _only(dict, notes.get("errors")) or {}
+    lease, errors = (notes[key] if isinstance(notes.get(key), dict) else {} for key in ("lease", "errors"))
+    job = lease.get("job") or notes.get("job")
     present = store.done()
     done, tiles = int(present.sum()), present.size
     levels = sum(int(tiles.sum()) for tiles in missing(store, ~present)) if done == tiles else None
@@ -82,15 +83,14 @@ def _status_of_store(path: str) -> Status:
     return Status(
         state=at_work if alive else at_rest,
         store=store.path,
-        job=_only(str, lease.get("job") or notes.get("job")),
+        job=job if isinstance(job, str) else None,
         tiles=tiles,
         done=done,
         levels=levels,
         failed=len(errors),
         errors={str(tile): str(error) for tile, error in errors.items()},
-        progress=_progress(notes.get("progress")) if alive else None,
-        updated=_number(lease.get("heartbeat")),
-        message=None,
+        progress=_tried(Progress.checked, notes.get("progress")) if alive else None,
+        updated=_tried(_finite, lease.get("heartbeat")),
         exit_code=None if alive else 0 if complete else 4,
     )
 
@@ -202,7 +202,7 @@ def _of_job(job: dict[str, Any]) -> Status:
         else:
             state = "running" if driver["state"] == "processing" and told else "waiting"
             message = driver["waits"] if state == "waiting" else None
-    progress, summary = _progress(told.get("progress")), outcome.get("summary") or {}
+    progress, summary = _tried(Progress.checked, told.get("progress")), outcome.get("summary") or {}
     return Status(
         state=state,
         store=job["store"],
@@ -219,22 +219,15 @@ def _of_job(job: dict[str, Any]) -> Status:
     )
 
 
-def _progress(noted: Any) -> Progress | None:
-    """The progress that a driver noted; None where there is none, or something else."""
+def _tried(read: Callable[[Any], Kind], noted: Any) -> Kind | None:
+    """What was noted; None where it is nothing of the kind: another program may have written it."""
     with suppress(TypeError, ValueError, OverflowError):
-        return Progress.checked(noted)
+        return read(noted)
     return None
 
 
-def _only(kind: type[Any], value: object) -> Any:
-    """The value if it is of this kind, else None: another program may have written it."""
-    return value if isinstance(value, kind) else None
-
-
-def _number(value: object) -> float | None:
-    with suppress(OverflowError):  # a whole number of 400 digits
-        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-    return None
+def _finite(number: Any) -> float | None:
+    return float(number) if math.isfinite(number) else None
 
 
 def driver_key(name: str, run_id: str) -> tuple[str, str]:

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -76,9 +75,7 @@ class Reporter:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._ended = "stopped" if kind else "done"
         self._stop.set()
         self._thread.join(CLOSE_SECONDS)
@@ -150,6 +147,7 @@ class Reporter:
 
 
 def _describe(plan: Plan, name: str | None) -> JobInfo:
-    d, path, run = plan.store.description, plan.store.path, uuid.uuid4().hex
-    job, name = job_id(plan.store.identity, path), (name or path.rstrip("/").rpartition("/")[2])[:MAX_TEXT]
-    return JobInfo(job, name, run, plan.kernel, time.time(), d.shape, d.tile, d.max_iter, *d.view.extent)
+    d, path = plan.store.description, plan.store.path
+    name = (name or path.rstrip("/").rpartition("/")[2])[:MAX_TEXT]
+    known = job_id(plan.store.identity, path), name, uuid.uuid4().hex, plan.kernel, time.time()
+    return JobInfo(*known, d.shape, d.tile, d.max_iter, *d.view.extent)

@@ -72,8 +72,15 @@ class _Request:
     identity: str = ""  # of the store, once it is there
 
     def plan(self, size: Size, overwrite: bool = False) -> Plan:
-        how: Any = {"run_id": self.run_id, "ignore_space": self.ignore_space, "place": self.place}
-        return make_plan(parse(self.config), self.kernel, size, overwrite, **how)
+        return make_plan(
+            parse(self.config),
+            self.kernel,
+            size,
+            overwrite,
+            run_id=self.run_id,
+            ignore_space=self.ignore_space,
+            place=self.place,
+        )
 
     def release(self) -> None:
         """Let go of the store; where that cannot be, the hold on it is forgotten after a while."""
