@@ -11,8 +11,8 @@ import math
 import operator
 import re
 import uuid
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 TOPIC = "mandeldask"
 KEY_PREFIX = "escape-time-tile"  # Dask's own pages colour tasks by it
 PREVIEW_SIDE = 512  # samples of the preview's longer side, at most: 1 MiB for a job, however large
-MAX_TILES = 2**21  # of a job that the scheduler will hold: about 30 bytes a tile
+MAX_SHOWN = 2**21  # tiles of a job that the scheduler will hold: about 30 bytes a tile
 MAX_TEXT = 500  # characters
 
 Tile = tuple[int, int]  # row, column
@@ -41,19 +41,13 @@ def key_name(job: str, run: str, what: Literal["tile", "level"] = "tile") -> str
     return f"{KEY_PREFIX.replace('tile', what)}-{job}-{run}-{uuid.uuid4().hex}"
 
 
-def job_and_tile(key: object) -> tuple[str, str, Tile] | None:
+def parse_key(key: object) -> tuple[str, str, Tile] | None:
     """The job, its run and the tile that a task's key stands for; None for other tasks."""
     match key:
         case (str(name), int(row), int(column)) if name.startswith(KEY_PREFIX):
             parts = name[len(KEY_PREFIX) + 1 :].split("-")
             return (parts[0], parts[1], (row, column)) if len(parts) == 3 else None
     return None
-
-
-def tile_of_key(key: object, job: str, run: str = "") -> Tile | None:
-    """The tile that a task's key stands for; None where it is not one of this job, or of this run of it."""
-    found = job_and_tile(key)
-    return found[2] if found and found[0] == job and run in ("", found[1]) else None
 
 
 def sample_type(max_iter: int) -> np.dtype[Any]:
@@ -63,7 +57,10 @@ def sample_type(max_iter: int) -> np.dtype[Any]:
 
 @dataclass(frozen=True)
 class Preview:
-    """The small picture of a field of `shape` in tiles: every `stride`-th sample in both directions."""
+    """The small picture of a field of `shape` in tiles: every `stride`-th sample in both directions.
+
+    `tiles` are its rows and columns of tiles, `size` those of its own samples.
+    """
 
     shape: tuple[int, int]
     tile: tuple[int, int]
@@ -71,7 +68,6 @@ class Preview:
 
     @cached_property
     def tiles(self) -> tuple[int, int]:
-        """Rows and columns of tiles."""
         return -(-self.shape[0] // self.tile[0]), -(-self.shape[1] // self.tile[1])
 
     @cached_property
@@ -80,7 +76,6 @@ class Preview:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Rows and columns of the preview."""
         return -(-self.shape[0] // self.stride), -(-self.shape[1] // self.stride)
 
     @cached_property
@@ -144,10 +139,18 @@ class Progress:
     workers: int
     levels: int = 0  # tiles of the pyramid that are still to be built
 
+    @classmethod
+    def checked(cls, values: Mapping[str, Any]) -> Progress:
+        """Progress that was told or noted elsewhere. Any exception means that it is none."""
+        progress = cls(**values)
+        if not all(value is None or math.isfinite(value) for value in vars(progress).values()):
+            raise ValueError("an endless rate")
+        return progress
+
 
 @dataclass(frozen=True)
-class Failure:
-    """An attempt at a tile that failed; `final` when it is not tried again."""
+class TileFailed:
+    """A computation of a tile that failed; `final` when it is not tried again."""
 
     tile: Tile
     attempt: int
@@ -170,17 +173,13 @@ class TileEvent(NamedTuple):
 
 @dataclass(frozen=True)
 class DriverEvent:
-    """What a driver tells of its job. `tiles` are done, whoever computed them."""
+    """What a driver tells of its job, sent as a dict. `tiles` are done, whoever computed them."""
 
     job: JobInfo
     progress: Progress | None = None
-    failures: Sequence[Failure] = ()
+    failures: Sequence[TileFailed] = ()
     tiles: Sequence[TileEvent] = ()
     ended: str = ""  # "done" or "stopped"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The event as it is sent."""
-        return asdict(self)
 
 
 def tile_event(job: str, record: Any) -> dict[str, Any]:
@@ -190,29 +189,30 @@ def tile_event(job: str, record: Any) -> dict[str, Any]:
 
 def previews_wanted(job: str, dask_scheduler: Any = None) -> list[Tile] | None:
     """On the scheduler: some of the finished tiles whose preview the page lacks; None where there is no page."""
-    plugin = dask_scheduler.plugins.get(TOPIC) if dask_scheduler else None
-    return None if plugin is None or plugin.problem else plugin.previews_wanted(job)
+    plugin = dask_scheduler.plugins.get(TOPIC)
+    if plugin is None or plugin.problem:
+        return None
+    wanted: list[Tile] = plugin.jobs[job].previews_wanted() if job in plugin.jobs else []
+    return wanted
 
 
-def read(event: Any) -> TileEvent | DriverEvent:
+def parse_event(event: Any) -> TileEvent | DriverEvent:
     """An event as it arrived. Any exception means that it is none; what a tile holds `JobState.take_tile` checks."""
     if "tile" in event:
-        return _tile(**event)
+        return _tile(event)
     job = JobInfo(**event["job"])
     _check_job(job)
-    progress = Progress(**event["progress"]) if event["progress"] else None
-    if progress and not all(math.isfinite(value or 0) for value in vars(progress).values()):
-        raise ValueError("an endless rate")
-    failures = [Failure(**failure) for failure in event["failures"]]
+    progress = Progress.checked(event["progress"]) if event["progress"] else None
+    failures = [TileFailed(**failure) for failure in event["failures"]]
     if not all(0 <= i < n for f in failures for i, n in zip(f.tile, job.preview.tiles, strict=True)):
         raise ValueError("a failure of a tile outside the field")
-    tiles = [_tile(*tile) for tile in event["tiles"]]
+    tiles = [_tile(dict(zip(TileEvent._fields, tile, strict=True))) for tile in event["tiles"]]
     return DriverEvent(**event | {"job": job, "progress": progress, "failures": failures, "tiles": tiles})
 
 
-def _tile(*values: Any, **named: Any) -> TileEvent:
-    tile = TileEvent(*values, **named)
-    return tile._replace(tile=(int(tile.tile[0]), int(tile.tile[1])), worker=str(tile.worker)[:MAX_TEXT])
+def _tile(event: Mapping[str, Any]) -> TileEvent:
+    row, column = event["tile"]
+    return TileEvent(**{**event, "tile": (int(row), int(column)), "worker": str(event["worker"])[:MAX_TEXT]})
 
 
 def _check_job(job: JobInfo) -> None:
@@ -222,5 +222,5 @@ def _check_job(job: JobInfo) -> None:
         raise ValueError("a job of impossible sizes")
     if not 0 <= job.started < 2**32:
         raise ValueError("a job of a time that no calendar has")
-    if math.prod(job.preview.tiles) > MAX_TILES:
-        raise ValueError(f"a job of more than {MAX_TILES} tiles cannot be shown")
+    if math.prod(job.preview.tiles) > MAX_SHOWN:
+        raise ValueError(f"a job of more than {MAX_SHOWN} tiles cannot be shown")

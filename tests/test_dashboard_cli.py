@@ -16,7 +16,7 @@ import pytest
 from services import DEADLINE, ENV, Processes, free_port, poll
 
 from mandeldask import dashboard
-from mandeldask.dashboard.links import announce, problem_with, running, ssh_tunnel
+from mandeldask.dashboard import announce, problem_with, running, ssh_tunnel
 
 ROOT = Path(__file__).parent.parent
 LESSON = str(ROOT / "configs/lesson.yaml")

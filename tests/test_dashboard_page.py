@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import asdict
 from functools import partial
 from types import SimpleNamespace
 
@@ -126,7 +127,7 @@ def heard(*jobs):
     plugin = dashboard.Plugin()
     for k, (name, worker) in enumerate(jobs):
         job = JobInfo(f"{k:08x}", name, "r", "numpy", k + 1, (100, 120), (100, 120), 50, (0.0, 1.0), (0.0, 1.0))
-        plugin.log_event(TOPIC, DriverEvent(job).to_dict())
+        plugin.log_event(TOPIC, asdict(DriverEvent(job)))
         tile = TileEvent(job.id, (0, 0), 0.1, 100 * 120, 1, 1, worker, bytes([1]) * 100 * 120)
         plugin.log_event(TOPIC, tile._asdict())
     page = JobPage(SimpleNamespace(plugins={"mandeldask": plugin}, workers={}))

@@ -20,14 +20,15 @@ from hypothesis import strategies as st
 from services import poll
 
 from mandeldask.cluster import Size
-from mandeldask.dashboard import MAX_JOBS, Plugin, hooks, panel
+from mandeldask.dashboard import MAX_JOBS, Plugin, hooks
+from mandeldask.dashboard.page import parts, tile_facts
 from mandeldask.dashboard.state import DONE, FAILED, RETRY, WAITING, JobState, running_tiles
 from mandeldask.job import Plan, TileDone, TileFailed
 from mandeldask.job.events import Progress
 from mandeldask.job.reporter import Reporter
 from mandeldask.kernels import KERNELS
 from mandeldask.store import Description, Store, open_for_writing, place_of
-from mandeldask.telemetry import TOPIC, JobInfo, Preview, job_id, key_name, tile_event, tile_of_key
+from mandeldask.telemetry import TOPIC, JobInfo, Preview, job_id, key_name, parse_key, tile_event
 from mandeldask.tile import Record, statistics
 from mandeldask.view import View
 
@@ -162,7 +163,7 @@ def test_what_was_done_before_the_page_came_is_read_from_the_store_in_the_meanti
     )
     assert job.tiles["mean"][2, 3] == pytest.approx(FIELD[260:390, 510:680].mean())
     assert job.tiles["worker"][2, 3] == -1
-    assert ("worker", "of an earlier run") in panel.tile_facts(job, (2, 3), [])
+    assert ("worker", "of an earlier run") in tile_facts(job, (2, 3), [])
 
 
 def test_a_page_that_comes_late_learns_of_the_tiles_that_it_missed(tmp_path):
@@ -202,8 +203,8 @@ def test_what_tasks_end_in_is_known_before_the_driver_tells():
     for strange in ((TASK, 99, 0), "sum-1", ("sum", 0, 0)):
         plugin.transition(strange, "processing", "memory")
     assert job.tiles["state"][0, :3].tolist() == [RETRY, DONE, WAITING]
-    assert plugin.previews_wanted(JOB) == [(0, 1)], "its worker's event was lost"
-    assert ("escape times", "not known") in panel.tile_facts(job, (0, 1), [])
+    assert job.previews_wanted() == [(0, 1)], "its worker's event was lost"
+    assert ("escape times", "not known") in tile_facts(job, (0, 1), [])
     plugin.transition((TASK, 0, 0), "processing", "memory")
     plugin.transition((TASK, 0, 0), "processing", "erred")
     assert job.tiles["state"][0, 0] == DONE, "it was computed since"
@@ -339,13 +340,9 @@ def test_parts_of_tiles_fill_the_preview_without_seam(shape, tile):
 def test_a_key_tells_its_job_and_tile():
     ours, other = job_id("a", "/x.zarr"), job_id("a", "/y.zarr")
     assert ours != other
-    key = (key_name(ours, "run"), 18, 11)
-    assert tile_of_key(key, ours) == (18, 11)
-    assert tile_of_key(key, ours, "run") == (18, 11)
-    assert tile_of_key(key, ours, "another") is None
-    assert tile_of_key(key, other) is None
+    assert parse_key((key_name(ours, "run"), 18, 11)) == (ours, "run", (18, 11))
     for strange in ("a", ("a", 1, 2), (f"escape-time-tile-{ours}-x", "0", 0), (f"escape-time-tile-{ours}", 0, 0)):
-        assert tile_of_key(strange, ours) is None
+        assert parse_key(strange) is None
 
 
 def test_running_tiles_are_those_that_workers_hold():
@@ -428,7 +425,7 @@ def test_the_states_add_up_and_texts_from_outside_are_escaped():
     )
     scheduler = SimpleNamespace(workers={"w": worker})
     running = running_tiles(scheduler, job)
-    shown = panel.parts(scheduler, job, "picture", running, (5, 4))
+    shown = parts(scheduler, job, "picture", running, (5, 4))
     for sign, n in (("done", 10), ("on a worker", 2), ("waiting", len(TILES) - 12)):
         assert f"{sign} <b>{n}</b>" in shown["figures"]
     assert "to be tried again <b>" not in shown["figures"], "it is on a worker"

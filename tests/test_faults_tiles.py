@@ -124,13 +124,13 @@ def test_a_job_that_waits_for_a_thread_says_so(dask_processes, tmp_path):
         others = client.map(blocked, [str(tmp_path / "go")] * 4, pure=False)
         poll(lambda: sum(map(len, client.processing().values())) == 4, "busy workers")
         job.submit({**UNIT, "kernel": "numpy"}, tmp_path / "a.zarr", name="patient", client=client)
-        status = poll(lambda: (s := job.status_of_job(client, "patient")).message and s, "a word")
+        status = poll(lambda: (s := job.status("patient", client)).message and s, "a word")
         assert (status.state, status.message) == (
             "waiting",
             "all threads are busy: the next that is free takes its driver",
         )
         (tmp_path / "go").touch()
-        end = job.wait(lambda: job.status_of_job(client, "patient"), 100)
+        end = job.wait(lambda: job.status("patient", client), 100)
         assert (end.state, end.message) == ("finished", None)
         del others
 

@@ -117,7 +117,7 @@ def test_a_submission_that_never_gets_a_worker_ends_after_its_start_timeout(here
     (keeper,) = keepers()
     try:
         with Client(submitted.scheduler) as client:
-            end = job.wait(lambda: job.status_of_job(client, "late"), DEADLINE)
+            end = job.wait(lambda: job.status("late", client), DEADLINE)
         assert (end.state, end.exit_code) == ("failed", 5)
         assert "no worker came up within 3 s" in end.message
         assert job.status(here / "a.zarr").state == "stopped"

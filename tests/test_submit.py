@@ -19,7 +19,7 @@ from services import DEADLINE, ENV, Processes, keepers, listening, poll
 
 import mandeldask as md
 from mandeldask import job
-from mandeldask.job import lease
+from mandeldask.job import background, lease
 from mandeldask.job.ledger import Ledger
 from mandeldask.store import Description, open_for_writing, open_store
 
@@ -103,11 +103,9 @@ def test_a_job_goes_on_without_its_client(dask, scheduler, fresh, tmp_path, expe
         with dask.client() as mine:
             submitted = job.submit(UNIT, tmp_path / "a.zarr", name="alone", client=mine)
         assert (submitted.tiles, submitted.pending) == (TILES, TILES)
-        running = poll(
-            lambda: (s := job.status_of_job(scheduler, "alone")).state == "running" and s.done and s, "a tile"
-        )
+        running = poll(lambda: (s := job.status("alone", scheduler)).state == "running" and s.done and s, "a tile")
         assert running.progress.workers == 2
-    end = job.wait(lambda: job.status_of_job(scheduler, "alone"), DEADLINE)
+    end = job.wait(lambda: job.status("alone", scheduler), DEADLINE)
     assert (end.state, end.done, end.failed, end.exit_code) == ("finished", TILES, 0, 0)
     assert open_store(tmp_path / "a.zarr").checksum() == expected
     assert len(counted(fresh)) == TILES
@@ -122,12 +120,12 @@ def test_the_store_tells_how_far_its_job_is(dask, scheduler, fresh, tmp_path):
     with held(fresh, after=TILES // 2):
         job.submit(UNIT, path, name="told", client=scheduler)
         status = poll(
-            lambda: (s := job.status_of_store(path)).progress and s.progress.samples_per_second and s,
+            lambda: (s := job.status(path)).progress and s.progress.samples_per_second and s,
             "a rate in the store",
         )
         assert (status.state, status.job, status.tiles) == ("running", "told", TILES)
         assert status.progress.workers == 2
-    end = job.wait(lambda: job.status_of_store(path), DEADLINE)
+    end = job.wait(lambda: job.status(path), DEADLINE)
     assert (end.state, end.done, end.exit_code, end.job) == ("complete", TILES, 0, "told")
 
 
@@ -139,7 +137,7 @@ def test_a_second_driver_is_kept_out(dask, scheduler, fresh, tmp_path):
             job.submit(UNIT, path, name="second", client=scheduler)
         with pytest.raises(md.StoreError, match="job first is writing"):
             md.run(UNIT, path, client=scheduler)
-    assert job.wait(lambda: job.status_of_job(scheduler, "first"), DEADLINE).done == TILES
+    assert job.wait(lambda: job.status("first", scheduler), DEADLINE).done == TILES
     assert len(counted(fresh)) == TILES
 
 
@@ -147,10 +145,10 @@ def test_a_cancelled_job_ends_soon_and_another_finishes_its_store(dask, schedule
     path = tmp_path / "a.zarr"
     with held(fresh, after=TILES // 2):
         job.submit({**UNIT, "tile": [8, 8]}, path, name="stopped", client=scheduler)
-        poll(lambda: job.status_of_job(scheduler, "stopped").done, "a finished tile")
+        poll(lambda: job.status("stopped", scheduler).done, "a finished tile")
     end = job.cancel(scheduler, "stopped")
     assert (end.state, end.exit_code) == ("cancelled", 130)
-    stored = job.status_of_store(path)
+    stored = job.status(path)
     assert stored.state == "stopped"
     assert 0 < stored.done < 4 * TILES
     with pytest.raises(md.ConfigError, match="ended already: cancelled"):
@@ -158,7 +156,7 @@ def test_a_cancelled_job_ends_soon_and_another_finishes_its_store(dask, schedule
     again = job.submit({**UNIT, "tile": [8, 8]}, path, client=scheduler)
     assert again.name.startswith("a-")
     assert again.pending <= 4 * TILES - stored.done
-    job.wait(lambda: job.status_of_job(scheduler, again.name), DEADLINE)
+    job.wait(lambda: job.status(again.name, scheduler), DEADLINE)
     assert open_store(path).checksum() == expected
 
 
@@ -167,10 +165,10 @@ def test_a_driver_survives_the_death_of_its_worker_five_times(dask, scheduler, f
     path, tiles = tmp_path / "a.zarr", 64  # so few that no driver looks ahead, which would count
     job.submit({**UNIT, "kernel": "slow", "tile": [12, 12]}, path, name=name, client=scheduler)
     for n in range(kills):
-        computing = lambda n=n: len(drivers(scheduler, name)) > n and job.status_of_store(path).done > 4 * n  # noqa: E731
+        computing = lambda n=n: len(drivers(scheduler, name)) > n and job.status(path).done > 4 * n  # noqa: E731
         poll(computing, "a driver that computes")
         os.kill(drivers(scheduler, name)[-1], signal.SIGKILL)
-    end = job.wait(lambda: job.status_of_job(scheduler, name), 120)
+    end = job.wait(lambda: job.status(name, scheduler), 120)
     assert (end.state, end.done, end.failed) == ("finished", tiles, 0)
     assert len(drivers(scheduler, name)) == kills + 1
     assert open_store(path).checksum() == expected
@@ -181,7 +179,7 @@ def test_a_driver_survives_the_death_of_its_worker_five_times(dask, scheduler, f
 def test_a_tile_that_kills_its_workers_is_named_and_the_rest_is_computed(dask, scheduler, tmp_path):
     path = tmp_path / "a.zarr"
     job.submit({**UNIT, "kernel": "crash", "tile": [48, 48]}, path, name="deadly", client=scheduler)
-    end = job.wait(lambda: job.status_of_job(scheduler, "deadly"), 200)
+    end = job.wait(lambda: job.status("deadly", scheduler), 200)
     assert (end.state, end.done, end.failed, end.exit_code) == ("finished", 3, 1, 4)
     assert list(end.errors) == ["0,0"]
     assert "worker died" in end.errors["0,0"]
@@ -221,7 +219,7 @@ def test_a_client_killed_right_after_it_submitted_leaves_its_job_running(dask, s
     """
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=ENV, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
-    end = job.wait(lambda: job.status_of_job(scheduler, "orphan"), DEADLINE)
+    end = job.wait(lambda: job.status("orphan", scheduler), DEADLINE)
     assert (end.state, end.done) == ("finished", TILES)
     assert open_store(tmp_path / "unit.zarr").checksum() == expected
 
@@ -238,7 +236,7 @@ def test_a_job_that_waits_for_a_worker_can_be_seen_and_cancelled(tmp_path, count
                 poll(lambda: not client.nthreads(), "the end of the worker")
 
         job.submit(config, path, name="waiting", client=client, tell=tell)
-        assert job.status_of_job(client, "waiting").state == "waiting"
+        assert job.status("waiting", client).state == "waiting"
         assert job.status(path).state == "waiting"
         with pytest.raises(md.StoreError, match="job waiting is writing"):
             md.run(config, path, cluster={"kind": "local", "workers": 1})
@@ -248,7 +246,7 @@ def test_a_job_that_waits_for_a_worker_can_be_seen_and_cancelled(tmp_path, count
         dask.start_worker("--no-nanny")
         dask.wait(1)
         job.submit(config, path, name="waiting", client=client)
-        assert job.wait(lambda: job.status_of_job(client, "waiting"), DEADLINE).state == "finished"
+        assert job.wait(lambda: job.status("waiting", client), DEADLINE).state == "finished"
     assert open_store(path).checksum() == expected
 
 
@@ -258,9 +256,9 @@ def test_a_name_is_free_again_when_its_job_has_ended(scheduler, fresh, tmp_path)
         with pytest.raises(md.ConfigError, match="has a job twice that has not ended"):
             job.submit(UNIT, tmp_path / "b.zarr", name="twice", client=scheduler)
     assert not (tmp_path / "b.zarr").exists()
-    job.wait(lambda: job.status_of_job(scheduler, "twice"), DEADLINE)
+    job.wait(lambda: job.status("twice", scheduler), DEADLINE)
     job.submit(UNIT, tmp_path / "b.zarr", name="twice", client=scheduler)
-    end = job.wait(lambda: job.status_of_job(scheduler, "twice"), DEADLINE)
+    end = job.wait(lambda: job.status("twice", scheduler), DEADLINE)
     assert (end.state, end.done, end.store) == ("finished", TILES, str(tmp_path / "b.zarr"))
 
 
@@ -272,7 +270,7 @@ def test_a_cluster_started_for_a_job_is_kept_in_the_background_on_loopback(tmp_p
     try:
         assert os.getsid(keeper.pid) == keeper.pid  # a terminal that closes does not end it
         with Client(submitted.scheduler) as client:
-            end = job.wait(lambda: job.status_of_job(client, "kept"), DEADLINE)
+            end = job.wait(lambda: job.status("kept", client), DEADLINE)
         assert (end.state, end.done) == ("finished", TILES)
         assert set(listening([keeper.pid])) == {"127.0.0.1"}
     finally:
@@ -294,6 +292,15 @@ def test_a_cluster_that_cannot_be_started_is_told(counts, tmp_path):
     with pytest.raises(md.ClusterError, match="NoSuchCluster"):
         job.submit(UNIT, tmp_path / "a.zarr", cluster=cluster)
     assert not (tmp_path / "a.zarr").exists()
+
+
+def test_a_process_that_ends_before_its_cluster_is_up_is_told_with_its_output(counts, monkeypatch, tmp_path):
+    monkeypatch.setattr(background, "PROGRAM", "import sys; print('boo'); sys.exit(3)")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(md.ClusterError, match="ended with exit code 3: its output is in ") as error:
+        job.submit(UNIT, tmp_path / "a.zarr", cluster={"kind": "local", "workers": 1})
+    assert Path(str(error.value).rpartition(" is in ")[2]).read_text() == "boo\n"
+    assert "lease" not in open_store(tmp_path / "a.zarr").read_notes()  # nothing holds the store
 
 
 def test_the_same_name_on_another_scheduler_is_another_job(dask, scheduler, fresh, tmp_path):
@@ -319,7 +326,7 @@ def test_a_store_that_the_driver_does_not_see_is_not_made_again(dask, scheduler,
             path.rename(tmp_path / "elsewhere")
 
     job.submit(config, path, name="blind", client=scheduler, tell=tell)
-    end = job.wait(lambda: job.status_of_job(scheduler, "blind"), DEADLINE)
+    end = job.wait(lambda: job.status("blind", scheduler), DEADLINE)
     assert (end.state, end.exit_code, end.done) == ("failed", 3, 0)
     assert "does not see the store" in end.message
     assert not path.exists()
@@ -366,7 +373,7 @@ def test_what_others_write_into_the_metadata_hides_no_job(scheduler, tmp_path):
     scheduler.set_metadata(["mandeldask", "odd"], {"name": "odd"})
     scheduler.set_metadata(["mandeldask", "text"], "text")
     job.submit({**UNIT, "kernel": "numpy"}, tmp_path / "a.zarr", name="seen", client=scheduler)
-    assert job.wait(lambda: job.status_of_job(scheduler, "seen"), DEADLINE).state == "finished"
+    assert job.wait(lambda: job.status("seen", scheduler), DEADLINE).state == "finished"
     assert not {"odd", "text"} & {status.job for status in job.status_of_jobs(scheduler)}
 
 
@@ -374,7 +381,7 @@ def test_cancel_and_logs_of_a_store_are_of_its_own_job(dask, scheduler, tmp_path
     """A name is used again for another store, and the first store still names it."""
     for name in ("a.zarr", "b.zarr"):
         job.submit({**UNIT, "kernel": "numpy"}, tmp_path / name, name="nightly", client=scheduler)
-        job.wait(lambda: job.status_of_job(scheduler, "nightly"), DEADLINE)
+        job.wait(lambda: job.status("nightly", scheduler), DEADLINE)
     for command in ("cancel", "logs"):
         refused = mandeldask(command, "a.zarr", "--cluster", dask.address, cwd=tmp_path)
         assert refused.returncode == 2

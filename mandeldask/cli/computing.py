@@ -137,7 +137,7 @@ def compute_under_screen(
     keep_dashboard: bool,
 ) -> None:
     """Run a computation under a screen, then make the picture; ends with the exit code."""
-    from mandeldask.dashboard.links import announce
+    from mandeldask.dashboard import announce
     from mandeldask.image import check_path
     from mandeldask.job import Event, Plan, Started, Summary
     from mandeldask.progress.screen import Screen

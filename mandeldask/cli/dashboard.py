@@ -35,7 +35,7 @@ def dashboard(ctx: click.Context, /, cluster: str | None, open_it: bool, as_json
     """Find the dashboard of a run on this machine, or of the scheduler named, and print its link."""
     import dask
 
-    from mandeldask.dashboard.links import problem_with, ssh_tunnel
+    from mandeldask.dashboard import problem_with, ssh_tunnel
 
     ctx.obj["json"] = as_json
     named = cluster or dask.config.get("scheduler-address", None)
@@ -80,7 +80,7 @@ def _of_cluster(cluster: str | None) -> dict[str, Any]:
 
 def _of_this_machine() -> dict[str, Any]:
     """The dashboard of the run started last here, else whatever is on the usual port."""
-    from mandeldask.dashboard.links import problem_with, running
+    from mandeldask.dashboard import problem_with, running
 
     runs = running()
     if len(runs) > 1:
@@ -107,7 +107,7 @@ def with_page(event: Started) -> Started:
 
 def announce(event: Started, store: str) -> None:
     """Let `mandeldask dashboard` find a submitted job whose scheduler is on this machine, while the scheduler lives."""
-    from mandeldask.dashboard.links import announce
+    from mandeldask.dashboard import announce
 
     with suppress(Exception):  # a convenience; the link is printed all the same
         if event.dashboard and event.client.run_on_scheduler(socket.gethostname) == socket.gethostname():

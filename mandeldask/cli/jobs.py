@@ -179,7 +179,7 @@ def _job_of(target: str) -> str:
         return target
     from mandeldask import job
 
-    status = job.status_of_store(target)
+    status = job.status(target)
     if not status.job:
         raise ConfigError(f"no submitted job works on {target}; a run ends with Ctrl-C where it was started")
     return status.job
@@ -191,7 +191,7 @@ def _check_store(client: Client, name: str, target: str) -> None:
         return
     from mandeldask import job
 
-    works_on = job.status_of_job(client, name).store
+    works_on = job.status(name, client).store
     if _real(works_on) != _real(target):
         raise ConfigError(
             f"job {name} of this scheduler works on {printable(works_on)}, not on {target}; give the job's name"
@@ -233,10 +233,10 @@ def _looking(target: str, cluster: str | None) -> Iterator[Any]:
     from mandeldask import job
 
     if _is_store(target):
-        yield lambda: job.status_of_store(target)
+        yield lambda: job.status(target)
         return
     with _client(cluster) as client:
-        yield lambda: job.status_of_job(client, target)
+        yield lambda: job.status(target, client)
 
 
 def _show(s: Status, as_json: bool) -> None:

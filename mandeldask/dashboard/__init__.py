@@ -1,26 +1,35 @@
 """A page in the Dask dashboard that shows the picture as it forms: `install`, or `dask scheduler --preload` this room.
 
 A plugin on the scheduler takes in what workers and drivers tell (`mandeldask.telemetry`); `page` shows it; `hooks` is
-the one place that touches what Dask does not document.
+the one place that touches what Dask does not document. `running` finds the dashboards that processes `announce`.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from typing import Any
+import os
+import socket
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
+import psutil
 from distributed import Client, Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from mandeldask.dashboard import hooks
 from mandeldask.dashboard.hooks import SWITCHED_OFF
 from mandeldask.dashboard.state import JobState
-from mandeldask.telemetry import TOPIC, DriverEvent, Tile, TileEvent, job_and_tile, read
+from mandeldask.telemetry import TOPIC, DriverEvent, TileEvent, parse_event, parse_key
 
-__all__ = ["PAGE", "SWITCHED_OFF", "Plugin", "install", "link"]
+__all__ = ["SWITCHED_OFF", "Plugin", "announce", "install", "link", "problem_with", "running", "ssh_tunnel"]
 
 PAGE = "mandeldask"
 MAX_JOBS = 20  # shown; the oldest are forgotten
+TIMEOUT_SECONDS = 5.0  # of a page that is fetched
 logger = logging.getLogger(__name__)
 
 
@@ -53,7 +62,7 @@ class Plugin(SchedulerPlugin):  # type: ignore[misc]  # distributed is taken as 
         if topic != TOPIC:
             return
         try:
-            self._take(read(msg))
+            self._take(parse_event(msg))
         except Exception as error:
             if not self._warned:
                 logger.warning("an event that is not one of mandeldask's was dropped, and others will be: %r", error)
@@ -61,12 +70,8 @@ class Plugin(SchedulerPlugin):  # type: ignore[misc]  # distributed is taken as 
 
     def transition(self, key: object, start: str, finish: str, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002 (Dask's)
         """Dask calls this for each change of a task's state."""
-        if finish in ("memory", "erred") and (found := job_and_tile(key)) and found[0] in self.jobs:
+        if finish in ("memory", "erred") and (found := parse_key(key)) and found[0] in self.jobs:
             self.jobs[found[0]].take_state(found[2], finish == "memory")
-
-    def previews_wanted(self, job: str) -> list[Tile]:
-        """Some of the finished tiles of a job whose samples are not in its preview."""
-        return self.jobs[job].previews_wanted() if job in self.jobs else []
 
     def _take(self, event: TileEvent | DriverEvent) -> None:
         """Enter an event. A tile of a job that no driver has told of is passed over."""
@@ -104,10 +109,75 @@ def install(client: Client) -> str:
         return f"the scheduler cannot load mandeldask.dashboard ({type(error).__name__}: {error})"
 
 
+def _problem(dask_scheduler: Scheduler) -> str:
+    return str(dask_scheduler.plugins[PAGE].problem)
+
+
 def link(client: Client) -> str:
     """The address of the page on the client's scheduler."""
     return str(client.dashboard_link).removesuffix("/status") + f"/{PAGE}"
 
 
-def _problem(dask_scheduler: Scheduler) -> str:
-    return str(dask_scheduler.plugins[PAGE].problem)
+class _Running(NamedTuple):
+    """The dashboard of a process that lives."""
+
+    announced: float  # Unix time
+    link: str
+    store: str
+    pid: int
+
+
+def announce(link: str, store: str, pid: int) -> None:
+    """Let `running` find the dashboard of a process while it lives. Costs nothing where it cannot be written."""
+    with suppress(OSError):
+        _folder().mkdir(parents=True, exist_ok=True)
+        (_folder() / str(pid)).write_text(json.dumps([link, store]))
+
+
+def running() -> list[_Running]:
+    """The dashboards of this user on this machine, the latest first."""
+    found = []
+    with suppress(OSError):
+        for path in list(_folder().iterdir()):
+            written = path.stat().st_mtime
+            try:
+                lives = psutil.Process(int(path.name)).create_time() <= written  # else it has another's number
+            except (ValueError, psutil.Error):
+                lives = False
+            if not lives:
+                path.unlink()
+                continue
+            with suppress(ValueError):  # it is being written
+                link, store = json.loads(path.read_text())
+                found.append(_Running(written, link, store, int(path.name)))
+    return sorted(found, reverse=True)
+
+
+def _folder() -> Path:
+    """The folder of this machine: a home may be shared by several."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache, "mandeldask", "dashboards", socket.gethostname())
+
+
+def problem_with(link: str) -> str:
+    """Fetch a page; gives what is wrong, or "" where it is there."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a cluster is not behind the proxy
+    try:
+        with direct.open(link, timeout=TIMEOUT_SECONDS):
+            return ""
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        return str(getattr(reason, "strerror", None) or reason)
+
+
+def ssh_tunnel(link: str) -> tuple[str, str] | None:
+    """The ssh command to type on one's own machine, and the link that then works there; None where none is needed."""
+    parts = urlsplit(link)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    here = host in ("localhost", "127.0.0.1", "::1", socket.gethostname())
+    by_ssh = os.environ.get("SSH_CONNECTION", "").split()
+    if here and len(by_ssh) != 4:
+        return None
+    login = by_ssh[2] if here else host
+    target = f"[{host}]" if ":" in host else host
+    return f"ssh -N -L {port}:{target}:{port} {login}", f"{parts.scheme}://localhost:{port}{parts.path}"

@@ -1,31 +1,46 @@
-"""The plots of the page: the field with all that is drawn over it, and the rate over time."""
+"""The field as the page draws it: ways to colour it, and what is drawn over it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
-from bokeh.models import (
-    ColumnDataSource,
-    CustomJS,
-    CustomJSHover,
-    CustomJSTickFormatter,
-    DataRange1d,
-    FixedTicker,
-    HoverTool,
-)
+from bokeh.models import ColumnDataSource, CustomJSHover, DataRange1d, FixedTicker, HoverTool
+from bokeh.palettes import Category20_20, Cividis256, Viridis256
 from bokeh.plotting import figure
 from numpy.typing import NDArray
 
-from mandeldask.dashboard import hooks
-from mandeldask.dashboard.panel import SIGNS
-from mandeldask.dashboard.state import DONE, FAILED, RETRY, JobState, RunningTile
-from mandeldask.dashboard.views import NOTHING, View
+from mandeldask.dashboard.state import DONE, FAILED, RETRY, WAITING, JobState, RunningTile
+from mandeldask.image import palette, palette_index
 from mandeldask.telemetry import Tile
+from mandeldask.text import duration, si
 
+RUNNING = DONE + 1
+
+
+class _Sign(NamedTuple):
+    """How a state is written."""
+
+    words: str
+    sign: str
+    style: str  # class of panel.css
+
+
+SIGNS = {
+    DONE: _Sign("done", "■", "done"),
+    RUNNING: _Sign("on a worker", "▭", "running"),
+    WAITING: _Sign("waiting", "╱", "waiting"),
+    RETRY: _Sign("failed, to be tried again", "↻", "retry"),
+    FAILED: _Sign("failed", "✕", "failed"),
+}
+NOTHING = "#00000000"  # index 0: what lies below shows
+STATE_COLOURS = {RETRY: "#e69f00", FAILED: "#c8322b", DONE: "#2f9e75"}
+WORKER_COLOURS = tuple(Category20_20)
+SCALE_SAMPLES = 2**15  # that the colours are laid out for
 MAX_LINES = 64  # between rows or columns of tiles
-MAX_LABELLED, MAX_ROWS = 400, 24  # tiles, and rows or columns of them, with something written on each
+MAX_LABELLED, MAX_LABELLED_ROWS = 400, 24  # tiles, and rows or columns of them, with something written on each
 MAX_MARKS = 2000
 MARK_COLOURS = {FAILED: "#c8322b", RETRY: "#b36b00", DONE: "#00000080"}
 FACTS = ("state", "seconds", "mean", "minimum", "maximum", "worker")
@@ -35,7 +50,7 @@ KNOWN = "return value > 0 ? String(Number(value.toPrecision(4))) : '–'"
 HOVER = {  # what is shown of the tile at the pointer, and the code that makes text of its value
     "$y": "return String(Math.floor(value / side[0]))",
     "$x": "return String(Math.floor(value / side[1]))",
-    "@state": "return ['waiting', 'failed, to be tried again', 'failed', 'done'][value]",
+    "@state": f"return {[SIGNS[state].words for state in (WAITING, RETRY, FAILED, DONE)]}[value]",
     "@worker": "return value < 0 ? '–' : `${value}: ${workers[value]}`",
     **{f"@{name}": KNOWN for name in ("seconds", "minimum", "maximum", "mean")},
 }
@@ -71,7 +86,88 @@ GLYPHS = [  # from below, and the source of each
     ("labels", "text", SIGN),
     ("chosen", "quad", LINE | {"line_color": "#d81b60", "line_dash": "dashed"}),
 ]
-Data = Mapping[str, Sequence[Any] | NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class _Colouring:
+    """A way to colour a job: an index into its palette for each tile, or for each sample of the preview."""
+
+    palette: Sequence[str]  # 256
+    index: Callable[[JobState], NDArray[np.uint8]]
+    words: str  # what the colours mean
+    ends: Callable[[JobState], Sequence[str]] | None = None  # of a scale; a third text says what the last colour means
+    label: Callable[[np.void], str] | None = None  # what is written on a finished tile; None: samples are coloured
+
+    def image(self, job: JobState) -> NDArray[np.uint8]:
+        """The palette indices over the preview."""
+        index = self.index(job)
+        if self.label is None:
+            return index
+        rows, columns = (
+            np.arange(n) * job.grid.stride // side for n, side in zip(job.grid.size, job.grid.tile, strict=True)
+        )
+        return index[np.ix_(rows, columns)]
+
+
+def _picture(job: JobState) -> NDArray[np.uint8]:
+    known = job.preview[job.preview > 0]
+    index: NDArray[np.uint8] = palette_index(known[:: 1 + known.size // SCALE_SAMPLES], job.job.max_iter)(job.preview)
+    return index
+
+
+def _picture_ends(job: JobState) -> tuple[str, str, str]:
+    known = job.preview[(job.preview > 0) & (job.preview < job.job.max_iter)]
+    low, high = (known.min(), known.max()) if known.size else (1, job.job.max_iter)
+    return str(low), str(high), f"not escaped within {job.job.max_iter}"
+
+
+def _bounds(job: JobState, column: str) -> tuple[float, float]:
+    known = job.tiles[column][np.isfinite(job.tiles[column])]
+    low, high = (float(known.min()), float(known.max())) if known.size else (1.0, 1.0)
+    return (0.0, high) if column == "seconds" else (low, high)
+
+
+def _measure(column: str, colours: Sequence[str], words: str, text: Callable[[float], str]) -> _Colouring:
+    """Tiles by a number: seconds from 0 up, mean escape times on a logarithmic scale."""
+
+    def index(job: JobState) -> NDArray[np.uint8]:
+        values, bounds = job.tiles[column], np.array(_bounds(job, column))
+        if column == "mean":
+            values, bounds = np.log(values), np.log(bounds)
+        share = (values - bounds[0]) / max(bounds[1] - bounds[0], 1e-9)
+        return np.where(np.isnan(share), 0, 1 + np.rint(np.nan_to_num(share) * 253)).astype(np.uint8)
+
+    return _Colouring(
+        [NOTHING, *colours[:255]],
+        index,
+        words,
+        lambda job: [text(bound) for bound in _bounds(job, column)],
+        lambda tile: text(float(tile[column])),
+    )
+
+
+COLOURINGS = {
+    "picture": _Colouring(
+        [NOTHING, *(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in palette()[1:])],
+        _picture,
+        "escape time",
+        _picture_ends,
+    ),
+    "state": _Colouring(
+        [STATE_COLOURS.get(state, NOTHING) for state in range(256)],
+        lambda job: job.tiles["state"],
+        "each tile by its state: the signs at the side name them",
+        label=lambda _: "✓",
+    ),
+    "worker": _Colouring(
+        [NOTHING, *(WORKER_COLOURS[k % len(WORKER_COLOURS)] for k in range(255))],
+        lambda job: np.where(job.tiles["worker"] >= 0, 1 + job.tiles["worker"] % 240, 0).astype(np.uint8),
+        "each tile by the worker that computed it: its number is in the table of workers",
+        label=lambda tile: str(tile["worker"]) if tile["worker"] >= 0 else "",
+    ),
+    "seconds": _measure("seconds", Viridis256, "seconds of kernel a tile", duration),
+    "mean escape time": _measure("mean", Cividis256, "mean escape time of a tile, logarithmic", si),
+}
 
 
 class FieldFigure:
@@ -108,27 +204,27 @@ class FieldFigure:
         for grid, n, side in zip(self.plot.grid[::-1], job.grid.tiles, job.grid.tile, strict=True):
             grid.ticker = FixedTicker(ticks=[k * side for k in range(1, n)] if lines else [])
 
-    def draw(self, job: JobState, view: View) -> None:
+    def draw(self, job: JobState, colouring: _Colouring) -> None:
         """Draw a job."""
-        if self.mapper.palette != view.palette:
-            self.mapper.palette = list(view.palette)
-        self.plot.grid.visible = view.label is not None
+        if self.mapper.palette != colouring.palette:
+            self.mapper.palette = list(colouring.palette)
+        self.plot.grid.visible = colouring.label is not None
         rows, columns = (n * job.grid.stride for n in job.grid.size)
-        self.sources["image"].data = {"image": [view.image(job)], "dw": [columns], "dh": [rows]}
+        self.sources["image"].data = {"image": [colouring.image(job)], "dw": [columns], "dh": [rows]}
         rows, columns = (n * side for n, side in zip(job.grid.tiles, job.grid.tile, strict=True))
         facts = {name: [np.ascontiguousarray(job.tiles[name])] for name in FACTS}
         self.sources["tiles"].data = {**facts, "dw": [columns], "dh": [rows]}
         args = {"side": job.grid.tile, "workers": list(job.workers)}
         for hover in self.hovers.values():
             hover.args = args
-        self._label(job, view)
+        self._label(job, colouring.label)
 
-    def _label(self, job: JobState, view: View) -> None:
-        """Signs on the tiles that failed; on those done, where they are few, what the view writes on them."""
+    def _label(self, job: JobState, label: Callable[[np.void], str] | None) -> None:
+        """Signs on the tiles that failed; a label on those done, where they are few."""
         state = job.tiles["state"]
         failed = (state == FAILED) | (state == RETRY)
-        few = state.size <= MAX_LABELLED and max(state.shape) <= MAX_ROWS
-        write = view.label if few else None
+        few = state.size <= MAX_LABELLED and max(state.shape) <= MAX_LABELLED_ROWS
+        write = label if few else None
         at = np.argwhere(failed | (state == DONE) if write else failed)[:MAX_MARKS]
         texts, colours = [], []
         for tile in job.tiles[*at.T]:
@@ -152,29 +248,7 @@ class FieldFigure:
         _replace(self.sources["chosen"], _edges(job, [tile] if tile else []))
 
 
-def rate_plot(points: ColumnDataSource) -> figure:
-    """Iterations a second over the seconds of a run."""
-    rate = figure(
-        height=130, sizing_mode="stretch_width", tools="", toolbar_location=None, margin=(10, 0, 0, 0),
-        x_axis_label="seconds since the start", y_axis_label="iterations/s", min_border_left=4,
-        x_range=DataRange1d(start=0), y_range=DataRange1d(start=0), **CLEAR,
-    )  # fmt: skip
-    rate.line("seconds", "rate", source=points, line_width=2, line_color="#dd7a2b")
-    rate.yaxis.formatter = CustomJSTickFormatter(code=hooks.asset("si.js"))
-    rate.yaxis.ticker.desired_num_ticks = 3
-    rate.xgrid.visible = False
-    rate.axis.minor_tick_line_color = None
-    rate.axis.axis_label_text_font_style = "normal"
-    return rate
-
-
-def theme(field: FieldFigure, rate: figure) -> CustomJS:
-    """What gives the plots their colours, light or dark."""
-    models = {"axes": list(rate.axis), "grids": list(rate.ygrid), "ground": field.ground}
-    return CustomJS(args=models, code=hooks.asset("theme.js"))
-
-
-def _replace(source: ColumnDataSource, data: Data) -> None:
+def _replace(source: ColumnDataSource, data: Mapping[str, NDArray[Any]]) -> None:
     """Send new columns, unless there is nothing to see now as before."""
     first = next(iter(data))
     if len(data[first]) or len(source.data[first]):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from distributed import Scheduler
 
-from mandeldask.telemetry import DriverEvent, Failure, JobInfo, Progress, Tile, TileEvent, tile_of_key
+from mandeldask.telemetry import DriverEvent, JobInfo, Progress, Tile, TileEvent, TileFailed, parse_key
 
 WAITING, RETRY, FAILED, DONE = range(4)  # RETRY: failed, and to be tried again
 MAX_POINTS = 600  # of the rate over time; then every second one is dropped
@@ -41,7 +41,7 @@ class JobState:
         self.grid = job.preview
         self.tiles = np.full(self.grid.tiles, UNKNOWN)
         self.preview = np.zeros(self.grid.size, np.int32)  # escape times; 0 where not known
-        self.failures: dict[Tile, Failure] = {}
+        self.failures: dict[Tile, TileFailed] = {}
         self.replaced: set[str] = set()  # runs that another has followed
         self.workers: dict[str, int] = {}  # address -> index
         self.progress: Progress | None = None
@@ -110,7 +110,7 @@ class JobState:
         state = self.tiles["state"]
         state[(state == FAILED) | (state == RETRY)] = WAITING
 
-    def _take_failure(self, failure: Failure) -> None:
+    def _take_failure(self, failure: TileFailed) -> None:
         tile, before = failure.tile, self.failures.get(failure.tile)
         late = before and before.final and before.attempt > failure.attempt
         if self.tiles["state"][tile] != DONE and not late:
@@ -159,8 +159,8 @@ def running_tiles(scheduler: Scheduler, job: JobState) -> list[RunningTile]:
     now = time.time()
     for worker in scheduler.workers.values():
         for task in worker.processing:
-            tile = tile_of_key(task.key, job.job.id)
-            if tile and job.has(tile) and job.tiles["state"][tile] != DONE:
+            key = parse_key(task.key)
+            if key and key[0] == job.job.id and job.has(tile := key[2]) and job.tiles["state"][tile] != DONE:
                 seconds = worker.executing.get(task)
                 late = max(0.0, now - worker.last_seen)
                 found.append(RunningTile(tile, worker.address, None if seconds is None else seconds + late))

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from mandeldask.job.events import (
-    Event,
-    Expected,
-    Notice,
-    Observer,
-    Plan,
-    Preparing,
-    Progress,
-    Started,
-    Summary,
-    TileDone,
-    TileFailed,
-    ignore,
-)
-from mandeldask.job.job_status import Status, cancel, logs, status, status_of_job, status_of_jobs, status_of_store, wait
+from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Preparing, Started, Summary, TileDone, ignore
+from mandeldask.job.job_status import Status, cancel, logs, status, status_of_jobs, wait
 from mandeldask.job.runs import deepen, resume, run
 from mandeldask.job.submission import Submitted, submit
 from mandeldask.job.verification import Verification, verify
+from mandeldask.telemetry import Progress, TileFailed
 
 __all__ = [
     "Event",
@@ -43,9 +31,7 @@ __all__ = [
     "resume",
     "run",
     "status",
-    "status_of_job",
     "status_of_jobs",
-    "status_of_store",
     "submit",
     "verify",
     "wait",

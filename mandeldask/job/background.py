@@ -25,16 +25,15 @@ from mandeldask import config as configs
 from mandeldask.cluster.workers import jobs_of, raise_if_none_will_come
 from mandeldask.config import Cluster, RunningScheduler
 from mandeldask.errors import ClusterError, MandeldaskError
-from mandeldask.job.job_status import give_up, status_of_jobs
+from mandeldask.job.job_status import SPACE, give_up, status_of_jobs
 from mandeldask.job.lease import reserve
-from mandeldask.job.remote import SPACE
 from mandeldask.store import open_store
 
-START_SECONDS = 60
+SPAWN_SECONDS = 60  # for the process to import what it needs, beside the start_timeout of its cluster
 LINGER_SECONDS = 60  # after the last job has ended, for those who wait for it
 UNUSED_SECONDS = 120  # without any job
-POLL_SECONDS = 2.0
-REFUSAL_SECONDS = 3.0
+LOOK_SECONDS = 2.0  # between two looks at the jobs
+REFUSAL_SECONDS = 3.0  # in which a batch system refuses, if it does
 PROGRAM = "import sys; from mandeldask.job.background import main; main(sys.argv[1])"
 DESCRIPTION, SCHEDULER, FAILURE, LOG = "cluster.json", "scheduler.json", "failure.json", "log.txt"
 
@@ -43,21 +42,12 @@ DESCRIPTION, SCHEDULER, FAILURE, LOG = "cluster.json", "scheduler.json", "failur
 def kept_cluster(cluster: Cluster) -> Iterator[Client]:
     """A client of a cluster that outlives this process: of one that runs already, or one kept in the background.
 
-    The process that keeps it goes on when the context ends well; an error in the context ends the cluster.
-
-    Raises
-    ------
-    ClusterError
-        It could not be started: why.
+    The process that keeps it goes on when the context ends well; an error in the context ends the cluster. ClusterError
+    says why it could not be started.
     """
-    with _running(cluster) as running, clusters.connect(running) as client:
-        yield client
-
-
-@contextmanager
-def _running(cluster: Cluster) -> Iterator[Cluster]:
     if isinstance(cluster, RunningScheduler):
-        yield cluster
+        with clusters.connect(cluster) as client:
+            yield client
         return
     folder = Path(tempfile.mkdtemp(prefix="mandeldask-cluster-"))
     (folder / DESCRIPTION).write_text(cluster.model_dump_json())
@@ -70,8 +60,9 @@ def _running(cluster: Cluster) -> Iterator[Cluster]:
             start_new_session=True,
         )
     try:
-        _wait_until_up(process, folder, START_SECONDS + cluster.start_timeout)
-        yield configs.load_cluster(str(folder / SCHEDULER))
+        _wait_until_up(process, folder, SPAWN_SECONDS + cluster.start_timeout)
+        with clusters.connect(configs.load_cluster(str(folder / SCHEDULER))) as client:
+            yield client
     except BaseException:
         process.terminate()
         raise
@@ -82,14 +73,20 @@ def _wait_until_up(process: subprocess.Popen[bytes], folder: Path, seconds: floa
     while time.monotonic() < deadline:
         if (folder / SCHEDULER).exists():
             return
-        if (folder / FAILURE).exists():
-            why = json.loads((folder / FAILURE).read_text())
-            shutil.rmtree(folder, ignore_errors=True)
-            raise ClusterError(why)
         if process.poll() is not None:
-            break
+            if (folder / FAILURE).exists():
+                why = json.loads((folder / FAILURE).read_text())
+                shutil.rmtree(folder, ignore_errors=True)
+                raise ClusterError(why)
+            raise ClusterError(
+                f"the process that was to keep the cluster ended with exit code {process.returncode}: "
+                f"its output is in {folder / LOG}"
+            )
         time.sleep(0.05)
-    raise ClusterError(f"the cluster did not start within {seconds:.0f} s; what was said is in {folder / LOG}")
+    raise ClusterError(
+        f"the cluster did not start within {seconds:.0f} s: set a longer start_timeout in its description, or see the "
+        f"output of the process that was to keep it, in {folder / LOG}"
+    )
 
 
 def main(name: str) -> None:
@@ -113,7 +110,7 @@ def main(name: str) -> None:
 
 
 def _refused_at_once(client: Client) -> None:
-    """ClusterError where a batch system wants none of the jobs; it says so within moments, if it does."""
+    """ClusterError where a batch system wants none of the jobs."""
     deadline = time.monotonic() + REFUSAL_SECONDS
     while (jobs := jobs_of(client)) and time.monotonic() < deadline:
         raise_if_none_will_come(client)
@@ -128,7 +125,7 @@ def _stay(client: Client, cluster: Cluster) -> None:
     timeout = cluster.start_timeout
     came = False
     while True:
-        time.sleep(POLL_SECONDS)
+        time.sleep(LOOK_SECONDS)
         came = came or bool(client.nthreads())
         jobs = status_of_jobs(client)
         waiting = [job for job in jobs if job.state == "waiting"]

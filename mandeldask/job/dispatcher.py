@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import ClusterError, DamagedError, JobCancelledError, StoreError
 from mandeldask.job.cost import Costs, Estimate, order
-from mandeldask.job.events import Observer, Plan, TileDone, TileFailed
+from mandeldask.job.events import Observer, Plan, TileDone
 from mandeldask.job.graph import TileGraph, written_tiles
 from mandeldask.job.ledger import Ledger, cannot_write
 from mandeldask.job.periodic import every
 from mandeldask.job.plan import Levels
 from mandeldask.store import Store, Tile
-from mandeldask.telemetry import job_id, key_name, tile_of_key
+from mandeldask.telemetry import TileFailed, job_id, key_name, parse_key
 from mandeldask.tile import LevelTile, Record, tile_name
 
 # Tiles in flight never fall below this while any are left, so that one slow tile leaves no worker idle; with a batch
@@ -280,7 +280,7 @@ def _deaths(client: Client, job: str, run: str) -> Counter[Tile]:
     for _, event in client.get_events("all") or ():
         if event.get("action") != "remove-worker" or event.get("expected"):
             continue
-        tiles = [tile for key in event["processing-tasks"] if (tile := tile_of_key(key, job, run))]
+        tiles = [k[2] for key in event["processing-tasks"] if (k := parse_key(key)) and k[:2] == (job, run)]
         found.update({tile: int(len(tiles) == 1) for tile in tiles})
     return found
 

@@ -15,13 +15,14 @@ from mandeldask.cluster import Session
 from mandeldask.job import lease
 from mandeldask.job.cost import Costs, Estimate, expect, makespan, order
 from mandeldask.job.dispatcher import Dispatcher, cluster_lost
-from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Progress, Started, Summary
+from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Started, Summary
 from mandeldask.job.ledger import Ledger, cannot_write
 from mandeldask.job.periodic import every
 from mandeldask.job.plan import space_warning
 from mandeldask.job.reporter import Reporter
 from mandeldask.kernels import KERNELS
 from mandeldask.store import Store
+from mandeldask.telemetry import Progress
 from mandeldask.tile import tile_name
 
 ASK_SECONDS = 0.5

@@ -9,8 +9,7 @@ from distributed import Client
 
 from mandeldask.cluster import Size
 from mandeldask.store import Store
-from mandeldask.telemetry import Failure
-from mandeldask.telemetry import Progress as Progress  # noqa: PLC0414 (an event as the others)
+from mandeldask.telemetry import Progress, TileFailed
 from mandeldask.text import duration, plural, short_path, si
 from mandeldask.tile import Record
 
@@ -99,9 +98,6 @@ class Expected:
 @dataclass(frozen=True)
 class TileDone:
     record: Record
-
-
-TileFailed = Failure
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""What is known of jobs: from a scheduler, and from a store, which needs none."""
+"""What is known of jobs: from their scheduler, and from a store, which needs none.
+
+The scheduler's metadata has a mapping for each job: what `submit` entered, what the driver tells ("told"), the wish to
+cancel it ("cancel") and how it ended ("outcome").
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,20 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from distributed import Client
 
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError
 from mandeldask.job.lease import is_alive, is_reserved, release
 from mandeldask.job.plan import missing
-from mandeldask.job.remote import SPACE, driver_key, on_scheduler, topic_of
 from mandeldask.store import open_store
 from mandeldask.telemetry import Progress
 
+SPACE = "mandeldask"  # of the scheduler's metadata, published data and event topics
 POLL_SECONDS = 0.5
 CANCEL_SECONDS = 20.0
-ENDED = ("finished", "failed", "cancelled", "complete", "stopped")
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,12 @@ class Status:
     errors: dict[str, str]  # "row,column" of a failed tile -> what happened
     progress: Progress | None  # of the driver at work; None where there is none, or where it has just begun
     updated: float | None  # Unix time of the last update from the driver
-    message: str | None  # why it failed, or what it waits for
-    exit_code: int | None  # of a job that has ended
+    message: str | None = None  # why it failed, or what it waits for
+    exit_code: int | None = None  # of a job that has ended
 
     @property
     def ended(self) -> bool:
-        return self.state in ENDED
+        return self.exit_code is not None
 
 
 def status(target: str | os.PathLike[str], client: Client | None = None) -> Status:
@@ -61,42 +65,32 @@ def status(target: str | os.PathLike[str], client: Client | None = None) -> Stat
     ConfigError
         The scheduler knows no such job.
     """
-    return status_of_job(client, os.fspath(target)) if client else status_of_store(os.fspath(target))
+    return _status_of_job(client, os.fspath(target)) if client else _status_of_store(os.fspath(target))
 
 
-def status_of_store(path: str) -> Status:
-    """The status of a store, from what is in it.
-
-    Raises
-    ------
-    StoreError
-        No store of mandeldask there.
-    """
+def _status_of_store(path: str) -> Status:
     store = open_store(path)
     notes = store.read_notes()
-    lease, errors = _mapping(notes.get("lease")), _mapping(notes.get("errors"))
-    alive = bool(lease) and is_alive(lease)
+    lease, errors = (notes[key] if isinstance(notes.get(key), dict) else {} for key in ("lease", "errors"))
+    job = lease.get("job") or notes.get("job")
     present = store.done()
     done, tiles = int(present.sum()), present.size
     levels = sum(int(tiles.sum()) for tiles in missing(store, ~present)) if done == tiles else None
     complete = levels == 0
-    if alive and is_reserved(lease) and complete:
-        alive = False  # nothing is left for the driver that it is held for
-    at_work = "waiting" if is_reserved(lease) else "running"
-    at_rest = "complete" if complete else "stopped"
-    state = at_work if alive else at_rest
+    waits = is_reserved(lease)
+    alive = is_alive(lease) and not (waits and complete)  # nothing is left for the driver that it is held for
+    at_work, at_rest = "waiting" if waits else "running", "complete" if complete else "stopped"
     return Status(
-        state=state,
+        state=at_work if alive else at_rest,
         store=store.path,
-        job=_text(lease.get("job") or notes.get("job")),
+        job=job if isinstance(job, str) else None,
         tiles=tiles,
         done=done,
         levels=levels,
         failed=len(errors),
         errors={str(tile): str(error) for tile, error in errors.items()},
-        progress=_progress(notes.get("progress")) if alive else None,
-        updated=_number(lease.get("heartbeat")),
-        message=None,
+        progress=_tried(Progress.checked, notes.get("progress")) if alive else None,
+        updated=_tried(_finite, lease.get("heartbeat")),
         exit_code=None if alive else 0 if complete else 4,
     )
 
@@ -111,14 +105,7 @@ def status_of_jobs(client: Client) -> list[Status]:
     return [status for _, status in sorted(known, key=lambda pair: pair[0])]
 
 
-def status_of_job(client: Client, name: str) -> Status:
-    """The status of one job.
-
-    Raises
-    ------
-    ConfigError
-        The scheduler knows no such job; names those it knows.
-    """
+def _status_of_job(client: Client, name: str) -> Status:
     known = {status.job: status for status in status_of_jobs(client)}
     if name not in known:
         names = ", ".join(map(str, known)) or "none"
@@ -126,21 +113,10 @@ def status_of_job(client: Client, name: str) -> Status:
     return known[name]
 
 
-def has_running_job(client: Client, name: str) -> bool:
-    """Whether the scheduler has a job of this name that has not ended."""
-    return any(status.job == name and not status.ended for status in status_of_jobs(client))
-
-
 def wait(
     look: Callable[[], Status], timeout: float | None = None, tell: Callable[[Status], None] = lambda _: None
 ) -> Status:
-    """Ask again and again until the job has ended.
-
-    Raises
-    ------
-    ClusterError
-        It has not after `timeout` seconds.
-    """
+    """Ask again and again until the job has ended; ClusterError where it has not after `timeout` seconds."""
     deadline = None if timeout is None else time.monotonic() + timeout
     status: Status | None = None
     while True:
@@ -163,24 +139,17 @@ def wait(
 def cancel(client: Client, name: str) -> Status:
     """End a job; what is finished stays in its store. Gives its status after that.
 
-    Raises
-    ------
-    ConfigError
-        No such job, or one that has ended.
-    ClusterError
-        Its driver does not answer.
+    ConfigError where there is no such job, or one that has ended; ClusterError where its driver does not answer.
     """
-    status = status_of_job(client, name)
+    status = _status_of_job(client, name)
     if status.ended:
         raise ConfigError(f"job {name} has ended already: {status.state}")
     client.set_metadata([SPACE, name, "cancel"], time.time())
-    if status.state == "waiting":
-        # a driver that no worker has taken yet; one that begins just now sees that it is cancelled
-        client.cancel([client.get_dataset(topic_of(name))], force=True)
-        _release(client, status.store, client.get_metadata([SPACE, name, "run"]))
+    if status.state == "waiting":  # a driver that begins just now sees that it is cancelled
+        _drop_driver(client, name)
     deadline = time.monotonic() + CANCEL_SECONDS
     while time.monotonic() < deadline:
-        status = status_of_job(client, name)
+        status = _status_of_job(client, name)
         if status.ended:
             return status
         time.sleep(POLL_SECONDS)
@@ -191,30 +160,33 @@ def cancel(client: Client, name: str) -> Status:
 
 def give_up(client: Client, name: str, why: str) -> None:
     """Enter that a job whose driver never began has failed, and let its store go."""
-    run, store = (client.get_metadata([SPACE, name, key]) for key in ("run", "store"))
     outcome = {"state": "failed", "message": why, "exit_code": ClusterError.exit_code, "ended": time.time()}
     client.set_metadata([SPACE, name, "outcome"], outcome)
+    _drop_driver(client, name)
+
+
+def _drop_driver(client: Client, name: str) -> None:
+    """Take back a driver that no worker has begun, and the hold on its store.
+
+    The hold is released here, or where a worker sees the store; where neither can, it is forgotten after a while.
+    """
+    run, store = (client.get_metadata([SPACE, name, key]) for key in ("run", "store"))
     client.cancel([client.get_dataset(topic_of(name))], force=True)
-    _release(client, store, run)
-
-
-def logs(client: Client, name: str) -> list[tuple[float, str]]:
-    """What a job's drivers had to say: Unix time and text, the oldest first, at most the last thousand."""
-    status_of_job(client, name)
-    try:
-        events = client.get_events(topic_of(name)) or ()
-    except OSError as error:
-        raise ClusterError(f"the scheduler was lost: {error}") from None
-    return [(float(event["time"]), str(event["text"])) for _, event in events]
-
-
-def _release(client: Client, store: str, run: str) -> None:
-    """Here, or where a worker sees the store; where neither can, the hold is forgotten after a while."""
     with suppress(MandeldaskError, OSError):
         try:
             release(store, run)
         except (MandeldaskError, OSError):
             client.run(release, store, run, workers=list(client.nthreads())[:1])
+
+
+def logs(client: Client, name: str) -> list[tuple[float, str]]:
+    """What a job's drivers had to say: Unix time and text, the oldest first, at most the last thousand."""
+    _status_of_job(client, name)
+    try:
+        events = client.get_events(topic_of(name)) or ()
+    except OSError as error:
+        raise ClusterError(f"the scheduler was lost: {error}") from None
+    return [(float(event["time"]), str(event["text"])) for _, event in events]
 
 
 def _of_job(job: dict[str, Any]) -> Status:
@@ -230,14 +202,13 @@ def _of_job(job: dict[str, Any]) -> Status:
         else:
             state = "running" if driver["state"] == "processing" and told else "waiting"
             message = driver["waits"] if state == "waiting" else None
-    progress, summary = _progress(told.get("progress")), outcome.get("summary") or {}
-    done_before = told.get("done_before", job["done_before"])
+    progress, summary = _tried(Progress.checked, told.get("progress")), outcome.get("summary") or {}
     return Status(
         state=state,
         store=job["store"],
         job=job["name"],
         tiles=job["tiles"],
-        done=summary["done"] if summary else int(done_before) + (progress.done if progress else 0),
+        done=int(summary["done"] if summary else told.get("done", job["done"])),
         levels=progress.levels if progress else None,
         failed=progress.failed if progress else 0,
         errors=summary.get("errors") or told.get("errors") or {},
@@ -248,28 +219,39 @@ def _of_job(job: dict[str, Any]) -> Status:
     )
 
 
-def _progress(noted: Any) -> Progress | None:
-    """The progress that a driver noted; None where there is none, or something else."""
+def _tried(read: Callable[[Any], Kind], noted: Any) -> Kind | None:
+    """What was noted; None where it is nothing of the kind: another program may have written it."""
     with suppress(TypeError, ValueError, OverflowError):
-        progress = Progress(**noted)
-        if all(value is None or math.isfinite(value) for value in vars(progress).values()):
-            return progress
+        return read(noted)
     return None
 
 
-def _mapping(value: object) -> dict[str, Any]:
-    """Notes may be anything: another program may have written them."""
-    return value if isinstance(value, dict) else {}
+def _finite(number: Any) -> float | None:
+    return float(number) if math.isfinite(number) else None
 
 
-def _number(value: object) -> float | None:
-    with suppress(OverflowError):  # a whole number of 400 digits
-        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-    return None
+def driver_key(name: str, run_id: str) -> tuple[str, str]:
+    """The key of a job's driver on the scheduler; the first part is what Dask's own pages call it."""
+    return (f"{SPACE}-driver", f"{name}-{run_id}")
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+def topic_of(name: str) -> str:
+    """The topic of a job's log lines, and the name under which its future is published, to outlive its client."""
+    return f"{SPACE}-{name}"
+
+
+def on_scheduler(client: Client, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of mandeldask gives on the scheduler; ClusterError where that has no mandeldask, or is gone."""
+    address = client.scheduler.address
+    try:
+        return client.run_on_scheduler(function, *arguments)
+    except (ImportError, AttributeError):
+        raise ClusterError(
+            f"the scheduler at {address} has no mandeldask of this version, so no jobs either: "
+            "install it there, or submit with --upload"
+        ) from None
+    except OSError:
+        raise ClusterError(f"the scheduler at {address} was lost. What is finished is in the stores") from None
 
 
 def _jobs(dask_scheduler: Any = None) -> list[dict[str, Any]]:

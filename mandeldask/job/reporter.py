@@ -13,7 +13,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from types import TracebackType
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -21,16 +21,17 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from mandeldask.errors import StoreError
-from mandeldask.job.events import Event, Plan, Progress, TileDone, TileFailed
+from mandeldask.job.events import Event, Plan, TileDone
 from mandeldask.telemetry import (
+    MAX_SHOWN,
     MAX_TEXT,
-    MAX_TILES,
     TOPIC,
     DriverEvent,
-    Failure,
     JobInfo,
+    Progress,
     Tile,
     TileEvent,
+    TileFailed,
     job_id,
     previews_wanted,
 )
@@ -62,23 +63,21 @@ class Reporter:
     ) -> None:
         self.client, self.store, self.columns, self.done = client, plan.store, columns, done.copy()
         self.job = _describe(plan, name)
-        self._failures: deque[Failure] = deque()
+        self._failures: deque[TileFailed] = deque()
         self._progress: Progress | None = None
         self._ended = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_reporting, name="reporter", daemon=True)
         self._page = False  # whether there was one
         self._read: set[Tile] = set()
-        self._silent = done.size > MAX_TILES  # the dashboard would refuse it
+        self._silent = done.size > MAX_SHOWN  # the dashboard would refuse it
 
     def __enter__(self) -> Reporter:
         self._guarded(self._report)  # before a worker tells of its first tile
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._ended = "stopped" if kind else "done"
         self._stop.set()
         self._thread.join(CLOSE_SECONDS)
@@ -88,8 +87,8 @@ class Reporter:
         match event:
             case TileDone(record):
                 self.done[record.tile] = True
-            case TileFailed(tile, attempt, error, final):
-                self._failures.append(Failure(tile, attempt, error[:MAX_TEXT], final))
+            case TileFailed(error=error):
+                self._failures.append(replace(event, error=error[:MAX_TEXT]))
             case Progress():
                 self._progress = event
 
@@ -112,30 +111,29 @@ class Reporter:
 
     def _report(self) -> None:
         failures = [self._failures.popleft() for _ in range(len(self._failures))]
-        self._send(DriverEvent(self.job, self._progress, failures, ended=self._ended))
+        self._send(progress=self._progress, failures=failures, ended=self._ended)
 
-    def _send(self, event: DriverEvent) -> None:
-        self.client.log_event(TOPIC, event.to_dict())
+    def _send(self, **news: Any) -> None:
+        self.client.log_event(TOPIC, asdict(DriverEvent(self.job, **news)))
 
     def _serve_page(self) -> None:
         """Send a page what it has missed: the figures of finished tiles once, previews as long as some are wanted."""
-        try:
+        wanted = None
+        with suppress(ImportError):  # a scheduler without mandeldask has no page
             wanted = self.client.run_on_scheduler(previews_wanted, self.job.id)
-        except ImportError:  # a scheduler without mandeldask has no page
-            return
         if wanted is None:
             return
         if not self._page:
             self._page = True
             known = [self._figures((row, column)) for row, column in np.argwhere(self.done).tolist()]
             for start in range(0, len(known), TILES_AT_ONCE):
-                self._send(DriverEvent(self.job, tiles=known[start : start + TILES_AT_ONCE]))
+                self._send(tiles=known[start : start + TILES_AT_ONCE])
         deadline = time.monotonic() + READ_SECONDS
         for tile in wanted:
             if tile not in self._read and time.monotonic() < deadline:
                 self._read.add(tile)
                 with suppress(OSError, StoreError):  # a damaged tile stays in its mean colour
-                    self._send(DriverEvent(self.job, tiles=[self._look(tile)]))
+                    self._send(tiles=[self._look(tile)])
 
     def _figures(self, tile: Tile) -> TileEvent:
         """What the store's table says of a tile."""
@@ -152,16 +150,6 @@ class Reporter:
 
 def _describe(plan: Plan, name: str | None) -> JobInfo:
     d, path = plan.store.description, plan.store.path
-    x, y = d.view.extent
-    return JobInfo(
-        id=job_id(plan.store.identity, path),
-        name=(name or path.rstrip("/").rpartition("/")[2])[:MAX_TEXT],
-        run=uuid.uuid4().hex,
-        kernel=plan.kernel,
-        started=time.time(),
-        shape=d.shape,
-        tile=d.tile,
-        max_iter=d.max_iter,
-        x=x,
-        y=y,
-    )
+    name = (name or path.rstrip("/").rpartition("/")[2])[:MAX_TEXT]
+    known = job_id(plan.store.identity, path), name, uuid.uuid4().hex, plan.kernel, time.time()
+    return JobInfo(*known, d.shape, d.tile, d.max_iter, *d.view.extent)

@@ -5,24 +5,35 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import socket
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
 
-from distributed import Client
+from distributed import Client, get_client, get_worker, secede
 
-from mandeldask.cluster import Session, check_store, session, size_of_client
-from mandeldask.config import AnyCluster
+from mandeldask.cluster import Session, Size, check_store, session, size_of_client
+from mandeldask.config import AnyCluster, parse
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
 from mandeldask.job.background import kept_cluster
-from mandeldask.job.events import Notice, Observer, Plan, Preparing, Started, ignore
-from mandeldask.job.job_status import has_running_job
-from mandeldask.job.lease import release
-from mandeldask.job.remote import Request, check_name, name_taken, prepare, send
+from mandeldask.job.driver import Submission, drive
+from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Preparing, Started, Summary, ignore
+from mandeldask.job.job_status import SPACE, driver_key, on_scheduler, status_of_jobs, topic_of
+from mandeldask.job.lease import release, reserve
+from mandeldask.job.ledger import MAX_ERROR_LENGTH, MAX_ERRORS
+from mandeldask.job.plan import make_plan
 from mandeldask.job.runs import AnyConfig, read_description
 from mandeldask.kernels import choose
-from mandeldask.store import place_of
+from mandeldask.store import Place, open_store, place_of
+from mandeldask.telemetry import Progress, TileFailed
+from mandeldask.tile import tile_name
+
+PRIORITY = 100  # a driver does not wait for other people's tasks: it takes no thread for longer than a moment
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,35 @@ class Submitted:
     dashboard: str
     tiles: int
     pending: int
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is sent to the cluster."""
+
+    name: str
+    config: Mapping[str, Any]
+    kernel: str
+    run_id: str  # of this submission: a name may be used again
+    place: Place  # of the store
+    ignore_space: bool
+    identity: str = ""  # of the store, once it is there
+
+    def plan(self, size: Size, overwrite: bool = False) -> Plan:
+        return make_plan(
+            parse(self.config),
+            self.kernel,
+            size,
+            overwrite,
+            run_id=self.run_id,
+            ignore_space=self.ignore_space,
+            place=self.place,
+        )
+
+    def release(self) -> None:
+        """Let go of the store; where that cannot be, the hold on it is forgotten after a while."""
+        with suppress(MandeldaskError, OSError):
+            release(self.place, self.run_id)
 
 
 def submit(
@@ -82,8 +122,8 @@ def submit(
     kernel, reason = choose(described.kernel, described.view)
     tell(Preparing(kernel, reason, here=False))
     settings = described.model_copy(update={"store": place.url, "cluster": None}).model_dump()
-    name = check_name(_new_name(place.url) if name is None else name)
-    request = Request(name, settings, kernel, uuid.uuid4().hex, place, ignore_space=ignore_space)
+    name = _new_name(place.url) if name is None else _checked(name)
+    request = _Request(name, settings, kernel, uuid.uuid4().hex, place, ignore_space)
     with session(
         cluster or described.cluster,
         kernel=kernel,
@@ -99,19 +139,34 @@ def submit(
         return _submit(request, there, overwrite, tell)
 
 
-def _submit(request: Request, there: Session, overwrite: bool, tell: Observer) -> Submitted:
+def _new_name(store: str) -> str:
+    stem = re.sub(r"[^A-Za-z0-9._-]", "-", os.path.basename(store).removesuffix(".zarr")).lstrip("._-") or "job"
+    return f"{stem[:50]}-{secrets.token_hex(3)}"
+
+
+def _checked(name: str) -> str:
+    """A job's name as given; ConfigError where it could not be typed again or shown."""
+    if not re.fullmatch(NAME, name) or name.endswith(".zarr"):
+        raise ConfigError(
+            "a job's name is letters, digits, dots, dashes and underscores, at most 64, and does not end in .zarr as "
+            f"stores do; got {name!r}"
+        )
+    return name
+
+
+def _submit(request: _Request, there: Session, overwrite: bool, tell: Observer) -> Submitted:
     with ExitStack() as stack:
         if there.planned_size:
             # A cluster that is started has this machine's files. Its workers may take their time: the driver checks
             # the plan again when it begins.
-            plan = prepare(request, there.planned_size, overwrite)
-            stack.callback(_release, request)  # unless all goes well
+            plan = _prepare(request, there.planned_size, overwrite)
+            stack.callback(request.release)  # unless all goes well
             client = there.connect()
         else:
             client = there.ready()
             plan = _prepare_there(client, request, overwrite)
         tell(plan)
-        send(client, replace(request, identity=plan.store.identity), plan)
+        _send(client, replace(request, identity=plan.store.identity), plan)
         stack.pop_all()
     tell(Started(client.dashboard_link, client))
     return Submitted(
@@ -119,13 +174,26 @@ def _submit(request: Request, there: Session, overwrite: bool, tell: Observer) -
     )
 
 
-def _prepare_there(client: Client, request: Request, overwrite: bool) -> Plan:
+def _prepare(request: _Request, size: Size, overwrite: bool) -> Plan:
+    """Create or open the store as the workers see it, and hold it for the job, whose driver is not there yet."""
+    folder = os.path.dirname(request.place.url)
+    if request.place.is_folder and not os.path.isdir(folder):
+        raise StoreError(
+            f"there is no directory {folder} on {socket.gethostname()}, where the workers run: "
+            "name a store where they can see it, or make the directory there"
+        )
+    plan = request.plan(size, overwrite)
+    reserve(plan.store, request.name, request.run_id)
+    return plan
+
+
+def _prepare_there(client: Client, request: _Request, overwrite: bool) -> Plan:
     """The store is made by a worker, as the workers see it: this machine may not."""
-    if has_running_job(client, request.name):
-        raise name_taken(request.name)
+    if any(status.job == request.name and not status.ended for status in status_of_jobs(client)):
+        raise _name_taken(request.name)
     worker = min(client.nthreads())
     try:
-        plan = client.run(prepare, request, size_of_client(client), overwrite, workers=[worker])[worker]
+        plan = client.run(_prepare, request, size_of_client(client), overwrite, workers=[worker])[worker]
     except OSError as error:
         if error.errno is None or isinstance(error, ConnectionError | TimeoutError):  # of Dask's connection
             raise ClusterError(f"a worker was lost while it made the store: {error}; submit again") from None
@@ -134,16 +202,132 @@ def _prepare_there(client: Client, request: Request, overwrite: bool) -> Plan:
     try:
         check_store(client, plan.store)
     except ClusterError:
-        client.run(release, request.place, request.run_id, workers=[worker])
+        client.run(request.release, workers=[worker])
         raise
     return plan
 
 
-def _release(request: Request) -> None:
-    with suppress(MandeldaskError, OSError):
-        release(request.place, request.run_id)
+def _send(client: Client, request: _Request, plan: Plan) -> None:
+    """Start the driver on the cluster, where it outlives this client."""
+    job = {
+        "name": request.name,
+        "run": request.run_id,
+        "store": plan.store.path,
+        "submitted": time.time(),
+        "tiles": plan.tiles,
+        "done": plan.done,
+    }
+    if not on_scheduler(client, _claim, job):
+        raise _name_taken(request.name)
+    key = driver_key(request.name, request.run_id)
+    future = client.submit(_run_driver, request, key=key, priority=PRIORITY, pure=False)
+    client.publish_dataset(future, name=topic_of(request.name), override=True)
 
 
-def _new_name(store: str) -> str:
-    stem = re.sub(r"[^A-Za-z0-9._-]", "-", os.path.basename(store).removesuffix(".zarr")).lstrip("._-") or "job"
-    return f"{stem[:50]}-{secrets.token_hex(3)}"
+def _name_taken(name: str) -> ConfigError:
+    return ConfigError(f"the scheduler has a job {name} that has not ended: choose another --name, or cancel it")
+
+
+def _claim(job: dict[str, Any], dask_scheduler: Any = None) -> bool:
+    """On the scheduler: enter a job, unless one of its name has not ended."""
+    known = dask_scheduler.task_metadata.setdefault(SPACE, {})
+    there = known.get(job["name"])
+    if isinstance(there, dict) and not there.get("outcome"):
+        task = dask_scheduler.tasks.get(driver_key(job["name"], str(there.get("run"))))
+        if task is not None and task.state != "erred":
+            return False
+    known[job["name"]] = job
+    return True
+
+
+def _run_driver(request: _Request) -> None:
+    """The task: compute what is missing. How it ended is in the scheduler's metadata."""
+    client, home = get_client(), get_worker().address
+    secede()
+    client.run_on_scheduler(_forget_deaths, driver_key(request.name, request.run_id))
+    reporter = _JobReporter(client, request.name)
+    reporter.log(f"the driver runs on {home}, process {os.getpid()} of {socket.gethostname()}")
+    try:
+        summary = _drive(request, client, home, reporter)
+        outcome = {"state": "finished", "summary": asdict(summary), "exit_code": summary.exit_code}
+        reporter.log(f"finished: {summary.computed} tiles computed, {summary.failed} failed")
+    except MandeldaskError as error:
+        state = "cancelled" if error.exit_code == 130 else "failed"
+        outcome = {"state": state, "message": str(error), "exit_code": error.exit_code}
+        reporter.log(f"{state}: {error}")
+        request.release()
+    client.set_metadata([SPACE, request.name, "outcome"], outcome | {"ended": time.time()})
+
+
+def _forget_deaths(key: tuple[str, str], dask_scheduler: Any = None) -> None:
+    """On the scheduler: a driver whose worker died is not to blame, however often; each start clears its record.
+
+    A driver that cannot even start is given up by the scheduler after `distributed.scheduler.allowed-failures` tries.
+    """
+    task = dask_scheduler.tasks.get(key)
+    if task is not None:
+        task.suspicious = 0
+
+
+def _drive(request: _Request, client: Client, home: str, reporter: _JobReporter) -> Summary:
+    _check_store(request)
+    is_cancelled = partial(client.get_metadata, [SPACE, request.name, "cancel"], default=None)
+    submission = Submission(request.name, request.run_id, home, lambda: bool(is_cancelled()))
+    with session(kernel=request.kernel, client=client) as cluster:
+        plan = request.plan(cluster.size)
+        reporter(plan)
+        return drive(plan, cluster, reporter, submission)
+
+
+def _check_store(request: _Request) -> None:
+    """Raise StoreError where the store that the job was submitted for is not to be seen: none is made here."""
+    try:
+        same = open_store(request.place).identity == request.identity
+    except StoreError as error:
+        if not request.place.is_folder:  # it says why
+            raise StoreError(f"{socket.gethostname()}, where the driver runs: {error}") from None
+        same = False
+    if not same:
+        raise StoreError(
+            f"{socket.gethostname()}, where the driver runs, does not see the store that was made for this job at "
+            f"{request.place.url}: name one where all machines of the cluster see it, and submit again"
+        )
+
+
+class _JobReporter:
+    """An observer on the cluster: progress to the scheduler's metadata, what happens to the job's topic."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self.client, self.name = client, name
+        self.done_before = 0
+        self.errors: dict[str, str] = {}
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Plan():
+                self.done_before = event.done
+                self.log(f"{event.pending} of {event.tiles} tiles to compute")
+                self._note(None)  # no rate yet; that of a driver that died says nothing
+            case Notice():
+                self.log(event.text)
+            case Expected():
+                self.log(f"{event.seconds:.3g} s of kernel expected, {event.seconds_by_row:.3g} s row by row")
+            case TileFailed():
+                then = "given up" if event.final else "to be tried again"
+                self.log(f"tile {tile_name(event.tile)}, attempt {event.attempt}, {then}: {event.error}")
+                if event.final and len(self.errors) < MAX_ERRORS:
+                    self.errors[tile_name(event.tile)] = event.error[:MAX_ERROR_LENGTH]
+            case Progress():
+                self._note(event)
+
+    def _note(self, progress: Progress | None) -> None:
+        told = {
+            "progress": progress and asdict(progress),
+            "errors": dict(self.errors),
+            "done": self.done_before + (progress.done if progress else 0),
+            "time": time.time(),
+        }
+        self.client.set_metadata([SPACE, self.name, "told"], told)
+
+    def log(self, text: str) -> None:
+        self.client.log_event(topic_of(self.name), {"time": time.time(), "text": text})
