@@ -26,8 +26,7 @@ from mandeldask.image import palette, palette_index
 from mandeldask.job.events import Plan, Progress, TileDone, TileFailed
 from mandeldask.kernels import KERNELS
 from mandeldask.progress.bar import Bar
-from mandeldask.progress.mosaic import Mosaic
-from mandeldask.progress.screen import Screen
+from mandeldask.progress.screen import Mosaic, Screen
 from mandeldask.telemetry import Preview
 from mandeldask.tile import Record
 from mandeldask.view import View

@@ -9,16 +9,18 @@ import click
 
 from mandeldask.errors import ConfigError
 
-cluster_option = click.option(
-    "--cluster",
-    metavar="FILE|ADDRESS",
-    help="Who computes: a cluster description (configs/clusters), the address of a scheduler, its scheduler file, or "
-    "the word local. By default what the run description names, else DASK_SCHEDULER_ADDRESS, else this machine.",
-)
+AnyCommand = Callable[..., Any]
 
-workers_option = click.option(
-    "--workers", type=int, help="Worker processes on this machine; by default one a usable core."
-)
+
+def options(*declared: Callable[[AnyCommand], AnyCommand]) -> Callable[[AnyCommand], AnyCommand]:
+    """Several options and arguments as one; --help shows them in this order."""
+
+    def declare(command: AnyCommand) -> AnyCommand:
+        for option in reversed(declared):
+            command = option(command)
+        return command
+
+    return declare
 
 
 def cluster_of(cluster: str | None, workers: int | None) -> Any:
@@ -28,34 +30,44 @@ def cluster_of(cluster: str | None, workers: int | None) -> Any:
     return {"kind": "local", "workers": workers} if workers is not None else cluster
 
 
+def _remember(ctx: click.Context, _: click.Parameter, as_json: bool) -> bool:
+    """Errors are printed as JSON too."""
+    ctx.ensure_object(dict)["json"] = as_json
+    return as_json
+
+
+store_argument = click.argument("store", type=click.Path())
+json_option = click.option("--json", "as_json", is_flag=True, callback=_remember, help="Print JSON, and nothing else.")
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+cluster_option = click.option(
+    "--cluster",
+    metavar="FILE|ADDRESS",
+    help="Who computes: a cluster description (configs/clusters), the address of a scheduler, its scheduler file, or "
+    "the word local. By default what the run description names, else DASK_SCHEDULER_ADDRESS, else this machine.",
+)
+workers_option = click.option(
+    "--workers", type=int, help="Worker processes on this machine; by default one a usable core."
+)
 upload_option = click.option(
     "--upload",
     is_flag=True,
     help="Send this mandeldask to the scheduler and the workers first, where it is missing or another version.",
 )
-
-
 space_option = click.option(
     "--ignore-space", is_flag=True, help="Begin even where the field will surely not fit on the disk."
 )
-
-
-def description_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """CONFIG and what changes it: the same for run and submit."""
-    for option in (
-        click.option("--overwrite", is_flag=True, help="Replace the store that is there, if it is mandeldask's."),
-        space_option,
-        upload_option,
-        cluster_option,
-        click.option(
-            "--set",
-            "overrides",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Change a key of the description, e.g. --set view.shape=[4096,4096]; may be repeated.",
-        ),
-        click.option("--out", "-o", type=click.Path(), help="The store; takes precedence over the description's."),
-        click.argument("config", type=click.Path()),
-    ):
-        command = option(command)
-    return command
+description_options = options(
+    click.argument("config", type=click.Path()),
+    click.option("--out", "-o", type=click.Path(), help="The store; takes precedence over the description's."),
+    click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change a key of the description, e.g. --set view.shape=[4096,4096]; may be repeated.",
+    ),
+    cluster_option,
+    upload_option,
+    space_option,
+    click.option("--overwrite", is_flag=True, help="Replace the store that is there, if it is mandeldask's."),
+)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -21,49 +22,41 @@ State = tuple[int, int, str]  # done, in total (0 where that is not known), and 
 
 
 class Bar:
-    """A bar on stderr with a few words; a context, at whose end it is gone.
+    """A bar on stderr with a few words; a context, at whose end it is gone. A quiet one prints nothing at all.
 
-    It appears with the first `show`, or with `start` where `look` gives its state whenever it is drawn. `below` gives
-    what is drawn under it, `seconds` are between two lines where there is no terminal.
+    It appears with the first `show`, or with `start`. `seconds` are between two lines where there is no terminal.
     """
 
     def __init__(
-        self,
-        label: str = "",
-        *,
-        seconds: float = PLAIN_SECONDS,
-        console: Console | None = None,
-        look: Callable[[], State] | None = None,
-        below: Callable[[], RenderableType | None] = lambda: None,
+        self, label: str = "", *, seconds: float = PLAIN_SECONDS, quiet: bool = False, console: Console | None = None
     ) -> None:
-        self.label, self.seconds, self.below = label, seconds, below
-        self.console = console or Console(stderr=True, highlight=False)
-        self.look = look or (lambda: self.state)
+        self.label, self.seconds = label, seconds
+        self.console = console or Console(stderr=True, highlight=False, quiet=quiet)
         self.state: State = (0, 0, "")
         self.begun = 0.0
-        self._started = False
-        self._stop = threading.Event()
-        self._live = Live(
-            get_renderable=self._drawn,
-            console=self.console,
-            refresh_per_second=REFRESH_RATE,
-            transient=True,
-            redirect_stdout=False,  # which may be a file
-        )
+        self._drawing: ExitStack | None = None  # what ends with the bar, while there is one
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.stop()
 
+    def look(self) -> State:
+        """The state, asked for whenever the bar is drawn."""
+        return self.state
+
+    def below(self) -> RenderableType | None:
+        """What is drawn under the bar."""
+        return None
+
     def show(self, done: int, total: int, text: str) -> None:
         """Show how far it is."""
         self.state = done, total, text
-        if not self._started:
+        if not self._drawing:
             self.start()
             if not self.console.is_terminal:
-                self.say(text, self.label)
+                self.line(self.label, text)
 
     def count(self, done: int, total: int) -> None:
         """Show how many are done, and how long the others will take at the rate since the first."""
@@ -73,7 +66,7 @@ class Bar:
         left = f", {duration(round(seconds))} left" if seconds else ""
         self.show(done, total, f"{done}/{total}{left}")
 
-    def say(self, text: str, label: str = "") -> None:
+    def line(self, label: str, text: str) -> None:
         """Print one line: a label in its column, and what there is to say."""
         line = Text(f"  {label:<10} ", style="bold" if self.console.is_terminal else "")
         line.append(printable(text), style="not bold")
@@ -81,27 +74,35 @@ class Bar:
 
     def start(self) -> None:
         """Begin to draw; nothing where that is done already. What was stopped can be started again."""
-        if self._started:
+        if self._drawing or self.console.quiet:
             return
-        self._started, self._stop, self.begun = True, threading.Event(), time.monotonic()
+        self._drawing, self.begun = ExitStack(), time.monotonic()
         if self.console.is_terminal:
-            self._live.start(refresh=True)
+            live = Live(
+                get_renderable=self._drawn,
+                console=self.console,
+                refresh_per_second=REFRESH_RATE,
+                transient=True,
+                redirect_stdout=False,  # which may be a file
+            )
+            live.start(refresh=True)
+            self._drawing.callback(live.stop)
         else:
-            threading.Thread(target=self._plain_lines, args=(self._stop,), name="progress", daemon=True).start()
+            ended = threading.Event()
+            threading.Thread(target=self._plain_lines, args=(ended,), name="progress", daemon=True).start()
+            self._drawing.callback(ended.set)
 
     def stop(self) -> None:
         """Take the bar away; a second time does nothing."""
-        self._stop.set()
-        self._live.stop()
-        self._started = False
+        if self._drawing:
+            self._drawing.close()
+        self._drawing = None
 
-    def _plain_lines(self, stop: threading.Event) -> None:
-        while not stop.wait(self.seconds):
-            self.say(self.look()[2], self.label)
+    def _plain_lines(self, ended: threading.Event) -> None:
+        while not ended.wait(self.seconds):
+            self.line(self.label, self.look()[2])
 
     def _drawn(self) -> RenderableType:
-        if not self._started:  # Live asks for it when it is made
-            return ""
         below = self.below()
         return self._row() if below is None else Group("", self._row(), "", below)
 
