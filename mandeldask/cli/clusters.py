@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mandeldask.cli.group import cli, print_facts, signals_end_in_order
-from mandeldask.cli.options import cluster_option, json_option, upload_option
+from mandeldask.cli import options
+from mandeldask.cli.group import cli, print_facts, signals_end_in_order, warn
 from mandeldask.errors import ClusterError, ConfigError
 from mandeldask.text import printable
 
@@ -25,7 +25,7 @@ NAME_ONE = "name the scheduler, --cluster tcp://HOST:PORT, or start a run: it pr
 
 @cli.command("cluster")
 @click.argument("described", metavar="FILE|ADDRESS")
-@json_option
+@options.as_json
 def _cluster(described: str, as_json: bool) -> None:
     """Show what a cluster description comes to, and compute nothing.
 
@@ -67,9 +67,9 @@ def _look_at(client: Client, shown: dict[str, Any]) -> list[str]:
 
 
 @cli.command("info")
-@cluster_option
-@upload_option
-@json_option
+@options.cluster
+@options.upload
+@options.as_json
 def _info(cluster: str | None, upload: bool, as_json: bool) -> None:
     """Tell what there is to compute with: cores, SIMD, BLAS, Numba, Dask; with --cluster on each of its workers."""
     from mandeldask.lab import machine
@@ -85,11 +85,6 @@ def _info(cluster: str | None, upload: bool, as_json: bool) -> None:
         return
     click.echo(_side_by_side(processes))
     warn(*warnings)
-
-
-def warn(*warnings: str) -> None:
-    for warning in warnings:
-        click.echo(f"mandeldask: {warning}", err=True)
 
 
 def _of_workers(cluster: str, upload: bool) -> tuple[dict[str, Any], dict[str, int]]:
@@ -118,17 +113,14 @@ def _side_by_side(processes: dict[str, Any]) -> str:
 
 
 @cli.command("dashboard")
-@cluster_option
+@options.cluster
 @click.option("--open", "open_it", is_flag=True, help="Open it in the browser.")
-@json_option
+@options.as_json
 def _dashboard(cluster: str | None, open_it: bool, as_json: bool) -> None:
     """Find the dashboard of a run on this machine, or of the scheduler named, and print its link."""
-    import dask
-
     from mandeldask.dashboard.links import problem_with, ssh_tunnel
 
-    named = cluster or dask.config.get("scheduler-address", None)
-    found = _of_cluster(cluster) if named else _of_this_machine()
+    found = _find_dashboard(cluster)
     problem = problem_with(found["link"])
     command, link = ssh_tunnel(found["link"]) or (None, None)
     if problem:
@@ -137,7 +129,7 @@ def _dashboard(cluster: str | None, open_it: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({**found, "tunnel": command, "link_through_tunnel": link}))
     else:
-        print_facts((label, found[key]) for label, key in (("dashboard", "link"), ("store", "store")) if found[key])
+        print_facts(("dashboard", found["link"]), ("store", found["store"]))
         if command:
             click.echo(f"  from elsewhere:  {command}\n             then  {link}")
     if open_it:
@@ -146,11 +138,11 @@ def _dashboard(cluster: str | None, open_it: bool, as_json: bool) -> None:
 
 def open_in_browser(link: str) -> None:
     if not webbrowser.open(link):
-        click.echo("mandeldask: no browser could be opened here; open the link yourself", err=True)
+        warn("no browser could be opened here; open the link yourself")
 
 
-def _of_cluster(cluster: str | None) -> dict[str, Any]:
-    """The dashboard of a scheduler that is up, with our page put into it where it was not there."""
+def _find_dashboard(cluster: str | None) -> dict[str, Any]:
+    """That of a scheduler that is up, with our page put into it where it was not there; else one of this machine."""
     from mandeldask import dashboard
     from mandeldask.cluster import session
 
@@ -165,7 +157,7 @@ def _of_cluster(cluster: str | None) -> dict[str, Any]:
         if problem == dashboard.SWITCHED_OFF:
             raise ClusterError(f"{problem}; start it with `dask scheduler --dashboard`, and with bokeh installed")
         if problem:
-            click.echo(f"mandeldask: Dask's own pages only: {problem}", err=True)
+            warn(f"Dask's own pages only: {problem}")
         return {"link": link, "store": None, "scheduler": client.scheduler.address}
 
 
@@ -176,7 +168,7 @@ def _of_this_machine() -> dict[str, Any]:
     runs = running()
     if len(runs) > 1:
         others = "".join(f"\n  {run.link}  {printable(run.store)}" for run in runs[1:])
-        click.echo(f"mandeldask: the latest of {len(runs)} runs; the others:{others}", err=True)
+        warn(f"the latest of {len(runs)} runs; the others:{others}")
     if runs:
         return {"link": runs[0].link, "store": runs[0].store, "scheduler": None}
     for page in ("mandeldask", "status"):
@@ -191,6 +183,6 @@ def with_page(event: Started) -> Started:
 
     problem = dashboard.install(event.client)
     if problem:
-        click.echo(f"mandeldask: no picture in the dashboard: {problem}", err=True)
+        warn(f"no picture in the dashboard: {problem}")
         return replace(event, dashboard="") if problem == dashboard.SWITCHED_OFF else event
     return replace(event, dashboard=dashboard.link(event.client))

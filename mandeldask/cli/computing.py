@@ -15,20 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mandeldask.cli import options
 from mandeldask.cli.clusters import with_page
-from mandeldask.cli.group import cli, signals_end_in_order
-from mandeldask.cli.options import (
-    cluster_of,
-    cluster_option,
-    description_options,
-    json_option,
-    options,
-    quiet_option,
-    space_option,
-    store_argument,
-    upload_option,
-    workers_option,
-)
+from mandeldask.cli.group import cli, signals_end_in_order, warn
 from mandeldask.cli.stores import draw
 from mandeldask.errors import ConfigError, DamagedError, MandeldaskError
 from mandeldask.text import is_url, short_path
@@ -39,26 +28,26 @@ if TYPE_CHECKING:
 
 PICTURE_SIDE = 2048  # of the picture that a run makes; `mandeldask image` makes larger ones
 
-output_options = options(
+output_options = options.together(
     click.option("--keep-dashboard", is_flag=True, help="Keep the dashboard up at the end, until Enter."),
     click.option("--report", type=click.Path(), help="Save Dask's performance report, REPORT.html."),
     click.option("--image", type=click.Path(), help="The picture; by default beside the store."),
     click.option("--no-image", is_flag=True, help="Make no picture."),
-    quiet_option,
-    json_option,
+    options.quiet,
+    options.as_json,
 )
-continuing_options = options(
+continuing_options = options.together(
     click.option("--kernel", default="auto", show_default=True, help="Any kernel: all give the same bits."),
-    cluster_option,
-    upload_option,
-    space_option,
-    workers_option,
+    options.cluster,
+    options.upload,
+    options.ignore_space,
+    options.workers,
     output_options,
 )
 
 
 @cli.command("run")
-@description_options
+@options.description
 @output_options
 def _run(config: str, out: str | None, overrides: tuple[str, ...], **given: Any) -> int:
     """Compute the field that CONFIG (a YAML file) describes; on a store of the same field, what is missing."""
@@ -74,7 +63,7 @@ def _run(config: str, out: str | None, overrides: tuple[str, ...], **given: Any)
 
 
 @cli.command("resume")
-@store_argument
+@options.store
 @continuing_options
 def _resume(store: str, **given: Any) -> int:
     """Compute what is missing of STORE, and only that."""
@@ -84,7 +73,7 @@ def _resume(store: str, **given: Any) -> int:
 
 
 @cli.command("deepen")
-@store_argument
+@options.store
 @click.option("--max-iter", type=int, required=True, help="More than STORE has.")
 @click.option("--out", "-o", type=click.Path(), required=True, help="The store that is made; STORE stays as it is.")
 @continuing_options
@@ -124,7 +113,7 @@ def _compute(
     from mandeldask.job import Event, Plan, Started, Summary
     from mandeldask.progress.screen import Screen
 
-    who = cluster_of(cluster, workers)
+    who = options.cluster_of(cluster, workers)
     if no_image and image:
         raise ConfigError("--image and --no-image exclude each other; give one")
     if image:
@@ -141,7 +130,7 @@ def _compute(
             if isinstance(event, Plan):
                 store = event.store.path
                 if_interrupted["store"] = shlex.quote(short_path(store))
-                picture = None if no_image else _picture_path(store, image)
+                picture = None if no_image else image or _picture_beside(store)
             if isinstance(event, Started):
                 event = with_page(event)
                 link = event.dashboard
@@ -174,7 +163,7 @@ def _end(summary: Summary, picture: str | None, look: dict[str, Any], screen: Sc
             draw(image.picture(summary.store, **{"size": PICTURE_SIDE, **look}), picture, screen.console.quiet)
             screen.line("picture", short_path(picture))
         except MandeldaskError as error:
-            click.echo(f"mandeldask: no picture: {error}", err=True)
+            warn(f"no picture: {error}")
             picture = None
             if isinstance(error, DamagedError):
                 then = {"next": f"mandeldask verify {store} --repair    takes out what is damaged"}
@@ -184,23 +173,22 @@ def _end(summary: Summary, picture: str | None, look: dict[str, Any], screen: Sc
         screen.line(label, text)
 
 
-def _picture_path(store: str, asked: str | None) -> str | None:
-    """Where a run's picture goes: as asked, else beside the store, unless something not ours is there already."""
+def _picture_beside(store: str) -> str | None:
+    """Where a run's picture goes, unless something not ours is there already."""
     from mandeldask.image import check_path, is_ours
 
-    if asked:
-        return asked
     path = f"{store.rstrip('/').removesuffix('.zarr')}.png"
     if is_url(store):  # here, by the store's name
         path = path.rpartition("/")[2]
     try:
         check_path(path)
-        problem = "" if not os.path.lexists(path) or is_ours(path) else f"{path} is there already, from elsewhere"
+        if not os.path.lexists(path) or is_ours(path):
+            return path
+        problem: object = f"{path} is there already, from elsewhere"
     except (MandeldaskError, OSError) as error:
-        problem = str(error)
-    if problem:
-        click.echo(f"mandeldask: no picture will be made: {problem}; name one with --image", err=True)
-    return None if problem else path
+        problem = error
+    warn(f"no picture will be made: {problem}; name one with --image")
+    return None
 
 
 def _check_report(path: str | None) -> None:
@@ -237,7 +225,7 @@ def _recorded(path: str) -> Iterator[None]:
 
 def _no_report(why: object) -> None:
     with suppress(OSError):  # a terminal that was closed
-        click.echo(f"mandeldask: no report: {why}", err=True)
+        warn(f"no report: {why}")
 
 
 def _keep(link: str) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,7 +43,7 @@ class Commands(click.Group):
                 raise
             if ctx.obj and ctx.obj.get("json"):
                 click.echo(json.dumps({"error": str(error), "exit_code": error.exit_code}))
-            click.echo("\n".join(printable(line) for line in f"mandeldask: {error}".split("\n")), err=True)
+            warn(str(error))
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as interruption:
             store = ctx.obj and ctx.obj.get("store")
@@ -87,11 +87,10 @@ def signals_end_in_order() -> Iterator[None]:
         click.echo("\nmandeldask: stopping the workers (again to leave at once)", err=True)
         raise KeyboardInterrupt(number)
 
-    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     # nohup, and a shell's background jobs, have some ignored: so they stay
-    numbers = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in numbers}
+    handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in handled}
     try:
         yield
     finally:
@@ -99,7 +98,13 @@ def signals_end_in_order() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def print_facts(facts: Iterable[tuple[str, str]]) -> None:
-    """A line for each: a label in its column, and what there is to say."""
+def warn(*texts: str) -> None:
+    for text in texts:
+        click.echo("\n".join(map(printable, f"mandeldask: {text}".split("\n"))), err=True)
+
+
+def print_facts(*facts: tuple[str, str | None]) -> None:
+    """A line for each of which there is something to say, with its label in a column."""
     for label, text in facts:
-        click.echo(f"  {label:<10} {printable(text)}")
+        if text:
+            click.echo(f"  {label:<10} {printable(text)}")

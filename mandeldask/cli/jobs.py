@@ -8,15 +8,16 @@ import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mandeldask.cli import options
 from mandeldask.cli.clusters import with_page
 from mandeldask.cli.group import cli, print_facts
-from mandeldask.cli.options import cluster_option, description_options, json_option, options
 from mandeldask.errors import ConfigError
 from mandeldask.text import duration, is_url, plural, printable, short_path, si
 
@@ -26,15 +27,14 @@ if TYPE_CHECKING:
     from mandeldask.job import Event, Started, Status
 
 SHOWN = 5  # failed tiles named to a person
-WATCH_SECONDS = 5.0  # between two lines of `wait` where there is no terminal
 
-target_options = options(click.argument("target", metavar="STORE|JOB"), cluster_option)
+target_options = options.together(click.argument("target", metavar="STORE|JOB"), options.cluster)
 
 
 @cli.command("submit")
-@description_options
+@options.description
 @click.option("--name", help="Of the job; by default the store's name and a few digits.")
-@json_option
+@options.as_json
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but the job's name.")
 def _submit(config: str, out: str | None, as_json: bool, quiet: bool, **how: Any) -> None:
     """Hand the field that CONFIG describes to a cluster, and return; its driver lives there as a task."""
@@ -67,7 +67,9 @@ def _submit(config: str, out: str | None, as_json: bool, quiet: bool, **how: Any
         ask = f"mandeldask status {submitted.name} --cluster {_again(how['cluster'], submitted.scheduler)}"
         screen.line("next", f"{ask}    how far it is; wait, cancel and logs likewise")
         if is_url(submitted.store) or os.path.isdir(submitted.store):
-            screen.line("", f"mandeldask status {short_path(submitted.store)}    the same from the store alone")
+            screen.line(
+                "", f"mandeldask status {shlex.quote(short_path(submitted.store))}    the same from the store alone"
+            )
         else:
             screen.line("", f"{submitted.store} is on the workers' side, and cannot be seen from here")
 
@@ -93,8 +95,8 @@ def _again(cluster: str | None, scheduler: str) -> str:
 
 
 @cli.command("jobs")
-@cluster_option
-@json_option
+@options.cluster
+@options.as_json
 def _jobs(cluster: str | None, as_json: bool) -> None:
     """List the jobs that a scheduler has had since it started."""
     from mandeldask import job
@@ -107,7 +109,7 @@ def _jobs(cluster: str | None, as_json: bool) -> None:
         click.echo("no jobs", err=True)
     else:
         rows = [["JOB", "STATE", "TILES", "LEFT", "STORE"]]
-        rows += [list(map(printable, (s.job or "", s.state, _tiles(s), _left(s), s.store))) for s in found]
+        rows += [list(map(printable, (s.job or "", s.state, f"{s.done}/{s.tiles}", _left(s), s.store))) for s in found]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             click.echo("  ".join(map(str.ljust, row, widths)).rstrip())
@@ -115,7 +117,7 @@ def _jobs(cluster: str | None, as_json: bool) -> None:
 
 @cli.command("status")
 @target_options
-@json_option
+@options.as_json
 def _status(target: str, cluster: str | None, as_json: bool) -> None:
     """Tell how far a store or a job is; for a store no scheduler is needed."""
     with _looking(target, cluster) as look:
@@ -125,13 +127,13 @@ def _status(target: str, cluster: str | None, as_json: bool) -> None:
 @cli.command("wait")
 @target_options
 @click.option("--timeout", type=float, help="Seconds after which to stop waiting, with exit code 5.")
-@json_option
+@options.as_json
 def _wait(target: str, cluster: str | None, timeout: float | None, as_json: bool) -> int | None:
     """Wait for a job's end, or a store's; the exit code is the job's."""
     from mandeldask import job
-    from mandeldask.progress.bar import Bar
+    from mandeldask.progress import Bar
 
-    with _looking(target, cluster) as look, Bar(seconds=WATCH_SECONDS, quiet=as_json) as bar:
+    with _looking(target, cluster) as look, Bar(quiet=as_json) as bar:
 
         def tell(now: Status) -> None:
             if not now.ended:
@@ -144,7 +146,7 @@ def _wait(target: str, cluster: str | None, timeout: float | None, as_json: bool
 
 @cli.command("cancel")
 @target_options
-@json_option
+@options.as_json
 def _cancel(target: str, cluster: str | None, as_json: bool) -> None:
     """End a job; what is finished stays in its store."""
     from mandeldask import job
@@ -155,7 +157,7 @@ def _cancel(target: str, cluster: str | None, as_json: bool) -> None:
 
 @cli.command("logs")
 @target_options
-@json_option
+@options.as_json
 def _logs(target: str, cluster: str | None, as_json: bool) -> None:
     """Print what a job's driver had to say: where it ran, tiles that failed, how it ended."""
     from mandeldask import job
@@ -188,11 +190,8 @@ def _looking(target: str, cluster: str | None) -> Iterator[Callable[[], Status]]
     """A function that gives the status of a store or a job."""
     from mandeldask import job
 
-    if _is_store(target):
-        yield lambda: job.status_of_store(target)
-        return
-    with _client(cluster) as client:
-        yield lambda: job.status_of_job(client, target)
+    with nullcontext() if _is_store(target) else _client(cluster) as client:
+        yield partial(job.status, target, client)
 
 
 @contextmanager
@@ -225,20 +224,17 @@ def _show(s: Status, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(s)))
         return
-    facts = {
-        "store": short_path(s.store),
-        "job": s.job,
-        "state": _line(s),
-        "why": s.message if s.ended else None,
-        "updated": f"{max(0.0, time.time() - s.updated):.0f} s ago" if s.updated and not s.ended else None,
-    }
-    print_facts((label, text) for label, text in facts.items() if text)
-    print_facts(("failed", f"tile {tile}: {error}") for tile, error in list(s.errors.items())[:SHOWN])
-    if len(s.errors) > SHOWN:
-        print_facts([("failed", f"and {len(s.errors) - SHOWN} more: --json has them all")])
-    if s.state == "stopped" or (s.ended and s.done < s.tiles):
-        store = shlex.quote(printable(short_path(s.store)))
-        print_facts([("next", f"mandeldask resume {store}, or submit it again")])
+    again = s.state == "stopped" or (s.ended and s.done < s.tiles)
+    print_facts(
+        ("store", short_path(s.store)),
+        ("job", s.job),
+        ("state", _line(s)),
+        ("why", s.message if s.ended else None),
+        ("updated", f"{max(0.0, time.time() - s.updated):.0f} s ago" if s.updated and not s.ended else None),
+        *(("failed", f"tile {tile}: {error}") for tile, error in list(s.errors.items())[:SHOWN]),
+        ("failed", f"and {len(s.errors) - SHOWN} more: --json has them all" if len(s.errors) > SHOWN else None),
+        ("next", f"mandeldask resume {shlex.quote(short_path(s.store))}, or submit it again" if again else None),
+    )
 
 
 def _line(s: Status) -> str:
@@ -249,11 +245,7 @@ def _line(s: Status) -> str:
     left = f", {_left(s)} left" if _left(s) else ""
     waits = f", {s.message}" if s.state == "waiting" and s.message else ""
     levels = f", {plural(s.levels, 'pyramid tile')} to build" if s.levels and s.done == s.tiles else ""
-    return f"{s.state}: {_tiles(s)} tiles{levels}{failed}{rate}{workers}{left}{waits}"
-
-
-def _tiles(s: Status) -> str:
-    return f"{s.done}/{s.tiles}"
+    return f"{s.state}: {s.done}/{s.tiles} tiles{levels}{failed}{rate}{workers}{left}{waits}"
 
 
 def _left(s: Status) -> str:

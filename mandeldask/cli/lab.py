@@ -10,15 +10,13 @@ from typing import Any
 
 import click
 
-from mandeldask.cli.clusters import warn
-from mandeldask.cli.group import cli, signals_end_in_order
-from mandeldask.cli.options import json_option, options
+from mandeldask.cli import options
+from mandeldask.cli.group import cli, signals_end_in_order, warn
 
-PLAIN_SECONDS = 2.0  # between two lines where there is no terminal
 WIDTH = 110
 
 quick_option = click.option("--quick", is_flag=True, help="Small arrays and few turns: rough figures, sooner.")
-depth_options = options(
+depth_options = options.together(
     quick_option,
     click.option("--size", type=click.IntRange(16, 20000), help="Its samples a side; by default 1000."),
     click.option("--max-iter", type=click.IntRange(1, 10**6), help="Of the strategies' field; by default 100."),
@@ -33,7 +31,7 @@ def _lab() -> None:
 
 @_lab.command("claims")
 @quick_option
-@json_option
+@options.as_json
 def _claims(quick: bool, as_json: bool) -> None:
     """Put the lesson's claims to the test: a verdict, a figure and a reason for each."""
     from mandeldask.lab import machine, results, tables
@@ -54,7 +52,7 @@ def _claims(quick: bool, as_json: bool) -> None:
 @_lab.command("strategies")
 @depth_options
 @click.option("--no-scaling", is_flag=True, help="Leave out the curves over workers and block sizes, and the balance.")
-@json_option
+@options.as_json
 def _strategies(no_scaling: bool, as_json: bool, **depth: Any) -> None:
     """Compute the lesson's field in every way, side by side, with more workers, and in blocks of every size."""
     from mandeldask.lab import machine, results, tables
@@ -111,7 +109,7 @@ def _report(out: str, source: str | None, **depth: Any) -> None:
 @contextmanager
 def _measuring() -> Iterator[Callable[[str], None]]:
     """Gives what shows the measurement that goes on."""
-    from mandeldask.progress.bar import Bar
+    from mandeldask.progress import Bar
 
-    with signals_end_in_order(), Bar("measuring", seconds=PLAIN_SECONDS) as bar:
+    with signals_end_in_order(), Bar("measuring") as bar:
         yield lambda text: bar.show(0, 0, text)

@@ -1,4 +1,4 @@
-"""Options that several commands take."""
+"""Options that several commands take: `@options.cluster` and so on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mandeldask.errors import ConfigError
 AnyCommand = Callable[..., Any]
 
 
-def options(*declared: Callable[[AnyCommand], AnyCommand]) -> Callable[[AnyCommand], AnyCommand]:
+def together(*declared: Callable[[AnyCommand], AnyCommand]) -> Callable[[AnyCommand], AnyCommand]:
     """Several options and arguments as one; --help shows them in this order."""
 
     def declare(command: AnyCommand) -> AnyCommand:
@@ -36,27 +36,25 @@ def _remember(ctx: click.Context, _: click.Parameter, as_json: bool) -> bool:
     return as_json
 
 
-store_argument = click.argument("store", type=click.Path())
-json_option = click.option("--json", "as_json", is_flag=True, callback=_remember, help="Print JSON, and nothing else.")
-quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
-cluster_option = click.option(
+store = click.argument("store", type=click.Path())
+as_json = click.option("--json", "as_json", is_flag=True, callback=_remember, help="Print JSON, and nothing else.")
+quiet = click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+cluster = click.option(
     "--cluster",
     metavar="FILE|ADDRESS",
     help="Who computes: a cluster description (configs/clusters), the address of a scheduler, its scheduler file, or "
     "the word local. By default what the run description names, else DASK_SCHEDULER_ADDRESS, else this machine.",
 )
-workers_option = click.option(
-    "--workers", type=int, help="Worker processes on this machine; by default one a usable core."
-)
-upload_option = click.option(
+workers = click.option("--workers", type=int, help="Worker processes on this machine; by default one a usable core.")
+upload = click.option(
     "--upload",
     is_flag=True,
     help="Send this mandeldask to the scheduler and the workers first, where it is missing or another version.",
 )
-space_option = click.option(
+ignore_space = click.option(
     "--ignore-space", is_flag=True, help="Begin even where the field will surely not fit on the disk."
 )
-description_options = options(
+description = together(
     click.argument("config", type=click.Path()),
     click.option("--out", "-o", type=click.Path(), help="The store; takes precedence over the description's."),
     click.option(
@@ -66,8 +64,8 @@ description_options = options(
         metavar="KEY=VALUE",
         help="Change a key of the description, e.g. --set view.shape=[4096,4096]; may be repeated.",
     ),
-    cluster_option,
-    upload_option,
-    space_option,
+    cluster,
+    upload,
+    ignore_space,
     click.option("--overwrite", is_flag=True, help="Replace the store that is there, if it is mandeldask's."),
 )

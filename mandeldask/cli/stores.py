@@ -5,24 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 import threading
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mandeldask.cli import options
 from mandeldask.cli.clusters import open_in_browser
-from mandeldask.cli.group import EXIT_FAILED_TILES, cli, print_facts, signals_end_in_order
-from mandeldask.cli.options import (
-    cluster_of,
-    cluster_option,
-    json_option,
-    options,
-    quiet_option,
-    store_argument,
-    upload_option,
-    workers_option,
-)
+from mandeldask.cli.group import EXIT_FAILED_TILES, cli, print_facts, signals_end_in_order, warn
 from mandeldask.text import plural, printable, short_path, si
 
 if TYPE_CHECKING:
@@ -31,13 +23,12 @@ if TYPE_CHECKING:
 
 LARGE = 10**8  # samples: to read them takes seconds
 SHOWN = 10  # findings named to a person
-VERIFY_SECONDS = 5.0  # between two lines where there is no terminal
 
-who_options = options(cluster_option, upload_option, workers_option)
+who_options = options.together(options.cluster, options.upload, options.workers)
 
 
 @cli.command("image")
-@store_argument
+@options.store
 @click.argument("out", type=click.Path())
 @click.option("--colormap", help="classic (the default), a palette of Bokeh such as magma, or any map of cmap.")
 @click.option("--reverse", is_flag=True, default=None, help="The colour map from its last colour to its first.")
@@ -50,7 +41,7 @@ who_options = options(cluster_option, upload_option, workers_option)
 @click.option("--light", type=(float, float), metavar="AZIMUTH HEIGHT", help="Slopes under a light, such as 315 45.")
 @click.option("--supersample", type=int, default=1, help="A pixel is the mean of 2, 4 or 8 samples a side.")
 @click.option("--size", type=int, help="Pixels of the longer side, about; by default one a sample.")
-@quiet_option
+@options.quiet
 def _image(store: str, out: str, quiet: bool, **look: Any) -> None:
     """Make a picture of STORE: OUT.png, OUT.tif (a pyramidal BigTIFF) or OUT.dzi (Deep Zoom, with a folder of tiles).
 
@@ -69,21 +60,21 @@ def _image(store: str, out: str, quiet: bool, **look: Any) -> None:
 
 def draw(picture: Picture, path: str, quiet: bool) -> None:
     """Write the picture, under a bar where that is not unwanted."""
-    from mandeldask.progress.bar import Bar
+    from mandeldask.progress import Bar
 
     with Bar("picture", quiet=quiet) as bar:
         picture.save(path, lambda done, total: bar.show(done, total, f"{Path(path).name}: {done / total:.0%}"))
 
 
 @cli.command("checksum")
-@store_argument
+@options.store
 def _checksum(store: str) -> int:
     """Print the SHA-256 of STORE's escape times, little-endian int32 in row order: the same for any tiling."""
     from mandeldask.store import open_store
 
     opened = open_store(store)
     if opened.description.view.size > LARGE:
-        click.echo(f"mandeldask: reading {opened.description.view.size / 1e9:.3g} G samples", err=True)
+        warn(f"reading {opened.description.view.size / 1e9:.3g} G samples")
     click.echo(f"{opened.checksum()}  {store}")
     missing = int((~opened.done()).sum())
     _tell_missing(missing, "count as zeros")
@@ -92,7 +83,7 @@ def _checksum(store: str) -> int:
 
 def _tell_missing(missing: int, what: str) -> None:
     if missing:
-        click.echo(f"mandeldask: {missing} tiles are not computed yet, and {what}", err=True)
+        warn(f"{missing} tiles are not computed yet, and {what}")
 
 
 @cli.command("explore")
@@ -105,7 +96,7 @@ def _explore(what: str, cluster: str | None, upload: bool, workers: int | None, 
     from mandeldask import explorer
     from mandeldask.config import load_cluster
 
-    described = cluster_of(cluster, workers)
+    described = options.cluster_of(cluster, workers)
     scene = explorer.open_scene(what)
 
     def ready(link: str) -> None:
@@ -122,7 +113,7 @@ def _explore(what: str, cluster: str | None, upload: bool, workers: int | None, 
 
 
 @cli.command("verify")
-@store_argument
+@options.store
 @click.option("--quick", is_flag=True, help="Read the checksums alone; nothing is decoded.")
 @click.option(
     "--recompute",
@@ -134,14 +125,14 @@ def _explore(what: str, cluster: str | None, upload: bool, workers: int | None, 
 @click.option("--seed", type=click.IntRange(min=0), help="Of the random tiles; by default another each time.")
 @click.option("--repair", is_flag=True, help="Take out what is wrong, so that `resume` makes it again.")
 @who_options
-@json_option
-@quiet_option
+@options.as_json
+@options.quiet
 def _verify(store: str, cluster: str | None, workers: int | None, as_json: bool, quiet: bool, **how: Any) -> int:
     """Find what of STORE is missing or wrong: exit code 0 sound, 4 tiles are missing, 6 something is wrong."""
     from mandeldask.job import Checking, verify
-    from mandeldask.progress.bar import Bar
+    from mandeldask.progress import Bar
 
-    with signals_end_in_order(), Bar("verify", seconds=VERIFY_SECONDS, quiet=as_json or quiet) as bar:
+    with signals_end_in_order(), Bar("verify", quiet=as_json or quiet) as bar:
 
         def tell(event: Checking | str) -> None:
             if isinstance(event, Checking):
@@ -149,11 +140,11 @@ def _verify(store: str, cluster: str | None, workers: int | None, as_json: bool,
             else:
                 bar.line("", event)
 
-        found = verify(store, cluster=cluster_of(cluster, workers), tell=tell, **how)
+        found = verify(store, cluster=options.cluster_of(cluster, workers), tell=tell, **how)
     if as_json:
         click.echo(json.dumps(asdict(found) | {"sound": found.sound, "exit_code": found.exit_code}))
     elif not quiet:
-        print_facts(_facts(found))
+        print_facts(*_facts(found))
     return found.exit_code
 
 
@@ -162,30 +153,27 @@ def _how_far(c: Checking) -> str:
     return f"{c.done}/{c.tiles} tiles, {si(c.bytes / max(1e-3, c.seconds))}B/s{wrong}"
 
 
-def _facts(v: Verification) -> list[tuple[str, str]]:
+def _facts(v: Verification) -> Iterator[tuple[str, str]]:
     """What a person is told: what was looked at, what is wrong, and what to type."""
     store = shlex.quote(short_path(v.store))
     what = "checksums" if v.quick else "checksums, values, levels, coordinates"
-    facts = [
-        ("store", short_path(v.store)),
-        ("checked", f"{plural(v.shards, 'shard')}, {si(v.bytes)}B, in {v.seconds:.1f} s: {what}"),
-    ]
+    yield "store", short_path(v.store)
+    yield "checked", f"{plural(v.shards, 'shard')}, {si(v.bytes)}B, in {v.seconds:.1f} s: {what}"
     if v.seed is not None:
-        facts.append(("recomputed", f"{plural(v.recomputed, 'tile')} or a window of each, --seed {v.seed}"))
+        yield "recomputed", f"{plural(v.recomputed, 'tile')} or a window of each, --seed {v.seed}"
     if v.missing or v.missing_levels:
         levels = f", and {plural(v.missing_levels, 'pyramid tile')}" if v.missing_levels else ""
-        facts.append(("missing", f"{v.missing} of {plural(v.tiles, 'tile')} of the field{levels}"))
+        yield "missing", f"{v.missing} of {plural(v.tiles, 'tile')} of the field{levels}"
     for label, number in (("wrong", v.damaged), ("stray", v.kinds.get("stray", 0))):
         found = [f"{f.key} {f.problem}" for f in v.findings if (f.kind == "stray") == (label == "stray")]
-        facts += [(label, text) for text in found[:SHOWN]]
+        yield from ((label, text) for text in found[:SHOWN])
         if number > SHOWN:
-            facts.append((label, f"and {number - SHOWN} more: --json names the first thousand"))
+            yield label, f"and {number - SHOWN} more: --json names the first thousand"
     if v.repaired:
-        facts.append(("repaired", "what was wrong is taken out or written again"))
+        yield "repaired", "what was wrong is taken out or written again"
     if not v.sound:
-        facts.append(("next", f"mandeldask verify {store} --repair    takes it out"))
+        yield "next", f"mandeldask verify {store} --repair    takes it out"
     elif v.missing or v.missing_levels:
-        facts.append(("next", f"mandeldask resume {store}    computes what is missing"))
+        yield "next", f"mandeldask resume {store}    computes what is missing"
     else:
-        facts.append(("sound", "nothing is missing or wrong"))
-    return facts
+        yield "sound", "nothing is missing or wrong"

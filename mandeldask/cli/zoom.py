@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mandeldask.cli.group import EXIT_FAILED_TILES, cli, signals_end_in_order
-from mandeldask.cli.options import cluster_option, json_option, quiet_option
+from mandeldask.cli import options
+from mandeldask.cli.group import EXIT_FAILED_TILES, cli, signals_end_in_order, warn
 from mandeldask.errors import ConfigError
 from mandeldask.text import short_path, si
 
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 @click.option("--colormap", help="As for `mandeldask image`. [default: classic]")
 @click.option("--scale", help="As for `mandeldask image`, laid out for the whole film. [default: mix]")
 @click.option("--interior", help="Colour of the samples that do not escape. [default: #000000]")
-@cluster_option
+@options.cluster
 @click.option("--overwrite", is_flag=True, help="Replace the samples of another film that are kept beside OUT.")
-@json_option
-@quiet_option
+@options.as_json
+@options.quiet
 def _zoom(config: str | None, overwrite: bool, as_json: bool, quiet: bool, **given: Any) -> int:
     """Make a film that zooms into a point, from a description, CONFIG (a YAML file), or from options.
 
@@ -45,7 +45,7 @@ def _zoom(config: str | None, overwrite: bool, as_json: bool, quiet: bool, **giv
     """
     from mandeldask import zoom
     from mandeldask.image import PictureOptions
-    from mandeldask.progress.bar import Bar
+    from mandeldask.progress import Bar
     from mandeldask.progress.screen import Screen
 
     if given["size"]:
@@ -80,7 +80,7 @@ def _zoom(config: str | None, overwrite: bool, as_json: bool, quiet: bool, **giv
     if as_json:
         click.echo(json.dumps(asdict(made)))
     if made.failed:
-        click.echo(f"mandeldask: {made.failed} tiles failed, and are grey; the same command tries them again", err=True)
+        warn(f"{made.failed} tiles failed, and are grey; the same command tries them again")
     return EXIT_FAILED_TILES if made.failed else 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import threading
 import time
 from collections import Counter, defaultdict
@@ -17,7 +18,7 @@ from rich.text import Text
 
 from mandeldask.image import palette, palette_index
 from mandeldask.job import Event, Expected, Notice, Plan, Preparing, Progress, Started, Summary, TileDone, TileFailed
-from mandeldask.progress.bar import Bar, State
+from mandeldask.progress import Bar, State
 from mandeldask.telemetry import Preview
 from mandeldask.text import duration, plural, printable, short_path, si
 from mandeldask.tile import Record
@@ -161,9 +162,8 @@ class Screen(Bar):
             built = f"{plural(s.levels, 'pyramid tile')} built; " if s.levels else ""
             self.line("done", f"{built}nothing was left to compute")
         if s.failed:
-            self.line(
-                "failed", f"{plural(s.failed, 'tile')}; `mandeldask resume {short_path(s.store)}` tries them again"
-            )
+            again = f"`mandeldask resume {shlex.quote(short_path(s.store))}` tries them again"
+            self.line("failed", f"{plural(s.failed, 'tile')}; {again}")
         else:
             area = f": area {s.area:.6g}" if s.area is not None else ""
             max_iter = self.plan.store.description.max_iter
@@ -179,7 +179,8 @@ class Mosaic:
         self.grid = grid
         self.samples = np.zeros(grid.size, np.int32)
         self.failed = np.zeros(grid.tiles, np.bool_)
-        self.rows, self.columns = (np.arange(n) for n in _fit(grid.shape, 2 * height, width))
+        fitting = zip(_fit(grid.shape, 2 * height, width), grid.size, strict=True)
+        self.shown = [(2 * np.arange(m) + 1) * n // (2 * m) for m, n in fitting]  # rows and columns of the samples
 
     @classmethod
     def of(cls, plan: Plan, height: int) -> Mosaic:
@@ -205,12 +206,8 @@ class Mosaic:
 
     def lines(self) -> list[Text]:
         """The picture, y upwards, a text for each line."""
-        rows, columns = (
-            (2 * index + 1) * n // (2 * len(index))
-            for index, n in zip((self.rows, self.columns), self.samples.shape, strict=True)
-        )
-        samples = self.samples[np.ix_(rows, columns)][::-1]
-        tiles = [c * self.grid.stride // side for c, side in zip((rows, columns), self.grid.tile, strict=True)]
+        samples = self.samples[np.ix_(*self.shown)][::-1]
+        tiles = [index * self.grid.stride // side for index, side in zip(self.shown, self.grid.tile, strict=True)]
         failed = self.failed[np.ix_(*tiles)][::-1]
         index = palette_index(samples[samples > 0], self.grid.max_iter)(samples)
         pairs = zip(index[::2], index[1::2], failed[::2] | failed[1::2], strict=True)
@@ -240,7 +237,7 @@ class _Load:
 
     def __init__(self) -> None:
         self.tiles: Counter[str] = Counter()  # by worker
-        self.seconds: defaultdict[str, float] = defaultdict(float)  # of kernel, by worker
+        self.seconds: dict[str, float] = defaultdict(float)  # of kernel, by worker
         self.first = math.inf  # when the first task began, Unix time
 
     def add(self, record: Record) -> None:
