@@ -66,12 +66,9 @@ def _submit(config: str, out: str | None, as_json: bool, quiet: bool, **how: Any
         screen.line("job", f"{submitted.name}, on {submitted.scheduler}")
         ask = f"mandeldask status {submitted.name} --cluster {_again(how['cluster'], submitted.scheduler)}"
         screen.line("next", f"{ask}    how far it is; wait, cancel and logs likewise")
-        if is_url(submitted.store) or os.path.isdir(submitted.store):
-            screen.line(
-                "", f"mandeldask status {shlex.quote(short_path(submitted.store))}    the same from the store alone"
-            )
-        else:
-            screen.line("", f"{submitted.store} is on the workers' side, and cannot be seen from here")
+        ask = f"mandeldask status {shlex.quote(short_path(submitted.store))}    the same from the store alone"
+        hidden = f"{submitted.store} is on the workers' side, and cannot be seen from here"
+        screen.line("", ask if is_url(submitted.store) or os.path.isdir(submitted.store) else hidden)
 
 
 def _announce(event: Started, store: str) -> None:

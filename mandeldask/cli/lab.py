@@ -34,10 +34,9 @@ def _lab() -> None:
 @options.as_json
 def _claims(quick: bool, as_json: bool) -> None:
     """Put the lesson's claims to the test: a verdict, a figure and a reason for each."""
-    from mandeldask.lab import machine, results, tables
+    from mandeldask.lab import results, tables
     from mandeldask.lab.workload import depth_of
 
-    warn(*machine.busy_warnings())
     with _measuring() as tell:
         found = results.measure_claims(depth_of(quick), tell)
     if as_json:
@@ -55,11 +54,10 @@ def _claims(quick: bool, as_json: bool) -> None:
 @options.as_json
 def _strategies(no_scaling: bool, as_json: bool, **depth: Any) -> None:
     """Compute the lesson's field in every way, side by side, with more workers, and in blocks of every size."""
-    from mandeldask.lab import machine, results, tables
+    from mandeldask.lab import results, tables
     from mandeldask.lab.workload import depth_of
 
     chosen = depth_of(**depth)
-    warn(*machine.busy_warnings())
     with _measuring() as tell:
         found = results.measure_strategies(chosen, tell)
         if not no_scaling:
@@ -108,8 +106,10 @@ def _report(out: str, source: str | None, **depth: Any) -> None:
 
 @contextmanager
 def _measuring() -> Iterator[Callable[[str], None]]:
-    """Gives what shows the measurement that goes on."""
+    """Shows what is being measured."""
+    from mandeldask.lab.machine import busy_warnings
     from mandeldask.progress import Bar
 
+    warn(*busy_warnings())
     with signals_end_in_order(), Bar("measuring") as bar:
         yield lambda text: bar.show(0, 0, text)

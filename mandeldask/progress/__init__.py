@@ -16,7 +16,6 @@ from rich.text import Text
 from mandeldask.text import duration, printable
 
 PLAIN_SECONDS = 5.0  # between two plain lines
-REFRESH_RATE = 4  # a second
 WIDTH = 34  # of the bar, at most
 State = tuple[int, int, str]  # done, in total (0 where that is not known), and what to say
 
@@ -79,7 +78,6 @@ class Bar:
             live = Live(
                 get_renderable=self._drawn,
                 console=self.console,
-                refresh_per_second=REFRESH_RATE,
                 transient=True,
                 redirect_stdout=False,  # which may be a file
             )
