@@ -104,7 +104,7 @@ def test_imports_go_in_one_direction_only():
         ("view", "from mandeldask import job", ["mandeldask.job"]),
         ("view", "import mandeldask.store", ["mandeldask.store"]),
         ("view", "def f():\n    from mandeldask.grid import complex_grid", ["mandeldask.grid.complex_grid"]),
-        ("dashboard", "from mandeldask.progress.bar import Bar", ["mandeldask.progress.bar.Bar"]),
+        ("dashboard", "from mandeldask.progress import Bar", ["mandeldask.progress.Bar"]),
         ("kernels", "import dask.array as da", ["dask.array"]),
         ("store", "from distributed import Client", ["distributed.Client"]),
         ("field", "if TYPE_CHECKING:\n    import zarr", ["zarr"]),

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mandeldask.cli import cli, lab
+from mandeldask import progress
+from mandeldask.cli import cli
 from mandeldask.errors import ConfigError
 from mandeldask.grid import complex_grid
 from mandeldask.kernels import KERNELS
@@ -65,7 +66,7 @@ def test_without_numba_its_parts_say_so_and_the_rest_goes_on(client, monkeypatch
     monkeypatch.setattr(strategies, "STRATEGIES", {name: strategies.STRATEGIES[name] for name in some})
     monkeypatch.setattr(scaling, "worker_counts", lambda cores: [1, 2])
     monkeypatch.setattr(results, "local_workers", lambda n: nullcontext(client))
-    monkeypatch.setattr(lab, "PLAIN_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.01)
     done = CliRunner().invoke(cli, ["lab", "strategies", "--quick", "--workers", "2", "--json"])
     assert done.exit_code == 0, done.output
     assert "measuring  strategies" in done.stderr

@@ -22,12 +22,12 @@ from rich.style import Style
 from services import poll
 
 import mandeldask as md
+from mandeldask import progress
 from mandeldask.image import palette, palette_index
 from mandeldask.job.events import Plan, Progress, TileDone, TileFailed
 from mandeldask.kernels import KERNELS
-from mandeldask.progress.bar import Bar
-from mandeldask.progress.mosaic import Mosaic
-from mandeldask.progress.screen import Screen
+from mandeldask.progress import Bar
+from mandeldask.progress.screen import Mosaic, Screen
 from mandeldask.telemetry import Preview
 from mandeldask.tile import Record
 from mandeldask.view import View
@@ -171,6 +171,14 @@ def test_a_run_that_has_levels_alone_to_make_says_so(client, tmp_path):
     assert "done       2 pyramid tiles built; nothing was left to compute" in said
 
 
+def test_the_command_that_tries_failed_tiles_again_can_be_typed(client, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    screen = Screen(Console(file=io.StringIO(), width=100))
+    summary = md.run(CONFIG, tmp_path / "a b.zarr", client=client, tell=screen)
+    screen(replace(summary, failed=2))
+    assert "2 tiles; `mandeldask resume 'a b.zarr'` tries them again" in screen.console.file.getvalue()
+
+
 def drawn(width, *state, **options):
     """The line of a bar on a terminal, as it is drawn."""
     console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None, legacy_windows=False)
@@ -191,14 +199,26 @@ def test_a_bar_of_what_has_no_known_end_tells_the_seconds():
     assert "0 s  strategies" in drawn(60, 0, 0, "strategies")
 
 
-def test_elsewhere_than_on_a_terminal_a_bar_is_a_line_now_and_then():
+def test_elsewhere_than_on_a_terminal_a_bar_is_a_line_now_and_then(monkeypatch):
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.01)
     console = Console(file=io.StringIO(), width=100)
-    with Bar("verify", console=console, seconds=0.01) as bar:
+    with Bar("verify", console=console) as bar:
         bar.show(1, 9, "1/9 tiles")
         assert console.file.getvalue().splitlines()[0] == "  verify     1/9 tiles"
         bar.show(2, 9, "2/9 tiles")
         poll(lambda: "  verify     2/9 tiles" in console.file.getvalue(), "the second line")
     assert "\x1b" not in console.file.getvalue()
+
+
+def test_a_quiet_bar_prints_nothing_in_a_terminal_or_elsewhere(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.01)
+    for force in ("", "1"):
+        monkeypatch.setenv("FORCE_COLOR", force)  # rich takes stderr for a terminal then
+        with Bar("verify", quiet=True) as bar:
+            bar.show(1, 9, "1/9 tiles")
+            bar.line("verify", "a line")
+            time.sleep(0.05)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_count_tells_the_time_left_at_the_rate_since_the_first(monkeypatch):

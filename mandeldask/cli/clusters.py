@@ -1,32 +1,41 @@
-"""The command that shows what a cluster description comes to."""
+"""The commands that look at what there is to compute with: cluster, info and dashboard."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import webbrowser
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mandeldask.cli import options
+from mandeldask.cli.group import cli, print_facts, signals_end_in_order, warn
+from mandeldask.errors import ClusterError, ConfigError
+from mandeldask.text import printable
+
 if TYPE_CHECKING:
     from distributed import Client
 
+    from mandeldask.job import Started
 
-@click.command()
+USUAL = "http://127.0.0.1:8787"
+NAME_ONE = "name the scheduler, --cluster tcp://HOST:PORT, or start a run: it prints the link before its first tile"
+
+
+@cli.command("cluster")
 @click.argument("described", metavar="FILE|ADDRESS")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.pass_context
-def cluster(ctx: click.Context, /, described: str, as_json: bool) -> None:
+@options.as_json
+def _cluster(described: str, as_json: bool) -> None:
     """Show what a cluster description comes to, and compute nothing.
 
     For a batch system the job script, and nothing is submitted; for a scheduler that runs already its workers and the
     versions there; for any other the size it would have.
     """
-    from mandeldask import cluster as clusters
+    from mandeldask import cluster
     from mandeldask.config import Queue
 
-    ctx.obj["json"] = as_json
-    with clusters.session(described) as session:
+    with cluster.session(described) as session:
         assert session.description is not None
         shown: dict[str, Any] = {"kind": session.description.kind}
         lines = [session.description.introduction]
@@ -34,7 +43,7 @@ def cluster(ctx: click.Context, /, described: str, as_json: bool) -> None:
             shown |= asdict(size)
             lines.append(str(size))
         if isinstance(session.description, Queue):
-            shown["job_script"] = clusters.job_script(session.description)
+            shown["job_script"] = cluster.job_script(session.description)
             lines += ["", shown["job_script"].strip()]
         elif session.runs_already:
             lines += _look_at(session.connect(), shown)
@@ -43,10 +52,10 @@ def cluster(ctx: click.Context, /, described: str, as_json: bool) -> None:
 
 def _look_at(client: Client, shown: dict[str, Any]) -> list[str]:
     """Size, dashboard and versions of a cluster that runs, as lines; the same goes into `shown`."""
-    from mandeldask import cluster as clusters
+    from mandeldask import cluster
 
-    size = clusters.size_of_client(client) if clusters.workers_of(client) else None
-    versions = clusters.versions(client)
+    size = cluster.size_of_client(client) if cluster.workers_of(client) else None
+    versions = cluster.versions(client)
     shown |= {
         "address": client.scheduler.address,
         "dashboard": client.dashboard_link,
@@ -54,4 +63,126 @@ def _look_at(client: Client, shown: dict[str, Any]) -> list[str]:
         "versions": versions,
     }
     workers = str(size) if size else f"no workers: start some with `dask worker {shown['address']}`"
-    return [workers, f"dashboard {shown['dashboard']}", "", *clusters.table(versions, everything=True)]
+    return [workers, f"dashboard {shown['dashboard']}", "", *cluster.table(versions, everything=True)]
+
+
+@cli.command("info")
+@options.cluster
+@options.upload
+@options.as_json
+def _info(cluster: str | None, upload: bool, as_json: bool) -> None:
+    """Tell what there is to compute with: cores, SIMD, BLAS, Numba, Dask; with --cluster on each of its workers."""
+    from mandeldask.lab import machine
+
+    if cluster is None:
+        here = machine.describe()
+        processes, threads = {"this process": here}, {"this process": here["dask"]["threads"]}
+    else:
+        processes, threads = _of_workers(cluster, upload)
+    warnings = machine.thread_warnings(processes, threads)
+    if as_json:
+        click.echo(json.dumps({"processes": processes, "warnings": warnings}, indent=2))
+        return
+    click.echo(_side_by_side(processes))
+    warn(*warnings)
+
+
+def _of_workers(cluster: str, upload: bool) -> tuple[dict[str, Any], dict[str, int]]:
+    """What each worker has, and its number of threads."""
+    from mandeldask.cluster import session
+    from mandeldask.lab import machine
+
+    with signals_end_in_order(), session(cluster, upload=upload, say=warn) as there:
+        if not there.runs_already:
+            warn("starting the workers")
+        client = there.ready()
+        if there.in_this_environment:
+            client.wait_for_workers(there.size.workers)
+        return client.run(machine.describe), client.nthreads()
+
+
+def _side_by_side(processes: dict[str, Any]) -> str:
+    """A column a process; one column for all where all agree."""
+    from mandeldask.lab.machine import side_by_side
+    from mandeldask.lab.tables import Table
+
+    names, rows = list(processes), side_by_side(processes.values())
+    if len(names) > 1 and all(len(set(texts)) == 1 for _, texts in rows):
+        names, rows = [f"{len(names)} workers, all alike"], [(label, texts[:1]) for label, texts in rows]
+    return Table(["", *names], [[label, *texts] for label, texts in rows]).text()
+
+
+@cli.command("dashboard")
+@options.cluster
+@click.option("--open", "open_it", is_flag=True, help="Open it in the browser.")
+@options.as_json
+def _dashboard(cluster: str | None, open_it: bool, as_json: bool) -> None:
+    """Find the dashboard of a run on this machine, or of the scheduler named, and print its link."""
+    from mandeldask.dashboard import problem_with, ssh_tunnel
+
+    found = _find_dashboard(cluster)
+    problem = problem_with(found["link"])
+    command, link = ssh_tunnel(found["link"]) or (None, None)
+    if problem:
+        way = f" If this machine may not reach it, type\n  {command}\nand look at {link}" if command else ""
+        raise ClusterError(f"there is a dashboard at {found['link']}, but it does not answer: {problem}.{way}")
+    if as_json:
+        click.echo(json.dumps({**found, "tunnel": command, "link_through_tunnel": link}))
+    else:
+        print_facts(("dashboard", found["link"]), ("store", found["store"]))
+        if command:
+            click.echo(f"  from elsewhere:  {command}\n             then  {link}")
+    if open_it:
+        open_in_browser(found["link"])
+
+
+def open_in_browser(link: str) -> None:
+    if not webbrowser.open(link):
+        warn("no browser could be opened here; open the link yourself")
+
+
+def _find_dashboard(cluster: str | None) -> dict[str, Any]:
+    """That of a scheduler that is up, with our page put into it where it was not there; else one of this machine."""
+    from mandeldask import dashboard
+    from mandeldask.cluster import session
+
+    with session(cluster) as there:
+        if there.in_this_environment:
+            return _of_this_machine()
+        if not there.runs_already:
+            raise ConfigError(f"a cluster that does not run yet has no dashboard: {NAME_ONE}")
+        client = there.connect()
+        problem = dashboard.install(client)
+        link = client.dashboard_link if problem else dashboard.link(client)
+        if problem == dashboard.SWITCHED_OFF:
+            raise ClusterError(f"{problem}; start it with `dask scheduler --dashboard`, and with bokeh installed")
+        if problem:
+            warn(f"Dask's own pages only: {problem}")
+        return {"link": link, "store": None, "scheduler": client.scheduler.address}
+
+
+def _of_this_machine() -> dict[str, Any]:
+    """The dashboard of the run started last here, else whatever is on the usual port."""
+    from mandeldask.dashboard import problem_with, running
+
+    runs = running()
+    if len(runs) > 1:
+        others = "".join(f"\n  {run.link}  {printable(run.store)}" for run in runs[1:])
+        warn(f"the latest of {len(runs)} runs; the others:{others}")
+    if runs:
+        return {"link": runs[0].link, "store": runs[0].store, "scheduler": None}
+    for page in ("mandeldask", "status"):
+        if not problem_with(f"{USUAL}/{page}"):
+            return {"link": f"{USUAL}/{page}", "store": None, "scheduler": None}
+    raise ClusterError(f"no run of yours has a dashboard on this machine now, and {USUAL} does not answer: {NAME_ONE}")
+
+
+def with_page(event: Started) -> Started:
+    """Put our page into the dashboard; the event with the link to look at."""
+    from mandeldask import dashboard
+
+    problem = dashboard.install(event.client)
+    if problem:
+        warn(f"no picture in the dashboard: {problem}")
+        return replace(event, dashboard="") if problem == dashboard.SWITCHED_OFF else event
+    return replace(event, dashboard=dashboard.link(event.client))

@@ -1,132 +1,100 @@
-"""The commands that compute: run and resume."""
+"""The commands that compute: run, resume and deepen; and schema, which tells what a run description may hold."""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mandeldask.cli import dashboard as dashboards
-from mandeldask.cli.exits import signals_end_in_order
-from mandeldask.cli.options import (
-    cluster_of,
-    cluster_option,
-    description_options,
-    space_option,
-    upload_option,
-    workers_option,
-)
-from mandeldask.cli.reading import draw
+from mandeldask.cli import options
+from mandeldask.cli.clusters import with_page
+from mandeldask.cli.group import cli, signals_end_in_order, warn
+from mandeldask.cli.stores import draw
 from mandeldask.errors import ConfigError, DamagedError, MandeldaskError
 from mandeldask.text import is_url, short_path
 
 if TYPE_CHECKING:
-    from mandeldask.job import Observer, Summary
+    from mandeldask.job import Summary
     from mandeldask.progress.screen import Screen
 
 PICTURE_SIDE = 2048  # of the picture that a run makes; `mandeldask image` makes larger ones
 
+output_options = options.together(
+    click.option("--keep-dashboard", is_flag=True, help="Keep the dashboard up at the end, until Enter."),
+    click.option("--report", type=click.Path(), help="Save Dask's performance report, REPORT.html."),
+    click.option("--image", type=click.Path(), help="The picture; by default beside the store."),
+    click.option("--no-image", is_flag=True, help="Make no picture."),
+    options.quiet,
+    options.as_json,
+)
+continuing_options = options.together(
+    click.option("--kernel", default="auto", show_default=True, help="Any kernel: all give the same bits."),
+    options.cluster,
+    options.upload,
+    options.ignore_space,
+    options.workers,
+    output_options,
+)
 
-def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--quiet, --json and the picture: the same for every command that computes."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object, and nothing else."),
-        click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors."),
-        click.option("--no-image", is_flag=True, help="Make no picture."),
-        click.option(
-            "--image",
-            type=click.Path(),
-            help="The picture; by default beside the store.",
-        ),
-        click.option("--report", type=click.Path(), help="Save Dask's performance report, REPORT.html."),
-        click.option("--keep-dashboard", is_flag=True, help="Keep the dashboard up at the end, until Enter."),
-    ):
-        command = option(command)
-    return command
 
-
-@click.command()
-@description_options
+@cli.command("run")
+@options.description
 @output_options
-@click.pass_context
-def run(
-    ctx: click.Context,
-    /,
-    config: str,
-    out: str | None,
-    *,
-    overrides: tuple[str, ...],
-    cluster: str | None,
-    upload: bool,
-    ignore_space: bool,
-    overwrite: bool,
-    **output: Any,
-) -> None:
+def _run(config: str, out: str | None, overrides: tuple[str, ...], **given: Any) -> int:
     """Compute the field that CONFIG (a YAML file) describes; on a store of the same field, what is missing."""
     from mandeldask import config as configs
     from mandeldask import job
     from mandeldask.image import PictureOptions
 
-    ctx.obj["json"] = output["as_json"]  # whatever goes wrong from here on is told as it was asked for
     described = configs.load(config, overrides)
-
-    def compute(tell: Observer) -> Summary:
-        return job.run(
-            described,
-            out,
-            overwrite=overwrite,
-            cluster=cluster,
-            upload=upload,
-            ignore_space=ignore_space,
-            tell=tell,
-        )
-
     look = described.picture.model_dump(exclude_none=True) if described.picture else {}
-    if look and not output["no_image"]:
+    if look and not given["no_image"]:
         PictureOptions.of(look).check(described.view.shape, described.fields)
-    compute_under_screen(ctx, compute, look, **output)
+    return _compute(partial(job.run, described, out), look, **given)
 
 
-@click.command()
-@click.argument("store", type=click.Path())
-@click.option("--kernel", default="auto", show_default=True, help="Any kernel: all give the same bits.")
-@cluster_option
-@upload_option
-@space_option
-@workers_option
-@output_options
-@click.pass_context
-def resume(
-    ctx: click.Context,
-    /,
-    store: str,
-    kernel: str,
-    cluster: str | None,
-    upload: bool,
-    ignore_space: bool,
-    workers: int | None,
-    **output: Any,
-) -> None:
+@cli.command("resume")
+@options.store
+@continuing_options
+def _resume(store: str, **given: Any) -> int:
     """Compute what is missing of STORE, and only that."""
     from mandeldask import job
 
-    described = cluster_of(cluster, workers)
-
-    def compute(tell: Observer) -> Summary:
-        return job.resume(store, kernel=kernel, cluster=described, upload=upload, ignore_space=ignore_space, tell=tell)
-
-    compute_under_screen(ctx, compute, {}, **output)
+    return _compute(partial(job.resume, store), {}, **given)
 
 
-def compute_under_screen(
-    ctx: click.Context,
-    compute: Callable[[Observer], Summary],
+@cli.command("deepen")
+@options.store
+@click.option("--max-iter", type=int, required=True, help="More than STORE has.")
+@click.option("--out", "-o", type=click.Path(), required=True, help="The store that is made; STORE stays as it is.")
+@continuing_options
+def _deepen(store: str, max_iter: int, out: str, **given: Any) -> int:
+    """Compute STORE's field with more iterations: only the samples that had not escaped; the others are copied."""
+    from mandeldask import job
+
+    return _compute(partial(job.deepen, store, max_iter, out), {}, **given)
+
+
+@cli.command("schema")
+@click.argument("what", type=click.Choice(["run", "cluster"]), default="run")
+def _schema(what: str) -> None:
+    """Print the JSON schema of a run description, or of a cluster description, for editors."""
+    from mandeldask.config import cluster_schema, json_schema
+
+    click.echo(json.dumps(cluster_schema() if what == "cluster" else json_schema(), indent=2))
+
+
+def _compute(
+    compute: Callable[..., Summary],
     look: dict[str, Any],
     *,
     as_json: bool,
@@ -135,101 +103,133 @@ def compute_under_screen(
     image: str | None,
     report: str | None,
     keep_dashboard: bool,
-) -> None:
-    """Run a computation under a screen, then make the picture; ends with the exit code."""
+    cluster: str | None,
+    workers: int | None = None,
+    **how: Any,
+) -> int:
+    """Run a computation under a screen, then make the picture; the exit code."""
     from mandeldask.dashboard import announce
     from mandeldask.image import check_path
     from mandeldask.job import Event, Plan, Started, Summary
     from mandeldask.progress.screen import Screen
 
-    ctx.obj["json"] = as_json
+    who = options.cluster_of(cluster, workers)
     if no_image and image:
         raise ConfigError("--image and --no-image exclude each other; give one")
     if image:
         check_path(image)
-    dashboards.check_report(report)
-    screen: Screen | None = None if quiet or as_json else Screen()
+    _check_report(report)
+    if_interrupted = click.get_current_context().obj
     picture: str | None = None
     store = link = ""
 
-    with signals_end_in_order(), screen or nullcontext(), ExitStack() as recorded:
+    with signals_end_in_order(), Screen(quiet=quiet or as_json) as screen, ExitStack() as recorded:
 
         def tell(event: Event) -> None:
             nonlocal picture, store, link
             if isinstance(event, Plan):
                 store = event.store.path
-                ctx.obj["store"] = shlex.quote(short_path(event.store.path))
-                picture = None if no_image else _picture_path(event.store.path, image)
+                if_interrupted["store"] = shlex.quote(short_path(store))
+                picture = None if no_image else image or _picture_beside(store)
             if isinstance(event, Started):
-                event = dashboards.with_page(event)
+                event = with_page(event)
                 link = event.dashboard
                 if link:
                     announce(link, store, os.getpid())
                 if report:
-                    recorded.enter_context(dashboards.report(report))
-            if screen:
-                screen(event)
+                    recorded.enter_context(_recorded(report))
+            screen(event)
             if isinstance(event, Summary):
                 recorded.close()
                 _end(event, picture, look, screen, as_json)
                 if keep_dashboard and link:
-                    dashboards.keep(link)
+                    _keep(link)
 
-        summary = compute(tell)
-    ctx.exit(summary.exit_code)
+        return compute(cluster=who, tell=tell, **how).exit_code
 
 
-def _end(summary: Summary, picture: str | None, look: dict[str, Any], screen: Screen | None, as_json: bool) -> None:
-    """The picture, and what there is to say at the end."""
-    damaged = False
+def _end(summary: Summary, picture: str | None, look: dict[str, Any], screen: Screen, as_json: bool) -> None:
+    """The picture, and what there is to say at the end. A picture that fails takes nothing from the run."""
+    from mandeldask import image
+
+    store = shlex.quote(short_path(summary.store))
+    opened = "mandeldask.open({})" if is_url(summary.store) else 'xarray.open_zarr({}, group="0")'
+    then = {
+        "next": f"mandeldask image {store} large.png    the picture, one pixel a sample",
+        "": f"{opened.format(json.dumps(short_path(summary.store)))}    the numbers",
+    }
     if picture:
         try:
-            picture = _picture(summary, picture, look, screen)
-        except DamagedError as error:
-            click.echo(f"mandeldask: no picture: {error}", err=True)
-            picture, damaged = None, True
+            draw(image.picture(summary.store, **{"size": PICTURE_SIDE, **look}), picture, screen.console.quiet)
+            screen.line("picture", short_path(picture))
+        except MandeldaskError as error:
+            warn(f"no picture: {error}")
+            picture = None
+            if isinstance(error, DamagedError):
+                then = {"next": f"mandeldask verify {store} --repair    takes out what is damaged"}
     if as_json:
         click.echo(json.dumps({**asdict(summary), "efficiency": summary.efficiency, "picture": picture}))
-    if screen:
-        store = shlex.quote(short_path(summary.store))
-        if damaged:
-            screen.line("next", f"mandeldask verify {store} --repair    takes out what is damaged")
-            return
-        screen.line("next", f"mandeldask image {store} large.png    the picture, one pixel a sample")
-        opened = "mandeldask.open({})" if is_url(summary.store) else 'xarray.open_zarr({}, group="0")'
-        screen.line("", f"{opened.format(json.dumps(short_path(summary.store)))}    the numbers")
+    for label, text in then.items():
+        screen.line(label, text)
 
 
-def _picture_path(store: str, asked: str | None) -> str | None:
-    """Where a run's picture goes: as asked, else beside the store, unless something not ours is there already."""
+def _picture_beside(store: str) -> str | None:
+    """Where a run's picture goes, unless something not ours is there already."""
     from mandeldask.image import check_path, is_ours
 
-    if asked:
-        return asked
     path = f"{store.rstrip('/').removesuffix('.zarr')}.png"
     if is_url(store):  # here, by the store's name
         path = path.rpartition("/")[2]
     try:
         check_path(path)
-        problem = "" if not os.path.lexists(path) or is_ours(path) else f"{path} is there already, from elsewhere"
+        if not os.path.lexists(path) or is_ours(path):
+            return path
+        problem: object = f"{path} is there already, from elsewhere"
     except (MandeldaskError, OSError) as error:
-        problem = str(error)
-    if problem:
-        click.echo(f"mandeldask: no picture will be made: {problem}; name one with --image", err=True)
-    return None if problem else path
+        problem = error
+    warn(f"no picture will be made: {problem}; name one with --image")
+    return None
 
 
-def _picture(summary: Summary, path: str, look: dict[str, Any], screen: Screen | None) -> str | None:
-    """Draw the picture of a finished run; what goes wrong is told, and takes nothing from the run."""
-    from mandeldask.image import picture
+def _check_report(path: str | None) -> None:
+    """ConfigError where no performance report can be written."""
+    if path is None:
+        return
+    folder = Path(path).parent
+    if not folder.is_dir() or Path(path).is_dir() or not os.access(path if Path(path).exists() else folder, os.W_OK):
+        raise ConfigError(f"cannot write the report {path}: name a file in a directory that is there")
 
+
+@contextmanager
+def _recorded(path: str) -> Iterator[None]:
+    """Dask's performance report of what happens in the context, in a file; what goes wrong is told, no more."""
+    from distributed import performance_report
+
+    recording = performance_report(filename=path, mode="inline")  # to be read without a network
     try:
-        draw(picture(summary.store, **{"size": PICTURE_SIDE, **look}), path, quiet=screen is None)
-    except DamagedError:
+        recording.__enter__()
+    except Exception as error:  # a scheduler without Bokeh
+        _no_report(error)
+        yield
+        return
+    try:
+        yield
+    except BaseException:  # the cluster, which knows what there is to report, is gone with the run
+        _no_report("the run did not come to its end")
         raise
-    except MandeldaskError as error:
-        click.echo(f"mandeldask: no picture: {error}", err=True)
-        return None
-    if screen:
-        screen.line("picture", short_path(path))
-    return path
+    try:
+        recording.__exit__(None, None, None)
+    except Exception as error:  # the run is done all the same
+        _no_report(error)
+
+
+def _no_report(why: object) -> None:
+    with suppress(OSError):  # a terminal that was closed
+        warn(f"no report: {why}")
+
+
+def _keep(link: str) -> None:
+    """Wait for Enter, with the cluster up; Ctrl-C will do as well."""
+    click.echo(f"  the dashboard stays up: {link}\n  Enter ends it", err=True)
+    with suppress(KeyboardInterrupt):
+        sys.stdin.readline()

@@ -1,4 +1,4 @@
-"""Options that several commands take."""
+"""Options that several commands take: `@options.cluster` and so on."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import click
 
 from mandeldask.errors import ConfigError
 
-cluster_option = click.option(
-    "--cluster",
-    metavar="FILE|ADDRESS",
-    help="Who computes: a cluster description (configs/clusters), the address of a scheduler, its scheduler file, or "
-    "the word local. By default what the run description names, else DASK_SCHEDULER_ADDRESS, else this machine.",
-)
+AnyCommand = Callable[..., Any]
 
-workers_option = click.option(
-    "--workers", type=int, help="Worker processes on this machine; by default one a usable core."
-)
+
+def together(*declared: Callable[[AnyCommand], AnyCommand]) -> Callable[[AnyCommand], AnyCommand]:
+    """Several options and arguments as one; --help shows them in this order."""
+
+    def declare(command: AnyCommand) -> AnyCommand:
+        for option in reversed(declared):
+            command = option(command)
+        return command
+
+    return declare
 
 
 def cluster_of(cluster: str | None, workers: int | None) -> Any:
@@ -28,34 +30,42 @@ def cluster_of(cluster: str | None, workers: int | None) -> Any:
     return {"kind": "local", "workers": workers} if workers is not None else cluster
 
 
-upload_option = click.option(
+def _remember(ctx: click.Context, _: click.Parameter, as_json: bool) -> bool:
+    """Errors are printed as JSON too."""
+    ctx.ensure_object(dict)["json"] = as_json
+    return as_json
+
+
+store = click.argument("store", type=click.Path())
+as_json = click.option("--json", "as_json", is_flag=True, callback=_remember, help="Print JSON, and nothing else.")
+quiet = click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+cluster = click.option(
+    "--cluster",
+    metavar="FILE|ADDRESS",
+    help="Who computes: a cluster description (configs/clusters), the address of a scheduler, its scheduler file, or "
+    "the word local. By default what the run description names, else DASK_SCHEDULER_ADDRESS, else this machine.",
+)
+workers = click.option("--workers", type=int, help="Worker processes on this machine; by default one a usable core.")
+upload = click.option(
     "--upload",
     is_flag=True,
     help="Send this mandeldask to the scheduler and the workers first, where it is missing or another version.",
 )
-
-
-space_option = click.option(
+ignore_space = click.option(
     "--ignore-space", is_flag=True, help="Begin even where the field will surely not fit on the disk."
 )
-
-
-def description_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """CONFIG and what changes it: the same for run and submit."""
-    for option in (
-        click.option("--overwrite", is_flag=True, help="Replace the store that is there, if it is mandeldask's."),
-        space_option,
-        upload_option,
-        cluster_option,
-        click.option(
-            "--set",
-            "overrides",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Change a key of the description, e.g. --set view.shape=[4096,4096]; may be repeated.",
-        ),
-        click.option("--out", "-o", type=click.Path(), help="The store; takes precedence over the description's."),
-        click.argument("config", type=click.Path()),
-    ):
-        command = option(command)
-    return command
+description = together(
+    click.argument("config", type=click.Path()),
+    click.option("--out", "-o", type=click.Path(), help="The store; takes precedence over the description's."),
+    click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change a key of the description, e.g. --set view.shape=[4096,4096]; may be repeated.",
+    ),
+    cluster,
+    upload,
+    ignore_space,
+    click.option("--overwrite", is_flag=True, help="Replace the store that is there, if it is mandeldask's."),
+)

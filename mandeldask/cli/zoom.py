@@ -5,23 +5,26 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from contextlib import nullcontext
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mandeldask.cli.exits import EXIT_FAILED_TILES, signals_end_in_order
-from mandeldask.cli.options import cluster_option
+from mandeldask.cli import options
+from mandeldask.cli.group import EXIT_FAILED_TILES, cli, signals_end_in_order, warn
 from mandeldask.errors import ConfigError
 from mandeldask.text import short_path, si
 
+if TYPE_CHECKING:
+    from mandeldask.progress.screen import Screen
+    from mandeldask.zoom import Film
 
-@click.command()
+
+@cli.command("zoom")
 @click.argument("config", type=click.Path(), required=False)
 @click.option("--centre", nargs=2, metavar="RE IM", help="The point to zoom into; all digits count.")
-@click.option("--from", "first", metavar="SPAN", help="Width of the first frame, in the units of c.")
-@click.option("--to", "last", metavar="SPAN", help="Width of the last frame; smaller than the first.")
+@click.option("--from", metavar="SPAN", help="Width of the first frame, in the units of c.")
+@click.option("--to", metavar="SPAN", help="Width of the last frame; smaller than the first.")
 @click.option("--size", metavar="WxH", help="Pixels of a frame, both even. [default: 1280x720]")
 @click.option("--fps", metavar="N", help="Frames a second. [default: 30]")
 @click.option("--seconds", metavar="S", help="How long it lasts. [default: 10]")
@@ -31,65 +34,57 @@ from mandeldask.text import short_path, si
 @click.option("--colormap", help="As for `mandeldask image`. [default: classic]")
 @click.option("--scale", help="As for `mandeldask image`, laid out for the whole film. [default: mix]")
 @click.option("--interior", help="Colour of the samples that do not escape. [default: #000000]")
-@cluster_option
+@options.cluster
 @click.option("--overwrite", is_flag=True, help="Replace the samples of another film that are kept beside OUT.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object, and nothing else.")
-@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
-@click.pass_context
-def zoom(
-    ctx: click.Context, /, config: str | None, *, overwrite: bool, as_json: bool, quiet: bool, **options: Any
-) -> None:
+@options.as_json
+@options.quiet
+def _zoom(config: str | None, overwrite: bool, as_json: bool, quiet: bool, **given: Any) -> int:
     """Make a film that zooms into a point, from a description, CONFIG (a YAML file), or from options.
 
     The same command goes on with a film that was interrupted.
     """
-    from mandeldask import job
-    from mandeldask import zoom as zooms
+    from mandeldask import zoom
     from mandeldask.image import PictureOptions
-    from mandeldask.progress.bar import Bar
+    from mandeldask.progress import Bar
     from mandeldask.progress.screen import Screen
 
-    ctx.obj["json"] = as_json
-    options |= {"from": options.pop("first"), "to": options.pop("last")}
-    if options["size"]:
-        options["size"] = [int(side) if side.isdecimal() else side for side in options["size"].lower().split("x")]
-    values = zooms.read_film(config, options)
+    if given["size"]:
+        given["size"] = [int(side) if side.isdecimal() else side for side in given["size"].lower().split("x")]
+    values = zoom.read_film(config, given)
     if "out" not in values:
         raise ConfigError("no film named: give --out FILM.mp4")
-    film, out = zooms.Film.of(values), str(values["out"])
-    zooms.need_av()
-    zooms.check_target(out)
-    colours = PictureOptions.of({key: values[key] for key in zooms.COLOURS if key in values})
-    talks = not (quiet or as_json)
-    with signals_end_in_order(), Screen() if talks else nullcontext() as screen, Bar("frames") as bar:
-        if screen:
-            _introduce(screen, film)
+    film, out = zoom.Film.of(values), str(values["out"])
+    zoom.need_av()
+    zoom.check_target(out)
+    colours = PictureOptions.of({key: values[key] for key in zoom.COLOURS if key in values})
+    silent = quiet or as_json
+    with signals_end_in_order(), Screen(quiet=silent) as screen, Bar("frames", quiet=silent) as bar:
+        _introduce(screen, film)
         try:
-            made = zooms.make(
+            made = zoom.make(
                 film,
                 out,
                 kernel=values.get("kernel", "auto"),
                 cluster=values.get("cluster"),
                 options=colours,
                 overwrite=overwrite,
-                tell=screen or job.ignore,
-                painted=bar.count if talks else None,
+                tell=screen,
+                painted=bar.count,
             )
         except KeyboardInterrupt:
             again = shlex.join(["mandeldask", *sys.argv[1:]])
             click.echo(f"\nmandeldask: what was computed is kept; go on with:  {again}", err=True)
             raise
         bar.stop()
-        if screen:
-            screen.line("film", f"{short_path(made.path)}: {made.frames} frames, {film.size[0]} x {film.size[1]}")
+        screen.line("film", f"{short_path(made.path)}: {made.frames} frames, {film.size[0]} x {film.size[1]}")
     if as_json:
         click.echo(json.dumps(asdict(made)))
     if made.failed:
-        click.echo(f"mandeldask: {made.failed} tiles failed, and are grey; the same command tries them again", err=True)
-        ctx.exit(EXIT_FAILED_TILES)
+        warn(f"{made.failed} tiles failed, and are grey; the same command tries them again")
+    return EXIT_FAILED_TILES if made.failed else 0
 
 
-def _introduce(screen: Any, film: Any) -> None:
+def _introduce(screen: Screen, film: Film) -> None:
     screen.line("film", f"{film.frames} frames of {film.size[0]} x {film.size[1]}, {film.octaves:.3g} octaves")
     screen.line(
         "samples",

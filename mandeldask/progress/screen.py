@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+import shlex
 import threading
 import time
 from collections import Counter, defaultdict
 
 import numpy as np
 from dask.utils import format_bytes
+from numpy.typing import NDArray
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
+from mandeldask.image import palette, palette_index
 from mandeldask.job import Event, Expected, Notice, Plan, Preparing, Progress, Started, Summary, TileDone, TileFailed
-from mandeldask.progress.bar import Bar, State
-from mandeldask.progress.mosaic import Mosaic
+from mandeldask.progress import Bar, State
 from mandeldask.telemetry import Preview
 from mandeldask.text import duration, plural, printable, short_path, si
 from mandeldask.tile import Record
@@ -27,14 +29,16 @@ MAX_WORKERS = 10  # shown one by one
 MOSAIC_WIDTH, MOSAIC_HEIGHT = 48, 18  # characters, at most
 LINES_BESIDE = 15  # of plan and summary: a mosaic is not to push them away
 LEAST_WIDTH, LEAST_HEIGHT = 76, 24  # of a terminal with a mosaic
+WAITING, FAILED = "·", "×"
+UPPER, LOWER = "▀", "▄"
+COLOURS = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in palette()]
 
 
-class Screen:
-    """An observer of a run that prints to stderr; a context, so that the bar is gone when the run is."""
+class Screen(Bar):
+    """An observer of a run that prints to stderr: a bar, with the field as it forms below it."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
-        self.bar = Bar(console=self.console, look=self._state, below=self._picture)
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        super().__init__(console=console, quiet=quiet)
         self.kernel = ""
         self.compiling: threading.Timer | None = None
         self._begin(None)
@@ -45,13 +49,10 @@ class Screen:
         self.mosaic: Mosaic | None = None
         self.progress: Progress | None = None
         self.done = self.failures = 0
-        self.load = Load()
-
-    def __enter__(self) -> Screen:
-        return self
+        self.load = _Load()
 
     def __exit__(self, *error: object) -> None:
-        self.bar.stop()
+        super().__exit__(*error)
         if self.compiling:
             self.compiling.cancel()
 
@@ -77,10 +78,6 @@ class Screen:
             case Summary():
                 self._summary(event)
 
-    def line(self, label: str, text: str) -> None:
-        """One line of the screen: a label in its column, and what there is to say."""
-        self.bar.say(text, label)
-
     def _preparing(self, event: Preparing) -> None:
         self.kernel = event.kernel if event.reason == "as asked" else f"{event.kernel}: {event.reason}"
         if event.kernel == "numba" and event.here:
@@ -101,23 +98,10 @@ class Screen:
         if self.compiling:
             self.compiling.cancel()
         self.line("dashboard", event.dashboard or "switched off")
-        if self.console.is_terminal:
-            self.mosaic = self._make_mosaic(self.plan)
-        self.bar.start()
-
-    def _make_mosaic(self, plan: Plan) -> Mosaic | None:
-        """The field as it forms, where the terminal has room for it; with what earlier runs have done."""
-        if self.console.width < LEAST_WIDTH or self.console.height < LEAST_HEIGHT:
-            return None
-        d = plan.store.description
-        height = min(MOSAIC_HEIGHT, self.console.height - LINES_BESIDE)
-        mosaic = Mosaic(Preview(d.shape, d.tile, d.max_iter), MOSAIC_WIDTH, height)
-        if plan.resumed:
-            iterations = plan.store.read_tiles()["iterations"]
-            for row, column in np.argwhere(plan.store.done()).tolist():
-                (top, bottom), (left, right) = d.levels[0].window((row, column))
-                mosaic.done((row, column), iterations[row, column] / ((bottom - top) * (right - left)))
-        return mosaic
+        room = self.console.width >= LEAST_WIDTH and self.console.height >= LEAST_HEIGHT
+        if self.console.is_terminal and room and not self.console.quiet:
+            self.mosaic = Mosaic.of(self.plan, min(MOSAIC_HEIGHT, self.console.height - LINES_BESIDE))
+        self.start()
 
     def _done(self, record: Record) -> None:
         self.done += 1
@@ -125,7 +109,7 @@ class Screen:
         if self.mosaic:
             self.mosaic.add(record)
 
-    def _picture(self) -> RenderableType | None:
+    def below(self) -> RenderableType | None:
         """The mosaic, and beside it the load of the workers."""
         if self.mosaic is None or self.plan is None:
             return None
@@ -134,7 +118,8 @@ class Screen:
         table.add_row("", Group(*self.mosaic.lines()), load)
         return Padding(table, (0, 0, 1, 0))
 
-    def _state(self) -> State:
+    def look(self) -> State:
+        """Tiles, and what there is to say of them."""
         pending = self.plan.pending if self.plan else 0
         return self.done, max(1, pending), self._words(pending)
 
@@ -144,7 +129,7 @@ class Screen:
             levels = progress.levels if progress else self.plan.levels if self.plan else 0
             return f"{self.done}/{pending} tiles; {plural(levels, 'pyramid tile')} to build"
         if not self.done:
-            since = duration(round(time.monotonic() - self.bar.begun))
+            since = duration(round(time.monotonic() - self.begun))
             return f"no tile finished yet, {since} since the workers were started"
         words = f"{self.done}/{pending} tiles"
         if progress:
@@ -163,8 +148,8 @@ class Screen:
 
     def _summary(self, s: Summary) -> None:
         assert self.plan is not None
-        self.bar.stop()
-        picture = self._picture()
+        self.stop()
+        picture = self.below()
         if picture and s.computed:
             self.console.print(Group("", picture))
         if s.computed:
@@ -177,9 +162,8 @@ class Screen:
             built = f"{plural(s.levels, 'pyramid tile')} built; " if s.levels else ""
             self.line("done", f"{built}nothing was left to compute")
         if s.failed:
-            self.line(
-                "failed", f"{plural(s.failed, 'tile')}; `mandeldask resume {short_path(s.store)}` tries them again"
-            )
+            again = f"`mandeldask resume {shlex.quote(short_path(s.store))}` tries them again"
+            self.line("failed", f"{plural(s.failed, 'tile')}; {again}")
         else:
             area = f": area {s.area:.6g}" if s.area is not None else ""
             max_iter = self.plan.store.description.max_iter
@@ -188,12 +172,72 @@ class Screen:
         self.line("store", short_path(s.store))
 
 
-class Load:
+class Mosaic:
+    """A field in block characters, two samples a character, at most `width` characters wide and `height` high."""
+
+    def __init__(self, grid: Preview, width: int, height: int) -> None:
+        self.grid = grid
+        self.samples = np.zeros(grid.size, np.int32)
+        self.failed = np.zeros(grid.tiles, np.bool_)
+        fitting = zip(_fit(grid.shape, 2 * height, width), grid.size, strict=True)
+        self.shown = [(2 * np.arange(m) + 1) * n // (2 * m) for m, n in fitting]  # rows and columns of the samples
+
+    @classmethod
+    def of(cls, plan: Plan, height: int) -> Mosaic:
+        """That of a run, with what earlier runs have done: each tile in its mean colour."""
+        d = plan.store.description
+        mosaic = cls(Preview(d.shape, d.tile, d.max_iter), MOSAIC_WIDTH, height)
+        if plan.resumed:
+            iterations = plan.store.read_tiles()["iterations"]
+            for row, column in np.argwhere(plan.store.done()).tolist():
+                (top, bottom), (left, right) = d.levels[0].window((row, column))
+                mean = iterations[row, column] / ((bottom - top) * (right - left))
+                mosaic.samples[mosaic.grid.cells((row, column))] = np.clip(round(mean), 1, d.max_iter)
+        return mosaic
+
+    def add(self, record: Record) -> None:
+        """A tile that was computed."""
+        self.failed[record.tile] = False
+        cells = self.grid.cells(record.tile)
+        self.samples[cells] = self.grid.decode(record.preview, cells)
+
+    def fail(self, tile: tuple[int, int]) -> None:
+        self.failed[tile] = True
+
+    def lines(self) -> list[Text]:
+        """The picture, y upwards, a text for each line."""
+        samples = self.samples[np.ix_(*self.shown)][::-1]
+        tiles = [index * self.grid.stride // side for index, side in zip(self.shown, self.grid.tile, strict=True)]
+        failed = self.failed[np.ix_(*tiles)][::-1]
+        index = palette_index(samples[samples > 0], self.grid.max_iter)(samples)
+        pairs = zip(index[::2], index[1::2], failed[::2] | failed[1::2], strict=True)
+        return [_line(*pair) for pair in pairs]
+
+
+def _fit(shape: tuple[int, int], rows: int, columns: int) -> tuple[int, int]:
+    """The largest (rows, columns) of the shape's proportions within bounds; rows are even, for two share a line."""
+    scale = min(rows / shape[0], columns / shape[1], 1.0)
+    return 2 * max(1, round(shape[0] * scale / 2)), max(1, round(shape[1] * scale))
+
+
+def _line(upper: NDArray[np.uint8], lower: NDArray[np.uint8], failed: NDArray[np.bool_]) -> Text:
+    line = Text()
+    for a, b, wrong in zip(upper.tolist(), lower.tolist(), failed.tolist(), strict=True):
+        if wrong:
+            line.append(FAILED, "bold red")
+        elif not (a or b):
+            line.append(WAITING, "dim")
+        else:
+            line.append(UPPER if a else LOWER, f"{COLOURS[a or b]} on {COLOURS[b]}" if a and b else COLOURS[a or b])
+    return line
+
+
+class _Load:
     """How many tiles each worker has computed, and the share of its time in the kernel."""
 
     def __init__(self) -> None:
         self.tiles: Counter[str] = Counter()  # by worker
-        self.seconds: defaultdict[str, float] = defaultdict(float)  # of kernel, by worker
+        self.seconds: dict[str, float] = defaultdict(float)  # of kernel, by worker
         self.first = math.inf  # when the first task began, Unix time
 
     def add(self, record: Record) -> None:

@@ -1,0 +1,180 @@
+"""The commands that read a store: image, checksum, verify and explore."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mandeldask.cli import options
+from mandeldask.cli.clusters import open_in_browser
+from mandeldask.cli.group import EXIT_FAILED_TILES, cli, print_facts, signals_end_in_order, warn
+from mandeldask.text import plural, printable, short_path, si
+
+if TYPE_CHECKING:
+    from mandeldask.image import Picture
+    from mandeldask.job.verification import Checking, Verification
+
+LARGE = 10**8  # samples: to read them takes seconds
+SHOWN = 10  # findings named to a person
+
+who_options = options.together(options.cluster, options.upload, options.workers)
+
+
+@cli.command("image")
+@options.store
+@click.argument("out", type=click.Path())
+@click.option("--colormap", help="classic (the default), a palette of Bokeh such as magma, or any map of cmap.")
+@click.option("--reverse", is_flag=True, default=None, help="The colour map from its last colour to its first.")
+@click.option("--scale", help="mix (the default: half log, half equalised), log, equalised or linear.")
+@click.option("--repeat", type=float, metavar="N", help="Run through the map, there and back, N times on the scale.")
+@click.option("--period", type=float, metavar="N", help="Run through the map, there and back, once in N iterations.")
+@click.option("--phase", type=float, help="Where the rounds start: 0.5 with the map's last colour.")
+@click.option("--interior", help="Colour of the samples that do not escape, #rrggbb; black by default.")
+@click.option("--shade", help="What is coloured: counts (the default), smooth or distance, the fields of these names.")
+@click.option("--light", type=(float, float), metavar="AZIMUTH HEIGHT", help="Slopes under a light, such as 315 45.")
+@click.option("--supersample", type=int, default=1, help="A pixel is the mean of 2, 4 or 8 samples a side.")
+@click.option("--size", type=int, help="Pixels of the longer side, about; by default one a sample.")
+@options.quiet
+def _image(store: str, out: str, quiet: bool, **look: Any) -> None:
+    """Make a picture of STORE: OUT.png, OUT.tif (a pyramidal BigTIFF) or OUT.dzi (Deep Zoom, with a folder of tiles).
+
+    It is streamed, so it may be larger than memory.
+    """
+    from mandeldask.image import check_path, picture
+
+    check_path(out)
+    drawn = picture(store, **{key: value for key, value in look.items() if value is not None})
+    draw(drawn, out, quiet)
+    if not quiet:
+        rows, columns = drawn.shape
+        click.echo(f"{out}: {columns} x {rows} pixels", err=True)
+        _tell_missing(drawn.missing, "are grey")
+
+
+def draw(picture: Picture, path: str, quiet: bool) -> None:
+    """Write the picture, under a bar where that is not unwanted."""
+    from mandeldask.progress import Bar
+
+    with Bar("picture", quiet=quiet) as bar:
+        picture.save(path, lambda done, total: bar.show(done, total, f"{Path(path).name}: {done / total:.0%}"))
+
+
+@cli.command("checksum")
+@options.store
+def _checksum(store: str) -> int:
+    """Print the SHA-256 of STORE's escape times, little-endian int32 in row order: the same for any tiling."""
+    from mandeldask.store import open_store
+
+    opened = open_store(store)
+    if opened.description.view.size > LARGE:
+        warn(f"reading {opened.description.view.size / 1e9:.3g} G samples")
+    click.echo(f"{opened.checksum()}  {store}")
+    missing = int((~opened.done()).sum())
+    _tell_missing(missing, "count as zeros")
+    return EXIT_FAILED_TILES if missing else 0
+
+
+def _tell_missing(missing: int, what: str) -> None:
+    if missing:
+        warn(f"{missing} tiles are not computed yet, and {what}")
+
+
+@cli.command("explore")
+@click.argument("what", metavar="STORE|CONFIG", type=click.Path())
+@who_options
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="By default a free one.")
+@click.option("--no-browser", is_flag=True, help="Print the link, and open nothing.")
+def _explore(what: str, cluster: str | None, upload: bool, workers: int | None, port: int, no_browser: bool) -> None:
+    """Pan and zoom over STORE, or over the view of CONFIG, in the browser; what no store holds is computed live."""
+    from mandeldask import explorer
+    from mandeldask.config import load_cluster
+
+    described = options.cluster_of(cluster, workers)
+    scene = explorer.open_scene(what)
+
+    def ready(link: str) -> None:
+        click.echo(
+            f"  explorer   {link}\n  showing    {printable(scene.name)}\n  Ctrl-C ends it, a second one at once",
+            err=True,
+        )
+        if not no_browser:  # in a thread: some browsers return only when they are closed
+            threading.Thread(target=open_in_browser, args=(link,), daemon=True).start()
+
+    at = load_cluster(described) if described else None
+    with signals_end_in_order():
+        explorer.explore(scene, at, port=port, upload=upload, ready=ready)
+
+
+@cli.command("verify")
+@options.store
+@click.option("--quick", is_flag=True, help="Read the checksums alone; nothing is decoded.")
+@click.option(
+    "--recompute",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Compute N random tiles again with the reference kernel, and compare bit for bit.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Of the random tiles; by default another each time.")
+@click.option("--repair", is_flag=True, help="Take out what is wrong, so that `resume` makes it again.")
+@who_options
+@options.as_json
+@options.quiet
+def _verify(store: str, cluster: str | None, workers: int | None, as_json: bool, quiet: bool, **how: Any) -> int:
+    """Find what of STORE is missing or wrong: exit code 0 sound, 4 tiles are missing, 6 something is wrong."""
+    from mandeldask.job import verify
+    from mandeldask.job.verification import Checking
+    from mandeldask.progress import Bar
+
+    with signals_end_in_order(), Bar("verify", quiet=as_json or quiet) as bar:
+
+        def tell(event: Checking | str) -> None:
+            if isinstance(event, Checking):
+                bar.show(event.done, event.tiles, _how_far(event))
+            else:
+                bar.line("", event)
+
+        found = verify(store, cluster=options.cluster_of(cluster, workers), tell=tell, **how)
+    if as_json:
+        click.echo(json.dumps(asdict(found) | {"sound": found.sound, "exit_code": found.exit_code}))
+    elif not quiet:
+        print_facts(*_facts(found))
+    return found.exit_code
+
+
+def _how_far(c: Checking) -> str:
+    wrong = f", {c.damaged} wrong" if c.damaged else ""
+    return f"{c.done}/{c.tiles} tiles, {si(c.bytes / max(1e-3, c.seconds))}B/s{wrong}"
+
+
+def _facts(v: Verification) -> Iterator[tuple[str, str]]:
+    """What a person is told: what was looked at, what is wrong, and what to type."""
+    store = shlex.quote(short_path(v.store))
+    what = "checksums" if v.quick else "checksums, values, levels, coordinates"
+    yield "store", short_path(v.store)
+    yield "checked", f"{plural(v.shards, 'shard')}, {si(v.bytes)}B, in {v.seconds:.1f} s: {what}"
+    if v.seed is not None:
+        yield "recomputed", f"{plural(v.recomputed, 'tile')} or a window of each, --seed {v.seed}"
+    if v.missing or v.missing_levels:
+        levels = f", and {plural(v.missing_levels, 'pyramid tile')}" if v.missing_levels else ""
+        yield "missing", f"{v.missing} of {plural(v.tiles, 'tile')} of the field{levels}"
+    for label, number in (("wrong", v.damaged), ("stray", v.kinds.get("stray", 0))):
+        found = [f"{f.key} {f.problem}" for f in v.findings if (f.kind == "stray") == (label == "stray")]
+        yield from ((label, text) for text in found[:SHOWN])
+        if number > SHOWN:
+            yield label, f"and {number - SHOWN} more: --json names the first thousand"
+    if v.repaired:
+        yield "repaired", "what was wrong is taken out or written again"
+    if not v.sound:
+        yield "next", f"mandeldask verify {store} --repair    takes it out"
+    elif v.missing or v.missing_levels:
+        yield "next", f"mandeldask resume {store}    computes what is missing"
+    else:
+        yield "sound", "nothing is missing or wrong"
