@@ -23,7 +23,7 @@ import mandeldask as md
 from mandeldask import cluster as clusters
 from mandeldask import dashboard
 from mandeldask.cluster import preflight, running, workers
-from mandeldask.config import LocalCluster, cluster_schema, load_cluster
+from mandeldask.config import LocalCluster, json_schema, load_cluster
 from mandeldask.job import Notice
 from mandeldask.store import open_store
 
@@ -425,7 +425,7 @@ def test_every_description_we_ship_loads_and_says_what_it_is(path):
 
 
 def test_the_schema_of_descriptions_is_current():
-    assert json.loads((ROOT / "configs/clusters/schema.json").read_text()) == cluster_schema()
+    assert json.loads((ROOT / "configs/clusters/schema.json").read_text()) == json_schema("cluster")
 
 
 def test_a_local_run_listens_on_loopback_only():

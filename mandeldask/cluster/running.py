@@ -20,7 +20,7 @@ from distributed.utils import silence_logging_cmgr
 from distributed.versions import VersionMismatchWarning
 
 from mandeldask.config import RunningScheduler, SchedulerAddress, SchedulerFile
-from mandeldask.config.clusters import ADDRESS
+from mandeldask.config.models import ADDRESS
 from mandeldask.errors import ClusterError
 
 ANSWER_SECONDS = 5.0
