@@ -22,7 +22,7 @@ from services import ENV, ROOT, Processes, free_port, listening, poll
 import mandeldask as md
 from mandeldask import cluster as clusters
 from mandeldask import dashboard
-from mandeldask.cluster import preflight, running, workers
+from mandeldask.cluster import preflight, scheduler, workers
 from mandeldask.config import LocalCluster, json_schema, load_cluster
 from mandeldask.job import Notice
 from mandeldask.store import open_store
@@ -135,7 +135,7 @@ BAD_ADDRESSES = {
 
 @pytest.mark.parametrize("address", BAD_ADDRESSES)
 def test_a_bad_address_is_told_within_seconds(dask, strangers, monkeypatch, address):
-    monkeypatch.setattr(running, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(scheduler, "ANSWER_SECONDS", 0.5)
     with dask.client() as client:
         worker = next(iter(client.scheduler_info()["workers"]))
     given = address.format(nothing=free_port(), worker=worker, **strangers)
@@ -149,7 +149,7 @@ def test_a_bad_address_is_told_within_seconds(dask, strangers, monkeypatch, addr
 
 
 def test_a_scheduler_that_hangs_is_told_within_seconds(tmp_path, monkeypatch):
-    monkeypatch.setattr(running, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(scheduler, "ANSWER_SECONDS", 0.5)
     with Processes(tmp_path, workers=0) as dask:
         address = dask.address
         dask.scheduler.send_signal(signal.SIGSTOP)
@@ -244,7 +244,7 @@ def test_mandeldask_missing_stops_a_run_before_anything_is_written(bare, tmp_pat
 
 def test_a_session_compares_versions_before_it_gives_a_size(bare):
     with (
-        clusters.session(bare.address) as session,
+        clusters.Session(bare.address) as session,
         pytest.raises(md.ClusterError, match="mandeldask is missing"),
     ):
         session.size  # noqa: B018 (to ask for it is the test)
@@ -343,8 +343,9 @@ def test_workers_leave_nothing_in_the_store_and_know_another_one(dask, tmp_path)
     before = sorted(path.name for path in Path(store.path).iterdir())
     with dask.client() as client:
         clusters.check_store(client, store)
+        with pytest.raises(md.ClusterError, match=r"2 of 2 workers cannot use the store: .*another store is there"):
+            clusters.check_store(client, replace(store, identity="0" * 32))
     assert sorted(path.name for path in Path(store.path).iterdir()) == before
-    assert "another store is there" in preflight.reach(replace(store, identity="0" * 32))
 
 
 # Any cluster class
@@ -387,7 +388,7 @@ def test_a_class_that_cannot_be_started_is_told(described, message):
 
 
 def test_a_session_starts_nothing_before_it_is_needed_and_ends_what_it_started():
-    with clusters.session({"kind": "local", "workers": 1, "memory_limit": "1GiB"}) as session:
+    with clusters.Session({"kind": "local", "workers": 1, "memory_limit": "1GiB"}) as session:
         assert session.size == clusters.Size(1, 1, 2**30)
         client = session.ready()
         assert session.ready() is session.connect() is client
@@ -396,7 +397,7 @@ def test_a_session_starts_nothing_before_it_is_needed_and_ends_what_it_started()
 
 def test_a_session_says_which_cluster_it_is_and_asks_it_for_its_size(dask):
     said = []
-    with clusters.session(dask.address, say=said.append) as session:
+    with clusters.Session(dask.address, say=said.append) as session:
         assert (session.runs_already, session.planned_size) == (True, None)
         assert session.size == clusters.Size(2, 1, 2**31)
     assert said == [f"the scheduler at {dask.address}"]
@@ -406,10 +407,18 @@ def test_a_session_says_which_cluster_it_is_and_asks_it_for_its_size(dask):
 
 def test_a_session_with_a_users_client_looks_at_no_description_and_ends_nothing(dask):
     with dask.client() as client:
-        with clusters.session("no such file", client=client) as session:
+        with clusters.Session("no such file", client=client) as session:
             assert session.description is None
             assert session.ready() is client
         assert client.status == "running"
+
+
+def test_of_unequal_workers_the_one_with_the_least_memory_a_thread_speaks_for_all(monkeypatch):
+    found = {"a": {"nthreads": 16, "memory_limit": 2**36}, "b": {"nthreads": 4, "memory_limit": 2**32}}
+    monkeypatch.setattr(workers, "workers_of", lambda client: found)
+    size = clusters.size_of_client(None)
+    assert (size.workers, size.threads, size.threads_per_worker, size.memory_limit) == (2, 20, 4, 2**32)
+    assert str(size) == "2 workers of 20 threads together, the smallest of 4 threads and 4.00 GiB"
 
 
 # Descriptions

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from distributed import Client
+
+    from mandeldask.cluster import Size
 
 
 @click.command()
@@ -26,12 +27,12 @@ def cluster(ctx: click.Context, /, described: str, as_json: bool) -> None:
     from mandeldask.config import Queue
 
     ctx.obj["json"] = as_json
-    with clusters.session(described) as session:
+    with clusters.Session(described) as session:
         assert session.description is not None
         shown: dict[str, Any] = {"kind": session.description.kind}
         lines = [session.description.introduction]
         if size := session.planned_size:
-            shown |= asdict(size)
+            shown |= _figures(size)
             lines.append(str(size))
         if isinstance(session.description, Queue):
             shown["job_script"] = clusters.job_script(session.description)
@@ -50,8 +51,12 @@ def _look_at(client: Client, shown: dict[str, Any]) -> list[str]:
     shown |= {
         "address": client.scheduler.address,
         "dashboard": client.dashboard_link,
-        **(asdict(size) if size else {"workers": 0}),
+        **(_figures(size) if size else {"workers": 0}),
         "versions": versions,
     }
     workers = str(size) if size else f"no workers: start some with `dask worker {shown['address']}`"
     return [workers, f"dashboard {shown['dashboard']}", "", *clusters.table(versions, everything=True)]
+
+
+def _figures(size: Size) -> dict[str, int]:
+    return {name: getattr(size, name) for name in ("workers", "threads_per_worker", "memory_limit")}

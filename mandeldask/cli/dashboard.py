@@ -63,7 +63,7 @@ def _of_cluster(cluster: str | None) -> dict[str, Any]:
     from mandeldask import cluster as clusters
     from mandeldask import dashboard as page
 
-    with clusters.session(cluster) as session:
+    with clusters.Session(cluster) as session:
         if session.in_this_environment:
             return _of_this_machine()
         if not session.runs_already:

@@ -218,7 +218,7 @@ def _client(cluster: str | None) -> Iterator[Client]:
     """A client of the scheduler named: this command starts none."""
     from mandeldask import cluster as clusters
 
-    with clusters.session(cluster) as session:
+    with clusters.Session(cluster) as session:
         if not session.runs_already:
             raise ConfigError(
                 "which scheduler? Name one that is up: --cluster tcp://HOST:PORT (as `submit` printed it), or set "

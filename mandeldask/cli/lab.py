@@ -50,10 +50,10 @@ def _warn(*warnings: str) -> None:
 
 def _of_workers(cluster: str, upload: bool) -> tuple[dict[str, Any], dict[str, int]]:
     """What each worker has, and its number of threads."""
-    from mandeldask.cluster import session
+    from mandeldask.cluster import Session
     from mandeldask.lab import machine
 
-    with signals_end_in_order(), session(cluster, upload=upload, say=_warn) as there:
+    with signals_end_in_order(), Session(cluster, upload=upload, say=_warn) as there:
         if not there.runs_already:
             _warn("starting the workers")
         client = there.ready()

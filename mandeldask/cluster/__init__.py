@@ -2,7 +2,7 @@
 
 from mandeldask.cluster.preflight import check_store, table, versions
 from mandeldask.cluster.queues import job_script
-from mandeldask.cluster.session import Session, connect, resolve, session
+from mandeldask.cluster.session import Session, connect, resolve
 from mandeldask.cluster.workers import Size, size_of_client, wait_for_worker, workers_of
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "connect",
     "job_script",
     "resolve",
-    "session",
     "size_of_client",
     "table",
     "versions",

@@ -24,7 +24,6 @@ from typing import Any
 from distributed import Client
 
 from mandeldask import __version__
-from mandeldask.cluster.workers import silent
 from mandeldask.errors import ClusterError, MandeldaskError
 from mandeldask.store import Store, open_store
 from mandeldask.text import plural
@@ -46,7 +45,7 @@ OLDEST = {
 Versions = dict[str, dict[str, str]]  # "client", "scheduler", "2 workers" -> package -> version
 
 
-def check(client: Client, kernel: str, *, upload: bool = False, say: Callable[[str], None] = silent) -> None:
+def check(client: Client, kernel: str, *, upload: bool = False, say: Callable[[str], None] = lambda _: None) -> None:
     """Compare versions, after an `upload` if wanted; `say` is given a table where they differ.
 
     ClusterError names what is missing or too old for the `kernel`, where, and what to do.
@@ -126,7 +125,7 @@ def _numbers(version: str) -> list[int]:
 
 def check_store(client: Client, store: Store) -> None:
     """Have every worker look at the store, write a small file there and remove it; ClusterError for one that cannot."""
-    answers = _ask(client, reach, store)
+    answers = _ask(client, _use, store)
     failed = {worker: answer for worker, answer in answers.items() if answer}
     if failed:
         worker, reason = next(iter(failed.items()))
@@ -136,7 +135,7 @@ def check_store(client: Client, store: Store) -> None:
         )
 
 
-def reach(store: Store) -> str:
+def _use(store: Store) -> str:
     """Runs on a worker: what keeps it from using the store; "" where nothing does."""
     probe = f"zarr.{uuid.uuid4().hex}.partial"  # should this process die here, a leftover like any other
     try:
@@ -165,7 +164,7 @@ def _upload(client: Client) -> None:
             client.upload_file(str(archive))
         except Exception as error:  # whatever an import there may raise
             raise ClusterError(f"the cluster cannot import what was sent: {type(error).__name__}: {error}") from None
-    loaded = _ask(client, loaded_from, scheduler=True)
+    loaded = _ask(client, _loaded_from, scheduler=True)
     if stale := sorted(place for place, archives in loaded.items() if archives != [archive.name]):
         raise ClusterError(
             f"{', '.join(stale)} had loaded a mandeldask before, and goes on with that: restart it first "
@@ -173,7 +172,7 @@ def _upload(client: Client) -> None:
         )
 
 
-def loaded_from() -> list[str]:
+def _loaded_from() -> list[str]:
     """Runs on scheduler and workers: the archives, or folders, that the modules of mandeldask came from."""
     files = {m.__file__ or "" for name, m in sys.modules.items() if name.partition(".")[0] == "mandeldask"}
     return sorted({Path(file.rpartition(f"{os.sep}mandeldask{os.sep}")[0]).name for file in files})

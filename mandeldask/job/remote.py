@@ -16,7 +16,7 @@ from typing import Any
 from distributed import Client, Future, get_client, get_worker, secede
 
 from mandeldask import config as configs
-from mandeldask.cluster import Size, session
+from mandeldask.cluster import Session, Size
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
 from mandeldask.job.driver import Submission, drive
 from mandeldask.job.events import Event, Expected, Notice, Plan, Progress, Summary, TileFailed
@@ -144,7 +144,7 @@ def _drive(request: Request, client: Client, home: str, reporter: _JobReporter) 
     _check_store(request)
     is_cancelled = partial(client.get_metadata, [SPACE, request.name, "cancel"], default=None)
     submission = Submission(request.name, request.run_id, home, lambda: bool(is_cancelled()))
-    with session(kernel=request.kernel, client=client) as cluster:
+    with Session(kernel=request.kernel, client=client) as cluster:
         plan = _plan(request, cluster.size)
         reporter(plan)
         return drive(plan, cluster, reporter, submission)

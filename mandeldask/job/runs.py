@@ -10,7 +10,7 @@ from typing import Any
 from distributed import Client
 
 from mandeldask import config as configs
-from mandeldask.cluster import session
+from mandeldask.cluster import Session
 from mandeldask.config import AnyCluster
 from mandeldask.errors import ConfigError
 from mandeldask.job.driver import drive
@@ -152,7 +152,7 @@ def compute_field(
     """What `run` does with a description that was read. A `source` knows the field at fewer iterations."""
     kernel, reason = choose(config.kernel, config.view)
     options.tell(Preparing(kernel, reason))
-    with session(
+    with Session(
         options.cluster or config.cluster,
         kernel=kernel,
         client=options.client,

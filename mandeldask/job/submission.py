@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from distributed import Client
 
-from mandeldask.cluster import Session, check_store, session, size_of_client
+from mandeldask.cluster import Session, check_store, size_of_client
 from mandeldask.config import AnyCluster
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
 from mandeldask.job.background import kept_cluster
@@ -84,7 +84,7 @@ def submit(
     settings = described.model_copy(update={"store": place.url, "cluster": None}).model_dump()
     name = check_name(_new_name(place.url) if name is None else name)
     request = Request(name, settings, kernel, uuid.uuid4().hex, place, ignore_space=ignore_space)
-    with session(
+    with Session(
         cluster or described.cluster,
         kernel=kernel,
         client=client,

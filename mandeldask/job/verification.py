@@ -21,7 +21,7 @@ from distributed.scheduler import KilledWorker
 from numpy.typing import NDArray
 
 from mandeldask.check import Checked, Finding, Known, Task, check_again, check_on_worker, check_tiles
-from mandeldask.cluster import session
+from mandeldask.cluster import Session
 from mandeldask.config import AnyCluster
 from mandeldask.errors import ClusterError, ConfigError
 from mandeldask.job import lease
@@ -129,7 +129,7 @@ def verify(
         if problem and not repair:  # workers could not open it: its description is lost
             client = None
         elif client is None and (cluster is not None or work.bytes > HERE):
-            client = stack.enter_context(session(cluster, upload=upload, say=tell)).ready()
+            client = stack.enter_context(Session(cluster, upload=upload, say=tell)).ready()
         started = last = time.monotonic()
         for checked, tiles in _here(work, opened) if client is None else _there(work, opened, client):
             found.take(checked, tiles)
