@@ -25,7 +25,7 @@ from mandeldask import dashboard
 from mandeldask.cluster import preflight, scheduler, workers
 from mandeldask.config import LocalCluster, json_schema, load_cluster
 from mandeldask.job import Notice
-from mandeldask.store import open_store
+from mandeldask.store import Description, open_for_writing, open_store
 
 CONFIG = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [200, 240]}, "max_iter": 100, "tile": [50, 60]}
 TILES = 16
@@ -248,6 +248,12 @@ def test_a_session_compares_versions_before_it_gives_a_size(bare):
         pytest.raises(md.ClusterError, match="mandeldask is missing"),
     ):
         session.size  # noqa: B018 (to ask for it is the test)
+
+
+def test_verify_compares_the_versions_of_a_users_client(bare, tmp_path):
+    open_for_writing(tmp_path / "a.zarr", Description.of(md.View((0, 1), (0, 1), (4, 4)), 9, ("escape_time",), (2, 2)))
+    with bare.client() as client, pytest.raises(md.ClusterError, match="mandeldask is missing"):
+        md.verify(tmp_path / "a.zarr", client=client)
 
 
 def test_mandeldask_missing_is_told_by_info_and_by_the_dashboard_page(bare, tmp_path):

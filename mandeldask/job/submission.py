@@ -110,6 +110,8 @@ def _submit(request: Request, there: Session, overwrite: bool, tell: Observer) -
         else:
             client = there.ready()
             plan = _prepare_there(client, request, overwrite)
+            stack.callback(_release, request, client)
+            check_store(client, plan.store)
         tell(plan)
         send(client, replace(request, identity=plan.store.identity), plan)
         stack.pop_all()
@@ -131,17 +133,16 @@ def _prepare_there(client: Client, request: Request, overwrite: bool) -> Plan:
             raise ClusterError(f"a worker was lost while it made the store: {error}; submit again") from None
         raise StoreError(f"the workers cannot use {request.place.url}: {error.strerror or error}") from None
     assert isinstance(plan, Plan)
-    try:
-        check_store(client, plan.store)
-    except ClusterError:
-        client.run(release, request.place, request.run_id, workers=[worker])
-        raise
     return plan
 
 
-def _release(request: Request) -> None:
+def _release(request: Request, client: Client | None = None) -> None:
+    """Take the reservation back, on a worker where one made it; where that fails, it ends by itself."""
     with suppress(MandeldaskError, OSError):
-        release(request.place, request.run_id)
+        if client is None:
+            release(request.place, request.run_id)
+        elif client.status == "running" and (workers := client.nthreads()):
+            client.run(release, request.place, request.run_id, workers=[min(workers)])
 
 
 def _new_name(store: str) -> str:

@@ -128,8 +128,8 @@ def verify(
         work = _Work(opened, quick, recompute, secrets.randbits(32) if seed is None else seed, found)
         if problem and not repair:  # workers could not open it: its description is lost
             client = None
-        elif client is None and (cluster is not None or work.bytes > HERE):
-            client = stack.enter_context(Session(cluster, upload=upload, say=tell)).ready()
+        elif client or cluster or work.bytes > HERE:
+            client = stack.enter_context(Session(cluster, client=client, upload=upload, say=tell)).ready()
         started = last = time.monotonic()
         for checked, tiles in _here(work, opened) if client is None else _there(work, opened, client):
             found.take(checked, tiles)
