@@ -1,7 +1,7 @@
 """What is checked on scheduler and workers before work goes there: versions, and whether they reach the store.
 
 Without it, a package that is missing on the workers hangs the client, silently, and a store that only the client sees
-gives an error a tile. What is asked before mandeldask is known to be there is asked of the standard library.
+gives an error a tile. What is asked before mandeldask is known to be there is asked of Dask or the standard library.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import sys
 import uuid
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from distributed import Client
+from distributed.versions import get_versions
 
 from mandeldask import __version__
 from mandeldask.errors import ClusterError, MandeldaskError
@@ -62,17 +62,12 @@ def check(client: Client, kernel: str, *, upload: bool = False, say: Callable[[s
 
 def versions(client: Client) -> Versions:
     """Versions on the client, the scheduler, and the workers; workers that agree share a column."""
-    # Dask reads the versions of what is installed, which a mandeldask that was sent is not. Asked first, and with a
-    # time limit, which `get_versions` has not.
+    found = _ask(client, get_versions, ["numba", "zarr"], scheduler=True)
+    # Dask reads the versions of what is installed, which a mandeldask that was sent is not
     ours = _ask(client, pkgutil.resolve_name, "mandeldask:__version__", scheduler=True)
-    with _lost_or_hanging():
-        found = client.get_versions(packages=["numba", "zarr"])
-    workers = Counter(tuple(_column(found["workers"][w], ours[w]).items()) for w in found["workers"] if w in ours)
-    columns = {
-        "client": _column(found["client"], __version__),
-        "scheduler": _column(found["scheduler"], ours["scheduler"]),
-    }
-    for column, n in workers.items():
+    there = {place: _column(found[place], ours[place]) for place in found if place in ours}
+    columns = {"client": _column(get_versions(["numba", "zarr"]), __version__), "scheduler": there.pop("scheduler")}
+    for column, n in Counter(tuple(column.items()) for column in there.values()).items():
         place = plural(n, "worker")
         while place in columns:  # as many as in another group
             place = f"another {place}"
@@ -126,9 +121,9 @@ def _numbers(version: str) -> list[int]:
 def check_store(client: Client, store: Store) -> None:
     """Have every worker look at the store, write a small file there and remove it; ClusterError for one that cannot."""
     answers = _ask(client, _use, store)
-    failed = {worker: answer for worker, answer in answers.items() if answer}
+    failed = [(worker, reason) for worker, reason in answers.items() if reason]
     if failed:
-        worker, reason = next(iter(failed.items()))
+        worker, reason = failed[0]
         raise ClusterError(
             f"{len(failed)} of {len(answers)} workers cannot use the store: {worker} says of {store.path}: {reason}. "
             "Every worker needs a path that all machines share, and the right to write there: choose it with --out"
@@ -150,8 +145,7 @@ def _use(store: Store) -> str:
 
 def _upload(client: Client) -> None:
     """Send this package as a zip file; Dask puts it on the path of scheduler and workers, those to come included."""
-    package = Path(__file__).parent.parent
-    data = io.BytesIO()
+    package, data = Path(__file__).parent.parent, io.BytesIO()
     with zipfile.ZipFile(data, "w") as file:
         for path in sorted(package.rglob("*")):
             if path.is_file() and path.parent.name != "__pycache__":
@@ -179,24 +173,24 @@ def _loaded_from() -> list[str]:
 
 
 def _ask(client: Client, function: Callable[..., Any], *arguments: Any, scheduler: bool = False) -> dict[str, Any]:
-    """What each worker answers, by its address, or its exception; the scheduler too, if asked for."""
+    """What each worker answers, by its address, or its exception; the scheduler too, if asked for.
+
+    ClusterError where the cluster does not answer.
+    """
     answers: dict[str, Any] = {}
-    with _lost_or_hanging():
+    try:
         if scheduler:
             try:
                 answers["scheduler"] = client.run_on_scheduler(function, *arguments, callback_timeout=ANSWER_SECONDS)
             except (ImportError, AttributeError) as error:
                 answers["scheduler"] = error
         answers |= client.run(function, *arguments, on_error="return", callback_timeout=ANSWER_SECONDS)
+    except TimeoutError:
+        raise ClusterError(
+            f"not all of the cluster answered within {ANSWER_SECONDS:.0f} s: end what hangs (see its dashboard)"
+        ) from None
+    except OSError:
+        raise ClusterError(
+            "the scheduler was lost while its workers were looked at: start it again, then the same command"
+        ) from None
     return answers
-
-
-@contextmanager
-def _lost_or_hanging() -> Iterator[None]:
-    """ClusterError where the cluster does not answer."""
-    try:
-        yield
-    except OSError as error:
-        hangs = f"not all of the cluster answered within {ANSWER_SECONDS:.0f} s: end what hangs (see its dashboard)"
-        lost = "the scheduler was lost while its workers were looked at: start it again, then the same command"
-        raise ClusterError(hangs if isinstance(error, TimeoutError) else lost) from None

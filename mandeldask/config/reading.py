@@ -62,21 +62,11 @@ _RULES = {
 
 
 def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
-    """Read and check one YAML file.
+    """Read and check one YAML file; ConfigError has a line for each fault.
 
-    Parameters
-    ----------
-    path
-        The file: UTF-8, at most 64 KiB, one YAML 1.2 document without anchors, aliases and tags.
-    overrides
-        `KEY=VALUE` strings, with dotted keys and YAML values, that replace what the file says:
-        `max_iter=500`, `view.shape=[4096,4096]`, `tile=null`. Centre or span set here drops the file's x and
-        y, and x or y set here drops the file's centre and span; to set both kinds is an error.
-
-    Raises
-    ------
-    ConfigError
-        Anything wrong with the file, the overrides or a value: a line for each fault.
+    `overrides` are `KEY=VALUE` strings, with dotted keys and YAML values, that replace what the file says:
+    `max_iter=500`, `view.shape=[4096,4096]`, `tile=null`. Centre or span set here drops the file's x and y, and x or y
+    set here drops the file's centre and span; to set both kinds is an error.
     """
     mapping = read_file(path)
     if mapping is None:
@@ -92,9 +82,7 @@ def parse(mapping: Mapping[str, Any], source: str = "run description", overrides
     changes = dict(map(_split, overrides))
     if not changes:
         return _check(Config, mapping, source)
-    changed = copy.deepcopy(mapping)
-    if isinstance(changed, dict):
-        _apply(changed, changes)
+    changed = _changed(mapping, changes) if isinstance(mapping, dict) else mapping
     return _check(Config, changed, f"{source} with --set")
 
 
@@ -145,13 +133,15 @@ def _split(override: str) -> tuple[tuple[str, ...], Any]:
     return keys, _read_yaml(text.encode(errors="surrogatepass"), f"--set {key}")
 
 
-def _apply(mapping: dict[str, Any], changes: Mapping[tuple[str, ...], Any]) -> None:
-    """Set every key of `changes` in `mapping`, in place."""
+def _changed(mapping: dict[str, Any], changes: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+    """The mapping with every key of `changes` set."""
+    mapping = copy.deepcopy(mapping)
     every = set().union(*PLACES)
-    placed = {keys[1] for keys, value in changes.items() if keys[0] == "view" and keys[1:] and value is not None}
-    fitting = [place for place in PLACES if placed & every and placed & every <= place]
-    view = mapping.get("view")
-    if fitting and isinstance(view, dict):
+    placed = every & {
+        keys[1] for keys, value in changes.items() if keys[0] == "view" and keys[1:] and value is not None
+    }
+    fitting = [place for place in PLACES if placed and placed <= place]
+    if fitting and isinstance(view := mapping.get("view"), dict):
         for key in every.difference(*fitting):
             view.pop(key, None)
     for keys, value in changes.items():
@@ -161,6 +151,7 @@ def _apply(mapping: dict[str, Any], changes: Mapping[tuple[str, ...], Any]) -> N
             if not isinstance(section, dict):
                 raise _error(f"--set {'.'.join(keys)}: {key} has no keys of its own")
         section[keys[-1]] = value
+    return mapping
 
 
 # YAML
