@@ -347,10 +347,10 @@ def test_workers_leave_nothing_in_the_store_and_know_another_one(dask, tmp_path)
     md.run(CONFIG, tmp_path / "a.zarr", cluster=dask.address)
     store = open_store(tmp_path / "a.zarr")
     before = sorted(path.name for path in Path(store.path).iterdir())
-    with dask.client() as client:
-        clusters.check_store(client, store)
+    with clusters.Session(dask.address) as session:
+        session.check_store(store)
         with pytest.raises(md.ClusterError, match=r"2 of 2 workers cannot use the store: .*another store is there"):
-            clusters.check_store(client, replace(store, identity="0" * 32))
+            session.check_store(replace(store, identity="0" * 32))
     assert sorted(path.name for path in Path(store.path).iterdir()) == before
 
 
@@ -445,7 +445,7 @@ def test_the_schema_of_descriptions_is_current():
 
 def test_a_local_run_listens_on_loopback_only():
     with clusters.connect(LocalCluster(workers=1, memory_limit="1GiB")) as client:
-        clusters.wait_for_worker(client)
+        workers.wait_for_worker(client)
         found = listening([os.getpid(), *client.run(os.getpid).values()])
     assert len(found) >= 3
     assert set(found) == {"127.0.0.1"}

@@ -65,7 +65,8 @@ def versions(client: Client) -> Versions:
     found = _ask(client, get_versions, ["numba", "zarr"], scheduler=True)
     # Dask reads the versions of what is installed, which a mandeldask that was sent is not
     ours = _ask(client, pkgutil.resolve_name, "mandeldask:__version__", scheduler=True)
-    there = {place: _column(found[place], ours[place]) for place in found if place in ours}
+    answered = [place for place in found if place in ours and isinstance(found[place], dict)]
+    there = {place: _column(found[place], ours[place]) for place in answered}
     columns = {"client": _column(get_versions(["numba", "zarr"]), __version__), "scheduler": there.pop("scheduler")}
     for column, n in Counter(tuple(column.items()) for column in there.values()).items():
         place = plural(n, "worker")

@@ -34,7 +34,7 @@ KEEP_FREED_MEMORY = (
 def start_queue(cluster: Queue) -> Iterator[Client]:
     """A client of a new scheduler, here, and of the jobs that it submits; all are cancelled when the context ends."""
     made, arguments = _class(cluster), _arguments(cluster)
-    jobs = Jobs(cluster)
+    jobs = _Jobs(cluster)
     with cluster_settings():
         try:
             queue = made(**arguments, job_cls=jobs.recorded(made.job_cls), silence_logs=logging.CRITICAL)
@@ -57,7 +57,7 @@ def job_script(cluster: Queue) -> str:
         raise _cannot_start(cluster, error) from None
 
 
-class Jobs:
+class _Jobs:
     """The jobs of one cluster: what became of their submission, and those that end submitted again."""
 
     def __init__(self, cluster: Queue) -> None:

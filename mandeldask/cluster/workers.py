@@ -106,7 +106,7 @@ def raise_if_none_will_come(client: Client) -> None:
 
 
 def jobs_of(client: Client) -> Any:
-    """The `Jobs` of a cluster that a batch system runs, else None."""
+    """What `queues` keeps of the jobs of a cluster that a batch system runs, else None."""
     return getattr(client.cluster, "mandeldask_jobs", None)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from distributed import Client
 
-from mandeldask.cluster import Session, check_store, size_of_client
+from mandeldask.cluster import Session, size_of_client
 from mandeldask.config import AnyCluster
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
 from mandeldask.job.background import kept_cluster
@@ -111,7 +111,7 @@ def _submit(request: Request, there: Session, overwrite: bool, tell: Observer) -
             client = there.ready()
             plan = _prepare_there(client, request, overwrite)
             stack.callback(_release, request, client)
-            check_store(client, plan.store)
+            there.check_store(plan.store)
         tell(plan)
         send(client, replace(request, identity=plan.store.identity), plan)
         stack.pop_all()
