@@ -83,12 +83,11 @@ def check_again(tile: Tile, store: Store, seed: int) -> Checked:
     if not wrong.size:
         return Checked(1, wanted.nbytes, ())
     i, j = wrong[0].tolist()
-    text = (
+    problem = (
         f"has {found[i, j]} at row {y + i}, column {x + j}, where the reference kernel gives {wanted[i, j]}; "
         f"{len(wrong)} of {wanted.size} samples differ"
     )
-    finding = Finding("value", shard_key(0, "escape_time", tile), text, (0, *tile))
-    return Checked(1, wanted.nbytes, (finding,))
+    return Checked(1, wanted.nbytes, (Finding("value", shard_key(0, "escape_time", tile), problem, (0, *tile)),))
 
 
 def window_shape(shape: tuple[int, int], max_iter: int) -> tuple[int, int]:
@@ -121,14 +120,17 @@ class _Shard:
                         seen.add(kind)
                         yield Finding(kind, self.key, problem, self.tile)
         except (DamagedError, OSError) as error:
-            yield Finding("shard", self.key, _problem(error), self.tile)
+            problem = error.problem if isinstance(error, DamagedError) else f"cannot be read: {error.strerror or error}"
+            yield Finding("shard", self.key, problem, self.tile)
             return
-        if known and not seen and totals and known != (found := _sum(totals)):
+        if known and totals and not seen:
+            iterations, minimum, maximum, not_escaped = zip(*totals, strict=True)
+            found = sum(iterations), min(minimum), max(maximum), sum(not_escaped)
             names = ("iterations", "minimum", "maximum", "not_escaped")
-            wrong = ", ".join(
-                f"{name} {a} instead of {b}" for name, a, b in zip(names, known, found, strict=True) if a != b
-            )
-            yield Finding("statistics", "tiles", f"of tile {self.place[0]},{self.place[1]} has {wrong}", self.tile)
+            wrong = [f"{name} {a} instead of {b}" for name, a, b in zip(names, known, found, strict=True) if a != b]
+            if wrong:
+                where = f"of tile {self.place[0]},{self.place[1]}"
+                yield Finding("statistics", "tiles", f"{where} has {', '.join(wrong)}", self.tile)
 
     def _bands(self) -> Iterator[tuple[int, int, NDArray[Any]]]:
         """Row and column of the first sample, and the samples, of each window of whole chunks."""
@@ -149,52 +151,35 @@ class _Shard:
 
     def _problems(self, samples: NDArray[Any], y: int, x: int) -> Iterator[tuple[Kind, str]]:
         """What is wrong with some samples, the first of which is at row `y`, column `x` of the level."""
+        max_iter, wrong = self.store.description.max_iter, np.zeros(samples.shape, bool)
         if self.name == "escape_time":
-            wrong = (samples < 1) | (samples > self.store.description.max_iter)
-            expected = f"escape times are from 1 to {self.store.description.max_iter}"
-        else:  # of a sample that did not escape there is no such value
-            not_escaped = self._not_escaped(self.level, samples.shape, y, x)
-            wrong = np.zeros(samples.shape, bool) if not_escaped is None else np.isnan(samples) != not_escaped
-            expected = f"{self.name} is NaN where a sample did not escape, and only there"
-        if wrong.any():
-            i, j = np.argwhere(wrong)[0].tolist()
-            yield "value", f"has {samples[i, j]} at row {y + i}, column {x + j}: {expected}"
-        if self.level == 0:
-            return
-        below = self._below(samples.shape, y, x, self.name)
+            wrong = (samples < 1) | (samples > max_iter)
+            rule = f"escape times are from 1 to {max_iter}"
+        else:
+            rule = f"{self.name} is NaN where a sample did not escape, and only there"
+            times = self._same_samples(samples, y, x, self.level, "escape_time")
+            if times is not None:
+                wrong = np.isnan(samples) != (times == max_iter)
+        for i, j in np.argwhere(wrong)[:1].tolist():
+            yield "value", f"has {samples[i, j]} at row {y + i}, column {x + j}: {rule}"
+        below = self._same_samples(samples, y, x, self.level - 1, self.name) if self.level else None
         if below is None:
             return
         there = below != 0
         if self.name != "escape_time":  # NaN is also what stands for a shard that is missing
-            times = self._below(samples.shape, y, x, "escape_time")
-            there = ~np.isnan(below) | (True if times is None else times == self.store.description.max_iter)
+            times = self._same_samples(samples, y, x, self.level - 1, "escape_time")
+            there = ~np.isnan(below) | (True if times is None else times == max_iter)
         wrong = there & (np.ascontiguousarray(samples).view("u4") != np.ascontiguousarray(below).view("u4"))
-        if wrong.any():
-            i, j = np.argwhere(wrong)[0].tolist()
+        for i, j in np.argwhere(wrong)[:1].tolist():
             found, wanted = samples[i, j], below[i, j]
             yield "level", f"has {found} at row {y + i}, column {x + j}, where level {self.level - 1} has {wanted}"
 
-    def _not_escaped(self, level: int, shape: tuple[int, ...], y: int, x: int) -> NDArray[np.bool_] | None:
-        times = self._window(level, "escape_time", slice(y, y + shape[0]), slice(x, x + shape[1]))
-        return None if times is None else times == self.store.description.max_iter
-
-    def _below(self, shape: tuple[int, ...], y: int, x: int, name: str) -> NDArray[Any] | None:
-        """The same samples in the level below."""
-        rows, columns = slice(2 * y, 2 * (y + shape[0])), slice(2 * x, 2 * (x + shape[1]))
-        found = self._window(self.level - 1, name, rows, columns)
-        return None if found is None else found[::2, ::2]
-
-    def _window(self, level: int, name: str, rows: slice, columns: slice) -> NDArray[Any] | None:
+    def _same_samples(self, samples: NDArray[Any], y: int, x: int, level: int, name: str) -> NDArray[Any] | None:
+        """These samples in another array, of this level or the one below; None where it cannot be read."""
+        rows, columns = samples.shape
+        step = 1 + self.level - level
+        window = slice(step * y, step * (y + rows)), slice(step * x, step * (x + columns))
         try:
-            return self.store.window(rows, columns, level, name)
+            return self.store.window(*window, level, name)[::step, ::step]
         except (DamagedError, OSError):  # told where that tile is checked
             return None
-
-
-def _problem(error: DamagedError | OSError) -> str:
-    return error.problem if isinstance(error, DamagedError) else f"cannot be read: {error.strerror or error}"
-
-
-def _sum(parts: list[Known]) -> Known:
-    iterations, minimum, maximum, not_escaped = zip(*parts, strict=True)
-    return sum(iterations), min(minimum), max(maximum), sum(not_escaped)

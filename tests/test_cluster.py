@@ -22,10 +22,10 @@ from services import ENV, ROOT, Processes, free_port, listening, poll
 import mandeldask as md
 from mandeldask import cluster as clusters
 from mandeldask import dashboard
-from mandeldask.cluster import preflight, running, workers
-from mandeldask.config import LocalCluster, cluster_schema, load_cluster
+from mandeldask.cluster import preflight, scheduler, workers
+from mandeldask.config import LocalCluster, json_schema, load_cluster
 from mandeldask.job import Notice
-from mandeldask.store import open_store
+from mandeldask.store import Description, open_for_writing, open_store
 
 CONFIG = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [200, 240]}, "max_iter": 100, "tile": [50, 60]}
 TILES = 16
@@ -135,7 +135,7 @@ BAD_ADDRESSES = {
 
 @pytest.mark.parametrize("address", BAD_ADDRESSES)
 def test_a_bad_address_is_told_within_seconds(dask, strangers, monkeypatch, address):
-    monkeypatch.setattr(running, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(scheduler, "ANSWER_SECONDS", 0.5)
     with dask.client() as client:
         worker = next(iter(client.scheduler_info()["workers"]))
     given = address.format(nothing=free_port(), worker=worker, **strangers)
@@ -149,7 +149,7 @@ def test_a_bad_address_is_told_within_seconds(dask, strangers, monkeypatch, addr
 
 
 def test_a_scheduler_that_hangs_is_told_within_seconds(tmp_path, monkeypatch):
-    monkeypatch.setattr(running, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(scheduler, "ANSWER_SECONDS", 0.5)
     with Processes(tmp_path, workers=0) as dask:
         address = dask.address
         dask.scheduler.send_signal(signal.SIGSTOP)
@@ -244,10 +244,16 @@ def test_mandeldask_missing_stops_a_run_before_anything_is_written(bare, tmp_pat
 
 def test_a_session_compares_versions_before_it_gives_a_size(bare):
     with (
-        clusters.session(bare.address) as session,
+        clusters.Session(bare.address) as session,
         pytest.raises(md.ClusterError, match="mandeldask is missing"),
     ):
         session.size  # noqa: B018 (to ask for it is the test)
+
+
+def test_verify_compares_the_versions_of_a_users_client(bare, tmp_path):
+    open_for_writing(tmp_path / "a.zarr", Description.of(md.View((0, 1), (0, 1), (4, 4)), 9, ("escape_time",), (2, 2)))
+    with bare.client() as client, pytest.raises(md.ClusterError, match="mandeldask is missing"):
+        md.verify(tmp_path / "a.zarr", client=client)
 
 
 def test_mandeldask_missing_is_told_by_info_and_by_the_dashboard_page(bare, tmp_path):
@@ -341,10 +347,11 @@ def test_workers_leave_nothing_in_the_store_and_know_another_one(dask, tmp_path)
     md.run(CONFIG, tmp_path / "a.zarr", cluster=dask.address)
     store = open_store(tmp_path / "a.zarr")
     before = sorted(path.name for path in Path(store.path).iterdir())
-    with dask.client() as client:
-        clusters.check_store(client, store)
+    with clusters.Session(dask.address) as session:
+        session.check_store(store)
+        with pytest.raises(md.ClusterError, match=r"2 of 2 workers cannot use the store: .*another store is there"):
+            session.check_store(replace(store, identity="0" * 32))
     assert sorted(path.name for path in Path(store.path).iterdir()) == before
-    assert "another store is there" in preflight.reach(replace(store, identity="0" * 32))
 
 
 # Any cluster class
@@ -387,7 +394,7 @@ def test_a_class_that_cannot_be_started_is_told(described, message):
 
 
 def test_a_session_starts_nothing_before_it_is_needed_and_ends_what_it_started():
-    with clusters.session({"kind": "local", "workers": 1, "memory_limit": "1GiB"}) as session:
+    with clusters.Session({"kind": "local", "workers": 1, "memory_limit": "1GiB"}) as session:
         assert session.size == clusters.Size(1, 1, 2**30)
         client = session.ready()
         assert session.ready() is session.connect() is client
@@ -396,7 +403,7 @@ def test_a_session_starts_nothing_before_it_is_needed_and_ends_what_it_started()
 
 def test_a_session_says_which_cluster_it_is_and_asks_it_for_its_size(dask):
     said = []
-    with clusters.session(dask.address, say=said.append) as session:
+    with clusters.Session(dask.address, say=said.append) as session:
         assert (session.runs_already, session.planned_size) == (True, None)
         assert session.size == clusters.Size(2, 1, 2**31)
     assert said == [f"the scheduler at {dask.address}"]
@@ -406,10 +413,18 @@ def test_a_session_says_which_cluster_it_is_and_asks_it_for_its_size(dask):
 
 def test_a_session_with_a_users_client_looks_at_no_description_and_ends_nothing(dask):
     with dask.client() as client:
-        with clusters.session("no such file", client=client) as session:
+        with clusters.Session("no such file", client=client) as session:
             assert session.description is None
             assert session.ready() is client
         assert client.status == "running"
+
+
+def test_of_unequal_workers_the_one_with_the_least_memory_a_thread_speaks_for_all(monkeypatch):
+    found = {"a": {"nthreads": 16, "memory_limit": 2**36}, "b": {"nthreads": 4, "memory_limit": 2**32}}
+    monkeypatch.setattr(workers, "workers_of", lambda client: found)
+    size = clusters.size_of_client(None)
+    assert (size.workers, size.threads, size.threads_per_worker, size.memory_limit) == (2, 20, 4, 2**32)
+    assert str(size) == "2 workers of 20 threads together, the smallest of 4 threads and 4.00 GiB"
 
 
 # Descriptions
@@ -425,12 +440,12 @@ def test_every_description_we_ship_loads_and_says_what_it_is(path):
 
 
 def test_the_schema_of_descriptions_is_current():
-    assert json.loads((ROOT / "configs/clusters/schema.json").read_text()) == cluster_schema()
+    assert json.loads((ROOT / "configs/clusters/schema.json").read_text()) == json_schema("cluster")
 
 
 def test_a_local_run_listens_on_loopback_only():
     with clusters.connect(LocalCluster(workers=1, memory_limit="1GiB")) as client:
-        clusters.wait_for_worker(client)
+        workers.wait_for_worker(client)
         found = listening([os.getpid(), *client.run(os.getpid).values()])
     assert len(found) >= 3
     assert set(found) == {"127.0.0.1"}

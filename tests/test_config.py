@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mandeldask.config import Config, json_schema, load, parse
-from mandeldask.config.strict_yaml import MAX_BYTES
+from mandeldask.config.reading import MAX_BYTES
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import KERNELS
 from mandeldask.view import View

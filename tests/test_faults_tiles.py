@@ -19,7 +19,7 @@ from services import ENV, Processes, poll
 import mandeldask as md
 from mandeldask import cluster as clusters
 from mandeldask import job
-from mandeldask.cluster.settings import timeouts
+from mandeldask.cluster.start import timeouts
 from mandeldask.config import LocalCluster
 from mandeldask.job import TileDone
 from mandeldask.store import open_store

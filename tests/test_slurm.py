@@ -21,6 +21,7 @@ import mandeldask as md
 from mandeldask import cluster as clusters
 from mandeldask import job
 from mandeldask.cluster import queues
+from mandeldask.cluster.workers import wait_for_worker
 from mandeldask.config import load_cluster
 from mandeldask.job import Notice, Started, TileDone
 from mandeldask.store import open_store
@@ -187,7 +188,7 @@ def test_ctrl_c_ends_a_run_in_order_and_takes_its_jobs_along(here):
 
 def test_workers_keep_freed_memory_and_end_before_the_walltime(here):
     with clusters.connect(load_cluster(QUEUE)) as client:
-        clusters.wait_for_worker(client)
+        wait_for_worker(client)
         assert list(client.run(os.getenv, "MALLOC_TRIM_THRESHOLD_").values()) == [None]
         assert client.run(_lifetime).popitem()[1] < 600
 
@@ -224,7 +225,7 @@ def test_jobs_that_never_start_are_told_of_and_not_waited_for_for_ever(here, mon
 def test_what_cannot_be_submitted_is_told_at_once(here, change, message):
     described = load_cluster(QUEUE | change)
     with pytest.raises(md.ClusterError, match=message), clusters.connect(described) as client:
-        clusters.wait_for_worker(client)
+        wait_for_worker(client)
 
 
 @pytest.mark.parametrize("kind", ["slurm", "pbs", "sge", "lsf", "moab"])

@@ -19,7 +19,7 @@ from services import DEADLINE, ENV, Processes, keepers, listening, poll
 
 import mandeldask as md
 from mandeldask import job
-from mandeldask.job import background, lease
+from mandeldask.job import background, lease, submission
 from mandeldask.job.ledger import Ledger
 from mandeldask.store import Description, open_for_writing, open_store
 
@@ -314,6 +314,16 @@ def test_the_same_name_on_another_scheduler_is_another_job(dask, scheduler, fres
     identity = open_store(path).identity
     assert job.cancel(scheduler, "mini").state == "cancelled"
     assert open_store(path).identity == identity
+
+
+def test_a_store_is_not_held_for_a_job_that_could_not_be_sent(scheduler, tmp_path, monkeypatch):
+    def fails(*_):
+        raise md.ClusterError("lost")
+
+    monkeypatch.setattr(submission, "send", fails)
+    with pytest.raises(md.ClusterError, match="lost"):
+        job.submit(UNIT, tmp_path / "a.zarr", name="unsent", client=scheduler)
+    assert open_store(tmp_path / "a.zarr").read_notes().get("lease") is None
 
 
 def test_a_store_that_the_driver_does_not_see_is_not_made_again(dask, scheduler, tmp_path):

@@ -12,7 +12,7 @@ from services import ENV, ROOT, Processes, make_certificates
 
 import mandeldask as md
 from mandeldask import cluster as clusters
-from mandeldask.cluster import running
+from mandeldask.cluster import scheduler
 from mandeldask.config import load_cluster
 from mandeldask.store import open_store
 
@@ -69,7 +69,7 @@ WRONG += ["no PEM", "tls on tcp"]
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_every_wrong_certificate_gets_the_same_message(tls, certificates, monkeypatch, tmp_path, wrong):
-    monkeypatch.setattr(running, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(scheduler, "ANSWER_SECONDS", 1.0)
     good, another = certificates["client"], certificates["another"]
     files = {
         "another authority": another,
@@ -98,7 +98,7 @@ def refused(description):
 
 
 def test_an_address_without_tls_is_told_that_the_scheduler_may_want_it(tls, monkeypatch):
-    monkeypatch.setattr(running, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(scheduler, "ANSWER_SECONDS", 1.0)
     address = tls.address.replace("tls://", "tcp://")
     with pytest.raises(md.ClusterError, match="wants TLS"), clusters.connect(load_cluster(address)):
         pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import webbrowser
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +17,7 @@ from mandeldask.text import printable
 if TYPE_CHECKING:
     from distributed import Client
 
+    from mandeldask.cluster import Size
     from mandeldask.job import Started
 
 USUAL = "http://127.0.0.1:8787"
@@ -35,12 +36,12 @@ def _cluster(described: str, as_json: bool) -> None:
     from mandeldask import cluster
     from mandeldask.config import Queue
 
-    with cluster.session(described) as session:
+    with cluster.Session(described) as session:
         assert session.description is not None
         shown: dict[str, Any] = {"kind": session.description.kind}
         lines = [session.description.introduction]
         if size := session.planned_size:
-            shown |= asdict(size)
+            shown |= _figures(size)
             lines.append(str(size))
         if isinstance(session.description, Queue):
             shown["job_script"] = cluster.job_script(session.description)
@@ -59,11 +60,15 @@ def _look_at(client: Client, shown: dict[str, Any]) -> list[str]:
     shown |= {
         "address": client.scheduler.address,
         "dashboard": client.dashboard_link,
-        **(asdict(size) if size else {"workers": 0}),
+        **(_figures(size) if size else {"workers": 0}),
         "versions": versions,
     }
     workers = str(size) if size else f"no workers: start some with `dask worker {shown['address']}`"
     return [workers, f"dashboard {shown['dashboard']}", "", *cluster.table(versions, everything=True)]
+
+
+def _figures(size: Size) -> dict[str, int]:
+    return {name: getattr(size, name) for name in ("workers", "threads_per_worker", "memory_limit")}
 
 
 @cli.command("info")
@@ -89,10 +94,10 @@ def _info(cluster: str | None, upload: bool, as_json: bool) -> None:
 
 def _of_workers(cluster: str, upload: bool) -> tuple[dict[str, Any], dict[str, int]]:
     """What each worker has, and its number of threads."""
-    from mandeldask.cluster import session
+    from mandeldask.cluster import Session
     from mandeldask.lab import machine
 
-    with signals_end_in_order(), session(cluster, upload=upload, say=warn) as there:
+    with signals_end_in_order(), Session(cluster, upload=upload, say=warn) as there:
         if not there.runs_already:
             warn("starting the workers")
         client = there.ready()
@@ -144,9 +149,9 @@ def open_in_browser(link: str) -> None:
 def _find_dashboard(cluster: str | None) -> dict[str, Any]:
     """That of a scheduler that is up, with our page put into it where it was not there; else one of this machine."""
     from mandeldask import dashboard
-    from mandeldask.cluster import session
+    from mandeldask.cluster import Session
 
-    with session(cluster) as there:
+    with Session(cluster) as there:
         if there.in_this_environment:
             return _of_this_machine()
         if not there.runs_already:

@@ -88,9 +88,9 @@ def _deepen(store: str, max_iter: int, out: str, **given: Any) -> int:
 @click.argument("what", type=click.Choice(["run", "cluster"]), default="run")
 def _schema(what: str) -> None:
     """Print the JSON schema of a run description, or of a cluster description, for editors."""
-    from mandeldask.config import cluster_schema, json_schema
+    from mandeldask.config import json_schema
 
-    click.echo(json.dumps(cluster_schema() if what == "cluster" else json_schema(), indent=2))
+    click.echo(json.dumps(json_schema(what), indent=2))
 
 
 def _compute(

@@ -171,9 +171,9 @@ def _logs(target: str, cluster: str | None, as_json: bool) -> None:
 @contextmanager
 def _client(cluster: str | None) -> Iterator[Client]:
     """A client of the scheduler named: this command starts none."""
-    from mandeldask.cluster import session
+    from mandeldask.cluster import Session
 
-    with session(cluster) as there:
+    with Session(cluster) as there:
         if not there.runs_already:
             raise ConfigError(
                 "which scheduler? Name one that is up: --cluster tcp://HOST:PORT (as `submit` printed it), or set "

@@ -1,21 +1,18 @@
 """cluster description -> a connected Client. What we start listens on loopback unless the description names more."""
 
-from mandeldask.cluster.preflight import check_store, table, versions
+from mandeldask.cluster.preflight import table, versions
 from mandeldask.cluster.queues import job_script
-from mandeldask.cluster.session import Session, connect, resolve, session
-from mandeldask.cluster.workers import Size, size_of_client, wait_for_worker, workers_of
+from mandeldask.cluster.session import Session, connect, resolve
+from mandeldask.cluster.workers import Size, size_of_client, workers_of
 
 __all__ = [
     "Session",
     "Size",
-    "check_store",
     "connect",
     "job_script",
     "resolve",
-    "session",
     "size_of_client",
     "table",
     "versions",
-    "wait_for_worker",
     "workers_of",
 ]

@@ -1,7 +1,7 @@
 """What is checked on scheduler and workers before work goes there: versions, and whether they reach the store.
 
 Without it, a package that is missing on the workers hangs the client, silently, and a store that only the client sees
-gives an error a tile. What is asked before mandeldask is known to be there is asked of the standard library.
+gives an error a tile. What is asked before mandeldask is known to be there is asked of Dask or the standard library.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ import sys
 import uuid
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from distributed import Client
+from distributed.versions import get_versions
 
 from mandeldask import __version__
-from mandeldask.cluster.workers import silent
 from mandeldask.errors import ClusterError, MandeldaskError
 from mandeldask.store import Store, open_store
 from mandeldask.text import plural
@@ -46,7 +45,7 @@ OLDEST = {
 Versions = dict[str, dict[str, str]]  # "client", "scheduler", "2 workers" -> package -> version
 
 
-def check(client: Client, kernel: str, *, upload: bool = False, say: Callable[[str], None] = silent) -> None:
+def check(client: Client, kernel: str, *, upload: bool = False, say: Callable[[str], None] = lambda _: None) -> None:
     """Compare versions, after an `upload` if wanted; `say` is given a table where they differ.
 
     ClusterError names what is missing or too old for the `kernel`, where, and what to do.
@@ -63,17 +62,13 @@ def check(client: Client, kernel: str, *, upload: bool = False, say: Callable[[s
 
 def versions(client: Client) -> Versions:
     """Versions on the client, the scheduler, and the workers; workers that agree share a column."""
-    # Dask reads the versions of what is installed, which a mandeldask that was sent is not. Asked first, and with a
-    # time limit, which `get_versions` has not.
+    found = _ask(client, get_versions, ["numba", "zarr"], scheduler=True)
+    # Dask reads the versions of what is installed, which a mandeldask that was sent is not
     ours = _ask(client, pkgutil.resolve_name, "mandeldask:__version__", scheduler=True)
-    with _lost_or_hanging():
-        found = client.get_versions(packages=["numba", "zarr"])
-    workers = Counter(tuple(_column(found["workers"][w], ours[w]).items()) for w in found["workers"] if w in ours)
-    columns = {
-        "client": _column(found["client"], __version__),
-        "scheduler": _column(found["scheduler"], ours["scheduler"]),
-    }
-    for column, n in workers.items():
+    answered = [place for place in found if place in ours and isinstance(found[place], dict)]
+    there = {place: _column(found[place], ours[place]) for place in answered}
+    columns = {"client": _column(get_versions(["numba", "zarr"]), __version__), "scheduler": there.pop("scheduler")}
+    for column, n in Counter(tuple(column.items()) for column in there.values()).items():
         place = plural(n, "worker")
         while place in columns:  # as many as in another group
             place = f"another {place}"
@@ -126,17 +121,17 @@ def _numbers(version: str) -> list[int]:
 
 def check_store(client: Client, store: Store) -> None:
     """Have every worker look at the store, write a small file there and remove it; ClusterError for one that cannot."""
-    answers = _ask(client, reach, store)
-    failed = {worker: answer for worker, answer in answers.items() if answer}
+    answers = _ask(client, _use, store)
+    failed = [(worker, reason) for worker, reason in answers.items() if reason]
     if failed:
-        worker, reason = next(iter(failed.items()))
+        worker, reason = failed[0]
         raise ClusterError(
             f"{len(failed)} of {len(answers)} workers cannot use the store: {worker} says of {store.path}: {reason}. "
             "Every worker needs a path that all machines share, and the right to write there: choose it with --out"
         )
 
 
-def reach(store: Store) -> str:
+def _use(store: Store) -> str:
     """Runs on a worker: what keeps it from using the store; "" where nothing does."""
     probe = f"zarr.{uuid.uuid4().hex}.partial"  # should this process die here, a leftover like any other
     try:
@@ -151,8 +146,7 @@ def reach(store: Store) -> str:
 
 def _upload(client: Client) -> None:
     """Send this package as a zip file; Dask puts it on the path of scheduler and workers, those to come included."""
-    package = Path(__file__).parent.parent
-    data = io.BytesIO()
+    package, data = Path(__file__).parent.parent, io.BytesIO()
     with zipfile.ZipFile(data, "w") as file:
         for path in sorted(package.rglob("*")):
             if path.is_file() and path.parent.name != "__pycache__":
@@ -165,7 +159,7 @@ def _upload(client: Client) -> None:
             client.upload_file(str(archive))
         except Exception as error:  # whatever an import there may raise
             raise ClusterError(f"the cluster cannot import what was sent: {type(error).__name__}: {error}") from None
-    loaded = _ask(client, loaded_from, scheduler=True)
+    loaded = _ask(client, _loaded_from, scheduler=True)
     if stale := sorted(place for place, archives in loaded.items() if archives != [archive.name]):
         raise ClusterError(
             f"{', '.join(stale)} had loaded a mandeldask before, and goes on with that: restart it first "
@@ -173,31 +167,31 @@ def _upload(client: Client) -> None:
         )
 
 
-def loaded_from() -> list[str]:
+def _loaded_from() -> list[str]:
     """Runs on scheduler and workers: the archives, or folders, that the modules of mandeldask came from."""
     files = {m.__file__ or "" for name, m in sys.modules.items() if name.partition(".")[0] == "mandeldask"}
     return sorted({Path(file.rpartition(f"{os.sep}mandeldask{os.sep}")[0]).name for file in files})
 
 
 def _ask(client: Client, function: Callable[..., Any], *arguments: Any, scheduler: bool = False) -> dict[str, Any]:
-    """What each worker answers, by its address, or its exception; the scheduler too, if asked for."""
+    """What each worker answers, by its address, or its exception; the scheduler too, if asked for.
+
+    ClusterError where the cluster does not answer.
+    """
     answers: dict[str, Any] = {}
-    with _lost_or_hanging():
+    try:
         if scheduler:
             try:
                 answers["scheduler"] = client.run_on_scheduler(function, *arguments, callback_timeout=ANSWER_SECONDS)
             except (ImportError, AttributeError) as error:
                 answers["scheduler"] = error
         answers |= client.run(function, *arguments, on_error="return", callback_timeout=ANSWER_SECONDS)
+    except TimeoutError:
+        raise ClusterError(
+            f"not all of the cluster answered within {ANSWER_SECONDS:.0f} s: end what hangs (see its dashboard)"
+        ) from None
+    except OSError:
+        raise ClusterError(
+            "the scheduler was lost while its workers were looked at: start it again, then the same command"
+        ) from None
     return answers
-
-
-@contextmanager
-def _lost_or_hanging() -> Iterator[None]:
-    """ClusterError where the cluster does not answer."""
-    try:
-        yield
-    except OSError as error:
-        hangs = f"not all of the cluster answered within {ANSWER_SECONDS:.0f} s: end what hangs (see its dashboard)"
-        lost = "the scheduler was lost while its workers were looked at: start it again, then the same command"
-        raise ClusterError(hangs if isinstance(error, TimeoutError) else lost) from None

@@ -14,35 +14,27 @@ from contextlib import contextmanager
 from typing import Any
 
 import dask
-from dask.utils import parse_bytes
 from distributed import Client, Status
 from tornado.ioloop import PeriodicCallback
 
-from mandeldask.cluster.settings import DASHBOARD, LOOPBACK, cluster_settings, said
-from mandeldask.cluster.workers import Size
+from mandeldask.cluster.start import DASHBOARD, LOOPBACK, cluster_settings, one_line
 from mandeldask.config import Queue
 from mandeldask.errors import ClusterError
 
 MAX_STAGGER_SECONDS = 300  # workers end one by one, the last so long, or a 20th of the walltime, before the walltime
 LOST_SECONDS = 30.0  # without a worker: then a job is over, and submitted again; a nanny brings a killed one back in 3
 LOOK_MILLISECONDS = 250  # a worker that comes and goes between two looks was never there
-# Dask's nanny makes its workers give freed memory back at once, which costs page faults: see local.py.
+# Dask's nanny makes its workers give freed memory back at once, which costs page faults: see start.py.
 KEEP_FREED_MEMORY = (
     'import dask; dask.config.get("distributed.nanny.pre-spawn-environ").pop("MALLOC_TRIM_THRESHOLD_", None)'
 )
 
 
-def size_of(cluster: Queue) -> Size:
-    """The size the cluster has when all of its jobs run."""
-    processes = cluster.processes or cluster.cores
-    return Size(cluster.jobs * processes, cluster.cores // processes, parse_bytes(cluster.memory) // processes)
-
-
 @contextmanager
-def started(cluster: Queue) -> Iterator[Client]:
+def start_queue(cluster: Queue) -> Iterator[Client]:
     """A client of a new scheduler, here, and of the jobs that it submits; all are cancelled when the context ends."""
     made, arguments = _class(cluster), _arguments(cluster)
-    jobs = Jobs(cluster)
+    jobs = _Jobs(cluster)
     with cluster_settings():
         try:
             queue = made(**arguments, job_cls=jobs.recorded(made.job_cls), silence_logs=logging.CRITICAL)
@@ -65,7 +57,7 @@ def job_script(cluster: Queue) -> str:
         raise _cannot_start(cluster, error) from None
 
 
-class Jobs:
+class _Jobs:
     """The jobs of one cluster: what became of their submission, and those that end submitted again."""
 
     def __init__(self, cluster: Queue) -> None:
@@ -84,7 +76,7 @@ class Jobs:
                     await super().start()
                     jobs.ids.append(self.job_id)
                 except (OSError, RuntimeError, ValueError) as error:
-                    jobs.refusal = said(error)
+                    jobs.refusal = one_line(error)
                     jobs._heard[self.name] = time.monotonic()
                     self.status = Status.running  # to be closed like any other
 
@@ -189,4 +181,4 @@ def _seconds(walltime: str) -> int:
 
 
 def _cannot_start(cluster: Queue, error: Exception) -> ClusterError:
-    return ClusterError(f"cannot start a {cluster.kind} cluster: {said(error)}; see the cluster description")
+    return ClusterError(f"cannot start a {cluster.kind} cluster: {one_line(error)}; see the cluster description")

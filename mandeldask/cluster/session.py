@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
+from multiprocessing import current_process
 from typing import Any
 
 import dask
 from distributed import Client
 
-from mandeldask.cluster import local, managers, queues, running
+from mandeldask import config as configs
 from mandeldask.cluster.preflight import check, check_store
-from mandeldask.cluster.workers import START_SECONDS, Size, silent, size_of_client, wait_for_worker
-from mandeldask.config import (
-    AnyCluster,
-    Cluster,
-    ClusterClass,
-    LocalCluster,
-    Queue,
-    RunningScheduler,
-    SchedulerAddress,
-    SchedulerFile,
-    load_cluster,
-)
+from mandeldask.cluster.queues import start_queue
+from mandeldask.cluster.scheduler import connect_scheduler
+from mandeldask.cluster.start import start_class, start_local
+from mandeldask.cluster.workers import START_SECONDS, Size, size_of, size_of_client, wait_for_worker
+from mandeldask.config import AnyCluster, Cluster, LocalCluster, RunningScheduler, load_cluster
 from mandeldask.errors import ConfigError
 from mandeldask.store import Store
 
-STARTED: dict[type, Callable[[Any], AbstractContextManager[Client]]] = {
-    LocalCluster: local.started,
-    SchedulerAddress: running.connected,
-    SchedulerFile: running.connected,
-    Queue: queues.started,
-    ClusterClass: managers.started,
+_CONNECT: dict[type, Callable[[Any], AbstractContextManager[Client]]] = {
+    LocalCluster: start_local,
+    configs.SchedulerAddress: connect_scheduler,
+    configs.SchedulerFile: connect_scheduler,
+    configs.Queue: start_queue,
+    configs.ClusterClass: start_class,
 }
-SIZES: dict[type, Callable[[Any], Size]] = {LocalCluster: local.size_of, Queue: queues.size_of}
 
 
 def connect(cluster: Cluster) -> AbstractContextManager[Client]:
@@ -43,7 +35,7 @@ def connect(cluster: Cluster) -> AbstractContextManager[Client]:
 
     The workers may still come up while the caller goes on: `wait_for_worker` waits for the first.
     """
-    return STARTED[type(cluster)](cluster)
+    return _CONNECT[type(cluster)](cluster)
 
 
 def resolve(cluster: AnyCluster | None) -> Cluster:
@@ -59,17 +51,10 @@ def resolve(cluster: AnyCluster | None) -> Cluster:
         raise ConfigError(f"Dask's setting scheduler-address (DASK_SCHEDULER_ADDRESS): {error}") from None
 
 
-@contextmanager
-def session(
-    cluster: AnyCluster | None = None,
-    *,
-    kernel: str = "numpy",
-    client: Client | None = None,
-    upload: bool = False,
-    say: Callable[[str], None] = silent,
-    start: Callable[[Cluster], AbstractContextManager[Client]] = connect,
-) -> Iterator[Session]:
-    """A cluster to compute on. Nothing is started before it is needed; what was started ends with the context.
+class Session(ExitStack):
+    """A cluster to compute on, as far as it is needed; what was started for it ends with the context.
+
+    Each method may be called again, and then does nothing new. ClusterError says what is wrong and what to do.
 
     Parameters
     ----------
@@ -86,30 +71,25 @@ def session(
     start
         Starts the cluster described, in place of `connect`: for a cluster that another process keeps.
     """
-    if client is None:
-        local.leave_if_being_spawned()
-    description = resolve(cluster) if client is None else None
-    if description and not isinstance(description, LocalCluster):  # whose size says it all
-        say(description.introduction)
-    with ExitStack() as stack:
-        yield Session(description, kernel, upload, say, lambda d: stack.enter_context(start(d)), client)
 
-
-@dataclass
-class Session:
-    """A cluster, as far as it is needed: its description, its size, a client, a client that can compute.
-
-    Every method may be called again, and then does nothing new. All of them raise ClusterError, which says what is
-    wrong and what to do.
-    """
-
-    description: Cluster | None  # None for a client that was given
-    kernel: str
-    upload: bool
-    say: Callable[[str], None]
-    start: Callable[[Cluster], Client]
-    client: Client | None
-    _ready: bool = field(default=False, init=False)
+    def __init__(
+        self,
+        cluster: AnyCluster | None = None,
+        *,
+        kernel: str = "numpy",
+        client: Client | None = None,
+        upload: bool = False,
+        say: Callable[[str], None] = lambda _: None,
+        start: Callable[[Cluster], AbstractContextManager[Client]] = connect,
+    ) -> None:
+        super().__init__()
+        if client is None and getattr(current_process(), "_inheriting", False):
+            raise SystemExit(1)  # a worker that imports a script without main guard; `wait_for_worker` tells its parent
+        self.description = resolve(cluster) if client is None else None
+        self.kernel, self.client, self.upload, self.say, self.start = kernel, client, upload, say, start
+        self._ready = False
+        if self.description and not isinstance(self.description, LocalCluster):  # whose size says it all
+            say(self.description.introduction)
 
     @property
     def runs_already(self) -> bool:
@@ -124,8 +104,7 @@ class Session:
     @property
     def planned_size(self) -> Size | None:
         """The size that the description asks for; None where only the scheduler knows."""
-        size_of = SIZES.get(type(self.description))
-        return size_of(self.description) if size_of else None
+        return size_of(self.description)
 
     @cached_property
     def size(self) -> Size:
@@ -136,7 +115,7 @@ class Session:
         """A client. The cluster is started at the first call; its workers may still come up."""
         if self.client is None:
             assert self.description is not None
-            self.client = self.start(self.description)
+            self.client = self.enter_context(self.start(self.description))
         return self.client
 
     def ready(self) -> Client:

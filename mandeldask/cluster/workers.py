@@ -8,10 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from dask.utils import format_bytes
+from dask.system import CPU_COUNT
+from dask.utils import format_bytes, parse_bytes
 from distributed import Client, Status
 from distributed.system import MEMORY_LIMIT
 
+from mandeldask.config import Cluster, LocalCluster, Queue
 from mandeldask.errors import ClusterError
 from mandeldask.text import plural
 
@@ -21,19 +23,36 @@ FIRST_LINE_SECONDS = 5.0  # of waiting; the next line comes after twice as long
 
 @dataclass(frozen=True)
 class Size:
-    """Workers, the threads of each, and the memory of each."""
+    """How many workers, and the threads and the memory of each; of unequal ones those of the worst off."""
 
     workers: int
     threads_per_worker: int
     memory_limit: int  # bytes a worker
+    all_threads: int | None = None  # where workers differ
 
     @property
     def threads(self) -> int:
-        return self.workers * self.threads_per_worker
+        return self.all_threads or self.workers * self.threads_per_worker
 
     def __str__(self) -> str:
-        threads = plural(self.threads_per_worker, "thread")
-        return f"{plural(self.workers, 'worker')} of {threads} and {format_bytes(self.memory_limit)}"
+        each = f"{plural(self.threads_per_worker, 'thread')} and {format_bytes(self.memory_limit)}"
+        if self.all_threads is None:
+            return f"{plural(self.workers, 'worker')} of {each}"
+        return f"{plural(self.workers, 'worker')} of {plural(self.threads, 'thread')} together, the smallest of {each}"
+
+
+def size_of(cluster: Cluster | None) -> Size | None:
+    """The size that a description asks for; None where only the scheduler knows."""
+    match cluster:
+        case LocalCluster():  # what is left out comes from this machine's usable cores and memory
+            workers = cluster.workers or max(1, CPU_COUNT // cluster.threads_per_worker)
+            memory = parse_bytes(cluster.memory_limit) if cluster.memory_limit else MEMORY_LIMIT // workers
+            return Size(workers, cluster.threads_per_worker, memory)
+        case Queue():  # when all of its jobs run
+            processes = cluster.processes or cluster.cores
+            memory = parse_bytes(cluster.memory) // processes
+            return Size(cluster.jobs * processes, cluster.cores // processes, memory)
+    return None
 
 
 def workers_of(client: Client) -> dict[str, Any]:
@@ -42,28 +61,24 @@ def workers_of(client: Client) -> dict[str, Any]:
 
 
 def size_of_client(client: Client) -> Size:
-    """The size of the cluster a client is connected to, the smallest worker speaking for all; ClusterError for none."""
-    workers = workers_of(client).values()
+    """The size of the cluster a client is connected to, the worker with the least memory a thread speaking for all.
+
+    ClusterError for none.
+    """
+    workers = [(w["nthreads"], w["memory_limit"] or MEMORY_LIMIT) for w in workers_of(client).values()]
     if not workers:
         raise ClusterError("the cluster has no workers: start some, `dask worker ADDRESS`, and try again")
-    return Size(
-        len(workers),
-        max(1, round(sum(w["nthreads"] for w in workers) / len(workers))),
-        min(w["memory_limit"] or MEMORY_LIMIT for w in workers),
-    )
+    threads, memory = min(workers, key=lambda worker: worker[1] / worker[0])
+    alike = all(nthreads == threads for nthreads, _ in workers)
+    return Size(len(workers), threads, memory, None if alike else sum(nthreads for nthreads, _ in workers))
 
 
-def silent(text: str, /) -> None:
-    """What to say where nobody is to be told."""
-
-
-def wait_for_worker(client: Client, seconds: float = START_SECONDS, say: Callable[[str], None] = silent) -> None:
+def wait_for_worker(
+    client: Client, seconds: float = START_SECONDS, say: Callable[[str], None] = lambda _: None
+) -> None:
     """Wait for the first worker; `say` is given a line now and then.
 
-    Raises
-    ------
-    ClusterError
-        None came in time, the batch system refused, or all of a local cluster's ended while they started.
+    ClusterError where none came in time, the batch system refused, or all of a local cluster's ended as they started.
     """
     begun, next_line = time.monotonic(), FIRST_LINE_SECONDS
     while (waited := time.monotonic() - begun) < seconds:
@@ -91,7 +106,7 @@ def raise_if_none_will_come(client: Client) -> None:
 
 
 def jobs_of(client: Client) -> Any:
-    """The `Jobs` of a cluster that a batch system runs, else None."""
+    """What `queues` keeps of the jobs of a cluster that a batch system runs, else None."""
     return getattr(client.cluster, "mandeldask_jobs", None)
 
 

@@ -1,17 +1,17 @@
 """The run description: one YAML file, or a dict, to a frozen `Config` of checked values."""
 
-from mandeldask.config.clusters import (
+from mandeldask.config.models import (
     Cluster,
     ClusterClass,
+    Config,
     LocalCluster,
     Queue,
     RunningScheduler,
     SchedulerAddress,
     SchedulerFile,
+    json_schema,
 )
 from mandeldask.config.reading import AnyCluster, load, load_cluster, parse
-from mandeldask.config.run import Config, PictureDescription, cluster_schema, json_schema
-from mandeldask.config.view import ViewDescription
 
 __all__ = [
     "AnyCluster",
@@ -19,13 +19,10 @@ __all__ = [
     "ClusterClass",
     "Config",
     "LocalCluster",
-    "PictureDescription",
     "Queue",
     "RunningScheduler",
     "SchedulerAddress",
     "SchedulerFile",
-    "ViewDescription",
-    "cluster_schema",
     "json_schema",
     "load",
     "load_cluster",

@@ -1,24 +1,33 @@
-"""YAML files, mappings and `--set` options, read to checked descriptions."""
+"""YAML files, mappings and `--set` options, read to checked descriptions; errors name the key, the rule and the value.
+
+YAML is one document of YAML 1.2, read strictly: no anchors, aliases, tags or duplicate keys; numbers keep all digits.
+"""
 
 from __future__ import annotations
 
 import copy
+import difflib
 import os
+import re
+import reprlib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from decimal import Decimal, InvalidOperation
+from typing import Any, NoReturn, TypeVar, get_args
 
+import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from mandeldask.config.clusters import KINDS, Cluster
-from mandeldask.config.messages import Sections, config_error, explain, show
-from mandeldask.config.run import Config, PictureDescription
-from mandeldask.config.strict_yaml import MAX_BYTES, read_yaml
-from mandeldask.config.values import Section
-from mandeldask.config.view import ViewDescription
+from mandeldask.config.models import NUMBER, Cluster, Config, PictureDescription, Section, ViewDescription
+from mandeldask.errors import ConfigError
+from mandeldask.text import printable
 
 AnyCluster = Cluster | Mapping[str, Any] | str | os.PathLike[str]  # what `load_cluster` takes
 Model = TypeVar("Model", bound=Section)
 
+MAX_BYTES = 64 * 1024  # of a file
+MAX_ERRORS = 5
+MAX_LINE = 400  # characters
 # The ways to place a view: a key set on the command line drops those of the file that do not go with it.
 PLACES = ({"x", "y"}, {"centre", "span", "rotation"}, {"centre", "projection", "radius"})
 
@@ -29,34 +38,39 @@ class _ClusterAlone(Section):
     cluster: Cluster
 
 
-_SECTIONS: Sections = {
+_SECTIONS: dict[tuple[str | int, ...], type[Section]] = {  # by their places, that of a cluster with its kind
     (): Config,
     ("view",): ViewDescription,
     ("picture",): PictureDescription,
-    **{("cluster", kind): model for kind, model in KINDS.items()},
+    **{
+        ("cluster", kind): model
+        for model in get_args(get_args(Cluster)[0])
+        for kind in get_args(model.model_fields["kind"].annotation)
+    },
+}
+# Where pydantic speaks of Python, its name of the fault and what is said instead.
+_RULES = {
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "int_type": "must be an integer",
+    "model_attributes_type": "must be a mapping, KEY: VALUE",
+    "model_type": "must be a mapping, KEY: VALUE",
+    "string_type": "must be text (in quotes if it looks like a number)",
+    "tuple_type": "must be a list",
+    "union_tag_invalid": "kind must be one of {expected_tags}; got {tag}",
 }
 
 
 def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
-    """Read and check one YAML file.
+    """Read and check one YAML file; ConfigError has a line for each fault.
 
-    Parameters
-    ----------
-    path
-        The file: UTF-8, at most 64 KiB, one YAML 1.2 document without anchors, aliases and tags.
-    overrides
-        `KEY=VALUE` strings, with dotted keys and YAML values, that replace what the file says:
-        `max_iter=500`, `view.shape=[4096,4096]`, `tile=null`. Centre or span set here drops the file's x and
-        y, and x or y set here drops the file's centre and span; to set both kinds is an error.
-
-    Raises
-    ------
-    ConfigError
-        Anything wrong with the file, the overrides or a value: a line for each fault.
+    `overrides` are `KEY=VALUE` strings, with dotted keys and YAML values, that replace what the file says:
+    `max_iter=500`, `view.shape=[4096,4096]`, `tile=null`. Centre or span set here drops the file's x and y, and x or y
+    set here drops the file's centre and span; to set both kinds is an error.
     """
     mapping = read_file(path)
     if mapping is None:
-        raise config_error(f"{path}: is empty; a run description needs at least view and max_iter")
+        raise _error(f"{path}: is empty; a run description needs at least view and max_iter")
     return parse(mapping, os.fspath(path), overrides)
 
 
@@ -64,18 +78,11 @@ def parse(mapping: Mapping[str, Any], source: str = "run description", overrides
     """Check a run description given as a dict, with the keys of the YAML file; `view` may be a `View`.
 
     Takes what `Config.model_dump()` gives. `source` is what error messages call it; `overrides` are as for `load`.
-
-    Raises
-    ------
-    ConfigError
-        A line for each fault.
     """
     changes = dict(map(_split, overrides))
     if not changes:
         return _check(Config, mapping, source)
-    changed = copy.deepcopy(mapping)
-    if isinstance(changed, dict):
-        _apply(changed, changes)
+    changed = _changed(mapping, changes) if isinstance(mapping, dict) else mapping
     return _check(Config, changed, f"{source} with --set")
 
 
@@ -83,12 +90,7 @@ def load_cluster(cluster: AnyCluster) -> Cluster:
     """Read and check a cluster description: a scheduler's address, the path of a YAML file, or a mapping.
 
     The file holds what `cluster:` holds in a run description; a run description does too, for its `cluster:`. A file
-    that ends in .json is what `dask scheduler --scheduler-file` writes.
-
-    Raises
-    ------
-    ConfigError
-        Anything wrong with the text, the file or a value: a line for each fault.
+    that ends in .json is what `dask scheduler --scheduler-file` writes. ConfigError has a line for each fault.
     """
     if isinstance(cluster, Section):
         return cluster
@@ -106,9 +108,9 @@ def load_cluster(cluster: AnyCluster) -> Cluster:
         if isinstance(described, dict) and "cluster" in described:
             described = described["cluster"]
     else:
-        raise config_error(
+        raise _error(
             "--cluster takes the address of a scheduler (tcp://HOST:PORT), a YAML file, a scheduler file (.json) or "
-            f"the word local; there is no file {show(text)}"
+            f"the word local; there is no file {_show(text)}"
         )
     return _check(_ClusterAlone, {"cluster": described}, source).cluster
 
@@ -119,25 +121,27 @@ def read_file(path: str | os.PathLike[str]) -> Any:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise config_error(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    return read_yaml(data, os.fspath(path))
+        raise _error(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return _read_yaml(data, os.fspath(path))
 
 
 def _split(override: str) -> tuple[tuple[str, ...], Any]:
     key, equals, text = override.partition("=")
     keys = tuple(part.strip() for part in key.split("."))
     if not equals or not all(keys):
-        raise config_error(f"--set takes KEY=VALUE, such as view.shape=[4096,4096]; got {show(override)}")
-    return keys, read_yaml(text.encode(errors="surrogatepass"), f"--set {key}")
+        raise _error(f"--set takes KEY=VALUE, such as view.shape=[4096,4096]; got {_show(override)}")
+    return keys, _read_yaml(text.encode(errors="surrogatepass"), f"--set {key}")
 
 
-def _apply(mapping: dict[str, Any], changes: Mapping[tuple[str, ...], Any]) -> None:
-    """Set every key of `changes` in `mapping`, in place."""
+def _changed(mapping: dict[str, Any], changes: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+    """The mapping with every key of `changes` set."""
+    mapping = copy.deepcopy(mapping)
     every = set().union(*PLACES)
-    placed = {keys[1] for keys, value in changes.items() if keys[0] == "view" and keys[1:] and value is not None}
-    fitting = [place for place in PLACES if placed & every and placed & every <= place]
-    view = mapping.get("view")
-    if fitting and isinstance(view, dict):
+    placed = every & {
+        keys[1] for keys, value in changes.items() if keys[0] == "view" and keys[1:] and value is not None
+    }
+    fitting = [place for place in PLACES if placed and placed <= place]
+    if fitting and isinstance(view := mapping.get("view"), dict):
         for key in every.difference(*fitting):
             view.pop(key, None)
     for keys, value in changes.items():
@@ -145,12 +149,116 @@ def _apply(mapping: dict[str, Any], changes: Mapping[tuple[str, ...], Any]) -> N
         for key in keys[:-1]:
             section = section.setdefault(key, {})
             if not isinstance(section, dict):
-                raise config_error(f"--set {'.'.join(keys)}: {key} has no keys of its own")
+                raise _error(f"--set {'.'.join(keys)}: {key} has no keys of its own")
         section[keys[-1]] = value
+    return mapping
+
+
+# YAML
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = {  # noqa: RUF012 (as PyYAML has it)
+        None: [
+            ("tag:yaml.org,2002:null", re.compile(r"(?:null|Null|NULL|~|)\Z")),
+            ("tag:yaml.org,2002:bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z")),
+            ("tag:yaml.org,2002:float", re.compile(rf"(?:{NUMBER})\Z")),
+        ]
+    }
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
+            _refuse("anchors, aliases and tags (&, * and !) are not allowed: write the value out", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                _refuse(f"keys must be words; got {_show(key)}", key_node.start_mark)
+            if key in mapping:
+                _refuse(f"the key {key} is given twice", key_node.start_mark)
+            mapping[key] = self.construct_object(value_node, deep=deep)
+        return mapping
+
+    def construct_number(self, node: yaml.ScalarNode) -> Decimal | str:
+        try:
+            return Decimal(node.value)  # a float would lose digits
+        except InvalidOperation:  # an exponent beyond Decimal's
+            return str(node.value)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
+
+
+def _refuse(rule: str, mark: yaml.Mark) -> NoReturn:
+    raise yaml.MarkedYAMLError(problem=rule, problem_mark=mark)
+
+
+def _read_yaml(data: bytes, source: str) -> Any:
+    """The value of one YAML document: dicts, lists, text, Decimals, booleans, None."""
+    if len(data) > MAX_BYTES:
+        raise _error(f"{source}: is longer than {MAX_BYTES // 1024} KiB")
+    try:
+        return yaml.load(data.decode("utf-8-sig"), _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise _error(f"{source}{where}: {', '.join(filter(None, (error.context, error.problem)))}") from None
+    except RecursionError:
+        raise _error(f"{source}: is nested too deep") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # PyYAML lets chr() and int() fail
+        raise _error(f"{source}: is not YAML in UTF-8: {getattr(error, 'reason', error)}") from None
+
+
+# Errors
 
 
 def _check(model: type[Model], mapping: Any, source: str) -> Model:
+    """The section, or ConfigError with a line for each of the first faults."""
     try:
         return model.model_validate(dict(mapping) if isinstance(mapping, Mapping) else mapping)
     except ValidationError as error:
-        raise explain(error, source, _SECTIONS) from None
+        faults = error.errors(include_url=False)
+    lines = [str(_error(f"{source}: {_explain(fault)}")) for fault in faults[:MAX_ERRORS]]
+    more = [f"{source}: and {len(faults) - MAX_ERRORS} more"] if len(faults) > MAX_ERRORS else []
+    raise ConfigError("\n".join(lines + more))
+
+
+def _explain(fault: ErrorDetails) -> str:
+    location = fault["loc"]
+    if location[0:1] == ("cluster",):
+        location = "cluster", *location[2:]  # without its kind
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    if fault["type"] == "extra_forbidden":
+        there = [*_SECTIONS[fault["loc"][:-1]].model_fields]
+        elsewhere = [
+            ".".join(map(str, (*place[:1], name))) for place in _SECTIONS for name in _SECTIONS[place].model_fields
+        ]
+        close = difflib.get_close_matches(str(location[-1])[:50].lower(), [*there, *elsewhere], n=1)
+        return f"unknown key `{key}`; " + (f"did you mean `{close[0]}`?" if close else f"there are {', '.join(there)}")
+    if fault["type"] == "missing":
+        return f"{key} is missing"
+    if fault["type"] in _RULES:
+        rule = _RULES[fault["type"]].format_map(fault.get("ctx", {}))
+    else:
+        rule = re.sub(r"^\w+ should", "must", fault["msg"].removeprefix("Value error, "))
+    if isinstance(fault["input"], Mapping):  # the rule is one of several keys, and names them
+        return f"{key}: {rule}"
+    return f"{key} {rule}; got {_show(fault['input'])}".lstrip()
+
+
+class _Shown(reprlib.Repr):
+    def repr_Decimal(self, value: Decimal, level: int) -> str:  # noqa: N802 (named for the type)
+        return self.repr_int(value, level).removeprefix("Decimal('").removesuffix("')")  # type: ignore[arg-type]
+
+
+_show = _Shown().repr
+
+
+def _error(text: str) -> ConfigError:
+    """An error on one line of bounded length, which a terminal can show."""
+    line = printable(text)
+    return ConfigError(line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 103]}...{line[-100:]}")

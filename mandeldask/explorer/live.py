@@ -13,7 +13,7 @@ from typing import Any, Literal
 from distributed import Client
 from zict import LRU
 
-from mandeldask.cluster import session
+from mandeldask.cluster import Session
 from mandeldask.config import Cluster
 from mandeldask.errors import ClusterError, MandeldaskError
 from mandeldask.explorer.tiles import Address, Content, PackedTile, compute_tile
@@ -87,7 +87,7 @@ class LiveTiles:
     def _hold(self, ready: Future[Client], end: threading.Event) -> None:
         """Runs in a thread of its own: connect, hand the client over, and keep the connection until the end."""
         try:
-            with session(self.cluster, kernel=self.kernel, upload=self.upload, say=self._say) as there:
+            with Session(self.cluster, kernel=self.kernel, upload=self.upload, say=self._say) as there:
                 ready.set_result(there.ready())
                 end.wait()
         except Exception as error:

@@ -10,7 +10,7 @@ from typing import Any
 from distributed import Client
 
 from mandeldask import config as configs
-from mandeldask.cluster import session
+from mandeldask.cluster import Session
 from mandeldask.config import AnyCluster
 from mandeldask.errors import ConfigError
 from mandeldask.job.driver import drive
@@ -153,7 +153,7 @@ def _compute_field(
     def say(text: str) -> None:
         tell(Notice(text))
 
-    with session(cluster or config.cluster, kernel=kernel, client=client, upload=upload, say=say) as opened:
+    with Session(cluster or config.cluster, kernel=kernel, client=client, upload=upload, say=say) as opened:
         plan = make_plan(config, kernel, opened.size, overwrite, ignore_space=ignore_space, source=source)
         tell(plan)
         summary = drive(plan, opened, tell)

@@ -16,7 +16,7 @@ from typing import Any
 
 from distributed import Client, get_client, get_worker, secede
 
-from mandeldask.cluster import Session, Size, check_store, session, size_of_client
+from mandeldask.cluster import Session, Size, size_of_client
 from mandeldask.config import AnyCluster, parse
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
 from mandeldask.job.background import kept_cluster
@@ -124,7 +124,7 @@ def submit(
     settings = described.model_copy(update={"store": place.url, "cluster": None}).model_dump()
     name = _new_name(place.url) if name is None else _checked(name)
     request = _Request(name, settings, kernel, uuid.uuid4().hex, place, ignore_space)
-    with session(
+    with Session(
         cluster or described.cluster,
         kernel=kernel,
         client=client,
@@ -165,6 +165,8 @@ def _submit(request: _Request, there: Session, overwrite: bool, tell: Observer) 
         else:
             client = there.ready()
             plan = _prepare_there(client, request, overwrite)
+            stack.callback(_release_there, request, client)
+            there.check_store(plan.store)
         tell(plan)
         _send(client, replace(request, identity=plan.store.identity), plan)
         stack.pop_all()
@@ -199,12 +201,14 @@ def _prepare_there(client: Client, request: _Request, overwrite: bool) -> Plan:
             raise ClusterError(f"a worker was lost while it made the store: {error}; submit again") from None
         raise StoreError(f"the workers cannot use {request.place.url}: {error.strerror or error}") from None
     assert isinstance(plan, Plan)
-    try:
-        check_store(client, plan.store)
-    except ClusterError:
-        client.run(request.release, workers=[worker])
-        raise
     return plan
+
+
+def _release_there(request: _Request, client: Client) -> None:
+    """Let go of the store on a worker, as one made it; where that fails, the hold on it is forgotten after a while."""
+    with suppress(MandeldaskError, OSError):
+        if client.status == "running" and (workers := client.nthreads()):
+            client.run(request.release, workers=[min(workers)])
 
 
 def _send(client: Client, request: _Request, plan: Plan) -> None:
@@ -273,7 +277,7 @@ def _drive(request: _Request, client: Client, home: str, reporter: _JobReporter)
     _check_store(request)
     is_cancelled = partial(client.get_metadata, [SPACE, request.name, "cancel"], default=None)
     submission = Submission(request.name, request.run_id, home, lambda: bool(is_cancelled()))
-    with session(kernel=request.kernel, client=client) as cluster:
+    with Session(kernel=request.kernel, client=client) as cluster:
         plan = request.plan(cluster.size)
         reporter(plan)
         return drive(plan, cluster, reporter, submission)

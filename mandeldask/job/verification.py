@@ -21,7 +21,7 @@ from distributed.scheduler import KilledWorker
 from numpy.typing import NDArray
 
 from mandeldask.check import Checked, Finding, Known, Task, check_again, check_on_worker, check_tiles
-from mandeldask.cluster import session
+from mandeldask.cluster import Session
 from mandeldask.config import AnyCluster
 from mandeldask.errors import ClusterError, ConfigError
 from mandeldask.job import lease
@@ -135,8 +135,8 @@ def verify(
         size = 4 * sum(math.prod(level.shape) for level in d.levels) * len(d.fields)
         if problem and not repair:  # workers could not open it: its description is lost
             client = None
-        elif client is None and (cluster is not None or size > HERE):
-            client = stack.enter_context(session(cluster, upload=upload, say=tell)).ready()
+        elif client or cluster or size > HERE:
+            client = stack.enter_context(Session(cluster, client=client, upload=upload, say=tell)).ready()
         started = last = time.monotonic()
         here = ((task(opened), n) for task, n in tasks)
         for checked, n in _there(tasks, opened, client) if client else here:

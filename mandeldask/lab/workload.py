@@ -14,7 +14,7 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
-from mandeldask.cluster import session
+from mandeldask.cluster import Session
 from mandeldask.field import escape_time
 from mandeldask.grid import complex_grid
 from mandeldask.kernels import KERNELS, choose
@@ -147,7 +147,7 @@ def cut(n: int, parts: int) -> list[Range]:
 @contextmanager
 def local_workers(n: int) -> Iterator[Client]:
     """A client of `n` one-thread workers on this machine, all of them up."""
-    with session({"workers": n}) as there:
+    with Session({"workers": n}) as there:
         client = there.ready()
         client.wait_for_workers(n, timeout=60)
         yield client

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mandeldask import job
-from mandeldask.cluster import session
+from mandeldask.cluster import Session
 from mandeldask.config import AnyCluster
 from mandeldask.errors import ConfigError, StoreError
 from mandeldask.image import PictureOptions
@@ -102,7 +102,7 @@ def compute(
     pending = {path: view for path, view in views.items() if not (held[path] and _complete(open_store(path)))}
     if pending:
         _make_folder(folder)
-        with session(cluster, client=client, say=lambda text: tell(job.Notice(text))) as there:
+        with Session(cluster, client=client, say=lambda text: tell(job.Notice(text))) as there:
             for path, view in pending.items():
                 config = {"view": view, "max_iter": film.max_iter, "kernel": kernel}
                 job.run(config, path, client=there.connect(), tell=tell, overwrite=overwrite and not held[path])

@@ -20,7 +20,7 @@ from distributed.utils import silence_logging_cmgr
 from distributed.versions import VersionMismatchWarning
 
 from mandeldask.config import RunningScheduler, SchedulerAddress, SchedulerFile
-from mandeldask.config.clusters import ADDRESS
+from mandeldask.config.models import ADDRESS
 from mandeldask.errors import ClusterError
 
 ANSWER_SECONDS = 5.0
@@ -28,7 +28,7 @@ CERTIFICATES = {"ca_file": "tls_ca_file", "cert": "tls_client_cert", "key": "tls
 
 
 @contextmanager
-def connected(cluster: RunningScheduler) -> Iterator[Client]:
+def connect_scheduler(cluster: RunningScheduler) -> Iterator[Client]:
     """A client of a scheduler that runs already, and goes on when the context ends; ClusterError within seconds."""
     with silence_logging_cmgr(logging.CRITICAL):
         address = _address(cluster)
