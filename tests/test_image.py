@@ -199,10 +199,10 @@ def test_a_size_draws_exact_samples(tmp_path_factory, rows, columns, size):
     assert abs(k - max(1, side / size)) <= max(0.5, side / size / 8)
     out = tmp_path_factory.mktemp("stride") / "picture.png"
     expected = palette_index(counts, MAX_ITER)(counts[::k, ::k])[::-1]
-    for band, block in ((2**24, 2**20), (1000, 300), (7, 3)):
+    for band, block in ((2**24, 1024), (1000, 17), (7, 2)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("mandeldask.image.render.BAND_BYTES", band)
-            patch.setattr("mandeldask.image.render.BLOCK_SAMPLES", {True: block, False: block})
+            patch.setattr("mandeldask.image.render.BLOCK_SIDE", {True: block, False: block})
             assert save(counts, out, size=size) == expected.shape
         assert np.array_equal(indices(out), expected)
 
@@ -224,7 +224,7 @@ def test_a_store_is_drawn_as_its_field_is(tmp_path, out, name, size, monkeypatch
     save(field(*shape, fields=ALL), out, size=size, **OPTIONS[name])
     expected = out.read_bytes()
     store = stored(tmp_path / "a.zarr", shape, (256, 300), ALL)
-    monkeypatch.setattr("mandeldask.image.render.BLOCK_SAMPLES", {True: 20_000, False: 20_000})
+    monkeypatch.setattr("mandeldask.image.render.BLOCK_SIDE", {True: 140, False: 140})
     monkeypatch.setattr("mandeldask.image.render.BAND_BYTES", 100_000)
     picture(store, size=size, **OPTIONS[name]).save(out)
     assert len(store.description.levels) == 3
@@ -255,6 +255,13 @@ def test_a_small_picture_is_read_from_a_coarse_level_and_so_is_the_scale(tmp_pat
     seen.clear()
     picture(store).save(out)
     assert sum(size for level, size in seen if level == 0) == 2048**2
+
+
+def test_an_averaged_picture_decodes_each_chunk_once(tmp_path, out, monkeypatch):
+    store = stored(tmp_path / "a.zarr", (2048, 2048), (512, 512))
+    seen = reads(monkeypatch)
+    picture(store, supersample=2).save(out)
+    assert [size for level, size in seen if level == 0] == [512**2] * 16
 
 
 def test_of_a_field_in_the_making_the_levels_are_read_that_its_own_tiles_write(tmp_path, out, monkeypatch):

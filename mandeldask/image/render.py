@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,24 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.image.colour import Colour, gradient, palette_index, rgb
-from mandeldask.image.files import check_path
+from mandeldask.image.files import Pixels, Progress, encode, write
 from mandeldask.image.options import PictureOptions
 from mandeldask.image.samples import Samples, computed, samples_of
-from mandeldask.image.shade import STEPS, Floats, averaged, linear, lit, toned
-from mandeldask.image.writers import TILE, Pixels, Progress, encode, texts, write_deep_zoom, write_png, write_tiff
+from mandeldask.image.shade import STEPS, Floats, averaged, linear, lit, to_srgb, toned
 from mandeldask.view import View
 
 SCALE_SIDE = 1024  # the scale is laid out for so many samples a side: within 0.0005 of the exact histogram
 BAND_BYTES = 2**24  # of pixels: 512 rows of 32768 columns with a palette
-BLOCK_SAMPLES = {True: 2**20, False: 2**18}  # read and coloured at a time, with a palette and without
+BLOCK_SIDE = {True: 1024, False: 512}  # samples, read and coloured at a time, with a palette and without
 NOTEBOOK_SIDE = 800  # pixels of a picture in a notebook
-WRITERS = {  # of each ending, and the side of the smallest level that it takes
-    ".png": (write_png, sys.maxsize),
-    ".tif": (write_tiff, TILE),
-    ".tiff": (write_tiff, TILE),
-    ".dzi": (write_deep_zoom, 1),
-}
-
 Item = TypeVar("Item")
 
 
@@ -100,7 +91,7 @@ class Picture:
     def samples_read(self) -> int:
         """Samples of each field that are read to draw it."""
         rows, columns = self.shape
-        return rows * columns * self.options.supersample**2 * self.samples.cost(self.stride)
+        return rows * columns * (self.options.supersample * self.samples.step(self.stride)[1]) ** 2
 
     def pyramid(self, side: int) -> list[Picture]:
         """The picture and its halves, each half of the last, rounded up, until no side is longer than `side`."""
@@ -129,14 +120,12 @@ class Picture:
         StoreError
             The field cannot be read, or the disk is full.
         """
-        target = check_path(path)
-        write, smallest = WRITERS[target.suffix.lower()]
-        write(target, self.pyramid(smallest), self.samples.text, progress)
+        write(path, self, self.samples.text, progress)
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
         small = self.pyramid(2 * NOTEBOOK_SIDE)[-1]
-        encode(file, small.shape, small.bands(), small.palette, texts(self.samples.text))
+        encode(file, small.shape, small.bands(), small.palette, self.samples.text)
         return file.getvalue()
 
     def __repr__(self) -> str:
@@ -154,13 +143,12 @@ class Picture:
             yield band[::-1]
 
     def _block(self) -> tuple[int, int]:
-        """Rows and columns of pixels that are drawn at once; whole chunks where they fit."""
-        k, columns = self.options.supersample, self.shape[1]
+        """Rows and columns of pixels that are drawn at once: whole chunks where they fit, so that each is read once."""
+        k, columns, flat = self.options.supersample, self.shape[1], bool(self.palette)
+        side = max(1, BLOCK_SIDE[flat] // (k * self.samples.step(self.stride)[1]))
         rows_read, columns_read = (max(1, n // k) for n in self.samples.chunk(self.stride))
-        height = _whole(rows_read, max(1, BAND_BYTES // (columns * (1 if self.palette else 3))))
-        height = min(height, self.shape[0])
-        samples = height * k * k * self.samples.cost(self.stride)
-        return height, _whole(columns_read, max(1, BLOCK_SAMPLES[bool(self.palette)] // samples))
+        height = _whole(rows_read, max(1, min(side, BAND_BYTES // (columns * (1 if flat else 3)))))
+        return height, _whole(columns_read, max(1, side * side // height))
 
     def _draw(self, rows: slice, columns: slice) -> Pixels:
         k, options, max_iter = self.options.supersample, self.options, self.samples.max_iter
@@ -173,14 +161,15 @@ class Picture:
             index = self._layout(counts)
             if self.palette:
                 return index
-            light = self._map.take(index, axis=0)
+            light = self._map.take(index, axis=1)
         else:
             tones = self._layout(self.samples.read(options.shade, y, x, self.stride))
             light = toned(counts, max_iter, tones, self._map, rgb("interior", options.interior))
         if options.light:
             escaped = (counts > 0) & (counts < max_iter)
-            light *= np.where(escaped, lit(self._hill(y, x), options.light), np.float32(1))[..., np.newaxis]
-        return averaged(light, k)
+            light *= np.where(escaped, lit(self._hill(y, x), options.light), np.float32(1))
+            np.minimum(light, 1, out=light)
+        return to_srgb(averaged(light, k))
 
     def _hill(self, rows: slice, columns: slice) -> NDArray[Any]:
         """The field that light falls on, with a sample more on each side; NaN beyond the field."""
