@@ -57,7 +57,6 @@ def zoom(
     if "out" not in values:
         raise ConfigError("no film named: give --out FILM.mp4")
     film, out = zooms.Film.of(values), str(values["out"])
-    zooms.need_av()
     zooms.check_target(out)
     colours = PictureOptions.of({key: values[key] for key in zooms.COLOURS if key in values})
     talks = not (quiet or as_json)

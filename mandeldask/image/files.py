@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError, StoreError
 from mandeldask.image.colour import Colour
+from mandeldask.view import MAX_SIDE
 
 Pixels = NDArray[np.uint8]  # (rows, columns) of palette indices, or (rows, columns, 3) of sRGB
 Progress = Callable[[int, int], object]  # is told pixels done, and all of them
@@ -37,9 +38,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PALETTE, TRUECOLOUR = 3, 2
 NONE, UP = 0, 2  # row filters: nothing, or the row above, is subtracted before compression
 LEVEL = 6  # of zlib
-SIDE_LIMIT = 2**31 - 1
 TILE = 512  # pixels a side, of a pyramid
-SMALLEST = {".png": SIDE_LIMIT, ".tif": TILE, ".tiff": TILE, ".dzi": 1}  # side of the last level, by the name's ending
+SMALLEST = {".png": MAX_SIDE, ".tif": TILE, ".tiff": TILE, ".dzi": 1}  # side of the last level, by the name's ending
 
 
 class _Raster(Protocol):
@@ -76,12 +76,7 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
 def replacing(target: Path) -> Iterator[Path]:
     """A path beside `target`, which takes its place at the end. Nothing is left there if anything fails.
 
-    Raises
-    ------
-    StoreError
-        The disk is full.
-    ConfigError
-        Any other reason why the file cannot be written.
+    StoreError where the disk is full, ConfigError for any other reason why the file cannot be written.
     """
     partial = target.with_name(f".mandeldask-{secrets.token_hex(6)}.partial{target.suffix}")
     try:
@@ -135,9 +130,7 @@ def encode(
     text: str | None = None,
 ) -> None:
     """Write bands of rows as one PNG: indices of the `palette`, sRGB without one. `text` describes it; None: a part."""
-    if max(shape) > SIDE_LIMIT:
-        raise ConfigError(f"a PNG has at most {SIDE_LIMIT} pixels a side; got {max(shape)}: give a size")
-    kind = TRUECOLOUR if palette is None else PALETTE
+    kind, row_filter = (TRUECOLOUR, UP) if palette is None else (PALETTE, NONE)
     file.write(SIGNATURE)
     _chunk(file, b"IHDR", struct.pack(">IIBBBBB", shape[1], shape[0], 8, kind, 0, 0, 0))
     if palette is not None:
@@ -147,18 +140,12 @@ def encode(
     if text:
         _chunk(file, b"tEXt", b"Description\0" + text.replace("\0", " ").encode("latin-1", "replace"))
     deflate = zlib.compressobj(LEVEL)
-    above = np.zeros(shape[1] * 3, np.uint8)
+    above = np.zeros((1, shape[1] * 3), np.uint8)
     for band in bands:
         rows = band.reshape(len(band), -1)
-        filtered = np.empty((len(rows), rows.shape[1] + 1), np.uint8)
         if palette is None:
-            filtered[:, 0] = UP
-            np.subtract(rows, np.concatenate([above[np.newaxis], rows[:-1]]), out=filtered[:, 1:])
-            above = rows[-1].copy()
-        else:
-            filtered[:, 0] = NONE
-            filtered[:, 1:] = rows
-        _chunk(file, b"IDAT", deflate.compress(filtered.data))
+            rows, above = rows - np.concatenate([above, rows[:-1]]), rows[-1:]
+        _chunk(file, b"IDAT", deflate.compress(np.insert(rows, 0, row_filter, axis=1).data))
     _chunk(file, b"IDAT", deflate.flush())
     _chunk(file, b"IEND", b"")
 

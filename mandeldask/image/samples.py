@@ -5,29 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError, StoreError
-from mandeldask.kernels import AUTO, FIELDS, KERNELS, choose
+from mandeldask.kernels import AUTO, FIELDS, KERNELS, MAX_ITER_LIMIT, choose
 from mandeldask.view import View
 
 if TYPE_CHECKING:  # zarr is imported once there is a store
     from mandeldask.store import Store
 
-MAX_ITER_LIMIT = 2**31 - 1
 VIEW_SIDE = 4096  # samples a side, at most, of a view that is computed for a picture
 IN_MEMORY = 2**28  # samples: 1 GiB of escape times
 
 
 @dataclass(frozen=True)
 class Samples:
-    """A field of which every `stride`-th sample is read, from the coarsest level that has it.
+    """Every `stride`-th sample of a field, read from the coarsest level that has it; y ascends.
 
-    Level k has every 2^k-th sample: its fields by name. Rows and columns that are asked for are indices of what the
-    stride leaves, y ascending.
+    `levels` are the field's parts by name, in level k every 2^k-th sample of them.
     """
 
     levels: Mapping[int, Mapping[str, Any]]
@@ -35,6 +34,7 @@ class Samples:
     text: str = ""  # describes the field
     missing: int = 0  # tiles that are not computed
     path: str = ""
+    stride: int = 1
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -42,25 +42,28 @@ class Samples:
 
     @property
     def shape(self) -> tuple[int, int]:
-        rows, columns = self.levels[0]["escape_time"].shape
+        rows, columns = (-(-n // self.stride) for n in self.levels[0]["escape_time"].shape)
         return rows, columns
 
-    def step(self, stride: int) -> tuple[int, int]:
-        """The level to read for a stride, and of which of its samples."""
-        level = max(k for k in self.levels if stride % (1 << k) == 0)
-        return level, stride >> level
+    @cached_property
+    def level(self) -> int:
+        return max(k for k in self.levels if self.stride % (1 << k) == 0)
 
-    def chunk(self, stride: int) -> tuple[int, int]:
+    @property
+    def step(self) -> int:
+        """Of which of the level's samples this is each one."""
+        return self.stride >> self.level
+
+    @property
+    def chunk(self) -> tuple[int, int]:
         """Rows and columns that are best read at once."""
-        level, step = self.step(stride)
-        rows, columns = getattr(self.levels[level]["escape_time"], "chunks", (1, 1))  # memory has none
-        return max(1, rows // step), max(1, columns // step)
+        rows, columns = getattr(self.levels[self.level]["escape_time"], "chunks", (1, 1))  # memory has none
+        return max(1, rows // self.step), max(1, columns // self.step)
 
-    def read(self, name: str, rows: slice, columns: slice, stride: int) -> NDArray[Any]:
-        level, step = self.step(stride)
-        y, x = (slice(s.start * step, (s.stop - 1) * step + 1, step) for s in (rows, columns))
+    def read(self, name: str, rows: slice, columns: slice) -> NDArray[Any]:
+        y, x = (slice(s.start * self.step, (s.stop - 1) * self.step + 1, self.step) for s in (rows, columns))
         try:
-            return np.asarray(self.levels[level][name][y, x])
+            return np.asarray(self.levels[self.level][name][y, x])
         except OSError as error:
             raise StoreError(f"cannot read {self.path}: {error.strerror or error}") from None
 
@@ -68,12 +71,8 @@ class Samples:
 def samples_of(field: Any, max_iter: int | None) -> Samples:
     """The samples of a path, a Store, an array or a Dataset of fields; Dask's are computed now.
 
-    Raises
-    ------
-    ConfigError
-        No escape times of shape (rows, columns), or more than memory should hold; a `max_iter` out of range.
-    StoreError
-        The store cannot be opened.
+    ConfigError for no escape times of shape (rows, columns), more than memory should hold, a `max_iter` out of range;
+    StoreError where the store cannot be opened.
     """
     from mandeldask.store import Store, open_store
 
@@ -111,10 +110,7 @@ def _stored(store: Store) -> Samples:
 def computed(view: View, fields: tuple[str, ...], max_iter: int | None, side: int) -> Samples:
     """Every k-th sample of a view, computed in this process, with the least k that leaves about `side` a side.
 
-    Raises
-    ------
-    ConfigError
-        A view too deep for binary64, a `max_iter` out of range.
+    ConfigError for a view too deep for binary64, a `max_iter` out of range.
     """
     stride = max(1, -(-max(view.shape) // min(side, VIEW_SIDE)))
     rows, columns = view.shape
