@@ -26,8 +26,8 @@ from mandeldask.config import LocalCluster, SchedulerAddress
 from mandeldask.errors import ConfigError
 from mandeldask.explorer import live as live_module
 from mandeldask.explorer import open_scene, tiles
-from mandeldask.explorer.live import LiveTiles, TileRequest
-from mandeldask.explorer.tiles import SIDE, Address
+from mandeldask.explorer.live import LiveTiles
+from mandeldask.explorer.tiles import SIDE, live_view
 from mandeldask.kernels import KERNELS
 from mandeldask.store import open_store
 
@@ -70,16 +70,17 @@ def windows(level):
 
 @given(st.integers(-(10**30), 10**30), st.integers(-8, 300))
 def test_a_bound_has_all_its_decimal_digits(n, level):
-    assert Fraction(tiles.dyadic(n, level)) == Fraction(n) / Fraction(2) ** level
+    assert Fraction(tiles._exact(n, level)) == Fraction(n) / Fraction(2) ** level
 
 
 @given(st.integers(0, 40), st.data())
 def test_the_samples_of_a_live_tile_are_exact_at_any_level_that_binary64_resolves(level, data):
     bound = st.integers(-(2 ** (level + 1)), 2 ** (level + 1) - 1)
-    address = Address(level, data.draw(bound), data.draw(bound))
-    for name, n in (("x", address.column), ("y", address.row)):
+    column, row = data.draw(bound), data.draw(bound)
+    view = live_view(level, column, row)
+    for name, n in (("x", column), ("y", row)):
         cells = [Fraction(n * SIDE * 2 + 2 * i + 1, 2 ** (level + 9)) for i in (0, 100, SIDE - 1)]
-        axis = address.view.axis(name)
+        axis = view.axis(name)
         assert [Fraction(axis[i]) for i in (0, 100, SIDE - 1)] == cells
 
 
@@ -96,7 +97,7 @@ def test_the_samples_of_a_live_tile_are_exact_at_any_level_that_binary64_resolve
 )
 def test_an_address_that_is_out_of_range_or_too_deep_is_refused(address, said):
     with pytest.raises(ConfigError, match=said):
-        _ = Address(*address).view
+        live_view(*address)
 
 
 def test_the_fraction_is_the_smooth_escape_time_beyond_the_count():
@@ -195,7 +196,7 @@ def test_tiles_that_are_cancelled_take_no_others_with_them(explorer, monkeypatch
         return await fetch(*args, **kwargs)
 
     async def ask():
-        asked = [asyncio.create_task(explorer.live.tile(TileRequest(Address(9, n, 30), 60))) for n in range(24)]
+        asked = [asyncio.create_task(explorer.live.tile(live_view(9, n, 30), 60)) for n in range(24)]
         for unwanted in asked[::2]:
             await asyncio.sleep(0.1)
             unwanted.cancel()
@@ -332,7 +333,7 @@ def test_the_page_names_nothing_outside():
 def test_the_cache_of_live_tiles_is_bounded(monkeypatch):
     monkeypatch.setattr(live_module, "CACHE_BYTES", 10)
     live = LiveTiles(LocalCluster(workers=1), "numpy")
-    requests = [TileRequest(Address(0, n, 0), 10) for n in range(4)]
+    requests = [(live_view(0, n, 0), 10, "counts") for n in range(4)]
     for request in requests:
         live.cache[request] = tiles.PackedTile(b"1234", False, "uint8", (2, 2))
     assert list(live.cache) == requests[2:]
@@ -344,7 +345,7 @@ def test_a_cluster_that_cannot_be_started_says_so_and_may_be_tried_again():
         said = []
         for _ in range(2):
             with pytest.raises(md.ClusterError) as caught:
-                await asyncio.wait_for(live.tile(TileRequest(Address(0, 0, 0), 10)), DEADLINE)
+                await asyncio.wait_for(live.tile(live_view(0, 0, 0), 10), DEADLINE)
             said.append(str(caught.value))
             live.start()
             await asyncio.wait_for(live._starting, DEADLINE)
@@ -415,7 +416,7 @@ def test_ctrl_c_ends_the_explorer_and_its_workers(store, tmp_path):
     with Explorer(store.path, tmp_path, "--workers", "1") as explorer:
         assert explorer.state()["cluster"]["state"] == "off"
         assert psutil.Process(explorer.process.pid).children() == []
-        view = Address(*map(int, SEAHORSE.split("/"))).view
+        view = live_view(*map(int, SEAHORSE.split("/")))
         c = view.block((0, SIDE), (0, SIDE))
         np.testing.assert_array_equal(explorer.tile(f"/live/{SEAHORSE}?max_iter=60"), KERNELS["numpy"](60)(c))
         family = psutil.Process(explorer.process.pid).children(recursive=True)

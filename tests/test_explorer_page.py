@@ -17,7 +17,7 @@ from services import free_port, poll
 import mandeldask as md
 from mandeldask import config as configs
 from mandeldask.explorer import open_scene
-from mandeldask.explorer.tiles import SIDE, Address
+from mandeldask.explorer.tiles import SIDE, live_view
 from mandeldask.kernels import KERNELS
 from mandeldask.store import open_store
 
@@ -127,8 +127,8 @@ def rgba(file):
 
 def kernel_at(path, max_iter):
     """The numbers of a live tile, by the reference kernel."""
-    address = Address(*map(int, path.split("/")[1:]))
-    return KERNELS["numpy"](max_iter)(address.view.block((0, SIDE), (0, SIDE)))
+    view = live_view(*map(int, path.split("/")[1:]))
+    return KERNELS["numpy"](max_iter)(view.block((0, SIDE), (0, SIDE)))
 
 
 def test_a_whole_store_is_shown_from_its_levels_and_wakes_nobody(browser, store, visit, client):
@@ -312,7 +312,7 @@ def test_the_saved_config_has_the_numbers_of_the_view_to_the_bit(visit, tmp_path
     compared = 0
     level = page.tab.evaluate("explorer.view.level")
     for key, counts in page.counts(f"live/{level}/").items():
-        tile = Address(*map(int, key.split("/")[1:])).view
+        tile = live_view(*map(int, key.split("/")[1:]))
         (i, in_rows), (j, in_columns) = (places(config.view.axis(name), tile.axis(name)) for name in "yx")
         np.testing.assert_array_equal(whole[np.ix_(i, j)], counts[np.ix_(in_rows, in_columns)])
         compared += i.size * j.size

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mandeldask.errors import ConfigError, DamagedError, StoreError
-from mandeldask.image import GREY, SCALES, Scale, gradient, palette, palette_index, picture
+from mandeldask.image import GREY, SCALES, PictureOptions, averaged, gradient, palette, palette_index, picture
 from mandeldask.kernels import KERNELS
 from mandeldask.store import Description, open_for_writing, open_store
 from mandeldask.view import View
@@ -99,7 +99,7 @@ def test_a_longer_escape_never_has_a_lower_index(scale, data, max_iter):
     count = st.integers(0, max_iter)
     sample = np.array(data.draw(st.lists(count, max_size=30)), np.int32)
     n = np.array(sorted({0, 1, max_iter, *data.draw(st.lists(count, max_size=30)), *sample.tolist()}), np.int32)
-    index = palette_index(sample, max_iter, Scale(scale))(n)
+    index = palette_index(sample, max_iter, PictureOptions(scale=scale))(n)
     assert (np.diff(index.astype(int)) >= 0).all()
     assert np.array_equal(index == NOT_COMPUTED, n == 0)
     assert np.array_equal(index == INTERIOR, n == max_iter)
@@ -108,18 +108,18 @@ def test_a_longer_escape_never_has_a_lower_index(scale, data, max_iter):
 @pytest.mark.parametrize("scale", SCALES)
 def test_table_and_search_agree(scale, monkeypatch):
     sample, n = field(60, 60, 300), np.arange(301, dtype=np.int32)
-    by_table = palette_index(sample, 300, Scale(scale))(n)
+    by_table = palette_index(sample, 300, PictureOptions(scale=scale))(n)
     monkeypatch.setattr("mandeldask.image.colour.TABLE_LIMIT", 1)
-    assert np.array_equal(palette_index(sample, 300, Scale(scale))(n), by_table)
+    assert np.array_equal(palette_index(sample, 300, PictureOptions(scale=scale))(n), by_table)
 
 
 def test_scales_lay_out_the_tones():
     sample = np.repeat([1, 10, 100], [1, 1, 2])
     n = np.array([1, 10, 100])
-    assert palette_index(sample, 1000, Scale("linear"))(n).tolist() == [1, 1 + 254 * 9 // 99, 254]
-    assert palette_index(sample, 1000, Scale("log"))(n).tolist() == [1, 128, 254]
-    assert palette_index(sample, 1000, Scale("equalised"))(n).tolist() == [1, 128, 254]
-    assert palette_index(sample, 1000, Scale("mix"))(n).tolist() == [1, 128, 254]
+    assert palette_index(sample, 1000, PictureOptions(scale="linear"))(n).tolist() == [1, 1 + 254 * 9 // 99, 254]
+    assert palette_index(sample, 1000, PictureOptions(scale="log"))(n).tolist() == [1, 128, 254]
+    assert palette_index(sample, 1000, PictureOptions(scale="equalised"))(n).tolist() == [1, 128, 254]
+    assert palette_index(sample, 1000, PictureOptions(scale="mix"))(n).tolist() == [1, 128, 254]
 
 
 GOLDEN = {
@@ -138,7 +138,7 @@ def test_golden_indices(scale):
     """
     counts = field(64, 48)
     assert hashlib.sha256(counts.astype("<i4").tobytes()).hexdigest()[:16] == "f4bbade6ad6caa94"
-    index = palette_index(counts, MAX_ITER, Scale(scale))(counts)
+    index = palette_index(counts, MAX_ITER, PictureOptions(scale=scale))(counts)
     assert hashlib.sha256(index.tobytes()).hexdigest()[:16] == GOLDEN[scale]
 
 
@@ -163,16 +163,16 @@ def test_any_integers_will_do(out, dtype):
 def test_a_round_goes_there_and_back():
     n = np.arange(1, 100)
     sample = np.arange(1, 101)
-    there = Scale("linear").tones(sample)(n)
-    both = Scale("linear", repeat=1).tones(sample)(n)
+    there = PictureOptions(scale="linear").tones(sample)(n)
+    both = PictureOptions(scale="linear", repeat=1).tones(sample)(n)
     assert both[:49] == pytest.approx(2 * there[:49])
     assert both[51:] == pytest.approx(2 - 2 * there[51:])
-    assert Scale("linear", repeat=1, phase=0.5).tones(sample)(n) == pytest.approx(1 - both)
+    assert PictureOptions(scale="linear", repeat=1, phase=0.5).tones(sample)(n) == pytest.approx(1 - both)
 
 
 def test_a_period_is_counted_in_iterations_whatever_the_sample():
     n = np.arange(1, 500)
-    index = palette_index(np.arange(1, 30), 1000, Scale(period=20))(n)
+    index = palette_index(np.arange(1, 30), 1000, PictureOptions(period=20))(n)
     assert np.array_equal(index[:-20], index[20:])
     assert index[9] == INTERIOR - 1 and index[19] == 1
 
@@ -181,10 +181,10 @@ def test_a_period_is_counted_in_iterations_whatever_the_sample():
 def test_the_quick_curve_stays_by_the_scale(values, scale):
     """For values that are not whole, below 1 too: tones from 0 to 1 that never descend."""
     sample, v = np.array(values), np.sort([*values, -10.0, 0.0, 1e9])
-    tone = Scale(scale).curve(sample)(v)
+    tone = PictureOptions(scale=scale).curve(sample)(v)
     assert (np.diff(tone) >= 0).all() and tone.min() >= 0 and tone.max() <= 1
     if scale in ("log", "linear"):
-        assert tone == pytest.approx(Scale(scale).tones(sample)(v), abs=2e-3)
+        assert tone == pytest.approx(PictureOptions(scale=scale).tones(sample)(v), abs=2e-3)
 
 
 @settings(deadline=None, max_examples=30)
@@ -194,15 +194,15 @@ def test_a_size_draws_exact_samples(tmp_path_factory, rows, columns, size):
     """Every k-th sample from the first, whatever the blocks; k = m 2^n with m below 8 is near side / size."""
     counts = field(rows, columns)
     side = max(rows, columns)
-    k = picture(counts, size=size).stride
+    k = picture(counts, size=size).samples.stride
     assert k >> max(0, k.bit_length() - 3) << max(0, k.bit_length() - 3) == k
     assert abs(k - max(1, side / size)) <= max(0.5, side / size / 8)
     out = tmp_path_factory.mktemp("stride") / "picture.png"
     expected = palette_index(counts, MAX_ITER)(counts[::k, ::k])[::-1]
-    for band, block in ((2**24, 2**20), (1000, 300), (7, 3)):
+    for band, block in ((2**24, 1024), (1000, 17), (7, 2)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("mandeldask.image.render.BAND_BYTES", band)
-            patch.setattr("mandeldask.image.render.BLOCK_SAMPLES", {True: block, False: block})
+            patch.setattr("mandeldask.image.render.BLOCK_SIDE", {True: block, False: block})
             assert save(counts, out, size=size) == expected.shape
         assert np.array_equal(indices(out), expected)
 
@@ -224,7 +224,7 @@ def test_a_store_is_drawn_as_its_field_is(tmp_path, out, name, size, monkeypatch
     save(field(*shape, fields=ALL), out, size=size, **OPTIONS[name])
     expected = out.read_bytes()
     store = stored(tmp_path / "a.zarr", shape, (256, 300), ALL)
-    monkeypatch.setattr("mandeldask.image.render.BLOCK_SAMPLES", {True: 20_000, False: 20_000})
+    monkeypatch.setattr("mandeldask.image.render.BLOCK_SIDE", {True: 140, False: 140})
     monkeypatch.setattr("mandeldask.image.render.BAND_BYTES", 100_000)
     picture(store, size=size, **OPTIONS[name]).save(out)
     assert len(store.description.levels) == 3
@@ -255,6 +255,13 @@ def test_a_small_picture_is_read_from_a_coarse_level_and_so_is_the_scale(tmp_pat
     seen.clear()
     picture(store).save(out)
     assert sum(size for level, size in seen if level == 0) == 2048**2
+
+
+def test_an_averaged_picture_decodes_each_chunk_once(tmp_path, out, monkeypatch):
+    store = stored(tmp_path / "a.zarr", (2048, 2048), (512, 512))
+    seen = reads(monkeypatch)
+    picture(store, supersample=2).save(out)
+    assert [size for level, size in seen if level == 0] == [512**2] * 16
 
 
 def test_of_a_field_in_the_making_the_levels_are_read_that_its_own_tiles_write(tmp_path, out, monkeypatch):
@@ -311,6 +318,16 @@ def test_a_pixel_at_the_edge_is_the_mean_of_the_samples_that_are_left_for_it(out
     save(counts, out, supersample=4, colormap="greys", reverse=True, interior="#000000")
     drawn = colours(out)[..., 0]
     assert drawn.tolist() == [[0, 0, 0], [255, 255, 0]]
+
+
+@pytest.mark.parametrize(("rows", "columns", "box"), [(1, 1, 1), (2, 4, 2), (5, 7, 4), (3, 16, 8)])
+def test_planes_are_averaged_in_boxes_of_what_there_is(rows, columns, box):
+    planes = np.arange(3 * rows * columns, dtype=np.uint8).reshape(3, rows, columns)
+    wanted = [
+        [[plane[i : i + box, j : j + box].mean() for j in range(0, columns, box)] for i in range(0, rows, box)]
+        for plane in planes
+    ]
+    np.testing.assert_allclose(averaged(planes, box), wanted, rtol=1e-6)
 
 
 def test_a_turned_view_and_a_strip_are_drawn_as_their_fields_are(out):

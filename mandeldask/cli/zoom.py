@@ -54,7 +54,6 @@ def _zoom(config: str | None, overwrite: bool, as_json: bool, quiet: bool, **giv
     if "out" not in values:
         raise ConfigError("no film named: give --out FILM.mp4")
     film, out = zoom.Film.of(values), str(values["out"])
-    zoom.need_av()
     zoom.check_target(out)
     colours = PictureOptions.of({key: values[key] for key in zoom.COLOURS if key in values})
     silent = quiet or as_json

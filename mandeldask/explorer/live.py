@@ -1,40 +1,34 @@
-"""Live tiles: a cluster that is started when it is first needed, and as many tiles at once as it has use for."""
+"""What a cluster computes for the page, from when it is first needed: live tiles, and one rendering at a time."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import uuid
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from distributed import Client
 from zict import LRU
 
+from mandeldask import config as configs
+from mandeldask import job
 from mandeldask.cluster import Session
-from mandeldask.config import Cluster
-from mandeldask.errors import ClusterError, MandeldaskError
-from mandeldask.explorer.tiles import Address, Content, PackedTile, compute_tile
-from mandeldask.text import plural
+from mandeldask.errors import ClusterError, ConfigError, JobCancelledError, MandeldaskError
+from mandeldask.explorer.tiles import Content, PackedTile, Scene, compute_tile, live_view
+from mandeldask.text import is_url, plural, short_path
+from mandeldask.view import View
 
 CACHE_BYTES = 2**27
 END_SECONDS = 30.0  # for a cluster to end; it ends with the process anyway
-WARM = Address(8, -192, 26)  # at the seahorse valley: 2^-16 apart
+WARM = live_view(8, -192, 26)  # at the seahorse valley: 2^-16 apart
+MAX_SAMPLES = 2**34  # 17 gigasamples: a slip of the pointer must not fill a disk
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}"
 
-
-@dataclass(frozen=True)
-class TileRequest:
-    """A tile to compute."""
-
-    address: Address
-    max_iter: int
-    content: Content = "counts"
-
-    def __str__(self) -> str:
-        at = self.address
-        return f"{at.level}/{at.column}/{at.row}, {self.content}, max_iter {self.max_iter}"
+Asked = tuple[View, int, Content]  # a tile, its max_iter, and which bytes of it
 
 
 class LiveTiles:
@@ -43,13 +37,13 @@ class LiveTiles:
     It runs in one event loop, except for the thread that holds the cluster. `message` explains the `state`.
     """
 
-    def __init__(self, cluster: Cluster, kernel: str, upload: bool = False) -> None:
+    def __init__(self, cluster: configs.Cluster, kernel: str, upload: bool = False) -> None:
         self.cluster, self.kernel, self.upload = cluster, kernel, upload
         self.state: Literal["off", "starting", "ready", "lost"] = "off"
         self.message = ""
         self.client: Client | None = None  # asynchronous, of the event loop
         self.thread_client: Client | None = None  # of the thread that holds the cluster: for jobs
-        self.cache: LRU[TileRequest, PackedTile] = LRU(CACHE_BYTES, {}, weight=lambda _, packed: len(packed.data))
+        self.cache: LRU[Asked, PackedTile] = LRU(CACHE_BYTES, {}, weight=lambda _, packed: len(packed.data))
         self.waiting = self.computed = self.cancelled = 0  # tiles
         self._slots = asyncio.Semaphore(8)
         self._starting: asyncio.Task[None] | None = None
@@ -101,36 +95,25 @@ class LiveTiles:
         self.state, self.message = "lost", text
         self._end.set()
 
-    async def tile(self, request: TileRequest) -> PackedTile:
-        """The tile, from the cache or computed.
-
-        Raises
-        ------
-        ClusterError
-            The cluster could not be started, or was lost.
-        """
-        if request in self.cache:
-            return self.cache[request]
+    async def tile(self, view: View, max_iter: int, content: Content = "counts") -> PackedTile:
+        """A tile, from the cache or computed; ClusterError where the cluster could not be started, or was lost."""
+        asked = view, max_iter, content
+        if asked in self.cache:
+            return self.cache[asked]
         if self.state == "lost":
             raise ClusterError(self.message)
         self.waiting += 1
         try:
             await self.connected()
             async with self._slots:
-                packed = await self._compute(request)
+                packed = await self._compute(*asked)
         finally:
             self.waiting -= 1
-        self.cache[request] = packed
+        self.cache[asked] = packed
         return packed
 
     async def connected(self) -> Client:
-        """The client for threads, once the cluster is up.
-
-        Raises
-        ------
-        ClusterError
-            It could not be started, or was lost.
-        """
+        """The client for threads, once the cluster is up; ClusterError where it could not be started, or was lost."""
         self.start()
         if self._starting:
             await asyncio.shield(self._starting)
@@ -138,13 +121,12 @@ class LiveTiles:
             raise ClusterError(self.message)
         return self.thread_client
 
-    async def _compute(self, request: TileRequest) -> PackedTile:
+    async def _compute(self, view: View, max_iter: int, content: Content) -> PackedTile:
         client = self.client
         if self.state != "ready" or client is None:
             raise ClusterError(self.message)
         key = f"explorer-tile-{uuid.uuid4().hex}"  # never the key of a task that was cancelled
-        arguments = request.address, request.max_iter, self.kernel, request.content
-        future = client.submit(compute_tile, *arguments, key=key, pure=False)
+        future = client.submit(compute_tile, view, max_iter, self.kernel, content, key=key, pure=False)
         # Dask fetches the results of several futures together: cancelling one fetch would cancel the others
         result: asyncio.Future[PackedTile] = asyncio.ensure_future(future)
         try:
@@ -158,7 +140,7 @@ class LiveTiles:
             self._lost(f"the scheduler at {client.scheduler.address if client.scheduler else '?'} was lost")
             raise ClusterError(self.message) from None
         except Exception as error:
-            raise ClusterError(f"tile {request} failed on its worker: {error}") from None
+            raise ClusterError(f"tile {view}, max_iter {max_iter}, failed on its worker: {error}") from None
         self.computed += 1
         return packed
 
@@ -188,3 +170,68 @@ class LiveTiles:
         self._warm.clear()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, END_SECONDS)
+
+
+class Rendering:
+    """The job that makes a store of a view, one at a time. Its `state` is none, running, done or failed."""
+
+    def __init__(self, scene: Scene, live: LiveTiles) -> None:
+        beside = scene.store.path if scene.store else scene.config.store if scene.config else None
+        self.folder = Path(beside).parent if beside and not is_url(beside) else Path.cwd()
+        self.live = live
+        self.state, self.message, self.store = "none", "", ""
+        self.done = self.tiles = 0
+        self._task: asyncio.Task[None] | None = None
+        self._stop = threading.Event()
+
+    def start(self, description: Any, name: str) -> None:
+        """Begin; `description` is a run description without a store, `name` the store's.
+
+        ConfigError where one runs already, the description has a fault, the view is too large, or the name is not a
+        store's.
+        """
+        if self.state == "running":
+            raise ConfigError("a view is being rendered already; wait for its end")
+        if not isinstance(name, str) or not re.fullmatch(NAME, name):
+            raise ConfigError(f"a store's name has letters, digits, dots and dashes, no more; got {str(name)[:80]!r}")
+        store = self.folder / (name if name.endswith(".zarr") else f"{name}.zarr")
+        config = configs.parse(description, "the view").model_copy(update={"store": str(store), "cluster": None})
+        if config.view.size > MAX_SAMPLES:
+            raise ConfigError(f"a view is rendered from here up to {MAX_SAMPLES} samples; got {config.view.size}")
+        self.state, self.message, self.store, self.done, self.tiles = "running", "waiting for workers", str(store), 0, 0
+        self._stop = threading.Event()
+        self._task = asyncio.create_task(self._run(config))
+
+    async def _run(self, config: configs.Config) -> None:
+        try:
+            client = await self.live.connected()
+            summary = await asyncio.to_thread(job.run, config, client=client, tell=self._tell)
+        except (MandeldaskError, OSError) as error:
+            self.state, self.message = "failed", str(error)
+        except Exception as error:
+            self.state, self.message = "failed", repr(error)
+            raise
+        else:
+            self.state = "failed" if summary.failed else "done"
+            explore = f"mandeldask explore {short_path(self.store)}"
+            self.message = f"{summary.failed} tiles failed" if summary.failed else explore
+
+    def _tell(self, event: job.Event) -> None:
+        """Runs in the job's thread. Progress comes in another thread, which a stop must not end with a traceback."""
+        if isinstance(event, job.Progress):
+            return
+        if self._stop.is_set():
+            raise JobCancelledError(f"stopped; what is done is in {short_path(self.store)}")
+        if isinstance(event, job.Plan):
+            self.tiles, self.done, self.message = event.tiles, event.done, "computing"
+        elif isinstance(event, job.TileDone):
+            self.done += 1
+
+    def cancel(self) -> None:
+        """Stop the job, with the first tile that is done; what is done stays in its store."""
+        self._stop.set()
+        if self.state == "running":
+            self.message = "stopping with the tiles at work"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"state": self.state, "words": self.message, "store": self.store, "done": self.done, "tiles": self.tiles}

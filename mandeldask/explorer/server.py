@@ -8,6 +8,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,11 +17,12 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, RequestHandler
 
+from mandeldask import cluster as clusters
+from mandeldask import config as configs
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
-from mandeldask.explorer.live import LiveTiles, TileRequest
-from mandeldask.explorer.render import Rendering
-from mandeldask.explorer.scene import Scene
-from mandeldask.explorer.tiles import MAX_ITER, Address, PackedTile, stored_tile
+from mandeldask.explorer.live import LiveTiles, Rendering
+from mandeldask.explorer.tiles import MAX_ITER, PackedTile, Scene, live_view, stored_tile
+from mandeldask.store import Store
 
 LOOPBACK = "127.0.0.1"
 REFRESH_SECONDS = 3.0  # between two counts of the tiles of a store that are done
@@ -38,6 +40,9 @@ HEADERS = {
 STATUS = {ClusterError: 503, ConfigError: 400, StoreError: 409}
 
 
+_Action = Callable[..., Awaitable[Any]]
+
+
 class Explorer:
     """What the page asks for: the scene, its tiles, stored and live, and the rendering."""
 
@@ -47,24 +52,21 @@ class Explorer:
         self.problem = ""
         self._refreshed = 0.0
 
-    async def page(self, handler: Handler, name: str = "index.html") -> bytes:
-        """A file of the page."""
+    async def page(self, handler: _Handler, name: str = "index.html") -> bytes:
         file = files("mandeldask.explorer") / "page" / name
         if not file.is_file():
             raise HTTPError(404, reason="no such page")
         handler.set_header("Content-Type", f"{TYPES[name.rpartition('.')[2]]}; charset=utf-8")
         return file.read_bytes()
 
-    async def show(self, _: Handler) -> dict[str, Any]:
-        """The scene."""
+    async def show(self, _: _Handler) -> dict[str, Any]:
         return self.scene.to_json()
 
-    async def state(self, _: Handler) -> dict[str, Any]:
-        """What changes: the cluster, the store, the rendering."""
+    async def state(self, _: _Handler) -> dict[str, Any]:
         live = self.live
         threads = await live.threads()
         if self.scene.store and time.monotonic() - self._refreshed >= REFRESH_SECONDS:
-            await self._refresh()
+            await self._refresh(self.scene.store)
         return {
             "cluster": {"state": live.state, "words": live.message, "threads": threads},
             "store": {"done": self.done, "tiles": self.tiles, "problem": self.problem},
@@ -72,31 +74,26 @@ class Explorer:
             "rendering": self.rendering.to_json(),
         }
 
-    async def start(self, _: Handler) -> dict[str, Any]:
-        """Start the cluster, or start it again."""
+    async def start(self, _: _Handler) -> dict[str, Any]:
         self.live.start()
         return {}
 
-    async def stored(self, handler: Handler, level: str, row: str, column: str) -> PackedTile:
-        """A tile of the store; StoreError where that is gone."""
+    async def stored(self, handler: _Handler, level: str, row: str, column: str) -> PackedTile:
         store = self.scene.store
         if store is None:
             raise ConfigError("no store is shown")
-        await asyncio.to_thread(self._check)
+        await asyncio.to_thread(_check, store)
         return await asyncio.to_thread(stored_tile, store, int(level), int(row), int(column), handler.content)
 
-    async def computed(self, handler: Handler, level: str, column: str, row: str) -> PackedTile:
-        """A live tile."""
-        address = Address(int(level), int(column), int(row))
+    async def computed(self, handler: _Handler, level: str, column: str, row: str) -> PackedTile:
+        view = live_view(int(level), int(column), int(row))
         text = handler.get_query_argument("max_iter", "1000")
         max_iter = int(text) if re.fullmatch("[0-9]{1,12}", text) else 0
         if not 1 <= max_iter <= MAX_ITER:
             raise ConfigError(f"max_iter of live tiles is a whole number from 1 to {MAX_ITER}; got {text[:40]!r}")
-        address.view  # noqa: B018 (refuses what binary64 cannot resolve)
-        return await self.live.tile(TileRequest(address, max_iter, handler.content))
+        return await self.live.tile(view, max_iter, handler.content)
 
-    async def render(self, handler: Handler) -> dict[str, Any]:
-        """Make a store of a view: a job on the cluster that computes the live tiles."""
+    async def render(self, handler: _Handler) -> dict[str, Any]:
         if handler.request.headers.get("Content-Type", "").partition(";")[0] != "application/json":
             raise HTTPError(415, reason="a view to render comes as application/json")
         try:
@@ -106,38 +103,27 @@ class Explorer:
             raise ConfigError(f"no view to render: {error}") from None
         return self.rendering.to_json()
 
-    async def cancel(self, _: Handler) -> dict[str, Any]:
-        """Stop the rendering."""
+    async def cancel(self, _: _Handler) -> dict[str, Any]:
         self.rendering.cancel()
         return {}
 
-    async def missing(self, _: Handler) -> None:
-        """Whatever else is asked for."""
-        raise HTTPError(404, reason="no such page")
-
-    async def _refresh(self) -> None:
+    async def _refresh(self, store: Store) -> None:
         """Count the store's tiles."""
         self._refreshed = time.monotonic()
         try:
-            await asyncio.to_thread(self._check)
+            await asyncio.to_thread(_check, store)
             if not self.tiles or self.done < self.tiles:
                 self.done, self.tiles = await asyncio.to_thread(self.scene.tiles)
             self.problem = ""
         except (MandeldaskError, OSError) as error:
             self.problem = str(error)
 
-    def _check(self) -> None:
-        store = self.scene.store
-        assert store is not None
-        try:
-            store.check_identity()
-        except (StoreError, OSError):
-            raise StoreError(f"{store.path} is gone, or another by now: open it anew") from None
-
-    def routes(self) -> list[tuple[str, dict[str, Action]]]:
-        """What answers which path and method."""
+    def application(self, port: int) -> Application:
+        """What answers which path and method on a port of loopback."""
+        logging.getLogger("tornado.access").setLevel(logging.CRITICAL)
+        hosts = frozenset({f"{LOOPBACK}:{port}", f"localhost:{port}"})
         number = r"(-?[0-9]{1,400})"
-        return [
+        routes: list[tuple[str, dict[str, _Action]]] = [
             (r"/", {"GET": self.page}),
             (r"/([a-z]+\.(?:js|css|svg))", {"GET": self.page}),
             (r"/scene", {"GET": self.show}),
@@ -146,14 +132,22 @@ class Explorer:
             (r"/render", {"POST": self.render, "DELETE": self.cancel}),
             (r"/stored/([0-9]{1,3})/([0-9]{1,10})/([0-9]{1,10})", {"GET": self.stored}),
             (rf"/live/(-?[0-9]{{1,5}})/{number}/{number}", {"GET": self.computed}),
-            (r"/.*", {"GET": self.missing}),
+            (r"/.*", {}),
         ]
+        return Application([(path, _Handler, {"actions": actions, "hosts": hosts}) for path, actions in routes])
 
 
-class Handler(RequestHandler):  # type: ignore[misc]
+def _check(store: Store) -> None:
+    try:
+        store.check_identity()
+    except (StoreError, OSError):
+        raise StoreError(f"{store.path} is gone, or another by now: open it anew") from None
+
+
+class _Handler(RequestHandler):  # type: ignore[misc]
     """Answers only the page of this server; errors are JSON."""
 
-    def initialize(self, actions: Mapping[str, Action], hosts: frozenset[str]) -> None:
+    def initialize(self, actions: Mapping[str, _Action], hosts: frozenset[str]) -> None:
         self.actions, self.hosts = actions, hosts
         self.work: asyncio.Task[Any] | None = None
 
@@ -173,6 +167,8 @@ class Handler(RequestHandler):  # type: ignore[misc]
 
     async def answer(self, *arguments: str) -> None:
         """Do what the route names; the work is cancelled where the page aborts its request."""
+        if not self.actions:
+            raise HTTPError(404, reason="no such page")
         if self.request.method not in self.actions:
             raise HTTPError(405)
         self.work = asyncio.ensure_future(self.actions[self.request.method](self, *arguments))
@@ -187,7 +183,6 @@ class Handler(RequestHandler):  # type: ignore[misc]
     get = post = delete = answer
 
     def send(self, found: PackedTile | dict[str, Any] | bytes) -> None:
-        """Answer with a tile, JSON or a file."""
         if isinstance(found, PackedTile):
             self.set_header("Content-Type", "application/octet-stream")
             self.set_header("Tile", f"{found.kind} {found.shape[0]} {found.shape[1]}")
@@ -197,7 +192,6 @@ class Handler(RequestHandler):  # type: ignore[misc]
         self.finish(found)
 
     def refuse(self, status: int, message: str) -> None:
-        """Answer with an error."""
         self.set_status(status)
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps({"error": message}))
@@ -216,26 +210,44 @@ class Handler(RequestHandler):  # type: ignore[misc]
         return "fraction" if self.get_query_argument("what", "counts") == "fraction" else "counts"
 
 
-Action = Callable[..., Awaitable[Any]]
+def explore(
+    scene: Scene,
+    cluster: configs.Cluster | None = None,
+    *,
+    port: int = 0,
+    upload: bool = False,
+    ready: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Serve the explorer on loopback until it is interrupted. ConfigError where the port cannot be used; 0 is any.
 
-
-def listen(explorer: Explorer, port: int) -> tuple[HTTPServer, int]:
-    """Serve on loopback; port 0 takes a free one. Gives the port.
-
-    Raises
-    ------
-    ConfigError
-        The port is taken, or may not be used.
+    The cluster computes live tiles; by default it is the one that the scene's run description names, else as for a run.
+    It is started with the first live tile, or at once where the scene has no complete store. `ready` is told the link.
     """
+    described = clusters.resolve(cluster or (scene.config.cluster if scene.config else None))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(serve(scene, LiveTiles(described, scene.kernel, upload), port, ready, asyncio.Event()))
+
+
+async def serve(scene: Scene, live: LiveTiles, port: int, ready: Callable[[str], None], stop: asyncio.Event) -> None:
+    """Serve in the running event loop until `stop` is set."""
     try:
         sockets = bind_sockets(port, LOOPBACK)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot listen on port {port}: {reason}. Leave --port out for a free one") from None
     port = sockets[0].getsockname()[1]
-    logging.getLogger("tornado.access").setLevel(logging.CRITICAL)
-    hosts = frozenset({f"{LOOPBACK}:{port}", f"localhost:{port}"})
-    routes = [(path, Handler, {"actions": actions, "hosts": hosts}) for path, actions in explorer.routes()]
-    server = HTTPServer(Application(routes), max_body_size=MAX_BODY, max_header_size=2**14, idle_connection_timeout=600)
+    explorer = Explorer(scene, live)
+    server = HTTPServer(
+        explorer.application(port), max_body_size=MAX_BODY, max_header_size=2**14, idle_connection_timeout=600
+    )
     server.add_sockets(sockets)
-    return server, port
+    try:
+        done, tiles = await asyncio.to_thread(scene.tiles)
+        if done < tiles or not tiles:
+            live.start()
+        ready(f"http://{LOOPBACK}:{port}/")
+        await stop.wait()
+    finally:
+        server.stop()
+        explorer.rendering.cancel()
+        await live.close()

@@ -1,4 +1,4 @@
-"""Tiles as the page takes them: addresses, the samples they stand for, and their bytes. Workers import this module.
+"""What an explorer shows, a store or the view of a run description, in tiles as the page takes them.
 
 A live tile (level, column, row) is the square [column, column + 1] x [row, row + 1] in units of 2^-level, cut into
 256 x 256 cells with a sample at each centre. So every bound, and every sample that binary64 resolves, is a binary64
@@ -7,19 +7,25 @@ number: nothing is rounded, and the tile's numbers are those of any other view w
 
 from __future__ import annotations
 
+import os
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.errors import ConfigError
-from mandeldask.kernels import KERNELS, BlockFunction
-from mandeldask.store import Store
+from mandeldask.config import Config, load
+from mandeldask.errors import ConfigError, StoreError
+from mandeldask.image import palette
+from mandeldask.kernels import AUTO, KERNELS, BlockFunction, choose
+from mandeldask.store import Description, Store, open_store
 from mandeldask.telemetry import sample_type
+from mandeldask.text import short_path
 from mandeldask.view import View
 
 Content = Literal["counts", "fraction"]
@@ -30,38 +36,103 @@ MIN_LEVEL, MAX_LEVEL = -8, 1000
 FARTHEST = 1024  # |Re c|, |Im c|: every escape time is 1 out there
 # `smooth` minus the count lies in (-1.7, 0.3] for |c| < 10: hundredths from -2 up, and 0 for no value
 FRACTION_STEP, FRACTION_START = 0.01, -2.0
+COLORMAPS = ("classic", "viridis", "magma", "inferno", "plasma", "cividis", "turbo")
 
 
 @dataclass(frozen=True)
-class Address:
-    """Which live tile."""
+class Scene:
+    """The home view, and the store that has its samples, if there is one."""
 
-    level: int
-    column: int
-    row: int
+    name: str
+    view: View
+    max_iter: int
+    kernel: str
+    store: Store | None = None
+    config: Config | None = None
 
     def __post_init__(self) -> None:
-        if not MIN_LEVEL <= self.level <= MAX_LEVEL:
-            raise ConfigError(f"levels of live tiles go from {MIN_LEVEL} to {MAX_LEVEL}; got {self.level}")
-        most = Fraction(FARTHEST) * Fraction(2) ** self.level
-        if not all(-most <= n < most for n in (self.column, self.row)):
-            raise ConfigError(f"live tiles lie within {-FARTHEST} and {FARTHEST} in both directions")
+        if self.view.frame is not None:
+            raise ConfigError(
+                f"the explorer shows upright rectangles, and this is {self.view}; "
+                "draw it with `mandeldask image STORE OUT.png`"
+            )
 
-    @property
-    def view(self) -> View:
-        """The samples; ConfigError where binary64 cannot resolve them."""
-        x, y = ((dyadic(n, self.level), dyadic(n + 1, self.level)) for n in (self.column, self.row))
-        view = View(x, y, (SIDE, SIDE), "pixel")  # type: ignore[arg-type]
-        view.check_resolved()
-        return view
+    def tiles(self) -> tuple[int, int]:
+        """How many tiles of the store are done, and how many there are, of all its levels."""
+        done = [self.store.done(level.number) for level in self.store.description.levels] if self.store else []
+        return sum(int(level.sum()) for level in done), sum(level.size for level in done)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the page needs to know of it; bounds with all their digits."""
+        d = self.store.description if self.store else None
+        levels = d.levels if d else ()
+        return {
+            "name": self.name,
+            "x": [format(Decimal(v), "f") for v in self.view.x],
+            "y": [format(Decimal(v), "f") for v in self.view.y],
+            "rows": self.view.shape[0],
+            "columns": self.view.shape[1],
+            "registration": self.view.registration,
+            "max_iter": self.max_iter,
+            "max_iter_limit": MAX_ITER,
+            "side": SIDE,
+            "stored": d is not None,
+            "smooth": d is not None and "smooth" in d.fields,
+            "levels": [{"rows": v.shape[0], "columns": v.shape[1], "stride": v.stride} for v in levels],
+            "colormaps": {name: [list(colour) for colour in palette(name)[1:255]] for name in COLORMAPS},
+        }
 
 
-def dyadic(n: int, level: int) -> str:
-    """N / 2^level in all its decimal digits."""
-    if level <= 0:
-        return str(n << -level)
-    digits = str(abs(n) * 5**level).zfill(level + 1)
-    return f"{'-' if n < 0 else ''}{digits[:-level]}.{digits[-level:]}"
+def open_scene(path: str) -> Scene:
+    """The scene of a store, or of a run description with its store, if that exists and holds the same field.
+
+    ConfigError where there is neither, the description has a fault, or the view is a turned one or a log-polar strip;
+    StoreError where the store is not one of mandeldask's, damaged, or of another field than its description.
+    """
+    if os.path.isfile(path):
+        config = load(path)
+        store = _same_field(config)
+        name, kernel = Path(store.path if store else path).name, choose(config.kernel, config.view)[0]
+        return Scene(name, config.view, config.max_iter, kernel, store, config)
+    if not os.path.lexists(path) and Path(path).suffix.lower() in (".yaml", ".yml"):
+        raise ConfigError(f"{path}: no such file")
+    store = open_store(path)
+    d = store.description
+    return Scene(Path(store.path).name, d.view, d.max_iter, choose(AUTO)[0], store)
+
+
+def _same_field(config: Config) -> Store | None:
+    """The store that the description names, if it exists and holds its field, in tiles of any size."""
+    if not config.store or not os.path.lexists(config.store):
+        return None
+    store = open_store(config.store)
+    d = store.description
+    wanted = replace(Description.of(config.view, config.max_iter, d.fields, d.tile), format_version=d.format_version)
+    if d != wanted:
+        path = short_path(store.path)
+        raise StoreError(
+            f"{path} holds another field than the run description: {'; '.join(d.differences(wanted))}. "
+            f"Look at the store itself, `mandeldask explore {path}`, or name another in the description"
+        )
+    return store
+
+
+def live_view(level: int, column: int, row: int) -> View:
+    """The samples of a live tile; ConfigError where it is out of range, or binary64 cannot resolve them."""
+    if not MIN_LEVEL <= level <= MAX_LEVEL:
+        raise ConfigError(f"levels of live tiles go from {MIN_LEVEL} to {MAX_LEVEL}; got {level}")
+    most = Fraction(FARTHEST) * Fraction(2) ** level
+    if not all(-most <= n < most for n in (column, row)):
+        raise ConfigError(f"live tiles lie within {-FARTHEST} and {FARTHEST} in both directions")
+    x, y = ((_exact(n, level), _exact(n + 1, level)) for n in (column, row))
+    view = View(x, y, (SIDE, SIDE), "pixel")  # type: ignore[arg-type]
+    view.check_resolved()
+    return view
+
+
+def _exact(n: int, level: int) -> str:
+    """The number n / 2^level as a decimal string: exact."""
+    return str(n << -level) if level <= 0 else f"{n * 5**level}e-{level}"
 
 
 @dataclass(frozen=True)
@@ -71,16 +142,16 @@ class PackedTile:
     data: bytes
     deflated: bool
     kind: str  # uint8, uint16, uint32; little-endian
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
 
 
-def compute_tile(address: Address, max_iter: int, kernel: str, content: Content = "counts") -> PackedTile:
+def compute_tile(view: View, max_iter: int, kernel: str, content: Content = "counts") -> PackedTile:
     """Compute a live tile; this runs on a worker."""
     fields = ("escape_time",) if content == "counts" else ("escape_time", "smooth")
-    block = _block_function(kernel, max_iter, fields)(address.view.block((0, SIDE), (0, SIDE)))
+    block = _block_function(kernel, max_iter, fields)(view.block((0, SIDE), (0, SIDE)))
     if content == "counts":
-        return pack(block.astype(sample_type(max_iter)))
-    return pack(fraction(block["escape_time"], block["smooth"]))
+        return _packed(block.astype(sample_type(max_iter)))
+    return _packed(fraction(block["escape_time"], block["smooth"]))
 
 
 @lru_cache(maxsize=16)
@@ -91,12 +162,7 @@ def _block_function(kernel: str, max_iter: int, fields: tuple[str, ...]) -> Bloc
 def stored_tile(store: Store, level: int, row: int, column: int, content: Content = "counts") -> PackedTile:
     """A window of 256 x 256 samples of a store's level, less at its edge; 0 where nothing is computed yet.
 
-    Raises
-    ------
-    ConfigError
-        No such window.
-    DamagedError, OSError
-        It cannot be read.
+    ConfigError where there is no such window; DamagedError or OSError where it cannot be read.
     """
     d = store.description
     if not 0 <= level < len(d.levels):
@@ -109,8 +175,8 @@ def stored_tile(store: Store, level: int, row: int, column: int, content: Conten
     window = slice(row * SIDE, (row + 1) * SIDE), slice(column * SIDE, (column + 1) * SIDE)
     counts = store.window(*window, level)
     if content == "counts":
-        return pack(counts.astype(sample_type(d.max_iter)))
-    return pack(fraction(counts, store.window(*window, level, "smooth")))
+        return _packed(counts.astype(sample_type(d.max_iter)))
+    return _packed(fraction(counts, store.window(*window, level, "smooth")))
 
 
 def fraction(counts: NDArray[np.int32], smooth: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -120,9 +186,9 @@ def fraction(counts: NDArray[np.int32], smooth: NDArray[np.float32]) -> NDArray[
     return np.where(np.isfinite(steps), np.clip(steps, 1, 255), 0).astype(np.uint8)
 
 
-def pack(samples: NDArray[Any]) -> PackedTile:
+def _packed(samples: NDArray[Any]) -> PackedTile:
     """Deflated where that saves a tenth."""
-    raw = np.ascontiguousarray(samples).tobytes()
+    raw = samples.tobytes()
     deflated = zlib.compress(raw, 1)
     worth = len(deflated) < 0.9 * len(raw)
     return PackedTile(deflated if worth else raw, worth, samples.dtype.name, samples.shape)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from mandeldask.image.colour import GREY, SCALES, Scale, ToIndex, gradient, palette, palette_index
-from mandeldask.image.files import check_path, is_ours
-from mandeldask.image.options import SHADES, PictureOptions
-from mandeldask.image.render import Picture, picture
+from mandeldask.image.colour import GREY, SCALES, PictureOptions, gradient, palette, palette_index
+from mandeldask.image.files import Pixels, check_path, is_ours, replacing
+from mandeldask.image.render import Picture, averaged, picture
 
 __all__ = [
     "GREY",
     "SCALES",
-    "SHADES",
     "Picture",
     "PictureOptions",
-    "Scale",
-    "ToIndex",
+    "Pixels",
+    "averaged",
     "check_path",
     "gradient",
     "is_ours",
     "palette",
     "palette_index",
     "picture",
+    "replacing",
 ]

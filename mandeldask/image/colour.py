@@ -1,4 +1,7 @@
-"""Colour maps by name, and the scales that lay them out over a field's values. Pure, and the same on every machine."""
+"""The options of a picture: colour maps by name, scales that lay them out over a field's values, light and size.
+
+Pure, and the same on every machine.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ import importlib
 import importlib.util
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import fields as fields_of
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,8 @@ from numpy.typing import NDArray
 from mandeldask.errors import ConfigError
 
 SCALES = ("mix", "log", "equalised", "linear")
+SHADES = ("counts", "smooth", "distance")
+SUPERSAMPLES = (1, 2, 4, 8)
 NOT_COMPUTED, INTERIOR = 0, 255  # palette indices; from 1 to TONES the colours of the map
 TONES = 254
 GREY = (128, 128, 128)
@@ -47,13 +53,10 @@ ToTone = Callable[[NDArray[Any]], Tones]
 def palette(colormap: str = "classic", interior: str = "#000000", reverse: bool = False) -> list[Colour]:
     """The 256 colours (red, green, blue) of a picture: grey for not computed, 254 of the map, the interior.
 
-    Raises
-    ------
-    ConfigError
-        An unknown colour map, or an `interior` that is not "#rrggbb".
+    ConfigError for an unknown colour map, or an `interior` that is not "#rrggbb".
     """
     tones = [(int(r), int(g), int(b)) for r, g, b in gradient(colormap, TONES, reverse).round()]
-    return [GREY, *tones, rgb("interior", interior)]
+    return [GREY, *tones, _rgb("interior", interior)]
 
 
 def gradient(colormap: str, n: int, reverse: bool = False) -> NDArray[np.float64]:
@@ -69,7 +72,7 @@ def gradient(colormap: str, n: int, reverse: bool = False) -> NDArray[np.float64
         return np.stack([np.interp(at, where, channel) for channel in channels], axis=1)
     if colormap in _bokeh_names():
         known = getattr(importlib.import_module("bokeh.palettes"), _bokeh_names()[colormap])
-        colours = np.array([rgb("colormap", colour) for colour in known], float)
+        colours = np.array([_rgb("colormap", colour) for colour in known], float)
         return np.stack([np.interp(at * 255, np.arange(256), channel) for channel in colours.T], axis=1)
     cmap: Any = _cmap()
     if cmap:
@@ -77,10 +80,24 @@ def gradient(colormap: str, n: int, reverse: bool = False) -> NDArray[np.float64
             return np.asarray(cmap.Colormap(colormap)(at)[:, :3] * 255, np.float64)
         except (KeyError, TypeError, ValueError):
             pass
-    raise ConfigError(_unknown(colormap, cmap))
+    names = [*OWN, *_bokeh_names()]
+    more = "any of cmap's" if cmap else "with `pip install 'mandeldask[pictures]'` any of cmap's"
+    near = _did_you_mean(colormap, [*names, *(cmap.Catalog().unique_keys() if cmap else ())])
+    raise ConfigError(f"colormap must be one of {', '.join(names)}, or {more}; got {colormap!r}{near}")
 
 
-def rgb(name: str, colour: str) -> Colour:
+@lru_cache(maxsize=1)
+def _bokeh_names() -> dict[str, str]:
+    """Our name of each of Bokeh's palettes of 256 colours, and Bokeh's own."""
+    names = dir(importlib.import_module("bokeh.palettes"))
+    return {name.removesuffix("256").lower(): name for name in names if name.endswith("256")}
+
+
+def _cmap() -> Any:
+    return importlib.import_module("cmap") if importlib.util.find_spec("cmap") else None
+
+
+def _rgb(name: str, colour: str) -> Colour:
     """Red, green and blue, 0 to 255, of a colour "#rrggbb"; ConfigError for anything else."""
     if not isinstance(colour, str) or not re.fullmatch("#[0-9a-fA-F]{6}", colour):
         raise ConfigError(f'{name} must be a colour "#rrggbb", such as "#000000"; got {colour!r}')
@@ -88,50 +105,133 @@ def rgb(name: str, colour: str) -> Colour:
     return red, green, blue
 
 
+def _did_you_mean(value: object, choices: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(value).lower(), list(choices), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 @dataclass(frozen=True)
-class Scale:
-    """How values are laid out over a colour map.
+class PictureOptions:
+    """Colours, scale, light and size of a picture; ConfigError for a value that breaks one of these rules.
 
     Parameters
     ----------
-    name : one of `SCALES`
-        `linear`, `log`, `equalised` (each tone covers the same area), or `mix`: half log, half equalised. It reaches
-        from the lowest value to the 99.9th percentile.
-    repeat : float, optional
-        How many times the map is run through, there and back, from one end of the scale to the other.
-    period : float, optional
-        The map is run through, there and back, once in so many iterations, in place of the named scale.
-    phase : float
-        Where such rounds start: 0.5 starts with the map's last colour.
-
-    Raises
-    ------
-    ConfigError
-        An unknown name; a period or repeat that is not above 0, or both; a phase without either.
+    colormap : `classic`, a palette of `bokeh.palettes` in lower case, or a map of `cmap`
+        The lowest escape time has the first colour; with `reverse` the last.
+    scale : how values are laid out over the map, from the lowest to the 99.9th percentile
+        `linear`, `log`, `equalised` (each tone covers the same area), or `mix`: half log, half equalised.
+    repeat : how many times the map is run through, there and back, from one end of the scale to the other
+    period : in so many iterations it is run through once, there and back, in place of the named scale
+    phase : where such rounds start: 0.5 starts with the map's last colour
+    interior : "#rrggbb", the colour of the samples that did not escape
+    shade : what is coloured
+        `counts`, the escape times; or the field of that name: `smooth`, the continuous escape times, or `distance`.
+    light : (azimuth, height), in degrees as on maps
+        Where the light comes from: clockwise from the top (315 is the upper left), and above the horizon. The escape
+        time is taken for a hill that rises towards the set. It needs the field smooth or distance.
+    size : pixels of the longer side, about
+        Every k-th sample is drawn, k = m 2^n with m below 8. Nothing is resampled.
+    supersample : 1, 2, 4 or 8
+        A pixel is the mean, in linear light, of so many by so many samples.
     """
 
-    name: str = "mix"
+    colormap: str = "classic"
+    reverse: bool = False
+    scale: str = "mix"
     repeat: float | None = None
     period: float | None = None
     phase: float = 0.0
+    interior: str = "#000000"
+    shade: str = "counts"
+    light: tuple[float, float] | None = None
+    size: int | None = None
+    supersample: int = 1
 
     def __post_init__(self) -> None:
-        check_choice("scale", self.name, SCALES)
+        for name, choices in (("shade", SHADES), ("scale", SCALES)):
+            if (value := getattr(self, name)) not in choices:
+                near = _did_you_mean(value, choices)
+                raise ConfigError(f"{name} must be one of {', '.join(choices)}; got {value!r}{near}")
+        if not isinstance(self.reverse, bool):
+            raise ConfigError(f"reverse must be true or false; got {self.reverse!r}")
+        gradient(self.colormap, 2)
+        _rgb("interior", self.interior)
+        self._check_rounds()
+        if self.light is not None:
+            object.__setattr__(self, "light", _light(self.light))
+        if isinstance(self.supersample, bool) or self.supersample not in SUPERSAMPLES:
+            known = ", ".join(map(str, SUPERSAMPLES))
+            raise ConfigError(f"supersample must be one of {known}; got {self.supersample!r}")
+        whole = _is_number(self.size) and isinstance(self.size, int | np.integer)
+        if self.size is not None and not (whole and self.size >= 1):
+            raise ConfigError(f"size must be a number of pixels, at least 1; got {self.size!r}")
+
+    def _check_rounds(self) -> None:
         for key in ("repeat", "period", "phase"):
             value = getattr(self, key)
-            number = isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
-            if value is not None and not (number and (value > 0 or key == "phase")):
+            if value is not None and not (_is_number(value) and (value > 0 or key == "phase")):
                 raise ConfigError(f"{key} must be a number{'' if key == 'phase' else ' above 0'}; got {value!r}")
         if self.repeat and self.period:
             raise ConfigError("repeat and period exclude each other: rounds on the scale, or rounds of iterations")
         if self.phase and not (self.repeat or self.period):
             raise ConfigError("phase is where the rounds of a repeat or period start; give one of them")
+        if self.period and self.shade == "distance":
+            raise ConfigError("period counts iterations, and shade distance has none: give repeat")
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> PictureOptions:
+        """As the constructor, with a ConfigError for a name that is no option."""
+        known = [field.name for field in fields_of(cls)]
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            raise ConfigError(f"unknown option of a picture: {', '.join(unknown)}; known are {', '.join(known)}")
+        return cls(**options)
+
+    @cached_property
+    def palette(self) -> list[Colour] | None:
+        """The 256 colours of a picture that needs no others, else None."""
+        flat = self.shade == "counts" and not self.light and self.supersample == 1
+        return self.count_colours if flat else None
+
+    @cached_property
+    def count_colours(self) -> list[Colour]:
+        return palette(self.colormap, self.interior, self.reverse)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields to compute for a picture of a view."""
+        more = {self.shade} - {"counts"} | ({"smooth"} if self.light else set())
+        return "escape_time", *sorted(more)
+
+    def check(self, shape: tuple[int, int], fields: Sequence[str]) -> None:
+        """Raise ConfigError where a field of this shape with these parts cannot be drawn so."""
+        needed = {self.shade} - {"counts"}
+        if self.light and not {"smooth", "distance"} & set(fields):
+            needed.add("smooth")
+        lacking = sorted(needed - set(fields))
+        if lacking:
+            why = f"shade {self.shade}" if self.shade in lacking else "light"
+            raise ConfigError(
+                f"{why} needs the field {lacking[0]}; the store has {', '.join(fields)} only. Compute it with "
+                f"`mandeldask run CONFIG --out NEW --set fields=[{','.join([*fields, *lacking])}]`"
+            )
+        k = self.supersample
+        if min(shape) < k:
+            raise ConfigError(f"supersample {k} needs as many samples a side; got {shape[0]} x {shape[1]}")
+
+    def stride(self, shape: tuple[int, int]) -> int:
+        """Draw every `stride`-th sample: m 2^n with m below 8, so that most are read from a coarse level."""
+        if self.size is None:
+            return 1
+        side, drawn = max(shape), self.size * self.supersample
+        step = 1 << max(0, (side // drawn).bit_length() - 3)
+        return max(1, (2 * side + drawn * step) // (2 * drawn * step) * step)
 
     def tones(self, sample: NDArray[Any]) -> ToTone:
         """The function from values to tones, from 0 (the map's first colour) to 1, laid out for a sample of them."""
-        values, period = _sorted(sample), self.period
-        if period:
+        if period := self.period:
             return lambda v: self._rounds(np.asarray(v, np.float64) / period)
+        values = _sorted(sample)
         return lambda v: self._rounds(self._tone(v, values))
 
     def curve(self, sample: NDArray[Any]) -> ToTone:
@@ -147,17 +247,29 @@ class Scale:
     def _tone(self, v: NDArray[Any], values: Tones) -> Tones:
         low, high, start = _ends(values)
         v = np.clip(v, low, high)
-        if self.name == "linear":
+        if self.scale == "linear":
             return np.asarray((v - low) / (high - low))
         log = np.log((v - low + start) / start) / np.log((high - low + start) / start)
         equalised = np.searchsorted(values, v) / max(1, int(np.searchsorted(values, high)))
-        return np.asarray({"log": log, "equalised": equalised, "mix": (log + equalised) / 2}[self.name])
+        return np.asarray({"log": log, "equalised": equalised, "mix": (log + equalised) / 2}[self.scale])
 
     def _rounds(self, t: Tones) -> Tones:
         if not (self.repeat or self.period):
             return t
         t = t * (self.repeat or 1.0) + self.phase
         return np.asarray(1 - np.abs(2 * (t - np.floor(t)) - 1))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _light(light: Any) -> tuple[float, float]:
+    if isinstance(light, list | tuple) and len(light) == 2 and all(map(_is_number, light)) and 0 < light[1] <= 90:
+        return float(light[0]), float(light[1])
+    raise ConfigError(
+        f"light must be azimuth and height in degrees, such as 315, 45, the height from above 0 to 90; got {light!r}"
+    )
 
 
 def _sorted(sample: NDArray[Any]) -> Tones:
@@ -171,13 +283,13 @@ def _ends(values: Tones) -> tuple[float, float, float]:
     return low, high, max(low, 1.0)
 
 
-def palette_index(sample: Integers, max_iter: int, scale: Scale | None = None) -> ToIndex:
+def palette_index(sample: Integers, max_iter: int, options: PictureOptions | None = None) -> ToIndex:
     """The function from escape times (integers of any shape) to palette indices (uint8 of that shape).
 
-    0 not computed, 1 to 254 the map's tones, laid out for `sample`, and 255 `max_iter`. Without rounds it never
-    descends.
+    0 not computed, 1 to 254 the map's tones, laid out for `sample` as the options' scale says, and 255 `max_iter`.
+    Without rounds it never descends.
     """
-    tones = (scale or Scale()).tones(sample[(sample > 0) & (sample < max_iter)])
+    tones = (options or PictureOptions()).tones(sample[(sample > 0) & (sample < max_iter)])
 
     def index(counts: Integers) -> NDArray[np.uint8]:
         steps: NDArray[np.uint8] = np.minimum(1 + np.floor((tones(counts) + EDGE) * TONES), TONES).astype(np.uint8)
@@ -196,33 +308,3 @@ def palette_index(sample: Integers, max_iter: int, scale: Scale | None = None) -
         return steps
 
     return looked_up
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise ConfigError where a value is none of the choices."""
-    if value not in choices:
-        raise ConfigError(f"{name} must be one of {', '.join(choices)}; got {value!r}{_did_you_mean(value, choices)}")
-
-
-def _did_you_mean(value: object, choices: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(value).lower(), list(choices), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-@lru_cache(maxsize=1)
-def _bokeh_names() -> dict[str, str]:
-    """Our name of each of Bokeh's palettes of 256 colours, and Bokeh's own."""
-    palettes: Any = importlib.import_module("bokeh.palettes")
-    known = (name for name in dir(palettes) if name.endswith("256"))
-    return {name.removesuffix("256").lower(): name for name in known}
-
-
-def _cmap() -> Any:
-    return importlib.import_module("cmap") if importlib.util.find_spec("cmap") else None
-
-
-def _unknown(colormap: str, cmap: Any) -> str:
-    names = [*OWN, *_bokeh_names()]
-    more = "any of cmap's" if cmap else "with `pip install 'mandeldask[pictures]'` any of cmap's"
-    known = [*names, *(cmap.Catalog().unique_keys() if cmap else ())]
-    return f"colormap must be one of {', '.join(names)}, or {more}; got {colormap!r}{_did_you_mean(colormap, known)}"

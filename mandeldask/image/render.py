@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
+import math
 import os
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.image.colour import Colour, gradient, palette_index, rgb
-from mandeldask.image.files import check_path
-from mandeldask.image.options import PictureOptions
+from mandeldask.image.colour import Colour, PictureOptions, gradient, palette_index
+from mandeldask.image.files import Pixels, Progress, encode, write
 from mandeldask.image.samples import Samples, computed, samples_of
-from mandeldask.image.shade import STEPS, Floats, averaged, linear, lit, toned
-from mandeldask.image.writers import TILE, Pixels, Progress, encode, texts, write_deep_zoom, write_png, write_tiff
 from mandeldask.view import View
 
 SCALE_SIDE = 1024  # the scale is laid out for so many samples a side: within 0.0005 of the exact histogram
 BAND_BYTES = 2**24  # of pixels: 512 rows of 32768 columns with a palette
-BLOCK_SAMPLES = {True: 2**20, False: 2**18}  # read and coloured at a time, with a palette and without
+BLOCK_SIDE = {True: 1024, False: 512}  # samples, read and coloured at a time, with a palette and without
 NOTEBOOK_SIDE = 800  # pixels of a picture in a notebook
-WRITERS = {  # of each ending, and the side of the smallest level that it takes
-    ".png": (write_png, sys.maxsize),
-    ".tif": (write_tiff, TILE),
-    ".tiff": (write_tiff, TILE),
-    ".dzi": (write_deep_zoom, 1),
-}
-
-Item = TypeVar("Item")
+STEPS = 4096  # of a colour map
+SLOPE = math.radians(50)  # of the hill, wherever one sample differs little from the next
+AMBIENT = 0.12  # share of the light that comes from everywhere
+BRIGHTEST = 1.8  # at most, of a slope that faces the light; level ground is 1
+Floats = NDArray[np.float32]
 
 
 def picture(field: Any, *, max_iter: int | None = None, **options: Any) -> Picture:
@@ -67,23 +60,21 @@ def picture(field: Any, *, max_iter: int | None = None, **options: Any) -> Pictu
         return Picture(computed(field, chosen.fields, max_iter, side), chosen)
     samples = samples_of(field, max_iter)
     chosen.check(samples.shape, samples.fields)
-    return Picture(samples, chosen, chosen.stride(samples.shape))
+    return Picture(replace(samples, stride=chosen.stride(samples.shape)), chosen)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Every `stride`-th sample of a field in colours, y upwards."""
+    """Samples of a field in colours, y upwards."""
 
     samples: Samples
     options: PictureOptions
-    stride: int = 1
-    scale_of: Picture | None = None
-    """Another picture of the same field, whose scale this one shares."""
+    scale_of: Picture | None = None  # another of the same field, whose scale this one shares
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of pixels; those at the upper and right edge are the mean of what samples there are."""
-        rows, columns = (-(-n // (self.stride * self.options.supersample)) for n in self.samples.shape)
+        rows, columns = (-(-n // self.options.supersample) for n in self.samples.shape)
         return rows, columns
 
     @property
@@ -100,13 +91,15 @@ class Picture:
     def samples_read(self) -> int:
         """Samples of each field that are read to draw it."""
         rows, columns = self.shape
-        return rows * columns * self.options.supersample**2 * self.samples.cost(self.stride)
+        return rows * columns * (self.options.supersample * self.samples.step) ** 2
 
     def pyramid(self, side: int) -> list[Picture]:
         """The picture and its halves, each half of the last, rounded up, until no side is longer than `side`."""
         levels = [self]
         while max(levels[-1].shape) > side:
-            levels.append(dataclasses.replace(self, stride=2 * levels[-1].stride, scale_of=self.scale_of or self))
+            samples = levels[-1].samples
+            half = replace(samples, stride=2 * samples.stride)
+            levels.append(replace(self, samples=half, scale_of=self.scale_of or self))
         return levels
 
     def bands(self) -> Iterator[Pixels]:
@@ -114,29 +107,26 @@ class Picture:
 
         A thread draws one band ahead, while the caller compresses the last one without the interpreter's lock.
         """
-        return _ahead(self._bands())
+        bands = self._bands()
+        with ThreadPoolExecutor(1, "mandeldask-picture") as thread:
+            coming = thread.submit(next, bands, None)
+            while (band := coming.result()) is not None:
+                coming = thread.submit(next, bands, None)
+                yield band
 
     def save(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
         """Write a file: PNG, a pyramidal BigTIFF or a Deep Zoom image, as the name ends (.png, .tif, .dzi).
 
         It appears whole or not at all; one of the same name is replaced. `progress` is called with pixels done and
-        all of them.
-
-        Raises
-        ------
-        ConfigError
-            A path that cannot be written, a format that needs a package which is not there.
-        StoreError
-            The field cannot be read, or the disk is full.
+        all of them. ConfigError where the path cannot be written, or the format needs a package which is not there;
+        StoreError where the field cannot be read, or the disk is full.
         """
-        target = check_path(path)
-        write, smallest = WRITERS[target.suffix.lower()]
-        write(target, self.pyramid(smallest), self.samples.text, progress)
+        write(path, self, self.samples.text, progress)
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
         small = self.pyramid(2 * NOTEBOOK_SIDE)[-1]
-        encode(file, small.shape, small.bands(), small.palette, texts(self.samples.text))
+        encode(file, small.shape, small.bands(), small.palette, self.samples.text)
         return file.getvalue()
 
     def __repr__(self) -> str:
@@ -154,81 +144,77 @@ class Picture:
             yield band[::-1]
 
     def _block(self) -> tuple[int, int]:
-        """Rows and columns of pixels that are drawn at once; whole chunks where they fit."""
-        k, columns = self.options.supersample, self.shape[1]
-        rows_read, columns_read = (max(1, n // k) for n in self.samples.chunk(self.stride))
-        height = _whole(rows_read, max(1, BAND_BYTES // (columns * (1 if self.palette else 3))))
-        height = min(height, self.shape[0])
-        samples = height * k * k * self.samples.cost(self.stride)
-        return height, _whole(columns_read, max(1, BLOCK_SAMPLES[bool(self.palette)] // samples))
+        """Rows and columns of pixels that are drawn at once: whole chunks where they fit, so that each is read once."""
+        k, columns, flat = self.options.supersample, self.shape[1], bool(self.palette)
+        side = max(1, BLOCK_SIDE[flat] // (k * self.samples.step))
+        rows_read, columns_read = (max(1, n // k) for n in self.samples.chunk)
+        height = _whole(rows_read, max(1, min(side, BAND_BYTES // (columns * (1 if flat else 3)))))
+        return height, _whole(columns_read, max(1, side * side // height))
 
     def _draw(self, rows: slice, columns: slice) -> Pixels:
         k, options, max_iter = self.options.supersample, self.options, self.samples.max_iter
         y, x = (
-            slice(s.start * k, min(s.stop * k, -(-n // self.stride)))
-            for s, n in zip((rows, columns), self.samples.shape, strict=True)
+            slice(s.start * k, min(s.stop * k, n)) for s, n in zip((rows, columns), self.samples.shape, strict=True)
         )
-        counts = self.samples.read("escape_time", y, x, self.stride)
+        counts = self.samples.read("escape_time", y, x)
         if options.shade == "counts":
             index = self._layout(counts)
-            if self.palette:
-                return index
-            light = self._map.take(index, axis=0)
         else:
-            tones = self._layout(self.samples.read(options.shade, y, x, self.stride))
-            light = toned(counts, max_iter, tones, self._map, rgb("interior", options.interior))
+            tones = self._layout(self.samples.read(options.shade, y, x))
+            index = 1 + np.nan_to_num(tones * (STEPS - 1) + 0.5, nan=0.0).astype(np.intp)
+            index[counts <= 0] = 0
+            index[counts >= max_iter] = STEPS + 1
+        if self.palette:
+            return index
+        light = self._map.take(index, axis=1)
         if options.light:
             escaped = (counts > 0) & (counts < max_iter)
-            light *= np.where(escaped, lit(self._hill(y, x), options.light), np.float32(1))[..., np.newaxis]
-        return averaged(light, k)
+            light *= np.where(escaped, _lit(self._hill(y, x), options.light), np.float32(1))
+            np.minimum(light, 1, out=light)
+        return _to_srgb(averaged(light, k))
 
     def _hill(self, rows: slice, columns: slice) -> NDArray[Any]:
         """The field that light falls on, with a sample more on each side; NaN beyond the field."""
         name = "smooth" if "smooth" in self.samples.fields else "distance"
-        sides = [-(-n // self.stride) for n in self.samples.shape]
-        y, x = (slice(max(0, s.start - 1), min(n, s.stop + 1)) for s, n in zip((rows, columns), sides, strict=True))
-        hill = np.full((rows.stop - rows.start + 2, columns.stop - columns.start + 2), np.nan)
-        top, left = y.start - rows.start + 1, x.start - columns.start + 1
-        field = self.samples.read(name, y, x, self.stride)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            hill[top : top + field.shape[0], left : left + field.shape[1]] = (
-                field if name == "smooth" else -np.log2(field)
-            )
-        return hill
+        shape = self.samples.shape
+        y, x = (slice(max(0, s.start - 1), min(n, s.stop + 1)) for s, n in zip((rows, columns), shape, strict=True))
+        hill = self.samples.read(name, y, x).astype(np.float64)
+        if name == "distance":
+            with np.errstate(divide="ignore", invalid="ignore"):
+                hill = -np.log2(hill)
+        lacking = [(1 - s.start + part.start, 1 + s.stop - part.stop) for s, part in ((rows, y), (columns, x))]
+        return np.pad(hill, lacking, constant_values=np.nan)
 
     @cached_property
     def _map(self) -> Floats:
-        """Colours in linear light: the palette of the escape times, or `STEPS` of the colour map."""
+        """In linear light the palette, or one with `STEPS` colours of the map."""
         o = self.options
-        return linear(o.count_colours if o.shade == "counts" else gradient(o.colormap, STEPS, o.reverse))
+        grey, *tones, interior = o.count_colours
+        return _linear([grey, *(tones if o.shade == "counts" else gradient(o.colormap, STEPS, o.reverse)), interior])
 
     @cached_property
     def _layout(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        return self.scale_of._layout if self.scale_of else _lay_out(self.samples, self.options)
+        """From escape times to palette indices, or from the values of another field to tones; the same for all of it.
 
-
-def _lay_out(samples: Samples, options: PictureOptions) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """From escape times to palette indices, or from the values of another field to tones; the same for all of it."""
-    stride = 1
-    while max(samples.shape) > SCALE_SIDE * stride:
-        stride *= 2
-    y, x = (slice(0, -(-n // stride)) for n in samples.shape)
-    counts = samples.read("escape_time", y, x, stride)
-    if options.shade == "counts":
-        return palette_index(counts.ravel(), samples.max_iter, options.value_scale)
-    values = samples.read(options.shade, y, x, stride)
-    escaped = values[(counts > 0) & (counts < samples.max_iter) & np.isfinite(values)].astype(np.float64)
-    if options.shade == "smooth":
-        return options.value_scale.curve(escaped)
-    farthest = float(escaped.max(initial=1e-300))
-    tones = options.value_scale.curve(farthest / escaped[escaped > 0])
-
-    def tones_of_distances(distances: NDArray[Any]) -> NDArray[Any]:
-        """The scale is laid over how many times nearer the set than the farthest sample."""
-        with np.errstate(divide="ignore"):
-            return tones(farthest / distances.astype(np.float64))
-
-    return tones_of_distances
+        Distances count as how many times nearer the set they are than the farthest one.
+        """
+        if self.scale_of:
+            return self.scale_of._layout
+        stride, options = 1, self.options
+        while max(replace(self.samples, stride=stride).shape) > SCALE_SIDE:
+            stride *= 2
+        samples = replace(self.samples, stride=stride)
+        whole = slice(0, samples.shape[0]), slice(0, samples.shape[1])
+        counts = samples.read("escape_time", *whole)
+        if options.shade == "counts":
+            return palette_index(counts.ravel(), samples.max_iter, options)
+        values = samples.read(options.shade, *whole)
+        escaped = values[(counts > 0) & (counts < samples.max_iter) & np.isfinite(values)].astype(np.float64)
+        if options.shade == "smooth":
+            return options.curve(escaped)
+        farthest = float(escaped.max(initial=1e-300))
+        tones = options.curve(farthest / escaped[escaped > 0])
+        return lambda distances: tones(farthest / np.maximum(distances.astype(np.float64), 1e-300))
 
 
 def _whole(chunk: int, room: int) -> int:
@@ -236,10 +222,59 @@ def _whole(chunk: int, room: int) -> int:
     return room // chunk * chunk or room
 
 
-def _ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The items, each made in a thread while the one before it is used."""
-    with ThreadPoolExecutor(1, "mandeldask-picture") as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item
+def _linear(srgb: Any) -> Floats:
+    """Colours, shape (n, 3), from 0 to 255 in sRGB, as planes of light from 0 to 1. Source: IEC 61966-2-1."""
+    v = np.asarray(srgb, np.float64).T / 255
+    return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def _to_srgb(light: Floats) -> NDArray[np.uint8]:
+    """Planes of light from 0 to 1 as pixels of sRGB, shape (rows, columns, 3)."""
+    return np.moveaxis(_curve().take((light * np.float32(65535) + np.float32(0.5)).astype(np.uint16)), 0, -1)
+
+
+@cache
+def _curve() -> NDArray[np.uint8]:
+    v = np.linspace(0, 1, 65536)
+    return np.round(255 * np.where(v <= 0.0031308, 12.92 * v, 1.055 * v ** (1 / 2.4) - 0.055)).astype(np.uint8)
+
+
+def _lit(field: NDArray[Any], light: tuple[float, float]) -> Floats:
+    """How much light falls on each sample but those at the border, 1 on level ground: shape (rows - 2, columns - 2).
+
+    `field` rises towards the set; NaN where there is none. Lambert's law on slopes of one steepness that follow the
+    gradient; level where neighbours differ by far more than a step, for that is noise.
+    """
+    up, right = _differences(field[:, 1:-1]), _differences(field[1:-1].T).T
+    size = np.hypot(up, right)
+    azimuth, height = (math.radians(v) for v in light)
+    steep = np.where(size > 0, 1 / (np.maximum(size, 1e-30) * np.sqrt(1 + size * size)), 0)
+    facing = -steep * (up * math.cos(azimuth) + right * math.sin(azimuth)) * math.sin(SLOPE) * math.cos(height)
+    level = math.sin(height)
+    upright = np.sqrt(1 - (steep * size * math.sin(SLOPE)) ** 2)
+    lambert = np.maximum(facing + upright * level, 0) / level
+    return np.minimum(AMBIENT + (1 - AMBIENT) * lambert, BRIGHTEST).astype(np.float32)
+
+
+def _differences(field: NDArray[Any]) -> NDArray[np.float64]:
+    """The mean of the steps to both neighbouring rows, of all but the first and last; of one where the other is NaN."""
+    steps = np.diff(field.astype(np.float64), axis=0)
+    below, above = steps[:-1], steps[1:]
+    mean = (np.where(np.isnan(below), above, below) + np.where(np.isnan(above), below, above)) / 2
+    return np.nan_to_num(mean, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def averaged(planes: NDArray[Any], box: int) -> Floats:
+    """The mean of `box` by `box` samples of each plane, of fewer at the last row and column: the shape rounded up.
+
+    A mean over axes of so few takes twenty times as long as this sum of planes.
+    """
+    rows, columns = (-(-n // box) for n in planes.shape[1:])
+    total = np.zeros((len(planes), rows, columns), np.float32)
+    for i in range(box):
+        for j in range(box):
+            part = planes[:, i::box, j::box]
+            total[:, : part.shape[1], : part.shape[2]] += part
+    high, wide = (np.minimum(box, n - np.arange(0, n, box)) for n in planes.shape[1:])
+    total /= np.outer(high, wide).astype(np.float32)
+    return total

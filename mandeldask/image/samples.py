@@ -4,103 +4,82 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError, StoreError
-from mandeldask.kernels import AUTO, FIELDS, KERNELS, choose
+from mandeldask.kernels import AUTO, FIELDS, KERNELS, MAX_ITER_LIMIT, choose
 from mandeldask.view import View
 
 if TYPE_CHECKING:  # zarr is imported once there is a store
     from mandeldask.store import Store
 
-MAX_ITER_LIMIT = 2**31 - 1
 VIEW_SIDE = 4096  # samples a side, at most, of a view that is computed for a picture
 IN_MEMORY = 2**28  # samples: 1 GiB of escape times
 
 
+@dataclass(frozen=True)
 class Samples:
-    """A field of which every `stride`-th sample is read; here, of arrays in memory.
+    """Every `stride`-th sample of a field, read from the coarsest level that has it; y ascends.
 
-    Rows and columns that are asked for are indices of what the stride leaves, y ascending. `text` describes the field.
+    `levels` are the field's parts by name, in level k every 2^k-th sample of them.
     """
 
-    missing = 0  # tiles that are not computed
+    levels: Mapping[int, Mapping[str, Any]]
+    max_iter: int
+    text: str = ""  # describes the field
+    missing: int = 0  # tiles that are not computed
+    path: str = ""
+    stride: int = 1
 
-    def __init__(self, arrays: Mapping[str, NDArray[Any]], max_iter: int, text: str = "") -> None:
-        self.arrays, self.max_iter, self.text = arrays, max_iter, text
-        self.fields = tuple(arrays)
-        self.shape = len(arrays["escape_time"]), arrays["escape_time"].shape[1]
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return tuple(self.levels[0])
 
-    def chunk(self, stride: int) -> tuple[int, int]:  # noqa: ARG002 (memory has no chunks)
-        """Rows and columns that are best read at once."""
-        return 1, 1
-
-    def cost(self, stride: int) -> int:  # noqa: ARG002
-        """Samples that are read for one."""
-        return 1
-
-    def read(self, name: str, rows: slice, columns: slice, stride: int) -> NDArray[Any]:
-        y, x = (slice(s.start * stride, (s.stop - 1) * stride + 1, stride) for s in (rows, columns))
-        return self.arrays[name][y, x]
-
-
-class StoredSamples(Samples):
-    """A store: each stride is read from the coarsest level that has it."""
-
-    def __init__(self, store: Store) -> None:
-        self.store, d = store, store.description
-        self.shape, self.max_iter, self.fields = d.shape, d.max_iter, d.fields
-        self.text = _text(d.view, d.max_iter)
-        done = store.done()
-        self.missing = int((~done).sum())
-        # Of an unfinished field a level serves if it has all that is done: those that its own tiles write may.
-        further = range(1, d.fine + 1) if self.missing else [level.number for level in d.levels[1:]]
-        whole = done if self.missing else ...
-        self.levels = [0, *(k for k in further if store.done(k)[whole].all())]
-
-    def _level(self, stride: int) -> tuple[int, int]:
-        """The level to read, and its stride."""
-        level = max(k for k in self.levels if stride % (1 << k) == 0)
-        return level, stride >> level
-
-    def chunk(self, stride: int) -> tuple[int, int]:
-        from mandeldask.store import chunk_side
-
-        level, step = self._level(stride)
-        rows, columns = (max(1, chunk_side(side) // step) for side in self.store.description.levels[level].tile)
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = (-(-n // self.stride) for n in self.levels[0]["escape_time"].shape)
         return rows, columns
 
-    def cost(self, stride: int) -> int:
-        return self._level(stride)[1] ** 2
+    @cached_property
+    def level(self) -> int:
+        return max(k for k in self.levels if self.stride % (1 << k) == 0)
 
-    def read(self, name: str, rows: slice, columns: slice, stride: int) -> NDArray[Any]:
-        level, step = self._level(stride)
-        y, x = (slice(s.start * step, (s.stop - 1) * step + 1) for s in (rows, columns))
+    @property
+    def step(self) -> int:
+        """Of which of the level's samples this is each one."""
+        return self.stride >> self.level
+
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """Rows and columns that are best read at once."""
+        rows, columns = getattr(self.levels[self.level]["escape_time"], "chunks", (1, 1))  # memory has none
+        return max(1, rows // self.step), max(1, columns // self.step)
+
+    def read(self, name: str, rows: slice, columns: slice) -> NDArray[Any]:
+        y, x = (slice(s.start * self.step, (s.stop - 1) * self.step + 1, self.step) for s in (rows, columns))
         try:
-            return self.store.window(y, x, level, name)[::step, ::step]
+            return np.asarray(self.levels[self.level][name][y, x])
         except OSError as error:
-            raise StoreError(f"cannot read {self.store.path}: {error.strerror or error}") from None
+            raise StoreError(f"cannot read {self.path}: {error.strerror or error}") from None
 
 
 def samples_of(field: Any, max_iter: int | None) -> Samples:
     """The samples of a path, a Store, an array or a Dataset of fields; Dask's are computed now.
 
-    Raises
-    ------
-    ConfigError
-        No escape times of shape (rows, columns), or more than memory should hold; a `max_iter` out of range.
-    StoreError
-        The store cannot be opened.
+    ConfigError for no escape times of shape (rows, columns), more than memory should hold, a `max_iter` out of range;
+    StoreError where the store cannot be opened.
     """
     from mandeldask.store import Store, open_store
 
     if isinstance(field, str | os.PathLike):
         field = open_store(field)
     if isinstance(field, Store):
-        return StoredSamples(field)
+        return _stored(field)
     parts = {"escape_time": field}
     if hasattr(field, "keys"):  # a Dataset, a Zarr group, a dict
         parts = {name: field[name] for name in FIELDS if name in field}
@@ -113,16 +92,25 @@ def samples_of(field: Any, max_iter: int | None) -> Samples:
         max_iter = max(1, int(arrays["escape_time"].max()))
     if isinstance(max_iter, bool) or not isinstance(max_iter, int | np.integer) or not 1 <= max_iter <= MAX_ITER_LIMIT:
         raise ConfigError(f"max_iter must be an integer from 1 to {MAX_ITER_LIMIT}; got {max_iter!r}")
-    return Samples(arrays, int(max_iter))
+    return Samples({0: arrays}, int(max_iter))
+
+
+def _stored(store: Store) -> Samples:
+    from mandeldask.store import Samples as Stored
+
+    d, done = store.description, store.done()
+    missing = int((~done).sum())
+    # Of an unfinished field a level serves if it has all that is done: those that its own tiles write may.
+    further = range(1, d.fine + 1) if missing else range(1, len(d.levels))
+    levels = [0, *(k for k in further if store.done(k)[done if missing else ...].all())]
+    fields = {k: {name: Stored(store, k, name) for name in d.fields} for k in levels}
+    return Samples(fields, d.max_iter, _text(d.view, d.max_iter), missing, store.path)
 
 
 def computed(view: View, fields: tuple[str, ...], max_iter: int | None, side: int) -> Samples:
     """Every k-th sample of a view, computed in this process, with the least k that leaves about `side` a side.
 
-    Raises
-    ------
-    ConfigError
-        A view too deep for binary64, a `max_iter` out of range.
+    ConfigError for a view too deep for binary64, a `max_iter` out of range.
     """
     stride = max(1, -(-max(view.shape) // min(side, VIEW_SIDE)))
     rows, columns = view.shape
@@ -131,7 +119,7 @@ def computed(view: View, fields: tuple[str, ...], max_iter: int | None, side: in
     bands = [(first, min(first + 64 * stride, rows)) for first in range(0, rows, 64 * stride)]
     block = np.concatenate([compute(view.block(band, (0, columns), stride=(stride, stride))) for band in bands])
     arrays = {name: block[name] for name in fields} if block.dtype.names else {"escape_time": block}
-    return Samples(arrays, int(cap), _text(view, cap))
+    return Samples({0: arrays}, int(cap), _text(view, cap))
 
 
 def _text(view: View, max_iter: int) -> str:

@@ -21,15 +21,16 @@ from mandeldask import job
 from mandeldask.cluster import Session
 from mandeldask.config import AnyCluster
 from mandeldask.errors import ConfigError, StoreError
-from mandeldask.image import PictureOptions
+from mandeldask.image import PictureOptions, Pixels, check_path, replacing
 from mandeldask.store import Store, open_store
 from mandeldask.view import View
-from mandeldask.zoom import video
 from mandeldask.zoom.film import COLOURS, Film, read_film
-from mandeldask.zoom.texture import Pixels, ToColour, to_colour
-from mandeldask.zoom.video import check_target, need_av
 
-__all__ = ["COLOURS", "Film", "Made", "check_target", "make", "need_av", "read_film"]
+__all__ = ["COLOURS", "Film", "Made", "check_target", "make", "paint", "read_film"]
+
+ENCODER = "libx264"
+QUALITY = "18"  # constant rate factor of x264: 18 counts as visually lossless
+SUFFIXES = (".mp4", ".mkv", ".mov")
 
 
 @dataclass(frozen=True)
@@ -54,40 +55,44 @@ def make(
     tell: job.Observer = job.ignore,
     painted: Callable[[int, int], object] | None = None,
 ) -> Made:
-    """Make a film; what an interrupted call computed is not computed again.
+    """Make a film, `out` ending in .mp4, .mkv or .mov; what an interrupted call computed is not computed again.
 
-    Parameters
-    ----------
-    out : path ending in .mp4, .mkv or .mov
-        Its samples are kept beside it, in a folder of the same name that ends in .zoom: another film of the same
-        samples, in other colours, computes nothing.
-    kernel, cluster, client : as for `mandeldask.run`
-    options : PictureOptions, optional
-        Of these colormap, scale (with its rounds) and interior. The scale is laid out for the whole film: an escape
-        time has one colour in all frames.
-    overwrite : bool
-        Replace the samples of another film in that folder.
-    tell : callable, optional
-        Is given the events of both runs.
-    painted : callable, optional
-        Called with (frames done, frames), at the start and after each frame.
+    Its samples are kept beside it, in a folder of the same name that ends in .zoom: another film of the same samples,
+    in other colours, computes nothing. Samples of another film are replaced only to `overwrite`.
 
-    Raises
-    ------
-    ConfigError, StoreError, ClusterError
-        One or two lines that say what is wrong and what to do.
+    Of the options colormap, scale (with its rounds) and interior count. The scale is laid out for the whole film: an
+    escape time has one colour in all frames. `tell` is given the events of both runs, `painted` is called with (frames
+    done, frames) at the start and after each frame; the others are as for `mandeldask.run`.
     """
-    need_av()
     target = check_target(out)
-    strip, core = compute(film, target.with_suffix(".zoom"), kernel, cluster, client, overwrite, tell)
+    strip, core = _compute(film, target.with_suffix(".zoom"), kernel, cluster, client, overwrite, tell)
     failed = int((~strip.done()).sum() + (~core.done()).sum())
-    frames = paint(film, strip, core, to_colour(strip, options or PictureOptions()), painted)
-    title = f"Mandelbrot zoom into {film.centre[0]}, {film.centre[1]}, from {film.first} to {film.last}"
-    video.write(target, frames, film.size, film.rate, title)
+    _encode(target, paint(film, strip, core, options or PictureOptions(), painted), film)
     return Made(os.fspath(target), film.frames, film.strip.size + film.core.size, failed)
 
 
-def compute(
+def check_target(path: str | os.PathLike[str]) -> Path:
+    """The path of a film to be written; ConfigError where none can be."""
+    _need_av()
+    return check_path(path, "a film", SUFFIXES)
+
+
+def _need_av() -> Any:
+    """The module av; ConfigError where it is missing, or was built without the encoder."""
+    try:
+        import av
+    except ImportError as error:
+        raise ConfigError(
+            f'a film needs PyAV, which cannot be imported here ({error}); pip install "mandeldask[zoom]"'
+        ) from None
+    if ENCODER not in av.codecs_available:
+        raise ConfigError(
+            f"a film needs a PyAV with the encoder {ENCODER}, as PyPI's wheels have it; this one lacks it"
+        )
+    return av
+
+
+def _compute(
     film: Film,
     folder: Path,
     kernel: str,
@@ -98,28 +103,33 @@ def compute(
 ) -> tuple[Store, Store]:
     """The stores of strip and core, computed as far as they are not."""
     views = {folder / "strip.zarr": film.strip, folder / "core.zarr": film.core}
-    held = {path: _holds(path, view, film, overwrite) for path, view in views.items()}
-    pending = {path: view for path, view in views.items() if not (held[path] and _complete(open_store(path)))}
+    held = {path: _held(path, view, film, overwrite) for path, view in views.items()}
+    pending = [path for path, store in held.items() if not (store and _complete(store))]
     if pending:
-        _make_folder(folder)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            problem = f"cannot make {folder} for the film's samples: {error.strerror}; choose another --out"
+            raise StoreError(problem) from None
         with Session(cluster, client=client, say=lambda text: tell(job.Notice(text))) as there:
-            for path, view in pending.items():
-                config = {"view": view, "max_iter": film.max_iter, "kernel": kernel}
+            for path in pending:
+                config = {"view": views[path], "max_iter": film.max_iter, "kernel": kernel}
                 job.run(config, path, client=there.connect(), tell=tell, overwrite=overwrite and not held[path])
     strip, core = map(open_store, views)
     return strip, core
 
 
-def _holds(path: Path, view: View, film: Film, overwrite: bool) -> bool:
-    """Whether a store is of this field, all of it or a part; StoreError for another film's that is not to go."""
+def _held(path: Path, view: View, film: Film, overwrite: bool) -> Store | None:
+    """The store of this field, or of a part of it; StoreError for another film's that is not to go."""
     try:
-        there = open_store(path).description
+        store = open_store(path)
     except StoreError:  # told with its remedy when it is opened for writing
-        return False
+        return None
+    there = store.description
     if (there.view, there.max_iter) == (view, film.max_iter):
-        return True
+        return store
     if overwrite:
-        return False
+        return None
     what = f"max_iter is {there.max_iter} there, {film.max_iter} here" if there.view == view else "of another view"
     raise StoreError(
         f"{path.parent} holds the samples of another film: {what}. Choose another --out, or replace it with --overwrite"
@@ -130,20 +140,11 @@ def _complete(store: Store) -> bool:
     return all(bool(store.done(level.number).all()) for level in store.description.levels)
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"cannot make {folder} for the film's samples: {error.strerror}; choose another --out"
-        ) from None
-
-
 def paint(
     film: Film,
     strip: Store,
     core: Store,
-    colour_of: ToColour,
+    options: PictureOptions,
     painted: Callable[[int, int], object] | None = None,
 ) -> Iterator[Pixels]:
     """The frames of a film, one after the other: RGB, shape (height, width, 3)."""
@@ -153,8 +154,28 @@ def paint(
         raise ConfigError(f"a film needs Numba, which cannot be imported here ({error}); install it") from None
     if painted:
         painted(0, film.frames)
-    painter = Painter(film, strip, core, colour_of)
+    painter = Painter(film, strip, core, options)
     for frame in range(film.frames):
         yield painter.paint(film.span(frame))
         if painted:
             painted(frame + 1, film.frames)
+
+
+def _encode(target: Path, frames: Iterator[Pixels], film: Film) -> None:
+    """Encode frames as H.264, yuv420p, BT.709; the film appears whole or not at all. StoreError: the disk is full."""
+    av = _need_av()
+    with replacing(target) as partial, av.open(os.fspath(partial), "w", options={"movflags": "+faststart"}) as out:
+        centre = f"{film.centre[0]}, {film.centre[1]}"
+        out.metadata["title"] = f"Mandelbrot zoom into {centre}, from {film.first} to {film.last}"
+        out.metadata["encoded_by"] = "mandeldask"
+        stream = out.add_stream(ENCODER, rate=film.rate, options={"crf": QUALITY})
+        stream.width, stream.height = film.size
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
+        context.color_range = 1  # 16 to 235
+        for pixels in frames:
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame = frame.reformat(format="yuv420p", src_colorspace="ITU709", dst_colorspace="ITU709")
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())

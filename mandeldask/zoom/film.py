@@ -34,29 +34,14 @@ KEYS = ("centre", "from", "to", "size", "fps", "seconds", "max_iter", "out", "cl
 class Film:
     """A zoom into `centre`, the width of a frame falling evenly in its logarithm from `first` to `last`.
 
-    Parameters
-    ----------
-    centre : (re, im)
-        Numbers or decimal strings.
-    first, last : number or decimal string
-        Width of the first and of the last frame in the units of c; the first is the larger.
-    size : (width, height)
-        Pixels of a frame, both even, as H.264 has it.
-    fps, seconds : numbers
-        Frames a second, and how long it lasts.
-    max_iter : int
-
-    Raises
-    ------
-    ConfigError
-        Any value that breaks these rules; a last span that binary64 cannot resolve at this size.
+    ConfigError for any value that breaks a rule, and for a last span that binary64 cannot resolve at this size.
     """
 
-    centre: tuple[Number, Number]
-    first: Number
-    last: Number
-    size: tuple[int, int] = (1280, 720)
-    fps: Number = 30
+    centre: tuple[Number, Number]  # re, im
+    first: Number  # width of the first frame in the units of c
+    last: Number  # of the last one, which is narrower
+    size: tuple[int, int] = (1280, 720)  # width and height of a frame in pixels, both even, as H.264 has it
+    fps: Number = 30  # frames a second
     seconds: Number = 10
     max_iter: int = 1000
 
@@ -64,7 +49,7 @@ class Film:
         for name, most in (("fps", MAX_RATE), ("seconds", MAX_FRAMES)):
             if not 0 < exact(name, getattr(self, name)) <= most:
                 raise ConfigError(f"{name} must be above 0, at most {most}; got {getattr(self, name)}")
-        _check_size(self.size)
+        self._check_size()
         object.__setattr__(self, "size", tuple(self.size))
         if type(self.max_iter) is not int or not 1 <= self.max_iter < 2**31:
             raise ConfigError(f"max_iter must be an integer from 1 to {2**31 - 1}; got {self.max_iter!r}")
@@ -89,6 +74,14 @@ class Film:
         if isinstance(given.get("size"), list | tuple):
             given["size"] = tuple(map(integer, given["size"]))
         return cls(**given, first=values["from"], last=values["to"])
+
+    def _check_size(self) -> None:
+        size, (low, high) = self.size, SIDES
+        pair = isinstance(size, list | tuple) and len(size) == 2
+        if not pair or not all(type(n) is int and low <= n <= high and n % 2 == 0 for n in size):
+            shown = "x".join(map(str, size)) if isinstance(size, list | tuple) else repr(size)
+            rule = f"width and height of a frame in pixels, even and from {low} to {high}, such as 1280x720"
+            raise ConfigError(f"size must be {rule}; got {shown}")
 
     def _check_depth(self) -> None:
         try:
@@ -160,10 +153,7 @@ class Film:
 def read_film(path: str | os.PathLike[str] | None, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The keys of a film's YAML file, none without a path, with `changes` over them.
 
-    Raises
-    ------
-    ConfigError
-        The file cannot be read; it is no mapping of `KEYS`.
+    ConfigError where the file cannot be read, or is no mapping of `KEYS`.
     """
     given: Any = {} if path is None else read_file(path)
     if not isinstance(given, dict):
@@ -173,14 +163,3 @@ def read_film(path: str | os.PathLike[str] | None, changes: Mapping[str, Any] | 
         hint = f"did you mean `{close[0]}`? " if close else ""
         raise ConfigError(f"{path}: unknown key `{key}`; {hint}Permitted: {', '.join(KEYS)}")
     return given | {key: value for key, value in (changes or {}).items() if value is not None}
-
-
-def _check_size(size: Any) -> None:
-    low, high = SIDES
-    pair = isinstance(size, list | tuple) and len(size) == 2
-    if not pair or not all(type(n) is int and low <= n <= high and n % 2 == 0 for n in size):
-        shown = "x".join(map(str, size)) if isinstance(size, list | tuple) else repr(size)
-        raise ConfigError(
-            f"size must be width and height of a frame in pixels, even and from {low} to {high}, such as 1280x720; "
-            f"got {shown}"
-        )

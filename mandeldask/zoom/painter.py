@@ -1,29 +1,40 @@
-"""From the textures to a frame: each pixel is interpolated between four texels of each of two mip levels."""
+"""From the samples to a frame: each pixel is interpolated between four texels of each of two mip levels.
+
+The textures are the mip-maps of L. Williams (1983). Mip level m has a texel for 2^m x 2^m samples. Colours are
+averaged, never counts. Mip levels 0 to 2 average all samples, each further one the sixteen that the level m - 2 of the
+store holds of them.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mandeldask.image import PictureOptions, Pixels, averaged, palette, palette_index
 from mandeldask.store import Store
 from mandeldask.view import LogPolar
 from mandeldask.zoom.film import COLUMNS, CORE, Film
-from mandeldask.zoom.texture import Pixels, Texture, ToColour, atlas_of, atlas_of_whole
 
+ToColour = Callable[[NDArray[np.integer]], Pixels]
+
+SCALE_SAMPLES = 2**20  # at most, that the scale is laid out for
+BLOCK = 512  # rows of a level read at a time: the most that a chunk has
 MARGIN = 2  # rows of texels beside those that a frame looks at
 
 
 class Painter:
     """Paints the frames of a film from its strip and its core."""
 
-    def __init__(self, film: Film, strip: Store, core: Store, to_colour: ToColour) -> None:
-        self.film = film
-        self.core = atlas_of_whole(to_colour(core.window(slice(None), slice(None))))
+    def __init__(self, film: Film, strip: Store, core: Store, options: PictureOptions) -> None:
+        self.film, colour = film, to_colour(strip, options)
+        self.core = atlas(core, colour)
         width, height = film.size
         u = np.arange(width) + 0.5 - width / 2
         v = np.arange(height) + 0.5 - height / 2
@@ -38,9 +49,8 @@ class Painter:
         # How many samples of the strip a pixel covers each way, as a power of 2; the same in every frame.
         self.mip = np.maximum(0.0, np.log2(film.columns / (2 * math.pi) / radius)).astype(np.float32)
         most = min(math.ceil(self.mip.max()), COLUMNS.bit_length() - 1)
-        self.textures = [Texture(strip, to_colour, m) for m in range(most + 1)]
+        self.textures = [_Texture(strip, colour, m) for m in range(most + 1)]
         self.rows = [self._rows(m) for m in range(most + 1)]
-        self._held: Any = None
 
     def _rows(self, m: int) -> tuple[float, float]:
         """Between which rows of the strip the pixels of mip level m lie, but for what the span adds."""
@@ -52,18 +62,87 @@ class Painter:
     def paint(self, span: float) -> Pixels:
         """The frame of a span: RGB, shape (height, width, 3), the top row first."""
         shift = (math.log(span / self.film.size[0]) - self.log_inner) / self.step
-        for texture, (low, high) in zip(self.textures, self.rows, strict=True):
-            texture.move(low + shift, high + shift)
-        held = [texture.texels for texture in self.textures]
-        if self._held is None or any(a is not b for a, b in zip(held, self._held, strict=True)):
-            self.atlas, self._held = atlas_of(self.textures), held
+        moved = [t.move(low + shift, high + shift) for t, (low, high) in zip(self.textures, self.rows, strict=True)]
+        if any(moved):  # at the first frame all
+            self.strip = _joined(self.textures)
         out = np.empty((*self.row.shape, 3), np.uint8)
         scale = CORE * span / float(self.film.last)  # samples of the core a pixel
-        _paint(
-            out, self.row, self.column, self.mip, shift, self.atlas.texels, self.atlas.table, scale,
-            self.core.texels, self.core.table,
-        )  # fmt: skip
+        _paint(out, self.row, self.column, self.mip, shift, *self.strip, scale, *self.core)
         return out[::-1]
+
+
+def to_colour(strip: Store, options: PictureOptions) -> ToColour:
+    """The function from escape times to colours, the same for all frames: laid out for the whole strip."""
+    d = strip.description
+    level = next((level for level in d.levels if level.shape[0] * level.shape[1] <= SCALE_SAMPLES), d.levels[-1])
+    sample = strip.window(slice(None), slice(None), level.number)
+    index = palette_index(sample, d.max_iter, options)
+    colours = np.array(palette(options.colormap, options.interior), np.uint8)
+    return lambda counts: colours[index(counts)]
+
+
+@dataclass
+class _Texture:
+    """The rows of one mip level that a frame needs; as the film goes on, they move.
+
+    `texels` begins with the row `first`; the centre of texel t lies at the sample stride * (t * side + (side - 1) / 2).
+    """
+
+    store: Store
+    to_colour: ToColour
+    mip: int
+    blocks: dict[int, Pixels] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.level = min(max(0, self.mip - 2), len(self.store.description.levels) - 1)
+        self.stride, self.side = 1 << self.level, 1 << (self.mip - self.level)
+        rows, columns = self.store.description.levels[self.level].shape
+        self.rows, self.columns = max(1, rows // self.side), max(1, columns // self.side)
+        self.block = max(1, BLOCK // self.side)  # rows of texels
+
+    def move(self, low: float, high: float) -> bool:
+        """Hold the texels for the samples' rows from `low` to `high`, as far as there are any; whether they changed."""
+        low, high = ((row / self.stride - (self.side - 1) / 2) / self.side for row in (low, high))
+        rows = np.clip([np.floor(low), np.ceil(high)], 0, self.rows - 1).astype(int)
+        first, last = (rows // self.block).tolist()
+        wanted = range(first, last + 1)
+        if list(self.blocks) == list(wanted):
+            return False
+        self.blocks = {k: self.blocks[k] if k in self.blocks else self._read(k) for k in wanted}
+        self.first = first * self.block
+        self.texels = np.concatenate(list(self.blocks.values()))
+        return True
+
+    def _read(self, block: int) -> Pixels:
+        first, last = block * self.block, min((block + 1) * self.block, self.rows)
+        window = slice(first * self.side, last * self.side), slice(0, self.columns * self.side)
+        pixels = self.to_colour(self.store.window(*window, level=self.level))
+        if self.side == 1:
+            return pixels
+        means = averaged(np.moveaxis(pixels, -1, 0), self.side)
+        return np.moveaxis((means + 0.5).astype(np.uint8), 0, -1)
+
+
+def atlas(store: Store, to_colour: ToColour) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """All of a store in textures, halved until one side is down to a texel: as `_paint` takes them."""
+    rows, columns = store.description.shape
+    textures = [_Texture(store, to_colour, m) for m in range(min(rows, columns).bit_length())]
+    for texture in textures:
+        texture.move(0, rows)
+    return _joined(textures)
+
+
+def _joined(textures: list[_Texture]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Textures in one array, and a table with a row for each, as compiled code reads them.
+
+    Its columns: where it begins, its first row, rows, columns, all in texels; stride and side.
+    """
+    table, start = [], 0
+    for t in textures:
+        rows, columns = t.texels.shape[:2]
+        table.append((start, t.first, rows, columns, t.stride, t.side))
+        start += rows * columns
+    return np.concatenate([t.texels.reshape(-1, 3) for t in textures]), np.array(table, np.int64)
 
 
 def _compiled(function: Any) -> Any:
