@@ -6,15 +6,12 @@ import json
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from mandeldask.cli.exits import signals_end_in_order
 from mandeldask.cli.options import cluster_option, upload_option
-
-if TYPE_CHECKING:
-    pass
 
 PLAIN_SECONDS = 2.0  # between two lines where there is no terminal
 WIDTH = 110
@@ -65,12 +62,12 @@ def _of_workers(cluster: str, upload: bool) -> tuple[dict[str, Any], dict[str, i
 def _side_by_side(processes: dict[str, Any]) -> str:
     """A column a process; one column for all where all agree."""
     from mandeldask.lab.machine import side_by_side
-    from mandeldask.lab.tables import Table
+    from mandeldask.lab.tables import text
 
     names, rows = list(processes), side_by_side(processes.values())
     if len(names) > 1 and all(len(set(texts)) == 1 for _, texts in rows):
         names, rows = [f"{len(names)} workers, all alike"], [(label, texts[:1]) for label, texts in rows]
-    return Table(["", *names], [[label, *texts] for label, texts in rows]).text()
+    return text([["", *names], *([label, *texts] for label, texts in rows)])
 
 
 @click.group()
@@ -99,13 +96,14 @@ quick_option = click.option("--quick", is_flag=True, help="Small arrays and few 
 @click.pass_context
 def claims(ctx: click.Context, /, quick: bool, as_json: bool) -> None:
     """Put the lesson's claims to the test: a verdict, a figure and a reason for each."""
-    from mandeldask.lab import machine, results, tables
+    from mandeldask.lab import claims as measured
+    from mandeldask.lab import machine, tables
     from mandeldask.lab.workload import depth_of
 
     ctx.obj["json"] = as_json
     _warn(*machine.busy_warnings())
     with signals_end_in_order(), _told() as tell:
-        found = results.measure_claims(depth_of(quick), tell)
+        found = measured.measure(depth_of(quick), tell)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -122,32 +120,34 @@ def claims(ctx: click.Context, /, quick: bool, as_json: bool) -> None:
 @click.pass_context
 def strategies(ctx: click.Context, /, no_scaling: bool, as_json: bool, **depth: Any) -> None:
     """Compute the lesson's field in every way, side by side, with more workers, and in blocks of every size."""
-    from mandeldask.lab import machine, results, tables
+    from mandeldask.lab import machine, tables
+    from mandeldask.lab import strategies as measured
     from mandeldask.lab.workload import depth_of
 
     ctx.obj["json"] = as_json
     chosen = depth_of(**depth)
     _warn(*machine.busy_warnings())
     with signals_end_in_order(), _told() as tell:
-        found = results.measure_strategies(chosen, tell)
+        found = measured.measure(chosen, tell)
         if not no_scaling:
-            found |= results.measure_scaling(chosen, tell)
+            found |= measured.measure_scaling(chosen, tell)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    click.echo(tables.strategies_table(found).text())
+    shown = tables.tables(found)
+    click.echo(tables.text(shown["Strategies"]))
     for fault in tables.faults(found):
         click.echo(textwrap.fill(fault, WIDTH, initial_indent="  as printed: ", subsequent_indent="    "))
     if not no_scaling:
-        _print_scaling(found)
+        for title in tables.SCALING:
+            click.echo(f"\n{title}\n{tables.text(shown[title])}")
+        _print_balance(found)
 
 
-def _print_scaling(found: dict[str, Any]) -> None:
+def _print_balance(found: dict[str, Any]) -> None:
     from mandeldask.lab import tables
     from mandeldask.lab.timing import seconds
 
-    for title, table in tables.scaling_tables(found).items():
-        click.echo(f"\n{title}\n{table.text()}")
     for balance in found["balance"]:
         click.echo(f"\n{balance['name']}, {seconds(balance['seconds'])}")
         for line in tables.timelines(balance):
@@ -162,15 +162,14 @@ def _print_scaling(found: dict[str, Any]) -> None:
 def report(out: str, source: str | None, **depth: Any) -> None:
     """Measure everything, and write it as one page, OUT.html, with its tables beside it as .json and .md."""
     from mandeldask.lab import report as page
-    from mandeldask.lab import results
     from mandeldask.lab.workload import depth_of
 
     page.check_target(out)
     if source:
-        found = results.read(source)
+        found = page.read(source)
     else:
         with signals_end_in_order(), _told() as tell:
-            found = results.measure_all(depth_of(**depth), tell)
+            found = page.measure(depth_of(**depth), tell)
     for path in page.write(found, out):
         click.echo(path)
 
