@@ -57,35 +57,16 @@ __all__ = [
     "submit",
     "verify",
 ]
-_MODULES = {
-    "mandeldask.errors": ("ClusterError", "ConfigError", "MandeldaskError", "StoreError"),
-    "mandeldask.field": ("escape_time",),
-    "mandeldask.grid": ("complex_grid",),
-    "mandeldask.image": ("picture",),
-    "mandeldask.job": (
-        "Plan",
-        "Status",
-        "Submitted",
-        "Summary",
-        "Verification",
-        "deepen",
-        "resume",
-        "run",
-        "status",
-        "submit",
-        "verify",
-    ),
-    "mandeldask.store": ("open",),
-    "mandeldask.view": ("View",),
-}
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+# Where a name is, unless in mandeldask.job
+_ROOMS = {"complex_grid": "grid", "escape_time": "field", "open": "store", "picture": "image", "View": "view"}
+_ROOMS |= dict.fromkeys(("ClusterError", "ConfigError", "MandeldaskError", "StoreError"), "errors")
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name at its first use: dask and zarr take a second that --help need not wait for."""
-    if name not in _MODULE_OF:
+    if name not in __all__:
         raise AttributeError(f"module 'mandeldask' has no attribute {name!r}")
-    module = importlib.import_module(_MODULE_OF[name])
+    module = importlib.import_module(f"mandeldask.{_ROOMS.get(name, 'job')}")
     value = module.open_field if name == "open" else getattr(module, name)
     globals()[name] = value
     return value

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from mandeldask.lab import claims, experiments, machine, timing
-from mandeldask.lab.experiments import Experiment
+from mandeldask.lab import claims, machine, timing
 from mandeldask.lab.timing import Run, Spread
 from mandeldask.lab.workload import QUICK
 
@@ -41,39 +40,36 @@ def test_a_fresh_process_really_has_its_features_switched_off():
     found = machine.simd()["found"]
     if not found:
         pytest.skip("this CPU has nothing beyond NumPy's baseline")
-    with experiments._without_simd() as plain:
+    with claims._without_simd() as plain:
         assert plain.apply(machine.simd)["found"] == []
     assert machine.simd()["found"] == found
     assert not os.environ["NPY_DISABLE_CPU_FEATURES"]
 
 
 def test_the_parts_of_the_loop_are_the_whole_of_it():
-    parts = experiments._parts_of_the_loop(experiments._samples(40), 20)
+    parts = claims._parts_of_the_loop(claims._samples(40), 20)
     assert list(parts) == ["mask", "gather", "arithmetic", "scatter"]
     assert all(seconds > 0 for seconds in parts.values())
 
 
 def test_a_blas_that_threadpoolctl_does_not_know_leaves_the_comparison_out(monkeypatch):
     monkeypatch.setattr(threadpoolctl, "threadpool_info", list)
-    for c in experiments.threads(QUICK):
-        assert "against one BLAS thread" not in c.figure
-        assert c.verdict in ("true", "false")
-    assert experiments.blas_library(QUICK)[0].verdict == "not measurable here"
+    for c in claims._threads(QUICK):
+        assert "against one BLAS thread" not in c["figure"]
+        assert c["verdict"] in ("true", "false")
+    assert claims._blas_library(QUICK)[0]["verdict"] == "not measurable here"
 
 
 def test_an_experiment_that_fails_is_a_row_and_the_rest_goes_on(monkeypatch):
     def broken(setting):
         raise RuntimeError("no luck")
 
-    some = (
-        Experiment("a broken one", ("dot", "inv"), broken, cores=1),
-        Experiment("layer", ("layer",), experiments.blas_library, cores=1),
-    )
-    monkeypatch.setattr(experiments, "EXPERIMENTS", some)
-    first, second, third = experiments.measure(QUICK)
+    some = {"a broken one": (("dot", "inv"), broken, 1), "layer": (("layer",), claims._blas_library, 1)}
+    monkeypatch.setattr(claims, "EXPERIMENTS", some)
+    first, second, third = claims.measure(QUICK)["claims"]
     for each in (first, second):
-        assert (each.verdict, "no luck" in each.why) == ("not measurable here", True)
-    assert [each.key for each in (first, second, third)] == ["dot", "inv", "layer"]
+        assert (each["verdict"], "no luck" in each["why"]) == ("not measurable here", True)
+    assert [each["key"] for each in (first, second, third)] == ["dot", "inv", "layer"]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
@@ -122,9 +118,9 @@ def test_a_verdict_over_several_figures(spreads, expected):
 def test_threads_are_told_by_cpu_seconds_whatever_the_wall_clock_says():
     alone = [Run(wall=wall, cpu=1.0, caller=0.99) for wall in (1.0, 3.0, 9.0)]
     two = [Run(wall=wall, cpu=2.0, caller=1.0) for wall in (1.0, 3.0, 9.0)]
-    assert claims.threads_claim("sum", alone, "OpenBLAS").verdict == "false"
-    assert claims.threads_claim("sum", two, "OpenBLAS").verdict == "true"
-    assert claims.threads_claim("naive", alone, "OpenBLAS").verdict == "true"
+    assert claims.threads_claim("sum", alone, "OpenBLAS")["verdict"] == "false"
+    assert claims.threads_claim("sum", two, "OpenBLAS")["verdict"] == "true"
+    assert claims.threads_claim("naive", alone, "OpenBLAS")["verdict"] == "true"
 
 
 def test_calls_are_timed_in_turns_each_second_turn_the_other_way_round():

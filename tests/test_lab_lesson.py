@@ -55,3 +55,12 @@ def test_the_corrected_version_equals_the_serial_function(width, height, workers
     corrected = lesson.mandelbrot_parallel_corrected(*VIEW, width, height, 30, workers)
     assert corrected.dtype == serial.dtype
     assert np.array_equal(corrected, serial)
+
+
+@pytest.mark.parametrize(("n", "parts"), [(10, 3), (3, 5), (7, 1)])
+def test_a_range_is_cut_in_parts_that_differ_by_one_at_most(n, parts):
+    ranges = lesson.cut(n, parts)
+    assert [i for first, end in ranges for i in range(first, end)] == list(range(n))
+    sizes = {end - first for first, end in ranges}
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) > 0

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import threadpoolctl
 from conftest import skip_or_fail
+from dask.system import cpu_count
 
 from mandeldask.lab import machine
 
@@ -103,10 +104,10 @@ def test_one_core_by_affinity_is_one_usable_core():
     program = (
         f"import os; os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}}); from mandeldask.lab import machine;"
     )
-    program += "print(machine.usable_cores(), machine.describe()['cores']['usable'])"
+    program += "print(machine.describe()['cores']['usable'])"
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1", "1"]
+    assert done.stdout.split() == ["1"]
 
 
 def test_the_table_says_what_json_says():
@@ -118,7 +119,7 @@ def test_the_table_says_what_json_says():
 
 
 def test_each_worker_of_a_cluster_is_shown_side_by_side_and_too_many_are_warned_of(tmp_path):
-    many = machine.usable_cores() + 1
+    many = cpu_count() + 1
     if many > 8:
         skip_or_fail(f"{many} workers are too many for a test")
     (tmp_path / "many.yaml").write_text(f"{{kind: local, workers: {many}}}\n")
@@ -128,6 +129,14 @@ def test_each_worker_of_a_cluster_is_shown_side_by_side_and_too_many_are_warned_
     assert {process["blas"]["threads"] for process in told["processes"].values()} == {1}  # Dask's nanny sees to it
     (warning,) = told["warnings"]
     assert f"{many} Dask threads on {many - 1} usable cores" in warning
+
+
+def test_a_worker_without_numba_stands_beside_one_that_has_it():
+    with_it = machine.describe()
+    without = with_it | {"numba": {"available": False, "why": "it is too old"}}
+    rows = dict(machine.side_by_side([without, with_it]))
+    assert rows["numba why"] == ["it is too old", ""]
+    assert rows["numba version"] == ["", numba.__version__]
 
 
 def workers(n, blas_threads, usable, host="a", variable="OPENBLAS_NUM_THREADS"):

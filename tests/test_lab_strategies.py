@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numba
@@ -14,13 +14,11 @@ from click.testing import CliRunner
 
 from mandeldask import progress
 from mandeldask.cli import cli
-from mandeldask.errors import ConfigError
 from mandeldask.grid import complex_grid
 from mandeldask.kernels import KERNELS
-from mandeldask.lab import results, scaling, strategies, tables, workload
-from mandeldask.lab.scaling import Scaling
-from mandeldask.lab.strategies import Strategy
-from mandeldask.lab.workload import Depth, Workload, cut, lesson_view
+from mandeldask.lab import lesson, strategies, tables, workload
+from mandeldask.lab.strategies import Scaling
+from mandeldask.lab.workload import Depth, Workload, lesson_view
 
 ROOT = Path(__file__).parent.parent
 SMALL = Depth(side=48, max_iter=40, strategy_turns=2, numpy=(48, 40), numba=(64, 200), scaling_turns=1)
@@ -29,31 +27,21 @@ SMALL = Depth(side=48, max_iter=40, strategy_turns=2, numpy=(48, 40), numba=(64,
 def test_with_one_worker_the_printed_one_has_no_fault_yet(monkeypatch):
     some = {name: strategies.STRATEGIES[name] for name in ("naive", "pool as printed")}
     monkeypatch.setattr(strategies, "STRATEGIES", some)
-    _, row = strategies.measure(replace(SMALL, workers=1))
-    assert (row.pixels_differing, row.shape, row.efficiency) == (0, (48, 48), None)
-    assert "nothing is wrong yet" in tables.faults({"strategies": [asdict(row)]})[0]
+    _, row = strategies.measure(replace(SMALL, workers=1))["strategies"]
+    assert (row["pixels_differing"], row["shape"], row["efficiency"]) == (0, [48, 48], None)
+    assert "nothing is wrong yet" in tables.faults({"strategies": [row]})[0]
 
 
 def test_a_strategy_that_fails_or_is_not_there_says_so_and_the_rest_goes_on(monkeypatch):
-    def missing(problem, kernel, stack):
-        raise ConfigError(f"the kernel {kernel} needs a quantum computer")
-
-    def failing(problem, kernel, stack):
-        return lambda: next(iter([]))
-
-    some = {
-        "naive": strategies.STRATEGIES["naive"],
-        "missing": Strategy("quantum", missing, parallel=False),
-        "failing": Strategy("numpy", failing, parallel=False),
-        "numpy": strategies.STRATEGIES["numpy"],
-    }
-    monkeypatch.setattr(strategies, "STRATEGIES", some)
-    naive, first, second, last = strategies.measure(SMALL)
-    assert first.problem == "the kernel quantum needs a quantum computer"
-    assert "StopIteration" in second.problem
-    assert (second.seconds, first.seconds) == (None, None)
-    assert naive.seconds.n == last.seconds.n == 2
-    assert (naive.pixels_differing, last.pixels_differing) == (0, 0)
+    some = {name: strategies.STRATEGIES[name] for name in ("naive", "pool corrected", "numpy")}
+    monkeypatch.setattr(strategies, "STRATEGIES", {"missing": ("quantum", strategies.ALONE), **some})
+    monkeypatch.setattr(lesson, "mandelbrot_parallel_corrected", lambda *_: next(iter([])))
+    missing, naive, failing, last = strategies.measure(SMALL)["strategies"]
+    assert missing["problem"].startswith("kernel must be one of")
+    assert "StopIteration" in failing["problem"]
+    assert (missing["seconds"], failing["seconds"], failing["startup"]) == (None, None, None)
+    assert naive["seconds"]["n"] == last["seconds"]["n"] == 2
+    assert (naive["pixels_differing"], last["pixels_differing"]) == (0, 0)
 
 
 def test_without_numba_its_parts_say_so_and_the_rest_goes_on(client, monkeypatch):
@@ -64,8 +52,8 @@ def test_without_numba_its_parts_say_so_and_the_rest_goes_on(client, monkeypatch
         numba.config, "DISABLE_JIT", 1
     )  # as if read from there; read again, it would stay for other tests
     monkeypatch.setattr(strategies, "STRATEGIES", {name: strategies.STRATEGIES[name] for name in some})
-    monkeypatch.setattr(scaling, "worker_counts", lambda cores: [1, 2])
-    monkeypatch.setattr(results, "local_workers", lambda n: nullcontext(client))
+    monkeypatch.setattr(strategies, "worker_counts", lambda cores: [1, 2])
+    monkeypatch.setattr(strategies, "local_workers", lambda n: nullcontext(client))
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.01)
     done = CliRunner().invoke(cli, ["lab", "strategies", "--quick", "--workers", "2", "--json"])
     assert done.exit_code == 0, done.output
@@ -82,18 +70,9 @@ def test_without_numba_its_parts_say_so_and_the_rest_goes_on(client, monkeypatch
     assert len(found["balance"]) == 3
 
 
-@pytest.mark.parametrize(("n", "parts"), [(10, 3), (3, 5), (7, 1)])
-def test_a_range_is_cut_in_parts_that_differ_by_one_at_most(n, parts):
-    ranges = cut(n, parts)
-    assert [i for first, end in ranges for i in range(first, end)] == list(range(n))
-    sizes = {end - first for first, end in ranges}
-    assert max(sizes) - min(sizes) <= 1
-    assert min(sizes) > 0
-
-
 @pytest.mark.parametrize(("cores", "counts"), [(1, [1, 2, 4]), (2, [1, 2, 4]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
 def test_worker_counts_go_to_the_cores_and_to_the_lessons_four(cores, counts):
-    assert scaling.worker_counts(cores) == counts
+    assert strategies.worker_counts(cores) == counts
 
 
 @pytest.mark.parametrize("kernel", ["numpy", "numba"])
@@ -114,7 +93,7 @@ def test_strong_scaling_over_dask_cuts_more_blocks_for_more_workers(client, monk
 
     monkeypatch.setattr(workload, "Workload", Counted)
     said = []
-    Scaling(client, ["numpy"], SMALL, said.append).strong([1, 16])
+    Scaling(client, SMALL, said.append).over_workers("numpy", [1, 16])
     assert (min(blocks), max(blocks)) == (16, 64)
     assert "strong scaling, numpy, turn 1 of 1, Dask workers 16" in said
 
@@ -127,22 +106,22 @@ def test_a_workload_is_the_same_however_it_is_computed(client):
 
 
 def test_the_balance_covers_the_field_once(client):
-    ways = Scaling(client, [], SMALL).balance(2)
-    assert [len(b.pieces) for b in ways] == [2, 2, 64]
+    ways = Scaling(client, SMALL).balance()
+    assert [len(b["pieces"]) for b in ways] == [2, 2, 64]
     work = SMALL.scaled("numpy")
     for b in ways:
         covered = np.zeros(work.view.shape, int)
-        for p in b.pieces:
-            covered[slice(*p.rows), slice(*p.columns)] += 1
-            assert p.start <= p.end <= b.seconds
-            assert 0 <= p.worker < 2
+        for p in b["pieces"]:
+            covered[slice(*p["rows"]), slice(*p["columns"])] += 1
+            assert p["start"] <= p["end"] <= b["seconds"]
+            assert 0 <= p["worker"] < 2
         assert (covered == 1).all()
-        assert 0 < b.evenness <= 1
+        assert 0 < b["evenness"] <= 1
 
 
 def test_only_the_workers_asked_for_compute(client):
-    ways = Scaling(client, [], SMALL).balance(1)
-    assert {p.worker for p in ways[2].pieces} == {0}
+    ways = Scaling(client, replace(SMALL, workers=1)).balance()
+    assert {p["worker"] for p in ways[2]["pieces"]} == {0}
 
 
 def test_a_timeline_in_text_shows_who_was_busy_when():

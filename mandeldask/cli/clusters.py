@@ -109,12 +109,12 @@ def _of_workers(cluster: str, upload: bool) -> tuple[dict[str, Any], dict[str, i
 def _side_by_side(processes: dict[str, Any]) -> str:
     """A column a process; one column for all where all agree."""
     from mandeldask.lab.machine import side_by_side
-    from mandeldask.lab.tables import Table
+    from mandeldask.lab.tables import text
 
     names, rows = list(processes), side_by_side(processes.values())
     if len(names) > 1 and all(len(set(texts)) == 1 for _, texts in rows):
         names, rows = [f"{len(names)} workers, all alike"], [(label, texts[:1]) for label, texts in rows]
-    return Table(["", *names], [[label, *texts] for label, texts in rows]).text()
+    return text([["", *names], *([label, *texts] for label, texts in rows)])
 
 
 @cli.command("dashboard")

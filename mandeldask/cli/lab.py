@@ -34,11 +34,11 @@ def _lab() -> None:
 @options.as_json
 def _claims(quick: bool, as_json: bool) -> None:
     """Put the lesson's claims to the test: a verdict, a figure and a reason for each."""
-    from mandeldask.lab import results, tables
+    from mandeldask.lab import claims, tables
     from mandeldask.lab.workload import depth_of
 
     with _measuring() as tell:
-        found = results.measure_claims(depth_of(quick), tell)
+        found = claims.measure(depth_of(quick), tell)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -54,30 +54,31 @@ def _claims(quick: bool, as_json: bool) -> None:
 @options.as_json
 def _strategies(no_scaling: bool, as_json: bool, **depth: Any) -> None:
     """Compute the lesson's field in every way, side by side, with more workers, and in blocks of every size."""
-    from mandeldask.lab import results, tables
+    from mandeldask.lab import strategies, tables
     from mandeldask.lab.workload import depth_of
 
     chosen = depth_of(**depth)
     with _measuring() as tell:
-        found = results.measure_strategies(chosen, tell)
+        found = strategies.measure(chosen, tell)
         if not no_scaling:
-            found |= results.measure_scaling(chosen, tell)
+            found |= strategies.measure_scaling(chosen, tell)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    click.echo(tables.strategies_table(found).text())
+    shown = tables.tables(found)
+    click.echo(tables.text(shown["Strategies"]))
     for fault in tables.faults(found):
         click.echo(textwrap.fill(fault, WIDTH, initial_indent="  as printed: ", subsequent_indent="    "))
     if not no_scaling:
-        _print_scaling(found)
+        for title in tables.SCALING:
+            click.echo(f"\n{title}\n{tables.text(shown[title])}")
+        _print_balance(found)
 
 
-def _print_scaling(found: dict[str, Any]) -> None:
+def _print_balance(found: dict[str, Any]) -> None:
     from mandeldask.lab import tables
     from mandeldask.lab.timing import seconds
 
-    for title, table in tables.scaling_tables(found).items():
-        click.echo(f"\n{title}\n{table.text()}")
     for balance in found["balance"]:
         click.echo(f"\n{balance['name']}, {seconds(balance['seconds'])}")
         for line in tables.timelines(balance):
@@ -91,15 +92,15 @@ def _print_scaling(found: dict[str, Any]) -> None:
 @depth_options
 def _report(out: str, source: str | None, **depth: Any) -> None:
     """Measure everything, and write it as one page, OUT.html, with its tables beside it as .json and .md."""
-    from mandeldask.lab import report, results
+    from mandeldask.lab import report
     from mandeldask.lab.workload import depth_of
 
     report.check_target(out)
     if source:
-        found = results.read(source)
+        found = report.read(source)
     else:
         with _measuring() as tell:
-            found = results.measure_all(depth_of(**depth), tell)
+            found = report.measure(depth_of(**depth), tell)
     for path in report.write(found, out):
         click.echo(path)
 

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from mandeldask.errors import ConfigError
-from mandeldask.kernels import compact, masked
+from mandeldask.kernels import numpy_loops
 from mandeldask.kernels.block import BlockFunction
-from mandeldask.kernels.fields import FIELDS
+from mandeldask.kernels.fields import FIELDS, outside
 
 if TYPE_CHECKING:
     from mandeldask.view import View
@@ -57,19 +57,17 @@ class Factory(Protocol):
 
 def _masked(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
     _check(max_iter, fields, view)
-    return masked.make(int(max_iter), tuple(fields))
+    return BlockFunction(numpy_loops.masked, outside, int(max_iter), tuple(fields))
 
 
 def _compact(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
     _check(max_iter, fields, view)
-    return compact.make(int(max_iter), tuple(fields))
+    return BlockFunction(numpy_loops.compact, outside, int(max_iter), tuple(fields), band=None)
 
 
 def _lanes(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
     _check(max_iter, fields, view)
-    problem = _numba_problem()
-    if problem:
-        raise ConfigError(f"the kernel numba needs Numba, {problem}; install it, or take kernel: numpy-compact")
+    choose("numba")
     from mandeldask.kernels import lanes  # a worker that runs a NumPy kernel never waits for Numba
 
     return lanes.make(int(max_iter), tuple(fields))

@@ -82,10 +82,15 @@ def mandelbrot_parallel_corrected(
     """
     x = np.linspace(xmin, xmax, width)
     y = np.linspace(ymin, ymax, height)
-    edges = [height * i // num_workers for i in range(num_workers + 1)]
-    shares = [(x, y[first:end], max_iter) for first, end in pairwise(edges) if first < end]
+    shares = [(x, y[first:end], max_iter) for first, end in cut(height, num_workers)]
     with spawned(num_workers) as pool:
         return np.hstack(pool.starmap(corrected_worker, shares))
+
+
+def cut(n: int, parts: int) -> list[tuple[int, int]]:
+    """[0, n) in ranges that differ by one at most, none of them empty."""
+    edges = [n * i // parts for i in range(parts + 1)]
+    return [(first, end) for first, end in pairwise(edges) if first < end]
 
 
 def corrected_worker(x: NDArray[np.float64], y: NDArray[np.float64], max_iter: int) -> Escapes:

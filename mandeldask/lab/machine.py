@@ -55,30 +55,25 @@ def describe() -> Description:
         "pid": os.getpid(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "gil": bool(getattr(sys, "_is_gil_enabled", lambda: True)()),
-        "cores": cores(),
+        "gil": has_gil(),
+        "cores": {
+            "cpu": _cpu_name(),
+            "architecture": platform.machine(),
+            "physical": psutil.cpu_count(logical=False),
+            "logical": os.cpu_count(),
+            "usable": cpu_count(),  # by affinity and the quota of a cgroup
+        },
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "numpy": {"version": np.__version__, "simd": simd(), "loops": loops()},
         "blas": blas(),
         "numba": numba(),
-        "dask": dask_settings(),
+        "dask": _dask_settings(),
     }
 
 
-def cores() -> Description:
-    """The CPU, the cores it has, and those this process may use: affinity and cgroups respected."""
-    return {
-        "cpu": _cpu_name(),
-        "architecture": platform.machine(),
-        "physical": psutil.cpu_count(logical=False),
-        "logical": os.cpu_count(),
-        "usable": usable_cores(),
-    }
-
-
-def usable_cores() -> int:
-    """Cores this process may use, from its affinity and its cgroup's quota."""
-    return int(cpu_count())
+def has_gil() -> bool:
+    """False in a free-threaded Python."""
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
 def _cpu_name() -> str:
@@ -143,13 +138,13 @@ def numba() -> Description:
     }
 
 
-def dask_settings() -> Description:
+def _dask_settings() -> Description:
     """Dask's version, the threads its own scheduler takes, and what keeps threads from nesting."""
     environ = dask.config.get("distributed.nanny.pre-spawn-environ", {}) or {}
     return {
         "version": dask.__version__,
         "distributed": distributed.__version__,
-        "threads": dask.config.get("num_workers", None) or usable_cores(),
+        "threads": dask.config.get("num_workers", None) or cpu_count(),
         "nanny_sets": {k: str(v) for k, v in environ.items() if k in THREAD_VARIABLES},
         "environment": {k: os.environ[k] for k in (*THREAD_VARIABLES, "NUMBA_NUM_THREADS") if k in os.environ},
     }
@@ -185,18 +180,16 @@ def busy_warnings() -> list[str]:
     """Whether other programs take the cores, while this one does nothing."""
     total = os.cpu_count() or 1
     taken = psutil.cpu_percent(interval=0.5) / 100 * total
-    if total - taken >= 0.9 * usable_cores():
+    if total - taken >= 0.9 * cpu_count():
         return []
     return [f"other programs take {taken:.1f} of {total} cores: the figures are better from a quieter machine"]
 
 
 def side_by_side(processes: Iterable[Description]) -> list[tuple[str, list[str]]]:
-    """One row a fact, with one text a process."""
-    rows: dict[str, list[str]] = {}
-    for process in processes:
-        for label, text in _facts(process).items():
-            rows.setdefault(label, []).append(text)
-    return [(label.replace("_", " "), texts) for label, texts in rows.items() if label != "pid"]
+    """One row a fact, with one text a process: empty where it has no such fact, as where Numba is missing."""
+    facts = [_facts(process) for process in processes]
+    labels = dict.fromkeys(label for each in facts for label in each if label != "pid")
+    return [(label.replace("_", " "), [each.get(label, "") for each in facts]) for label in labels]
 
 
 def _facts(described: Description, under: str = "") -> dict[str, str]:

@@ -8,30 +8,57 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import jinja2
 from bokeh.palettes import Colorblind8
 
+from mandeldask import __version__
 from mandeldask.errors import ConfigError
 from mandeldask.image import check_path, picture
-from mandeldask.lab import tables
-from mandeldask.lab.results import Results
-from mandeldask.lab.timing import seconds
-from mandeldask.lab.workload import lesson_view
+from mandeldask.lab import claims, machine, strategies, tables
+from mandeldask.lab.timing import Row, Tell, seconds
+from mandeldask.lab.workload import Depth, lesson_view
 
 VERDICTS = {"true": "yes", "false": "no", "depends": "mixed", "not measurable here": "none"}  # and the style's class
-COLOURS = {
-    "lesson": Colorblind8[5],
-    "numpy": Colorblind8[0],
-    "numpy-compact": Colorblind8[4],
-    "numba": Colorblind8[3],
-}
+COLOURS = {"lesson": Colorblind8[5], "numpy": Colorblind8[0], "numpy-compact": Colorblind8[4], "numba": Colorblind8[3]}
+FORMAT = "mandeldask lab 1"
 TABLE_BEGINS = (b'{\n "format": "mandeldask lab', b"# Parallel NumPy, measured")
 
-Row = dict[str, Any]
 Legend = list[tuple[str, str, str]]  # text, colour, and solid, dotted or dashed
+
+
+def measure(depth: Depth, tell: Tell) -> Row:
+    """All that the lab measures."""
+    begun = perf_counter()
+    described, name = machine.describe(), "this process"
+    warnings = machine.thread_warnings({name: described}, {name: described["dask"]["threads"]})
+    found: Row = {
+        "format": FORMAT,
+        "mandeldask": __version__,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": described,
+        "warnings": warnings + machine.busy_warnings(),
+    }
+    found |= claims.measure(depth, tell) | strategies.measure(depth, tell) | strategies.measure_scaling(depth, tell)
+    return found | {"seconds": perf_counter() - begun}
+
+
+def read(path: str) -> Row:
+    """Results that `write` left as JSON; ConfigError for a file that cannot be read, or is something else."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot read the lab's results: {getattr(error, 'strerror', '') or error}") from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise ConfigError(
+            f'{path}: must be what `mandeldask lab report` wrote, and it has no "format": "{FORMAT}"; measure again '
+            "with `mandeldask lab report OUT.html`"
+        )
+    return found
 
 
 def check_target(path: str) -> Path:
@@ -56,25 +83,20 @@ def _is_table(path: Path) -> bool:
     return path.is_file() and path.read_bytes().startswith(TABLE_BEGINS)
 
 
-def write(found: Results, path: str) -> list[str]:
+def write(found: Row, path: str) -> list[str]:
     """Write the page, and its tables beside it as .json and .md; the paths written."""
     page = check_target(path)
     texts = {
         page: html(found),
         page.with_suffix(".json"): json.dumps(found, indent=1) + "\n",
-        page.with_suffix(".md"): markdown(found),
+        page.with_suffix(".md"): _filled("report.md", found),
     }
     for each, text in texts.items():
         each.write_text(text, encoding="utf-8")
     return [str(each) for each in texts]
 
 
-def markdown(found: Results) -> str:
-    """All tables, under a heading each."""
-    return _filled("report.md", found)
-
-
-def html(found: Results) -> str:
+def html(found: Row) -> str:
     """The page."""
     whole_set = picture(lesson_view(150), max_iter=60, colormap="greys")
     return _filled(
@@ -89,11 +111,11 @@ def html(found: Results) -> str:
         worker_colours=Colorblind8,
         verdicts=VERDICTS,
         json=_data_url("application/json", json.dumps(found).encode()),
-        markdown=_data_url("text/markdown", markdown(found).encode()),
+        markdown=_data_url("text/markdown", _filled("report.md", found).encode()),
     )
 
 
-def _filled(template: str, found: Results, **more: Any) -> str:
+def _filled(template: str, found: Row, **more: Any) -> str:
     folder = jinja2.FileSystemLoader(Path(__file__).parent)
     pages = jinja2.Environment(
         loader=folder, autoescape=template.endswith("html"), trim_blocks=True, lstrip_blocks=True
@@ -120,7 +142,7 @@ def _colour_and_dash(curve: Row) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class Axis:
+class _Axis:
     """Values from 0 to `high` at places from `start` to `end`."""
 
     high: float
@@ -142,7 +164,7 @@ def _bars(rows: list[Row]) -> list[Row]:
     if not timed:
         return []
     lowest, highest = min(row["seconds"]["low"] for row in timed) / 2, max(row["seconds"]["high"] for row in timed)
-    x = Axis(math.log(highest / lowest), 170, 840)
+    x = _Axis(math.log(highest / lowest), 170, 840)
     return [
         {"name": row["name"], "colour": COLOURS[row["kernel"]], "text": seconds(row["seconds"]["median"])}
         | {key: x.at(math.log(row["seconds"][key] / lowest)) for key in ("median", "low", "high")}
@@ -150,7 +172,7 @@ def _bars(rows: list[Row]) -> list[Row]:
     ]
 
 
-def _charts(found: Results) -> dict[str, Row]:
+def _charts(found: Row) -> dict[str, Row]:
     workers = found["problem"]["workers"]
     charts = {
         "strong": ("Strong scaling: speed-up", "workers", lambda n: n),
@@ -165,7 +187,7 @@ def _chart(curves: list[Row], title: str, label: str, ideal: Callable[[int], flo
     """Speed-ups over workers or block sizes: a line a curve, with quartiles, against the ideal."""
     highest = max(max(p["speedup"]["high"], ideal(p["x"])) for c in curves for p in c["points"])
     places = sorted({p["x"] for c in curves for p in c["points"]})
-    across, y = Axis(len(places) - 1, 60, 570), Axis(1.05 * highest, 280, 30)
+    across, y = _Axis(len(places) - 1, 60, 570), _Axis(1.05 * highest, 280, 30)
     x = {value: across.at(i) for i, value in enumerate(places)}
 
     def points(curve: Row) -> list[tuple[float, ...]]:
@@ -184,7 +206,7 @@ def _chart(curves: list[Row], title: str, label: str, ideal: Callable[[int], flo
 
 def _timelines(balances: list[Row]) -> list[Row]:
     """Who computed a block when, and where it lies: a bar a block, a row a worker."""
-    x = Axis(1e3 * max((b["seconds"] for b in balances), default=0.0), 70, 700)
+    x = _Axis(1e3 * max((b["seconds"] for b in balances), default=0.0), 70, 700)
     return [
         {
             "title": f"{b['name']}: ms",

@@ -2,60 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from mandeldask.lab import machine
-from mandeldask.lab.results import Results
-from mandeldask.lab.timing import Spread, seconds
+from mandeldask.lab.timing import Row, Spread, seconds
 
 SCALING = ("Strong scaling", "Weak scaling", "Block sizes", "Load balance")
+Table = list[list[str]]  # the first line is the heading
 
 
-@dataclass(frozen=True)
-class Table:
-    """A heading and rows of text."""
-
-    heading: list[str]
-    rows: list[list[str]]
-
-    def text(self) -> str:
-        """Lines with columns as wide as their widest cell."""
-        lines = [self.heading, *self.rows]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        cells = ([f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)] for line in lines)
-        return "\n".join("  ".join(line).rstrip() for line in cells)
+def text(table: Table) -> str:
+    """Lines with columns as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    cells = ([f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)] for line in table)
+    return "\n".join("  ".join(line).rstrip() for line in cells)
 
 
-def tables(found: Results) -> dict[str, Table]:
-    """All of them, by their titles."""
-    facts = [[label, *texts] for label, texts in machine.side_by_side([found["machine"]])]
+def tables(found: Row) -> dict[str, Table]:
+    """By their titles; that of a part which was not measured is a heading alone."""
+    facts = machine.side_by_side([found["machine"]]) if "machine" in found else []
+    claims = ([verdict(c), c["says"], c["figure"], c["why"]] for c in found.get("claims", []))
+    figures = ["time", "speed-up", "efficiency"]
     return {
-        "The machine": Table(["", "this machine"], facts),
-        "The lesson's claims": Table(
-            ["verdict", "the lesson says", "measured", "why"],
-            [[verdict(c), c["says"], c["figure"], c["why"]] for c in found["claims"]],
-        ),
-        "Strategies": strategies_table(found),
-        **scaling_tables(found),
+        "The machine": [["", "this machine"], *([label, *texts] for label, texts in facts)],
+        "The lesson's claims": [["verdict", "the lesson says", "measured", "why"], *claims],
+        "Strategies": [
+            ["strategy", "workers", *figures, "overhead", "start-up", "memory", "pixels"],
+            *map(_strategy, found.get("strategies", [])),
+        ],
+        "Strong scaling": [["curve", "workers", *figures], *_points(found.get("strong", []))],
+        "Weak scaling": [["curve", "workers", *figures], *_points(found.get("weak", []))],
+        "Block sizes": [["curve", "block side", *figures], *_points(found.get("block_sizes", []))],
+        "Load balance": [
+            ["cut in", "blocks", "time", "mean busy time / busiest"],
+            *(
+                [b["name"], str(len(b["pieces"])), seconds(b["seconds"]), f"{b['evenness']:.0%}"]
+                for b in found.get("balance", [])
+            ),
+        ],
     }
 
 
-def verdict(claim: dict[str, Any]) -> str:
+def verdict(claim: Row) -> str:
     """A claim's verdict, and whether it lies within the noise."""
     return f"{claim['verdict']}{', within the noise' if claim['noise'] else ''}"
 
 
-def strategies_table(found: Results) -> Table:
-    heading = ["strategy", "workers", "time", "speed-up", "efficiency", "overhead", "start-up", "memory", "pixels"]
-    return Table(heading, [[row["name"], str(row["workers"]), *_strategy(row)] for row in found["strategies"]])
-
-
-def _strategy(row: dict[str, Any]) -> list[str]:
+def _strategy(row: Row) -> list[str]:
+    name = [row["name"], str(row["workers"])]
     if row["problem"]:
-        return [*[""] * 6, row["problem"]]
+        return [*name, *[""] * 6, row["problem"]]
     pixels = f"{row['pixels_differing']} differ" if row["pixels_differing"] else "all right"
     return [
+        *name,
         _spread(row["seconds"], "s"),
         _spread(row["speedup"], "x"),
         "" if row["efficiency"] is None else f"{row['efficiency']:.0%}",
@@ -63,6 +62,14 @@ def _strategy(row: dict[str, Any]) -> list[str]:
         seconds(row["startup"]) if row["startup"] > 0.05 else "",
         f"{row['memory_bytes'] / 2**20:.0f} MiB",
         f"wrong: shape {_by(row['shape'])}" if row["pixels_differing"] is None else pixels,
+    ]
+
+
+def _points(curves: list[Row]) -> Table:
+    return [
+        [c["name"], str(p["x"]), _spread(p["seconds"], "s"), _spread(p["speedup"], "x"), f"{p['efficiency']:.0%}"]
+        for c in curves
+        for p in c["points"]
     ]
 
 
@@ -74,27 +81,7 @@ def _by(shape: list[int]) -> str:
     return " x ".join(map(str, shape))
 
 
-def scaling_tables(found: Results) -> dict[str, Table]:
-    curves = {"strong": "workers", "weak": "workers", "block_sizes": "block side"}
-    balance = [
-        [b["name"], str(len(b["pieces"])), seconds(b["seconds"]), f"{b['evenness']:.0%}"] for b in found["balance"]
-    ]
-    each = [
-        *(Table(["curve", x, "time", "speed-up", "efficiency"], _points(found[part])) for part, x in curves.items()),
-        Table(["cut in", "blocks", "time", "mean busy time / busiest"], balance),
-    ]
-    return dict(zip(SCALING, each, strict=True))
-
-
-def _points(curves: list[dict[str, Any]]) -> list[list[str]]:
-    return [
-        [c["name"], str(p["x"]), _spread(p["seconds"], "s"), _spread(p["speedup"], "x"), f"{p['efficiency']:.0%}"]
-        for c in curves
-        for p in c["points"]
-    ]
-
-
-def faults(found: Results) -> list[str]:
+def faults(found: Row) -> list[str]:
     """What the lesson's multiprocessing version gets wrong, as sentences."""
     f = next((row["faults"] for row in found["strategies"] if row["faults"]), None)
     if not f:
@@ -111,7 +98,7 @@ def faults(found: Results) -> list[str]:
     ]
 
 
-def timelines(balance: dict[str, Any], width: int = 60) -> list[str]:
+def timelines(balance: Row, width: int = 60) -> list[str]:
     """Who computed when, a line a worker: a # where it was busy, a dot where it waited, a bar where a block began."""
     lines = [["."] * width for _ in range(balance["workers"])]
     for p in balance["pieces"]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+Row = dict[str, Any]  # a result as JSON takes it: each spread in it is a dict of its fields
 Call = Callable[[], Any]
 Tell = Callable[[str], None]  # is told what is measured next
 
@@ -24,9 +26,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        if len(values) == 1:
-            return cls(values[0], values[0], values[0], 1)
-        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        low, median, high = np.percentile(values, (25, 50, 75)).tolist()
         return cls(median, low, high, len(values))
 
     def near(self, threshold: float) -> bool:
@@ -64,7 +64,7 @@ class Run:
         return max(1.0, self.cpu / max(self.caller, 1e-9))
 
 
-def clocked(call: Call, repeats: int = 1) -> Run:
+def _clocked(call: Call, repeats: int = 1) -> Run:
     """Time `repeats` calls in a row; the run is of one of them."""
     cpu, caller, wall = time.process_time(), time.thread_time(), time.perf_counter()
     for _ in range(repeats):
@@ -86,12 +86,12 @@ def in_turns(
         for name, call in calls.items():
             tell(f"warming up, {name}")
             call()
-            repeats[name] = math.ceil(at_least / max(clocked(call).wall, 1e-7))
+            repeats[name] = math.ceil(at_least / max(_clocked(call).wall, 1e-7))
     runs: dict[str, list[Run]] = {name: [] for name in calls}
     for turn in range(turns):
         for name in list(calls)[:: -1 if turn % 2 else 1]:
             tell(f"turn {turn + 1} of {turns}, {name}")
-            runs[name].append(clocked(calls[name], repeats[name]))
+            runs[name].append(_clocked(calls[name], repeats[name]))
     return runs
 
 

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Executor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from math import isqrt
-from typing import Any
 
 import numpy as np
+from dask.system import cpu_count
 from distributed import Client
-from numpy.typing import NDArray
 
 from mandeldask.cluster import Session
 from mandeldask.field import escape_time
 from mandeldask.grid import complex_grid
 from mandeldask.kernels import KERNELS, choose
-from mandeldask.lab.machine import usable_cores
+from mandeldask.lab.lesson import Escapes, cut
 from mandeldask.view import Range, View
 
-Escapes = NDArray[np.int32]
-Part = tuple[Range, Range]  # rows and columns of a block, global indices
+Compute = Callable[[], Escapes]
 BLOCKS_A_WORKER = 4  # at least, so that none waits long for the last
+SEAHORSE = (-0.743643887037151, 0.131825904205330)
 
 
 @dataclass(frozen=True)
@@ -37,26 +35,25 @@ class Workload:
     def __post_init__(self) -> None:
         choose(self.kernel)
 
-    @property
-    def title(self) -> str:
+    def __str__(self) -> str:
         rows, columns = self.view.shape
         return f"{rows} x {columns}, max_iter {self.max_iter}, kernel {self.kernel}"
 
-    def alone(self) -> Escapes:
-        """In the calling thread, as one block."""
-        rows, columns = self.view.shape
-        return self.part((0, rows), (0, columns))
-
     def part(self, rows: Range, columns: Range) -> Escapes:
-        """A window of it, in the calling thread."""
+        """A window of it, as one block."""
         counts: Escapes = KERNELS[self.kernel](self.max_iter)(self.view.block(rows, columns))
         return counts
 
-    def in_pool(self, pool: Executor, workers: int) -> Escapes:
-        """Bands of rows, in as many threads of `pool`."""
+    def alone(self) -> Escapes:
+        """All of it in the calling thread, as one block."""
         rows, columns = self.view.shape
-        bands = cut(rows, BLOCKS_A_WORKER * workers)
-        return np.vstack(list(pool.map(self.part, bands, [(0, columns)] * len(bands))))
+        return self.part((0, rows), (0, columns))
+
+    def in_threads(self, n: int, stack: ExitStack) -> Compute:
+        """Bands of rows, in `n` threads that stay until the stack is closed."""
+        (rows, columns), pool = self.view.shape, stack.enter_context(ThreadPoolExecutor(n))
+        bands = cut(rows, BLOCKS_A_WORKER * n)
+        return lambda: np.vstack(list(pool.map(self.part, bands, [(0, columns)] * len(bands))))
 
     def block_side(self, workers: int) -> int:
         """The side of Dask's blocks: a quarter of the columns, less where that leaves a worker fewer than four."""
@@ -73,12 +70,6 @@ class Workload:
 def lesson_view(rows: int, columns: int | None = None) -> View:
     """The lesson's view: the whole set."""
     return View(x=(-2, 1), y=(-1.5, 1.5), shape=(rows, columns or rows))
-
-
-def seahorse_view(rows: int, columns: int | None = None) -> View:
-    """Deep in seahorse valley, where no shortcut helps and the Numba kernel has work to do."""
-    x, y, half = -0.743643887037151, 0.131825904205330, 5e-6
-    return View(x=(x - half, x + half), y=(y - half, y + half), shape=(rows, columns or rows))
 
 
 @dataclass(frozen=True)
@@ -107,11 +98,17 @@ class Depth:
         """The lesson's field, for the strategies."""
         return Workload(lesson_view(self.side), self.max_iter, kernel)
 
-    def scaled(self, kernel: str, rows: float = 1.0) -> Workload:
-        """The field that a kernel scales with, with `rows` times as many rows: that much more work."""
+    def scaled(self, kernel: str, share: float = 1.0) -> Workload:
+        """The field that a kernel scales with, with `share` times its rows: that much more work.
+
+        For Numba it lies deep in seahorse valley, where no shortcut helps.
+        """
         side, max_iter = self.numpy if kernel == "numpy" else self.numba
-        view = lesson_view if kernel == "numpy" else seahorse_view
-        return Workload(view(max(1, round(side * rows)), side), max_iter, kernel)
+        view = lesson_view(max(1, round(side * share)), side)
+        if kernel == "numba":
+            (x, y), half = SEAHORSE, 5e-6
+            view = View((x - half, x + half), (y - half, y + half), view.shape)
+        return Workload(view, max_iter, kernel)
 
 
 QUICK = Depth(
@@ -134,14 +131,8 @@ def depth_of(
     quick: bool = False, workers: int | None = None, size: int | None = None, max_iter: int | None = None
 ) -> Depth:
     """The full depth, or the quick one, with one worker a usable core; the strategies' field may be another."""
-    given: dict[str, Any] = {"side": size, "max_iter": max_iter, "workers": workers or usable_cores()}
-    return replace(QUICK if quick else Depth(), **{k: v for k, v in given.items() if v is not None})
-
-
-def cut(n: int, parts: int) -> list[Range]:
-    """[0, n) in ranges that differ by one at most, none of them empty."""
-    edges = [n * i // parts for i in range(parts + 1)]
-    return [(first, end) for first, end in pairwise(edges) if first < end]
+    base = QUICK if quick else Depth()
+    return replace(base, workers=workers or cpu_count(), side=size or base.side, max_iter=max_iter or base.max_iter)
 
 
 @contextmanager

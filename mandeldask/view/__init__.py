@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
-from mandeldask.view.exact import angles, logarithm, radii
-from mandeldask.view.frames import LOG_POLAR, Frame, LogPolar, Turned, degrees, frame_from_json
-from mandeldask.view.numbers import Number, exact, pair, rounded
+from mandeldask.view.exact import Number, angles, exact, pair, radii, rounded
+from mandeldask.view.frames import FULL_TURN, LOG_POLAR, Frame, LogPolar, Turned, degrees, frame_from_json
 
 __all__ = [
     "LOG_POLAR",
@@ -41,7 +40,6 @@ Range = tuple[int, int]  # half-open, of global sample indices along one axis
 MIN_SPACING_ULPS = 4
 MAX_SIDE = 2**31 - 1
 BAND = 2**16  # samples
-FULL_TURN = 2 * math.pi
 
 
 @dataclass(frozen=True)
@@ -94,11 +92,11 @@ class View:
         object.__setattr__(self, "given", self.given or _digits(made_from | (vars(self.frame) if self.frame else {})))
 
     def _check_strip(self, frame: LogPolar, rows: int, columns: int) -> None:
-        inner, outer = map(logarithm, frame.radius)
         if self.registration != "gridline":
             raise ConfigError("a log-polar view has registration gridline: its rows lie on the radii, its columns turn")
-        wanted = 1 + round((outer - inner) * columns / FULL_TURN)
+        wanted = frame.rows(columns)
         if wanted < 2:
+            inner, outer = frame.bounds[1]
             least = math.ceil(FULL_TURN / 2 / (outer - inner)) + 1
             raise ConfigError(f"shape of a log-polar view of this radius must have at least {least} columns for 2 rows")
         if rows != wanted:
@@ -106,7 +104,7 @@ class View:
                 f"shape of a log-polar view of this radius must have {wanted} rows, for steps as long outwards as "
                 f"around; got [{rows}, {columns}]"
             )
-        if [*self.x] != [0.0, FULL_TURN] or [*self.y] != [inner, outer]:
+        if (tuple(self.x), tuple(self.y)) != frame.bounds:
             raise ConfigError("x and y of a log-polar view follow from its radius: make it with View.log_polar")
 
     @classmethod
@@ -165,11 +163,9 @@ class View:
             A radius that is not positive or does not ascend; rows that do not fit; as for `View`.
         """
         frame = LogPolar(centre, radius)  # type: ignore[arg-type]
-        inner, outer = map(logarithm, frame.radius)
         _check_shape((1 if rows is None else rows, columns))
-        shape = (1 + round((outer - inner) * columns / FULL_TURN) if rows is None else rows, columns)
-        made_from = _digits({"centre": centre, "radius": radius})
-        return cls((0.0, FULL_TURN), (inner, outer), shape, "gridline", frame, made_from)
+        shape = (frame.rows(columns) if rows is None else rows, columns)
+        return cls(*frame.bounds, shape, "gridline", frame, _digits({"centre": centre, "radius": radius}))
 
     @property
     def size(self) -> int:

@@ -1,8 +1,8 @@
-"""Cosines, sines and powers computed far beyond binary64, then rounded once: the same bits on every machine.
+"""Numbers that are rounded once: decimal digits as they are given, and cosines, sines and powers.
 
-Those of a libm or of NumPy differ in the last bit from one CPU to another. Here an angle is a rational share of a turn,
-and a radius a rational power, in integers of 192 bits or 60 decimal digits. The error is below 2^-170, so the rounding
-to 53 bits is correct but for one value in 2^100.
+The cosines and powers of a libm or of NumPy differ in the last bit from one CPU to another. Here an angle is a rational
+share of a turn, and a radius a rational power, in integers of 192 bits or 60 decimal digits. The error is below 2^-170,
+so the rounding to 53 bits is correct but for one value in 2^100.
 
 An axis of n values costs n products: index i is FINE * high + low, and the factors of `low` are made once an axis.
 """
@@ -10,13 +10,20 @@ An axis of n values costs n products: index i is FINE * high + low, and the fact
 from __future__ import annotations
 
 import math
-from decimal import Context, Decimal
+from collections.abc import Sequence
+from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
 from functools import lru_cache
 from itertools import accumulate, repeat
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mandeldask.errors import ConfigError
+
+Number = int | float | str | Decimal
+
+MAX_DIGITS, MAX_EXPONENT = 100_000, 10_000  # of a bound, a centre or a span
 
 BITS = 192
 ONE = 1 << BITS
@@ -27,6 +34,47 @@ ZERO_BELOW = 1 << (BITS - 100)  # the least nonzero cosine of an axis is above 2
 
 Reals = NDArray[np.float64]
 Complex = tuple[int, int]  # in units of 2^-BITS
+
+
+def exact(name: str, value: Number) -> Fraction:
+    """The value of a number or a decimal string; ConfigError, naming it, for anything else."""
+    return Fraction(decimal(name, value))
+
+
+def decimal(name: str, value: Number) -> Decimal:
+    """As `exact`, with its digits."""
+    try:  # a float stands for the digits that it prints; a bool is not a number
+        found = value if isinstance(value, Decimal) else Decimal("" if isinstance(value, bool) else str(value))
+    except InvalidOperation:
+        raise ConfigError(f"{name} must be a number or a decimal string; got {value!r}") from None
+    if not found.is_finite():
+        raise ConfigError(f"{name} must be finite; got {value}")
+    if abs(found.adjusted()) > MAX_EXPONENT or len(found.as_tuple().digits) > MAX_DIGITS:
+        raise ConfigError(f"{name} is out of range: at most {MAX_DIGITS} digits, an exponent of at most {MAX_EXPONENT}")
+    return found
+
+
+def rounded(value: Fraction) -> float:
+    """The nearest binary64; beyond the largest, infinite."""
+    try:
+        return float(value)  # correctly rounded
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def pair(name: str, value: Sequence[Number], wanted: str) -> tuple[Fraction, Fraction]:
+    """Two numbers, such as [re, im]."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ConfigError(f"{name} must be two numbers, {wanted}; got {value!r}")
+    return exact(f"{name}[0]", value[0]), exact(f"{name}[1]", value[1])
+
+
+def finite_pair(name: str, value: Sequence[Number], wanted: str) -> tuple[float, float]:
+    """Two numbers, each rounded once to a finite binary64."""
+    first, second = map(rounded, pair(name, value, wanted))
+    if not (math.isfinite(first) and math.isfinite(second)):
+        raise ConfigError(f"{name} is out of binary64's range; got {list(value)}")
+    return first, second
 
 
 def cos_sin(turn: Fraction) -> tuple[float, float]:

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
-from mandeldask.view.exact import Reals, cos_sin
-from mandeldask.view.numbers import Number, decimal, exact, finite_pair
+from mandeldask.view.exact import Number, Reals, cos_sin, decimal, exact, finite_pair, logarithm
 
 LOG_POLAR = "log-polar"
+FULL_TURN = 2 * math.pi
 MAX_DECIMALS = 20  # of an angle in degrees: the sine of the smallest is 2e-22
 Samples = NDArray[np.complex128]
 
@@ -84,6 +84,16 @@ class LogPolar:
             raise ConfigError(f"a strip of radius {outer} around {list(self.centre)} reaches beyond binary64")
         object.__setattr__(self, "radius", (inner, outer))
 
+    @property
+    def bounds(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Of the coordinates: the angle in radians, and the natural logarithm of the distance from the centre."""
+        return (0.0, FULL_TURN), (logarithm(self.radius[0]), logarithm(self.radius[1]))
+
+    def rows(self, columns: int) -> int:
+        """The rows whose steps outwards are as long as those around, to the nearest."""
+        inner, outer = self.bounds[1]
+        return 1 + round((outer - inner) * columns / FULL_TURN)
+
     def place(self, c: Samples, cos_phi: Reals, sin_phi: Reals, r: Reals) -> None:
         """Samples at the angles (columns) and the radii (rows), into c."""
         np.multiply(cos_phi, r[:, np.newaxis], out=c.real)
@@ -110,7 +120,7 @@ def degrees(rotation: Number) -> str:
     value = decimal("rotation", rotation)
     if abs(value) > 360:
         raise ConfigError(f"rotation must be from -360 to 360 degrees; got {rotation}")
-    if int(value.as_tuple().exponent) < -MAX_DECIMALS and exact("rotation", value) * 10**MAX_DECIMALS % 1:
+    if exact("rotation", value) * 10**MAX_DECIMALS % 1:
         raise ConfigError(f"rotation must have at most {MAX_DECIMALS} decimals; got {str(rotation)[:60]}")
     context = Context(prec=MAX_DECIMALS + 5)
     turned = context.remainder(context.add(value, Decimal(360)), Decimal(360))

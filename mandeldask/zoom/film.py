@@ -17,7 +17,7 @@ from mandeldask.config.models import integer
 from mandeldask.config.reading import read_file
 from mandeldask.errors import ConfigError
 from mandeldask.view import MIN_SPACING_ULPS, Number, View
-from mandeldask.view.numbers import exact, finite_pair
+from mandeldask.view.exact import exact, finite_pair
 
 SIDES = (64, 8192)  # of a frame; beyond, few players follow
 MAX_FRAMES = 10**6

@@ -1,11 +1,14 @@
-"""The fastest escape times that pure NumPy gives: the samples still under way are kept together, and rarely looked at.
+"""The escape times in NumPy, twice: the lesson's masked loop, readable and the reference, and the fastest.
+
+The lesson squares complex numbers. NumPy's complex multiply uses fused multiply-add where the CPU has it, which
+changes some escape times from one CPU to the next; real adds, subtracts and multiplies are each rounded once,
+everywhere alike.
 
 The masked loop spends its time on masks: every step picks the running samples out of the whole block and puts them
-back. Here a sample leaves the arrays once, when it is done. The steps themselves are whole-array operations on real
-arrays that fit the CPU's cache, so their bits are the contract's. The shortcuts are those of
-`mandeldask.kernels.shortcuts`.
-
-Everywhere the pair (z, n) means: z = z_n, and none of z_0 ... z_(n-1) has escaped.
+back. In `compact` the samples still under way are kept together, and rarely looked at: each leaves the arrays once,
+when it is done. The steps themselves are whole-array operations on real arrays that fit the CPU's cache, so their bits
+are the contract's. The shortcuts are those of `mandeldask.kernels.shortcuts`. There the pair (z, n) means everywhere:
+z = z_n, and none of z_0 ... z_(n-1) has escaped.
 """
 
 from __future__ import annotations
@@ -17,8 +20,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.kernels.block import BlockFunction
-from mandeldask.kernels.fields import outside
 from mandeldask.kernels.shortcuts import NEARBY, never_escapes
 
 Flags = NDArray[np.bool_]
@@ -33,30 +34,41 @@ CHECKED = 100  # checked steps between two looks, where every step has to be che
 _kept = threading.local()
 
 
-class Running(NamedTuple):
+def masked(c: NDArray[np.complex128], max_iter: int, n: NDArray[np.int32]) -> None:
+    """Escape times of `c` into `n`: the smallest n with |z_n| > 2, at most `max_iter`."""
+    x, y = np.zeros(c.shape), np.zeros(c.shape)
+    n[...] = 0
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN are samples like any other
+        for _ in range(max_iter):
+            inside = x * x + y * y <= 4
+            if not inside.any():
+                break
+            u, v = x[inside], y[inside]
+            x[inside] = (u * u - v * v) + c.real[inside]
+            y[inside] = (u * v + u * v) + c.imag[inside]
+            n[inside] += 1
+
+
+class _Running(NamedTuple):
     """Samples under way: z and c as (2, k) real arrays, and where in the band they come from."""
 
     z: NDArray[np.float64]
     c: NDArray[np.float64]
     at: Numbers
 
-    def pick(self, flags: Flags) -> Running:
+    def pick(self, flags: Flags) -> _Running:
         chosen = np.flatnonzero(flags)
-        return Running(self.z.take(chosen, -1), self.c.take(chosen, -1), self.at.take(chosen))
+        return _Running(self.z.take(chosen, -1), self.c.take(chosen, -1), self.at.take(chosen))
 
-    def chunks(self) -> list[Running]:
+    def chunks(self) -> list[_Running]:
         """Copies, CHUNK samples each, to step in place."""
         parts = [slice(k, k + CHUNK) for k in range(0, self.at.size, CHUNK)]
-        return [Running(self.z[:, k].copy(), self.c[:, k].copy(), self.at[k]) for k in parts]
+        return [_Running(self.z[:, k].copy(), self.c[:, k].copy(), self.at[k]) for k in parts]
 
 
-def make(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> BlockFunction:
-    return BlockFunction(count, outside, max_iter, fields, band=None)
-
-
-def count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
+def compact(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
     """Escape times of flat `c` into flat `out`."""
-    pool: list[Running] = []
+    pool: list[_Running] = []
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, c.size, CHUNK):
             pool.append(_first_steps(c, start, max_iter, out))
@@ -65,27 +77,27 @@ def count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> N
                 pool = []
 
 
-def _rounds(lanes: Running, max_iter: int, out: NDArray[np.int32]) -> None:
+def _rounds(lanes: _Running, max_iter: int, out: NDArray[np.int32]) -> None:
     """From step LOOKS[-1] to the end, with twice the steps in every round."""
     n = LOOKS[-1]
     while n < max_iter and lanes.at.size:
         stop = min(2 * n, max_iter)
-        late: list[tuple[Running, int]] = []
+        late: list[tuple[_Running, int]] = []
         lanes = _join([_unchecked(chunk, n, stop, late) for chunk in lanes.chunks()])
         _roll_back(late, out)
         n = stop
 
 
-def _first_steps(c: NDArray[np.complex128], start: int, max_iter: int, out: NDArray[np.int32]) -> Running:
+def _first_steps(c: NDArray[np.complex128], start: int, max_iter: int, out: NDArray[np.int32]) -> _Running:
     """Checked steps of one chunk; who is left, and not sure to stay, goes on. All who are left get max_iter."""
     samples = c[start : start + CHUNK]
     parts = np.empty((2, samples.size))
     parts[0], parts[1] = samples.real, samples.imag
-    everyone = Running(parts.copy(), parts, np.empty(0, np.intp))
+    everyone = _Running(parts.copy(), parts, np.empty(0, np.intp))
     live, survived = _count_steps(everyone, min(LOOKS[0], max_iter) - 1)
     np.add(survived, 1, out=out[start : start + CHUNK], dtype=np.int32)
     chosen = np.flatnonzero(live)
-    lanes = Running(everyone.z.take(chosen, -1), parts.take(chosen, -1), chosen + start)
+    lanes = _Running(everyone.z.take(chosen, -1), parts.take(chosen, -1), chosen + start)
     for n, look in pairwise(LOOKS):
         lanes = _checked(lanes, n, min(look, max_iter), out)
     out[lanes.at] = max_iter
@@ -95,7 +107,7 @@ def _first_steps(c: NDArray[np.complex128], start: int, max_iter: int, out: NDAr
     return lanes.pick(nearby & ~never_escapes(cx, cy, np.sqrt))
 
 
-def _checked(lanes: Running, n: int, stop: int, out: NDArray[np.int32]) -> Running:
+def _checked(lanes: _Running, n: int, stop: int, out: NDArray[np.int32]) -> _Running:
     """From step n to `stop`, counting every step; who is left."""
     while n < stop and lanes.at.size:
         steps = min(CHECKED, stop - n)
@@ -106,7 +118,7 @@ def _checked(lanes: Running, n: int, stop: int, out: NDArray[np.int32]) -> Runni
     return lanes
 
 
-def _unchecked(lanes: Running, n: int, stop: int, late: list[tuple[Running, int]]) -> Running:
+def _unchecked(lanes: _Running, n: int, stop: int, late: list[tuple[_Running, int]]) -> _Running:
     """From step n to `stop` with few looks; who is left. The escaped go on the list `late`, as of one look before."""
     saved, saved_at = lanes.z.copy(), n
     while n < stop and lanes.at.size:
@@ -117,7 +129,7 @@ def _unchecked(lanes: Running, n: int, stop: int, late: list[tuple[Running, int]
         x, y = lanes.z
         inside = x * x + y * y <= 4.0
         if not inside.all():
-            late.append((Running(before, lanes.c, lanes.at).pick(~inside), n))
+            late.append((_Running(before, lanes.c, lanes.at).pick(~inside), n))
         n += steps
         stay = inside & ~((x == saved[0]) & (y == saved[1]))  # a state that repeats goes round for ever
         if not stay.all():
@@ -128,7 +140,7 @@ def _unchecked(lanes: Running, n: int, stop: int, late: list[tuple[Running, int]
     return lanes
 
 
-def _roll_back(late: list[tuple[Running, int]], out: NDArray[np.int32]) -> None:
+def _roll_back(late: list[tuple[_Running, int]], out: NDArray[np.int32]) -> None:
     """Exact counts of the lanes on the list, each with the step it is at: all escape within LONGEST steps."""
     if not late:
         return
@@ -138,7 +150,7 @@ def _roll_back(late: list[tuple[Running, int]], out: NDArray[np.int32]) -> None:
         out[chunk.at] = n[k * CHUNK : (k + 1) * CHUNK] + survived
 
 
-def _steps(lanes: Running, steps: int) -> None:
+def _steps(lanes: _Running, steps: int) -> None:
     z, c, _ = lanes
     (x, y), (squares, product) = z, _scratch(z.shape[1])
     for _ in range(steps):
@@ -149,7 +161,7 @@ def _steps(lanes: Running, steps: int) -> None:
         np.add(z, c, out=z)
 
 
-def _count_steps(lanes: Running, steps: int) -> tuple[Flags, NDArray[np.int8]]:
+def _count_steps(lanes: _Running, steps: int) -> tuple[Flags, NDArray[np.int8]]:
     """As `_steps`, at most 127; whether each lane is still inside, and how many steps it survived."""
     z, c, _ = lanes
     (x, y), (squares, product) = z, _scratch(z.shape[1])
@@ -175,5 +187,5 @@ def _scratch(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return _kept.scratch[:2, :size], _kept.scratch[2, :size]
 
 
-def _join(parts: list[Running]) -> Running:
-    return Running(*(np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True)))
+def _join(parts: list[_Running]) -> _Running:
+    return _Running(*(np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True)))
