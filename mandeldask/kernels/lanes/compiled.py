@@ -35,12 +35,13 @@ def scratch() -> tuple[Any, ...]:
 
 
 @contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Let one process of this user and machine compile; the others wait, and then find the code in the cache.
+def _one_at_a_time(cache: str) -> Iterator[None]:
+    """Let one process compile for a cache's folder; the others wait, and then find the code there.
 
     Without the lock, 32 workers that start together on a cold cache would all compile, each for its own use.
     """
-    path = Path(tempfile.gettempdir()) / f"mandeldask-compile-{os.getuid()}.lock"
+    name = f"mandeldask-compile-{os.getuid()}-{hashlib.sha256(cache.encode()).hexdigest()[:16]}.lock"
+    path = Path(tempfile.gettempdir()) / name
     try:
         lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError:  # nowhere to put a lock: several may compile the same, which only costs time
@@ -65,7 +66,7 @@ def _compile(make: Callable[[str], Callable[..., None]], *arguments: types.Type)
     if Path(phases.__file__).exists():  # else in a zip file that was sent to this worker: nothing to share
         with suppress(RuntimeError):  # neither the package's folder nor the user's cache can be written
             dispatcher.enable_caching()
-            turn = _one_at_a_time()
+            turn = _one_at_a_time(dispatcher.stats.cache_path)
     with turn:
         dispatcher.compile(types.void(*arguments))
     dispatcher.disable_compile()
