@@ -16,15 +16,15 @@ from numpy.typing import DTypeLike, NDArray
 LEAST_BYTES = 2**22  # malloc keeps smaller blocks itself
 MAX_FREE = 4  # blocks of memory for items of one size that wait for the next array
 
-_free: dict[int, deque[NDArray[np.uint8]]] = {}  # bytes of an item: complex blocks apart from escape times
+_free: dict[int, deque[NDArray[np.uint8]]] = {}  # by the bytes of an item: complex blocks apart from escape times
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """An array of arbitrary values, as `numpy.empty` gives it, perhaps in the memory of an earlier one.
 
     The memory is taken back when the last reference to the array and its views is gone. A tile at the edge takes that
-    of a whole one: so there are never more blocks of memory, free ones included, than were in use at once, and that a
-    worker keeps is what its tiles were planned with.
+    of a whole one. So there are never more blocks of memory, free ones included, than were in use at once, and a worker
+    keeps no more than its tiles were planned with.
     """
     dtype, size = np.dtype(dtype), math.prod(shape) * np.dtype(dtype).itemsize
     if size < LEAST_BYTES:

@@ -37,6 +37,6 @@ class ClusterError(MandeldaskError):
 
 
 class JobCancelledError(MandeldaskError):
-    """A submitted job that was cancelled before its end."""
+    """A job that was cancelled before its end."""
 
     exit_code = 130

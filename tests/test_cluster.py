@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from conftest import skip_or_fail
 from dask import config as dask_config
+from distributed.comm import CommClosedError
 from services import ENV, ROOT, Processes, free_port, listening, poll
 
 import mandeldask as md
@@ -424,7 +425,19 @@ def test_of_unequal_workers_the_one_with_the_least_memory_a_thread_speaks_for_al
     monkeypatch.setattr(workers, "workers_of", lambda client: found)
     size = clusters.size_of_client(None)
     assert (size.workers, size.threads, size.threads_per_worker, size.memory_limit) == (2, 20, 4, 2**32)
-    assert str(size) == "2 workers of 20 threads together, the smallest of 4 threads and 4.00 GiB"
+    worst = "the one with the least memory a thread has 4 threads and 4.00 GiB"
+    assert str(size) == f"2 workers of 20 threads together; {worst}"
+    found["a"]["nthreads"] = 4
+    assert worst in str(clusters.size_of_client(None)), "workers with other memory are not alike"
+
+
+def test_a_worker_that_is_lost_while_it_is_asked_is_passed_over():
+    class Client:
+        def run(self, function, on_error, callback_timeout):
+            return {"tcp://a": CommClosedError("gone"), "tcp://b": "2.0", "tcp://c": ImportError("none here")}
+
+    answers = preflight._ask(Client(), str)
+    assert list(answers) == ["tcp://b", "tcp://c"]
 
 
 # Descriptions

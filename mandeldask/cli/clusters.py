@@ -68,7 +68,7 @@ def _look_at(client: Client, shown: dict[str, Any]) -> list[str]:
 
 
 def _figures(size: Size) -> dict[str, int]:
-    return {name: getattr(size, name) for name in ("workers", "threads_per_worker", "memory_limit")}
+    return {name: getattr(size, name) for name in ("workers", "threads", "threads_per_worker", "memory_limit")}
 
 
 @cli.command("info")
@@ -148,9 +148,13 @@ def open_in_browser(link: str) -> None:
 
 def _find_dashboard(cluster: str | None) -> dict[str, Any]:
     """That of a scheduler that is up, with our page put into it where it was not there; else one of this machine."""
+    import dask
+
     from mandeldask import dashboard
     from mandeldask.cluster import Session
 
+    if not (cluster or dask.config.get("scheduler-address", None)):
+        return _of_this_machine()
     with Session(cluster) as there:
         if there.in_this_environment:
             return _of_this_machine()

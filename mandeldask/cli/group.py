@@ -69,7 +69,7 @@ def _of_a_file(error: OSError) -> StoreError | None:
 @click.version_option(__version__, prog_name="mandeldask")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Mandelbrot escape-time fields of any size: chunked with Dask, stored as Zarr, exact and resumable."""
+    """Mandelbrot escape-time fields of any size: chunked with Dask, stored as Zarr, the same bits everywhere."""
     ctx.ensure_object(dict)
 
 

@@ -34,10 +34,10 @@ def _lab() -> None:
 @options.as_json
 def _claims(quick: bool, as_json: bool) -> None:
     """Put the lesson's claims to the test: a verdict, a figure and a reason for each."""
-    from mandeldask.lab import claims, tables
+    from mandeldask.lab import claims, machine, tables
     from mandeldask.lab.workload import depth_of
 
-    with _measuring() as tell:
+    with _measuring(*machine.busy_warnings()) as tell:
         found = claims.measure(depth_of(quick), tell)
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -54,11 +54,11 @@ def _claims(quick: bool, as_json: bool) -> None:
 @options.as_json
 def _strategies(no_scaling: bool, as_json: bool, **depth: Any) -> None:
     """Compute the lesson's field in every way, side by side, with more workers, and in blocks of every size."""
-    from mandeldask.lab import strategies, tables
+    from mandeldask.lab import machine, strategies, tables
     from mandeldask.lab.workload import depth_of
 
     chosen = depth_of(**depth)
-    with _measuring() as tell:
+    with _measuring(*machine.busy_warnings()) as tell:
         found = strategies.measure(chosen, tell)
         if not no_scaling:
             found |= strategies.measure_scaling(chosen, tell)
@@ -106,11 +106,10 @@ def _report(out: str, source: str | None, **depth: Any) -> None:
 
 
 @contextmanager
-def _measuring() -> Iterator[Callable[[str], None]]:
+def _measuring(*warnings: str) -> Iterator[Callable[[str], None]]:
     """Shows what is being measured."""
-    from mandeldask.lab.machine import busy_warnings
     from mandeldask.progress import Bar
 
-    warn(*busy_warnings())
+    warn(*warnings)
     with signals_end_in_order(), Bar("measuring") as bar:
         yield lambda text: bar.show(0, 0, text)

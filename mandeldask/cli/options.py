@@ -37,7 +37,9 @@ def _remember(ctx: click.Context, _: click.Parameter, as_json: bool) -> bool:
 
 
 store = click.argument("store", type=click.Path())
-as_json = click.option("--json", "as_json", is_flag=True, callback=_remember, help="Print JSON, and nothing else.")
+as_json = click.option(
+    "--json", "as_json", is_flag=True, callback=_remember, help="Print JSON on stdout, nothing else."
+)
 quiet = click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 cluster = click.option(
     "--cluster",

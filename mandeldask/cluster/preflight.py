@@ -176,7 +176,7 @@ def _loaded_from() -> list[str]:
 def _ask(client: Client, function: Callable[..., Any], *arguments: Any, scheduler: bool = False) -> dict[str, Any]:
     """What each worker answers, by its address, or its exception; the scheduler too, if asked for.
 
-    ClusterError where the cluster does not answer.
+    A worker that is lost meanwhile is passed over. ClusterError where the cluster does not answer.
     """
     answers: dict[str, Any] = {}
     try:
@@ -185,7 +185,8 @@ def _ask(client: Client, function: Callable[..., Any], *arguments: Any, schedule
                 answers["scheduler"] = client.run_on_scheduler(function, *arguments, callback_timeout=ANSWER_SECONDS)
             except (ImportError, AttributeError) as error:
                 answers["scheduler"] = error
-        answers |= client.run(function, *arguments, on_error="return", callback_timeout=ANSWER_SECONDS)
+        told = client.run(function, *arguments, on_error="return", callback_timeout=ANSWER_SECONDS)
+        answers |= {worker: answer for worker, answer in told.items() if not isinstance(answer, OSError)}
     except TimeoutError:
         raise ClusterError(
             f"not all of the cluster answered within {ANSWER_SECONDS:.0f} s: end what hangs (see its dashboard)"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
 from multiprocessing import current_process
-from typing import Any
+from typing import Any, Self
 
 import dask
 from distributed import Client
@@ -51,7 +51,7 @@ def resolve(cluster: AnyCluster | None) -> Cluster:
         raise ConfigError(f"Dask's setting scheduler-address (DASK_SCHEDULER_ADDRESS): {error}") from None
 
 
-class Session(ExitStack):
+class Session:
     """A cluster to compute on, as far as it is needed; what was started for it ends with the context.
 
     Each method may be called again, and then does nothing new. ClusterError says what is wrong and what to do.
@@ -82,7 +82,7 @@ class Session(ExitStack):
         say: Callable[[str], None] = lambda _: None,
         start: Callable[[Cluster], AbstractContextManager[Client]] = connect,
     ) -> None:
-        super().__init__()
+        self._stack = ExitStack()
         if client is None and getattr(current_process(), "_inheriting", False):
             raise SystemExit(1)  # a worker that imports a script without main guard; `wait_for_worker` tells its parent
         self.description = resolve(cluster) if client is None else None
@@ -90,6 +90,12 @@ class Session(ExitStack):
         self._ready = False
         if self.description and not isinstance(self.description, LocalCluster):  # whose size says it all
             say(self.description.introduction)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
     @property
     def runs_already(self) -> bool:
@@ -115,7 +121,7 @@ class Session(ExitStack):
         """A client. The cluster is started at the first call; its workers may still come up."""
         if self.client is None:
             assert self.description is not None
-            self.client = self.enter_context(self.start(self.description))
+            self.client = self._stack.enter_context(self.start(self.description))
         return self.client
 
     def ready(self) -> Client:

@@ -23,12 +23,14 @@ FIRST_LINE_SECONDS = 5.0  # of waiting; the next line comes after twice as long
 
 @dataclass(frozen=True)
 class Size:
-    """How many workers, and the threads and the memory of each; of unequal ones those of the worst off."""
+    """How many workers, and the threads and the memory of each; of unequal ones those of the one with the least memory
+    a thread.
+    """
 
     workers: int
     threads_per_worker: int
     memory_limit: int  # bytes a worker
-    all_threads: int | None = None  # where workers differ
+    all_threads: int | None = None  # where workers differ in threads or memory
 
     @property
     def threads(self) -> int:
@@ -38,7 +40,8 @@ class Size:
         each = f"{plural(self.threads_per_worker, 'thread')} and {format_bytes(self.memory_limit)}"
         if self.all_threads is None:
             return f"{plural(self.workers, 'worker')} of {each}"
-        return f"{plural(self.workers, 'worker')} of {plural(self.threads, 'thread')} together, the smallest of {each}"
+        together = f"{plural(self.workers, 'worker')} of {plural(self.threads, 'thread')} together"
+        return f"{together}; the one with the least memory a thread has {each}"
 
 
 def size_of(cluster: Cluster | None) -> Size | None:
@@ -69,7 +72,7 @@ def size_of_client(client: Client) -> Size:
     if not workers:
         raise ClusterError("the cluster has no workers: start some, `dask worker ADDRESS`, and try again")
     threads, memory = min(workers, key=lambda worker: worker[1] / worker[0])
-    alike = all(nthreads == threads for nthreads, _ in workers)
+    alike = len(set(workers)) == 1
     return Size(len(workers), threads, memory, None if alike else sum(nthreads for nthreads, _ in workers))
 
 

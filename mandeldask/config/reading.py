@@ -82,7 +82,7 @@ def parse(mapping: Mapping[str, Any], source: str = "run description", overrides
     changes = dict(map(_split, overrides))
     if not changes:
         return _check(Config, mapping, source)
-    changed = _changed(mapping, changes) if isinstance(mapping, dict) else mapping
+    changed = _changed(dict(mapping), changes) if isinstance(mapping, Mapping) else mapping
     return _check(Config, changed, f"{source} with --set")
 
 

@@ -99,6 +99,8 @@ class Explorer:
         try:
             wanted = json.loads(handler.request.body)
             self.rendering.start(wanted["description"], wanted["name"])
+        except ConfigError:
+            raise
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ConfigError(f"no view to render: {error}") from None
         return self.rendering.to_json()

@@ -96,14 +96,14 @@ def samples_of(field: Any, max_iter: int | None) -> Samples:
 
 
 def _stored(store: Store) -> Samples:
-    from mandeldask.store import Samples as Stored
+    from mandeldask.store import StoredSamples
 
     d, done = store.description, store.done()
     missing = int((~done).sum())
     # Of an unfinished field a level serves if it has all that is done: those that its own tiles write may.
     further = range(1, d.fine + 1) if missing else range(1, len(d.levels))
     levels = [0, *(k for k in further if store.done(k)[done if missing else ...].all())]
-    fields = {k: {name: Stored(store, k, name) for name in d.fields} for k in levels}
+    fields = {k: {name: StoredSamples(store, k, name) for name in d.fields} for k in levels}
     return Samples(fields, d.max_iter, _text(d.view, d.max_iter), missing, store.path)
 
 

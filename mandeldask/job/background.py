@@ -74,19 +74,25 @@ def _wait_until_up(process: subprocess.Popen[bytes], folder: Path, seconds: floa
         if (folder / SCHEDULER).exists():
             return
         if process.poll() is not None:
-            if (folder / FAILURE).exists():
-                why = json.loads((folder / FAILURE).read_text())
-                shutil.rmtree(folder, ignore_errors=True)
-                raise ClusterError(why)
+            _raise_failure(folder)
             raise ClusterError(
                 f"the process that was to keep the cluster ended with exit code {process.returncode}: "
                 f"its output is in {folder / LOG}"
             )
         time.sleep(0.05)
+    _raise_failure(folder)
     raise ClusterError(
         f"the cluster did not start within {seconds:.0f} s: set a longer start_timeout in its description, or see the "
         f"output of the process that was to keep it, in {folder / LOG}"
     )
+
+
+def _raise_failure(folder: Path) -> None:
+    """Raise what the process that was to keep the cluster left as its reason, if it left one."""
+    if (folder / FAILURE).exists():
+        why = json.loads((folder / FAILURE).read_text())
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ClusterError(why)
 
 
 def main(name: str) -> None:

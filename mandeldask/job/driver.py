@@ -31,7 +31,7 @@ SWEEP_SECONDS = 60.0  # a writer ends within seconds of its scheduler, and its f
 
 @dataclass(frozen=True)
 class Submission:
-    """A submitted job, for its driver on the cluster; of a run without its parts, the driver is in the client."""
+    """What the driver of a submitted job knows of it. Of a run, whose driver is in the client, all is left out."""
 
     name: str | None = None
     run_id: str | None = None  # the same for each driver of the job that is started

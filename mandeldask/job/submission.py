@@ -255,7 +255,8 @@ def _run_driver(request: _Request) -> None:
         summary = _drive(request, client, home, reporter)
         outcome = {"state": "finished", "summary": asdict(summary), "exit_code": summary.exit_code}
         reporter.log(f"finished: {summary.computed} tiles computed, {summary.failed} failed")
-    except MandeldaskError as error:
+    except (MandeldaskError, OSError) as raised:
+        error = raised if isinstance(raised, MandeldaskError) else StoreError(f"{request.place.url}: {raised}")
         state = "cancelled" if error.exit_code == 130 else "failed"
         outcome = {"state": state, "message": str(error), "exit_code": error.exit_code}
         reporter.log(f"{state}: {error}")

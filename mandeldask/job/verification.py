@@ -122,9 +122,11 @@ def verify(
     if problem:
         found.add(Finding("description", "zarr.json", problem))
     with ExitStack() as stack:
-        found.add(*_metadata(opened))
+        for finding in _metadata(opened):
+            found.add(finding)
         ledger = stack.enter_context(_held(opened, restore=bool(problem))) if repair else None
-        found.add(*_empty(opened))
+        for finding in _empty(opened):
+            found.add(finding)
         seed = secrets.randbits(32) if seed is None else seed
         present = [opened.done(level.number) for level in d.levels]
         computed = np.argwhere(present[0])

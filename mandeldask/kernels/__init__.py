@@ -84,7 +84,7 @@ AUTO = "auto"
 def choose(name: str, view: View | None = None) -> tuple[str, str]:
     """The kernel to take, a key of KERNELS, and why, in a few words.
 
-    "auto" takes the fastest that is exact for the view: numba where Numba can be imported, else
+    "auto" takes the fastest: numba where Numba can be imported, else
     numpy-compact. Both give the same bits.
 
     Raises
@@ -102,7 +102,7 @@ def choose(name: str, view: View | None = None) -> tuple[str, str]:
     if name == AUTO:
         if problem:
             return "numpy-compact", f"the fastest that needs no Numba, {problem}"
-        return "numba", "the fastest; exact wherever binary64 resolves the view"
+        return "numba", "the fastest; the same bits as any other"
     if problem:
         raise ConfigError(f"the kernel numba needs Numba, {problem}; install it, or take kernel: numpy-compact")
     return name, "as asked"

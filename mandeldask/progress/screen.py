@@ -114,7 +114,7 @@ class Screen(Bar):
         if self.mosaic is None or self.plan is None:
             return None
         table = Table.grid(padding=(0, 3))
-        load = self.load.table(self.plan.cluster.threads_per_worker)
+        load = self.load.table(self.plan.cluster.threads / self.plan.cluster.workers)
         table.add_row("", Group(*self.mosaic.lines()), load)
         return Padding(table, (0, 0, 1, 0))
 
@@ -246,8 +246,8 @@ class _Load:
         self.tiles[record.worker] += 1
         self.seconds[record.worker] += record.seconds
 
-    def table(self, threads: int) -> RenderableType:
-        """A row for each worker, of so many threads."""
+    def table(self, threads: float) -> RenderableType:
+        """A row for each worker, of so many threads in the mean."""
         if not self.tiles:
             return Text("no tile finished yet", "dim")
         elapsed = max(1e-3, time.time() - self.first)

@@ -18,7 +18,7 @@ from mandeldask.store.description import FORMAT_VERSION, Description, Level, Til
 from mandeldask.store.metadata import KEY
 from mandeldask.store.open import open_damaged, open_field, open_for_writing, open_store
 from mandeldask.store.place import AnyPath, Place, place_of
-from mandeldask.store.store import Samples, Store
+from mandeldask.store.store import Store, StoredSamples
 
 __all__ = [
     "FORMAT_VERSION",
@@ -27,8 +27,8 @@ __all__ = [
     "Description",
     "Level",
     "Place",
-    "Samples",
     "Store",
+    "StoredSamples",
     "Tile",
     "TileColumns",
     "chunk_side",

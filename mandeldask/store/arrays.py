@@ -10,7 +10,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -50,7 +50,7 @@ WRITE_ALL: ArrayConfigParams = {"write_empty_chunks": True}
 FUSED = "zarr.core.codec_pipeline.FusedCodecPipeline"
 HAS_FUSED = hasattr(importlib.import_module("zarr.core.codec_pipeline"), "FusedCodecPipeline")
 # Before zarr 3.4 a shard of 16 chunks is written in 15 instead of 17 ms where they are encoded by fours.
-PIPELINE: dict[str, Any] = {"path": FUSED} if HAS_FUSED else {"batch_size": 4}
+WRITING = {"async.concurrency": 1} | ({} if HAS_FUSED else {"codec_pipeline.batch_size": 4})
 _settings = threading.Lock()  # zarr's settings are the process's
 _one_by_one = ExitStack()
 _writers = 0
@@ -61,7 +61,7 @@ def array(place: Place, description: Description, path: str, read_only: bool = T
     """An array of the store, as the description has it; nothing is read."""
     made = _make(MemoryStore(), description, path)
     at = StorePath(place.zarr(read_only), path)
-    with _settings, zarr.config.set({f"codec_pipeline.{key}": value for key, value in PIPELINE.items()}):
+    with _settings, zarr.config.set({"codec_pipeline.path": FUSED} if HAS_FUSED else {}):
         return zarr.Array(
             zarr.AsyncArray(metadata=cast(ArrayV3Metadata, made.metadata), store_path=at, config=WRITE_ALL)
         )
@@ -77,7 +77,7 @@ def one_by_one() -> Iterator[None]:
     global _writers  # noqa: PLW0603
     with _settings:
         if not _writers:
-            _one_by_one.enter_context(zarr.config.set({"async.concurrency": 1}))
+            _one_by_one.enter_context(zarr.config.set(WRITING))
         _writers += 1
     try:
         yield
@@ -119,32 +119,30 @@ def dumps(document: Mapping[str, Any]) -> bytes:
 
 def _make(store: MemoryStore, description: Description, path: str) -> zarr.Array[Any]:
     group, name = path.split("/")
-    shape: tuple[int, ...]
-    how: dict[str, Any]
-    if group == "tiles":
-        shape, dtype = description.tiles, TileColumns[name]
-        chunks = tuple(min(n, TILES_CHUNK) for n in shape)
-        how = {"chunks": chunks, "fill_value": 0, "dimension_names": ("tile_y", "tile_x")}
-    elif name in AXES:
-        shape, dtype = (description.levels[int(group)].shape[AXES.index(name)],), "float64"
-        attributes = _axis_attributes(description, name)
-        how = {"chunks": (min(*shape, AXIS_CHUNK),), "dimension_names": (name,), "attributes": attributes}
-    else:
-        level = description.levels[int(group)]
-        shape, dtype = level.shape, FIELDS[name]
-        how = {
-            "chunks": tuple(map(chunk_side, level.tile)),
-            "shards": level.tile,
-            "fill_value": 0 if name == "escape_time" else np.nan,
-            "dimension_names": AXES,
-            "attributes": {**ATTRIBUTES[name], "max_iter": description.max_iter},
-        }
+    codecs: list[Any] = [BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec()]
     if description.format_version == 2:
-        compressor: Any = ZstdCodec(level=1)
-    else:
-        compressor = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
-    codecs = [compressor, Crc32cCodec()]
-    return zarr.create_array(store, name=path, shape=shape, dtype=dtype, compressors=codecs, **how)
+        codecs[0] = ZstdCodec(level=1)
+    make = partial(zarr.create_array, store, name=path, compressors=codecs)
+    if group == "tiles":
+        shape = description.tiles
+        chunks = tuple(min(n, TILES_CHUNK) for n in shape)
+        names = "tile_y", "tile_x"
+        return make(shape=shape, dtype=TileColumns[name], chunks=chunks, fill_value=0, dimension_names=names)
+    level = description.levels[int(group)]
+    if name in AXES:
+        n = level.shape[AXES.index(name)]
+        attributes = _axis_attributes(description, name)
+        chunks = (min(n, AXIS_CHUNK),)
+        return make(shape=(n,), dtype="float64", chunks=chunks, dimension_names=(name,), attributes=attributes)
+    return make(
+        shape=level.shape,
+        dtype=FIELDS[name],
+        chunks=(chunk_side(level.tile[0]), chunk_side(level.tile[1])),
+        shards=level.tile,
+        fill_value=0 if name == "escape_time" else np.nan,
+        dimension_names=AXES,
+        attributes={**ATTRIBUTES[name], "max_iter": description.max_iter},
+    )
 
 
 def _axis_attributes(description: Description, name: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ MAX_FINE = 2
 
 @dataclass(frozen=True)
 class Level:
-    """One level of the pyramid: every `stride`-th sample of the field, itself an exact field, cut into tiles."""
+    """One level of the pyramid: every `stride`-th sample of the field, itself a field, cut into tiles."""
 
     number: int
     shape: tuple[int, int]  # samples

@@ -22,7 +22,7 @@ from mandeldask.store import metadata
 from mandeldask.store.arrays import AXES, dumps
 from mandeldask.store.description import FORMAT_VERSION, READABLE, Description
 from mandeldask.store.place import PARTIAL, AnyPath, Place, place_of
-from mandeldask.store.store import Samples, Store
+from mandeldask.store.store import Store, StoredSamples
 
 BLOCK_SIDE = 4096  # of a Dask block of `open_field`, in samples: 64 MiB of escape times
 
@@ -106,7 +106,7 @@ def open_field(path: AnyPath, level: int = 0) -> Any:
 
     fields = {}
     for name in d.fields:
-        samples = Samples(store, level, name)
+        samples = StoredSamples(store, level, name)
         blocks = tuple(side * max(1, BLOCK_SIDE // side) for side in samples.chunks)
         lazy = from_array(samples, blocks, name=f"{name}-{uuid.uuid4().hex}", meta=np.empty((0, 0), samples.dtype))
         fields[name] = variable(name, lazy)

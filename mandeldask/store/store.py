@@ -178,9 +178,9 @@ class Store:
         )
 
     @property
-    def escape_time(self) -> Samples:
+    def escape_time(self) -> StoredSamples:
         """The field, to be read by slices."""
-        return Samples(self, 0, "escape_time")
+        return StoredSamples(self, 0, "escape_time")
 
     def read_tiles(self) -> dict[str, NDArray[Any]]:
         """The `tiles` group: for each of `TileColumns` an array of shape `description.tiles`.
@@ -287,7 +287,7 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Samples:
+class StoredSamples:
     """An array of a level that is read by slices, chunk by chunk; the fill value where a tile is not done.
 
     Raises DamagedError where a shard cannot be decoded.
