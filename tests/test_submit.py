@@ -320,7 +320,7 @@ def test_a_store_is_not_held_for_a_job_that_could_not_be_sent(scheduler, tmp_pat
     def fails(*_):
         raise md.ClusterError("lost")
 
-    monkeypatch.setattr(submission, "send", fails)
+    monkeypatch.setattr(submission, "_send", fails)
     with pytest.raises(md.ClusterError, match="lost"):
         job.submit(UNIT, tmp_path / "a.zarr", name="unsent", client=scheduler)
     assert open_store(tmp_path / "a.zarr").read_notes().get("lease") is None
