@@ -63,10 +63,10 @@ def test_each_block_is_the_view_at_its_own_global_indices(view, data):
 @settings(deadline=None, max_examples=50)
 @given(bounds, bounds, st.tuples(sides, sides), st.data())
 def test_a_gridline_grid_has_the_bits_of_linspace_in_both_directions(x, y, shape, data):
-    grid = md.complex_grid(md.View(x, y, shape), tuple(data.draw(cut(n)) for n in shape))
-    samples = compute(grid)
-    across = np.broadcast_to(np.linspace(*x, shape[1]), shape)
-    up = np.broadcast_to(np.linspace(*y, shape[0])[:, np.newaxis], shape)
+    view = md.View(x, y, shape)  # in which a bound of -0.0 is 0.0
+    samples = compute(md.complex_grid(view, tuple(data.draw(cut(n)) for n in shape)))
+    across = np.broadcast_to(np.linspace(*view.x, shape[1]), shape)
+    up = np.broadcast_to(np.linspace(*view.y, shape[0])[:, np.newaxis], shape)
     assert samples.real.tobytes() == across.tobytes()
     assert samples.imag.tobytes() == up.tobytes()
 
