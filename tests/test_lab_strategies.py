@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -131,7 +132,7 @@ def test_a_timeline_in_text_shows_who_was_busy_when():
 
 
 WALK = (ROOT / "mandeldask/lab/README.md").read_text().replace("\\\n", " ")
-STEPS = [line[2:].split() for line in WALK.splitlines() if line.startswith("$ mandeldask ")]
+STEPS = [shlex.split(line[2:]) for line in WALK.splitlines() if line.startswith("$ mandeldask ")]
 
 
 @pytest.mark.parametrize("words", STEPS, ids=" ".join)

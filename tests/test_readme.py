@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -100,7 +101,7 @@ COMMANDS = dict.fromkeys(line.split("#")[0].strip() for line in re.findall(r"(?m
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_that_is_shown_parses(command):
-    words = command.split()
+    words = shlex.split(command)
     result = CliRunner().invoke(cli, [*words[1:], "--help"])
     assert result.exit_code == 0, result.output
 

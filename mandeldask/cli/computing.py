@@ -30,7 +30,7 @@ PICTURE_SIDE = 2048  # of the picture that a run makes; `mandeldask image` makes
 
 output_options = options.together(
     click.option("--keep-dashboard", is_flag=True, help="Keep the dashboard up at the end, until Enter."),
-    click.option("--report", type=click.Path(), help="Save Dask's performance report, REPORT.html."),
+    click.option("--report", type=click.Path(), help="Save Dask's performance report, a page of HTML."),
     click.option("--image", type=click.Path(), help="The picture; by default beside the store."),
     click.option("--no-image", is_flag=True, help="Make no picture."),
     options.quiet,

@@ -64,7 +64,7 @@ description = together(
         "overrides",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Change a key of the description, e.g. --set view.shape=[4096,4096]; may be repeated.",
+        help="Change a key of the description, e.g. --set 'view.shape=[4096,4096]'; may be repeated.",
     ),
     cluster,
     upload,

@@ -120,6 +120,8 @@ def read_file(path: str | os.PathLike[str]) -> Any:
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
+    except IsADirectoryError:
+        raise _error(f"{path}: must be a YAML file, and is a folder; `mandeldask resume` takes a store") from None
     except (OSError, ValueError) as error:
         raise _error(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return _read_yaml(data, os.fspath(path))

@@ -213,7 +213,7 @@ class PictureOptions:
             why = f"shade {self.shade}" if self.shade in lacking else "light"
             raise ConfigError(
                 f"{why} needs the field {lacking[0]}; the store has {', '.join(fields)} only. Compute it with "
-                f"`mandeldask run CONFIG --out NEW --set fields=[{','.join([*fields, *lacking])}]`"
+                f"`mandeldask run CONFIG --out NEW --set 'fields=[{','.join([*fields, *lacking])}]'`"
             )
         k = self.supersample
         if min(shape) < k:
