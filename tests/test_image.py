@@ -438,7 +438,7 @@ def test_without_cmap_its_maps_are_named_with_what_to_install(monkeypatch):
         ({"colormap": ["magma"]}, "colormap must be a name"),
         ({"scale": "equalized"}, "scale .*did you mean equalised"),
         ({"shade": "smoth"}, "shade .*did you mean smooth"),
-        ({"shade": "smooth"}, r"needs the field smooth.*--set fields=\[escape_time,smooth\]"),
+        ({"shade": "smooth"}, r"needs the field smooth.*--set 'fields=\[escape_time,smooth\]"),
         ({"light": (315, 45)}, "light needs the field smooth"),
         ({"light": (315, 0)}, "light must be azimuth and height"),
         ({"light": 3}, "light must be azimuth and height"),
