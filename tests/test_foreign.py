@@ -37,7 +37,7 @@ def use(path, *commands):
     """What each command makes of a store; none takes more than 500 MiB, or ends in a traceback."""
     script = [sys.executable, str(TESTS / "foreign.py"), str(path), str(path.parent), *commands]
     env = os.environ | {"PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
-    done = subprocess.run(script, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(script, env=env, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     for name, result in found.items():

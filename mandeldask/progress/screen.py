@@ -129,10 +129,9 @@ class Screen(Bar):
             levels = progress.levels if progress else self.plan.levels if self.plan else 0
             return f"{self.done}/{pending} tiles; {plural(levels, 'pyramid tile')} to build"
         if not self.done:
-            since = duration(round(time.monotonic() - self.begun))
-            return f"no tile finished yet, {since} since the workers were started"
+            return f"no tile finished yet after {duration(round(time.monotonic() - self.begun))}"
         words = f"{self.done}/{pending} tiles"
-        if progress:
+        if progress and progress.done:  # else it is older than the first tile, and knows no rate
             words += f", {si(progress.iterations_per_second)} iterations/s"
             words += "" if progress.seconds_left is None else f", {duration(round(progress.seconds_left))} left"
         return words

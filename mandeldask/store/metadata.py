@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from mandeldask.errors import DamagedError, StoreError
@@ -157,20 +158,20 @@ def problems(place: Place, description: Description) -> Iterator[tuple[str, str]
 
 def coordinates(place: Place, description: Description, repair: bool = False) -> list[str]:
     """Keys of the coordinates' chunks that are not those of the view, to the bit; with `repair` they are written."""
-    wrong = []
+    wrong, view = [], description.view
     for level in description.levels:
         for name, n, length in zip(AXES, level.shape, description.shape, strict=True):
             path = f"{level.number}/{name}"
             kept, k = array(place, description, path, read_only=not repair), level.stride
             for first in range(0, n, AXIS_CHUNK):  # a field may be a line of 2^31 samples
                 key, part = f"{path}/c/{first // AXIS_CHUNK}", slice(first, min(first + AXIS_CHUNK, n))
-                values = description.view.axis(name, (part.start * k, min(part.stop * k, length)), k)
-                if place.size(key) and _holds(kept, part, values):
+                values = partial(view.axis, name, (part.start * k, min(part.stop * k, length)), k)
+                if place.size(key) and _holds(kept, part, values()):
                     continue
                 wrong.append(key)
                 if repair:
                     place.delete(key)  # zarr 3.1 reads a chunk that it replaces
-                    kept[part] = values
+                    kept[part] = values()
     return wrong
 
 
