@@ -340,5 +340,5 @@ class Config(Section):
 
 def json_schema(what: str = "run") -> dict[str, Any]:
     """The JSON schema of a run or a cluster description, for editors; configs/ and configs/clusters/ have copies."""
-    described: TypeAdapter[Any] = TypeAdapter({"run": Config, "cluster": Cluster}[what])
-    return {"title": f"mandeldask {what} description"} | described.json_schema()
+    schema = Config.model_json_schema() if what == "run" else TypeAdapter(Cluster).json_schema()
+    return {"title": f"mandeldask {what} description"} | schema
