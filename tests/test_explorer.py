@@ -428,6 +428,11 @@ def test_ctrl_c_ends_the_explorer_and_its_workers(store, tmp_path):
         assert "Traceback" not in explorer.log.read_text()
 
 
+def executing(dask_worker):
+    """On a worker: how many tasks it is at; one that has begun is finished, though its job was stopped."""
+    return len(dask_worker.state.executing)
+
+
 def test_a_rendering_that_is_stopped_says_so_and_keeps_what_is_done(client, store, tmp_path):
     config = tmp_path / "field.yaml"
     config.write_text(json.dumps(FIELD | {"store": str(tmp_path / "none.zarr")}))
@@ -442,6 +447,7 @@ def test_a_rendering_that_is_stopped_says_so_and_keeps_what_is_done(client, stor
             assert explorer.state()["rendering"]["words"] == "stopping with the tiles at work"
         poll(lambda: explorer.state()["rendering"]["state"] == "failed", "the end of the job", DEADLINE)
         assert "stopped; what is done is in" in explorer.state()["rendering"]["words"]
+    poll(lambda: not any(client.run(executing).values()), "the end of the tiles that workers had begun", DEADLINE)
     left = open_store(tmp_path / "made.zarr")
     done = int(left.done().sum())
     summary = md.resume(left.path, client=client)
