@@ -119,7 +119,7 @@ def test_the_navigation_bar_links_the_page_and_the_page_waits_for_a_job(client, 
     status.tab.get_by_role("link", name="Mandeldask").click()
     status.tab.wait_for_url("**/mandeldask")
     status.tab.close()
-    visit(dashboard.link(client)).has("heading", "No job has been heard of yet")
+    visit(dashboard.link(client)).has("heading", "No job yet")
 
 
 def heard(*jobs):
@@ -197,7 +197,7 @@ def test_every_view_shows_the_tiles_and_hover_and_click_tell_their_facts(client,
     page.has("facts", "Tile 5,0")
     page.tab.get_by_label("Look at tile").fill("<b>6,6</b>")
     page.tab.get_by_label("Look at tile").press("Enter")
-    page.has("facts", "there is no tile <b>6,6</b>")
+    page.has("facts", "There is no tile <b>6,6</b>")
 
 
 def is_by_tile(shown, path):
@@ -217,8 +217,8 @@ RIGHT = {
 LEGENDS = {
     "state": "by its state",
     "worker": "by the worker",
-    "seconds": "seconds of kernel",
-    "mean escape time": "mean escape time of a tile",
+    "seconds": "kernel time of each tile",
+    "mean escape time": "mean escape time of each tile",
     "picture": "not escaped within 200",
 }
 TOOLTIP = """() => {
@@ -277,7 +277,7 @@ def test_a_worker_killed_in_mid_run_leaves_all_tiles_done(visit, tmp_path, kerne
         assert job.summary.failed == 0
         page.has("figures", f"{TILES} of {TILES}")
         page.has("figures", "finished")
-        page.has("workers", "1 worker of this job gone since")
+        page.has("workers", "1 worker of this job no longer connected")
         poll(lambda: np.array_equal(picture(page), stored(tmp_path / "a.zarr")), "the stored picture")
         page.shot("worker-killed")
 

@@ -163,7 +163,7 @@ def test_what_was_done_before_the_page_came_is_read_from_the_store_in_the_meanti
     )
     assert job.tiles["mean"][2, 3] == pytest.approx(FIELD[260:390, 510:680].mean())
     assert job.tiles["worker"][2, 3] == -1
-    assert ("worker", "of an earlier run") in tile_facts(job, (2, 3), [])
+    assert ("worker", "from an earlier run") in tile_facts(job, (2, 3), [])
 
 
 def test_a_page_that_comes_late_learns_of_the_tiles_that_it_missed(tmp_path):
@@ -425,10 +425,10 @@ def test_the_states_add_up_and_texts_from_outside_are_escaped():
     )
     scheduler = SimpleNamespace(workers={"w": worker})
     running = running_tiles(scheduler, job)
-    shown = parts(scheduler, job, "picture", running, (5, 4))
+    shown = parts(scheduler, job, running, (5, 4))
     for sign, n in (("done", 10), ("on a worker", 2), ("waiting", len(TILES) - 12)):
         assert f"{sign} <b>{n}</b>" in shown["figures"]
-    assert "to be tried again <b>" not in shown["figures"], "it is on a worker"
+    assert "will be retried <b>" not in shown["figures"], "it is on a worker"
     assert "&lt;script&gt;" in shown["heading"]
     assert "&lt;b&gt;" in shown["failures"]
     assert "&lt;img&gt;" in shown["workers"]
