@@ -250,7 +250,10 @@ class FieldFigure:
         self.sources["ground"].data = {"left": [0], "right": [columns], "bottom": [0], "top": [rows]}
         self.fit.args = {**self.fit.args, "side": job.grid.tile}
         lines = max(job.grid.tiles) <= MAX_LINES
-        for grid, n, side in zip(self.plot.grid[::-1], job.grid.tiles, job.grid.tile, strict=True):
+        for grid, n, side, length in zip(
+            self.plot.grid[::-1], job.grid.tiles, job.grid.tile, (columns, rows), strict=True
+        ):
+            grid.cross_bounds = (0, length)
             grid.ticker = FixedTicker(ticks=[k * side for k in range(1, n)] if lines else [])
 
     def draw(self, job: JobState, colouring: Colouring) -> Sequence[Tick]:

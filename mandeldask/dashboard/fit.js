@@ -1,4 +1,5 @@
 // What is written on tiles is as large as they allow, and hidden where nobody could read it.
+if (plot.properties.inner_height.is_unset) return; // not laid out yet
 const [high, wide] = [[plot.inner_height, plot.y_range], [plot.inner_width, plot.x_range]].map(
   ([pixels, range], k) => (pixels * side[k]) / Math.abs(range.end - range.start));
 const longest = Math.max(1, ...Array.from(values.data_source.data.text, (text) => text.length));
