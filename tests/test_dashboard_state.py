@@ -455,6 +455,7 @@ def test_the_ticks_of_the_picture_lie_where_their_escape_times_are_coloured():
     ("view", "numbers", "ticks"),
     [
         ("seconds", (0.01, 0.4), [(0, "0 ms"), (0.25, "100 ms"), (0.5, "200 ms"), (0.75, "300 ms"), (1, "400 ms")]),
+        ("seconds", (0.0, 1.1), [(0, "0 ms"), (0.227, "250 ms"), (0.455, "500 ms"), (0.682, "750 ms"), (1, "1.1 s")]),
         ("seconds", (0.0, 0.0), [(0, "0 ms")]),
         ("mean escape time", (10, 1000), [(0, "10"), (0.239, "30"), (0.5, "100"), (0.739, "300"), (1, "1 k")]),
         ("mean escape time", (), []),

@@ -129,7 +129,8 @@ def _ticks(low: float, high: float, place: Callable[[NDArray[Any]], NDArray[Any]
     """Both ends of a scale, and up to three round numbers between them; `place` gives where a number lies."""
     if high <= low:
         return [Tick(0.0, text(low))]
-    step = 10.0 ** math.floor(math.log10((high - low) / 2))
+    power = 10.0 ** math.floor(math.log10((high - low) / 5))
+    step = power * next(m for m in (1, 2, 2.5, 5, 10) if high - low <= 5 * m * power)
     steps = np.arange(low // step + 1, high / step) * step
     decades = np.multiply.outer(10.0 ** np.arange(10), np.arange(1, 10)).ravel()
     between = np.unique(np.concatenate([steps, decades]))
@@ -165,7 +166,7 @@ def kernel_time(seconds: float) -> str:
     """Seconds of kernel, short enough for a tile."""
     if seconds >= 1:
         return duration(seconds)
-    return f"{1000 * seconds:.0f} ms" if seconds >= 0.1 else f"{1000 * seconds:.2g} ms"
+    return f"{1000 * seconds:.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.2g} ms"
 
 
 def _measure(column: str, colours: Sequence[str], words: str, text: Callable[[float], str]) -> Colouring:
