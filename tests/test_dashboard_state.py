@@ -207,6 +207,7 @@ def test_what_tasks_end_in_is_known_before_the_driver_tells():
     assert job.tiles["state"][0, :3].tolist() == [RETRY, DONE, WAITING]
     assert job.previews_wanted() == [(0, 1)], "its worker's event was lost"
     assert ("escape times", "not known") in tile_facts(job, (0, 1), [])
+    assert COLOURINGS["seconds"].label(job.tiles[0, 1]) == ""
     plugin.transition((TASK, 0, 0), "processing", "memory")
     plugin.transition((TASK, 0, 0), "processing", "erred")
     assert job.tiles["state"][0, 0] == DONE, "it was computed since"

@@ -94,14 +94,14 @@ GLYPHS = [  # from below, and the source of each
 ]
 
 
-Paint = tuple[NDArray[np.uint8], Sequence["Tick"]]
-
-
 class Tick(NamedTuple):
     """A mark on a scale of colours."""
 
     at: float  # 0 to 1, from its first colour to its last
     text: str
+
+
+Paint = tuple[NDArray[np.uint8], Sequence[Tick]]
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,9 @@ class Colouring:
         return index[np.ix_(rows, columns)], ticks
 
 
-def _ticks(low: float, high: float, place: Callable[[NDArray[Any]], NDArray[Any]], text: Callable[[float], str]) -> Any:
+def _ticks(
+    low: float, high: float, place: Callable[[NDArray[Any]], NDArray[Any]], text: Callable[[float], str]
+) -> list[Tick]:
     """Both ends of a scale, and up to three round numbers between them; `place` gives where a number lies."""
     if high <= low:
         return [Tick(0.0, text(low))]
@@ -187,7 +189,10 @@ def _measure(column: str, colours: Sequence[str], words: str, text: Callable[[fl
         index = np.where(np.isnan(values), 0, 1 + np.rint(np.nan_to_num(place(values)) * (TONES - 1)))
         return index.astype(np.uint8), _ticks(low, high, place, text)
 
-    return Colouring([NOTHING, *colours[:255]], paint, words, label=lambda tile: text(float(tile[column])))
+    def label(tile: np.void) -> str:
+        return text(float(tile[column])) if np.isfinite(tile[column]) else ""
+
+    return Colouring([NOTHING, *colours[:255]], paint, words, label=label)
 
 
 COLOURINGS = {
