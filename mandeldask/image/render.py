@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
@@ -28,6 +29,7 @@ BAND_BYTES = 2**24  # of pixels: 512 rows of 32768 columns with a palette
 BLOCK_SIDE = {True: 1024, False: 512}  # samples, read and coloured at a time, with a palette and without
 NOTEBOOK_SIDE = 800  # pixels of a picture in a notebook
 STEPS = 4096  # of a colour map
+THREADS = min(4, os.cpu_count() or 1)  # that draw; each holds a band
 SLOPE = math.radians(50)  # of the hill, wherever one sample differs little from the next
 AMBIENT = 0.12  # share of the light that comes from everywhere
 BRIGHTEST = 1.8  # at most, of a slope that faces the light; level ground is 1
@@ -126,14 +128,17 @@ class Picture:
     def bands(self) -> Iterator[Pixels]:
         """Rows of pixels from the top of the picture down: palette indices, or sRGB with a last axis of 3.
 
-        A thread draws one band ahead, while the caller compresses the last one without the interpreter's lock.
+        Threads draw the next ones, while the caller compresses the last one without the interpreter's lock.
         """
-        bands = self._bands()
-        with ThreadPoolExecutor(1, "mandeldask-picture") as thread:
-            coming = thread.submit(next, bands, None)
-            while (band := coming.result()) is not None:
-                coming = thread.submit(next, bands, None)
-                yield band
+        _ = self._layout, self._map  # once, before threads ask for them
+        height, rows = self._block()[0], self.shape[0]
+        coming: deque[Future[Pixels]] = deque()
+        with ThreadPoolExecutor(THREADS, "mandeldask-picture") as threads:
+            for first in reversed(range(0, rows, height)):
+                coming.append(threads.submit(self._band, slice(first, min(first + height, rows))))
+                if len(coming) > THREADS:
+                    yield coming.popleft().result()
+            yield from (band.result() for band in coming)
 
     def save(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
         """Write a file: PNG, a pyramidal BigTIFF or a Deep Zoom image, as the name ends (.png, .tif, .dzi).
@@ -154,15 +159,12 @@ class Picture:
         rows, columns = self.shape
         return f"<Picture of {columns} x {rows} pixels: {self.samples.text or 'a field'}>"
 
-    def _bands(self) -> Iterator[Pixels]:
-        rows, columns = self.shape
-        height, width = self._block()
-        for first in reversed(range(0, rows, height)):
-            last = min(first + height, rows)
-            band = np.empty((last - first, columns) if self.palette else (last - first, columns, 3), np.uint8)
-            for start, end in pairwise([*range(0, columns, width), columns]):
-                band[:, start:end] = self._draw(slice(first, last), slice(start, end))
-            yield band[::-1]
+    def _band(self, rows: slice) -> Pixels:
+        height, columns, width = rows.stop - rows.start, self.shape[1], self._block()[1]
+        band = np.empty((height, columns) if self.palette else (height, columns, 3), np.uint8)
+        for start, end in pairwise([*range(0, columns, width), columns]):
+            band[:, start:end] = self._draw(rows, slice(start, end))
+        return band[::-1]
 
     def _block(self) -> tuple[int, int]:
         """Rows and columns of pixels that are drawn at once: whole chunks where they fit, so that each is read once."""
@@ -211,7 +213,7 @@ class Picture:
         """In linear light the palette, or one with `STEPS` colours of the map."""
         o = self.options
         grey, *tones, interior = o.palette
-        return _linear([grey, *(tones if self.shade == "counts" else gradient(o.colormap, STEPS, o.reverse)), interior])
+        return linear([grey, *(tones if self.shade == "counts" else gradient(o.colormap, STEPS, o.reverse)), interior])
 
     @cached_property
     def _layout(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
@@ -241,7 +243,7 @@ def _whole(chunk: int, room: int) -> int:
     return room // chunk * chunk or room
 
 
-def _linear(srgb: Any) -> Floats:
+def linear(srgb: Any) -> Floats:
     """Colours, shape (n, 3), from 0 to 255 in sRGB, as planes of light from 0 to 1. Source: IEC 61966-2-1."""
     v = np.asarray(srgb, np.float64).T / 255
     return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4).astype(np.float32)
@@ -249,11 +251,12 @@ def _linear(srgb: Any) -> Floats:
 
 def _to_srgb(light: Floats) -> NDArray[np.uint8]:
     """Planes of light from 0 to 1 as pixels of sRGB, shape (rows, columns, 3)."""
-    return np.moveaxis(_curve().take((light * np.float32(65535) + np.float32(0.5)).astype(np.uint16)), 0, -1)
+    return np.moveaxis(srgb_curve().take((light * np.float32(65535) + np.float32(0.5)).astype(np.uint16)), 0, -1)
 
 
 @cache
-def _curve() -> NDArray[np.uint8]:
+def srgb_curve() -> NDArray[np.uint8]:
+    """The sRGB number of light in steps of 1 / 65535."""
     v = np.linspace(0, 1, 65536)
     return np.round(255 * np.where(v <= 0.0031308, 12.92 * v, 1.055 * v ** (1 / 2.4) - 0.055)).astype(np.uint8)
 
