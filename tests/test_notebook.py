@@ -54,7 +54,7 @@ def test_a_view_is_shown_with_any_look_and_as_deep_as_asked(shell):
     view = md.View.around(("-0.7445", "0.122"), "0.012", (4000, 6000))
     data = shown(shell, "md.picture(view, max_iter=300, size=120, shade='smooth', light=(315, 45))", view=view)
     picture = opened(data["image/png"])
-    assert picture.shape == (80, 120, 3)
+    assert picture.shape == (84, 125, 3)
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 1000
 
 
