@@ -180,19 +180,21 @@ class Picture:
             slice(s.start * k, min(s.stop * k, n)) for s, n in zip((rows, columns), self.samples.shape, strict=True)
         )
         counts = self.samples.read("escape_time", y, x)
+        hill = self._hill(y, x) if options.light else None
         if self.shade == "counts":
             index = self._layout(counts)
         else:
-            tones = self._layout(self.samples.read(self.shade, y, x, counts))
+            known = hill[1:-1, 1:-1] if hill is not None and self.shade == "smooth" else None
+            tones = self._layout(self.samples.read(self.shade, y, x, counts) if known is None else known)
             index = 1 + np.nan_to_num(tones * (STEPS - 1) + 0.5, nan=0.0).astype(np.intp)
             index[counts <= 0] = 0
             index[counts >= max_iter] = STEPS + 1
         if self.palette:
             return index
         light = self._map.take(index, axis=1)
-        if options.light:
+        if options.light and hill is not None:
             escaped = (counts > 0) & (counts < max_iter)
-            light *= np.where(escaped, _lit(self._hill(y, x), options.light), np.float32(1))
+            light *= np.where(escaped, _lit(hill, options.light), np.float32(1))
             np.minimum(light, 1, out=light)
         return _to_srgb(averaged(light, k))
 
