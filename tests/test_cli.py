@@ -83,7 +83,8 @@ def test_run_shows_plan_link_and_summary_and_leaves_store_and_picture(finished):
     ):
         assert words in err
     assert open_store(cwd / "lesson.zarr").done().all()
-    assert Image.open(cwd / "lesson.png").size == (120, 100)
+    drawn = Image.open(cwd / "lesson.png")
+    assert (drawn.size, drawn.mode) == ((120, 100), "RGB"), "smooth, though the store has the counts alone"
 
 
 def test_json_is_one_object_that_agrees_with_the_store(finished, tmp_path):

@@ -67,7 +67,9 @@ def test_a_run_stores_the_field_and_sums_it_up(client, tmp_path, expected):
     assert (summary.tiles, summary.computed, summary.failed) == (TILES, TILES, 0)
     assert summary.iterations == summary.total_iterations == expected.sum()
     assert summary.not_escaped == np.count_nonzero(expected == 50)
-    assert summary.area == pytest.approx(summary.not_escaped / (99 * 119))
+    weights = np.outer(*(np.pad(np.ones(n - 2), 1, constant_values=0.5) for n in expected.shape))
+    assert (expected[0] == 50).any() and expected[0, 0] == 50
+    assert summary.area == pytest.approx((weights * (expected == 50)).sum() / (99 * 119))
     assert 0 < summary.efficiency <= 1
     names = [type(e).__name__ for e in events]
     progress = [e for e in events if isinstance(e, Progress)]
@@ -90,6 +92,13 @@ def test_a_run_stores_the_field_and_sums_it_up(client, tmp_path, expected):
     assert tiles["iterations"].sum() == expected.sum()
     assert (tiles["attempts"] == 1).all()
     assert "lease" not in store.read_notes()
+
+
+@pytest.mark.parametrize("registration", ["gridline", "pixel"])
+def test_the_area_of_a_window_within_the_set_is_that_of_the_window(client, tmp_path, registration):
+    view = {"x": [-0.1, 0.1], "y": [-0.1, 0.1], "shape": [3, 3], "registration": registration}
+    summary = md.run({"view": view, "max_iter": 50, "tile": [2, 2]}, tmp_path / "a.zarr", client=client)
+    assert (summary.not_escaped, summary.area) == (9, pytest.approx(0.04))
 
 
 def test_other_fields_are_stored_beside_an_unchanged_count(client, tmp_path, expected):

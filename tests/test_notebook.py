@@ -34,10 +34,10 @@ def opened(png):
 
 
 THINGS = {
-    "a path": "md.picture(path)",
+    "a path": "md.picture(path, shade='counts')",
     "an opened field": "md.picture(md.open(path), max_iter=50)",
     "a Dask array": "md.picture(md.escape_time(md.complex_grid(view), 50), max_iter=50)",
-    "a view": "md.picture(view, max_iter=50, size=300)",
+    "a view": "md.picture(view, max_iter=50, size=300, shade='counts')",
 }
 
 
@@ -46,7 +46,7 @@ def test_a_field_is_shown_in_one_line(shell, tmp_path, code):
     store = stored(tmp_path / "a.zarr", (200, 300), (128, 128))
     data = shown(shell, code, path=store.path, view=store.description.view)
     assert data["text/plain"].startswith("<Picture of 300 x 200 pixels")
-    md.picture(store.path).save(tmp_path / "a.png")
+    md.picture(store.path, shade="counts").save(tmp_path / "a.png")
     assert np.array_equal(opened(data["image/png"]), opened((tmp_path / "a.png").read_bytes()))
 
 
@@ -54,7 +54,7 @@ def test_a_view_is_shown_with_any_look_and_as_deep_as_asked(shell):
     view = md.View.around(("-0.7445", "0.122"), "0.012", (4000, 6000))
     data = shown(shell, "md.picture(view, max_iter=300, size=120, shade='smooth', light=(315, 45))", view=view)
     picture = opened(data["image/png"])
-    assert picture.shape == (80, 120, 3)
+    assert picture.shape == (84, 125, 3)
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 1000
 
 

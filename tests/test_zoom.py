@@ -21,12 +21,12 @@ from services import ENV, poll
 from mandeldask import zoom
 from mandeldask.cli import cli
 from mandeldask.errors import ConfigError, StoreError
-from mandeldask.image import PictureOptions, averaged
+from mandeldask.image import PictureOptions, averaged, srgb_curve
 from mandeldask.kernels import KERNELS
-from mandeldask.store import open_store
+from mandeldask.store import Description, open_for_writing, open_store
 from mandeldask.view import View
 from mandeldask.zoom.film import Film
-from mandeldask.zoom.painter import Painter, to_colour
+from mandeldask.zoom.painter import Painter, atlas, to_colour
 
 SEAHORSE = ("-0.743643887037151", "0.131825904205330")
 SMALL = Film(SEAHORSE, "3", "0.01", (160, 90), 6, 2, 300)
@@ -61,7 +61,8 @@ def direct(film, frame, to_colour, times=4):
     shape = times * height, times * width
     view = View.around(film.centre, film.span(frame), shape, "pixel")
     counts = KERNELS["numba"](film.max_iter)(view.block((0, shape[0]), (0, shape[1])))
-    return np.moveaxis(averaged(np.moveaxis(to_colour(counts), -1, 0), times).round(), 0, -1)[::-1]
+    light = averaged(np.moveaxis(to_colour(counts), -1, 0), times).round().astype(np.uint16)
+    return np.moveaxis(srgb_curve()[light], 0, -1)[::-1]
 
 
 def psnr(a, b):
@@ -108,6 +109,17 @@ def test_a_frame_does_not_depend_on_those_before_it(made):
     alone = Painter(SMALL, *stores, PictureOptions())
     for n in (7, 2, 11):
         np.testing.assert_array_equal(alone.paint(SMALL.span(n)), frames[n])
+
+
+def test_texels_are_means_in_linear_light(tmp_path):
+    """Half black, half white gives the grey of half the light, 188."""
+    store = open_for_writing(
+        tmp_path / "a.zarr", Description.of(View((0, 1), (0, 1), (8, 8)), 50, ("escape_time",), (8, 8))
+    )
+    store.write((0, 0), np.where(np.indices((8, 8)).sum(axis=0) % 2, 50, 1).astype(np.int32))
+    texels, table = atlas(store, to_colour(store, PictureOptions(colormap="greys", interior="#ffffff")))
+    assert set(srgb_curve()[texels[: table[1, 0]]].ravel().tolist()) == {0, 255}
+    assert set(srgb_curve()[texels[table[1, 0] :]].ravel().tolist()) == {188}
 
 
 def test_other_colours_compute_nothing(made):

@@ -58,7 +58,7 @@ def _run(config: str, out: str | None, overrides: tuple[str, ...], **given: Any)
     described = configs.load(config, overrides)
     look = described.picture.model_dump(exclude_none=True) if described.picture else {}
     if look and not given["no_image"]:
-        PictureOptions.of(look).check(described.view.shape, described.fields)
+        PictureOptions.of(look).check(described.view.shape)
     return _compute(partial(job.run, described, out), look, **given)
 
 

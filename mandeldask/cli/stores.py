@@ -37,9 +37,11 @@ who_options = options.together(options.cluster, options.upload, options.workers)
 @click.option("--period", type=float, metavar="N", help="Run through the map, there and back, once in N iterations.")
 @click.option("--phase", type=float, help="Where the rounds start: 0.5 with the map's last colour.")
 @click.option("--interior", help="Colour of the samples that do not escape, #rrggbb; black by default.")
-@click.option("--shade", help="What is coloured: counts (the default), smooth or distance, the fields of these names.")
+@click.option("--shade", help="What is coloured: smooth (the default where that takes seconds), counts or distance.")
 @click.option("--light", type=(float, float), metavar="AZIMUTH HEIGHT", help="Slopes under a light, such as 315 45.")
-@click.option("--supersample", type=int, default=1, help="A pixel is the mean of 2, 4 or 8 samples a side.")
+@click.option(
+    "--supersample", type=int, help="A pixel is the mean of so many samples a side; of 2 or 3 if --size leaves them."
+)
 @click.option("--size", type=int, help="Pixels of the longer side, about; by default one a sample.")
 @options.quiet
 def _image(store: str, out: str, quiet: bool, **look: Any) -> None:

@@ -281,11 +281,11 @@ class PictureDescription(Section):
     )
     phase: float | None = Field(None, description="Where the rounds start; 0.5 starts with the map's last colour.")
     interior: str | None = Field(None, description="Colour of the samples that do not escape, #rrggbb.")
-    shade: str | None = Field(None, description="What is coloured: counts, or the field smooth or distance.")
+    shade: str | None = Field(None, description="What is coloured: counts, smooth or distance.")
     light: tuple[float, float] | None = Field(
         None, description="Slopes under a light: [azimuth, height] in degrees, such as [315, 45]."
     )
-    supersample: int | None = Field(None, description="Samples a side of a pixel: 1, 2, 4 or 8.")
+    supersample: int | None = Field(None, description="Samples a side of a pixel, 1 to 8.")
     size: int | None = Field(None, description="Pixels of the longer side, about.")
 
 

@@ -125,7 +125,7 @@ class Estimate:
         self.expected += float(self.costs[record.tile])
         self.kernel += record.seconds
         self.busy += record.finished - record.started
-        self.iterations += record.iterations
+        self.iterations += record.iterations - record.copied
         self.first, self.last = min(self.first, record.started), max(self.last, record.finished)
 
     def give_up(self, tile: Tile) -> None:

@@ -103,8 +103,6 @@ def _finish(plan: Plan, ledger: Ledger, dispatcher: Dispatcher | None) -> Summar
     run = dispatcher.estimate if dispatcher else Estimate(np.zeros((1, 1), np.bool_), None, 0)
     failed = dispatcher.failed if dispatcher else []
     seconds = max(0.0, run.last - run.first)
-    not_escaped = int(ledger.columns["not_escaped"][done].sum())
-    cell = store.description.view.cell_area
     return Summary(
         store=store.path,
         tiles=plan.tiles,
@@ -118,9 +116,9 @@ def _finish(plan: Plan, ledger: Ledger, dispatcher: Dispatcher | None) -> Summar
         iterations=run.iterations,
         iterations_per_second=run.iterations / seconds if seconds else 0.0,
         total_iterations=int(ledger.columns["iterations"][done].sum()),
-        not_escaped=not_escaped,
+        not_escaped=int(ledger.columns["not_escaped"][done].sum()),
         samples=plan.samples,
-        area=not_escaped * cell if cell else None,
+        area=ledger.area(done),
         errors={tile_name(tile): ledger.errors.get(tile_name(tile), "") for tile in failed},
     )
 

@@ -102,7 +102,11 @@ class TileDone:
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended. Iterations and samples are those of the whole field, seconds and rate those of this run."""
+    """How a run ended.
+
+    Samples, those that did not escape, their area and `total_iterations` are of the whole field; seconds, iterations
+    and their rate are of this run. Iterations are the sum of the escape times that were computed.
+    """
 
     store: str
     tiles: int
