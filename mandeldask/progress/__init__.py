@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from mandeldask.text import duration, printable
+from mandeldask.text import COLUMN, duration, fact, printable
 
 PLAIN_SECONDS = 5.0  # between two plain lines
 WIDTH = 34  # of the bar, at most
@@ -64,9 +64,9 @@ class Bar:
         self.show(done, total, f"{done}/{total}{left}")
 
     def line(self, label: str, text: str) -> None:
-        """Print one line: a label in its column, and what there is to say."""
-        line = Text(f"  {label:<10} ", style="bold" if self.console.is_terminal else "")
-        line.append(printable(text), style="not bold")
+        """Print a fact: a label in its column, and what there is to say; one line where it is not a terminal."""
+        line = Text(fact(label, printable(text), self.console.width if self.console.is_terminal else None))
+        line.stylize("bold" if self.console.is_terminal else "", 0, COLUMN)
         self.console.print(line, soft_wrap=True)
 
     def start(self) -> None:
