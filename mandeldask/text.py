@@ -29,9 +29,18 @@ def printable(text: str) -> str:
 
 
 def fact(label: str, text: str, width: int | None = None) -> str:
-    """A label, and what there is to say in the column beside it; folded to `width` columns where that is given."""
-    lines = fold(text, width - COLUMN) if width else [text]
-    return f"  {label:<{COLUMN - 3}} " + f"\n{' ' * COLUMN}".join(lines)
+    """A label, and what there is to say in the column beside it; folded to `width` columns where that is given.
+
+    What is too long for the column, and is not to be folded, begins further left.
+    """
+    start = f"  {label:<{COLUMN - 3}} "
+    if not width:
+        return start + text
+    first, *others = fold(text, width - COLUMN)
+    if len(first) > width - COLUMN:
+        start, first, others = start.rstrip(), "", [first, *others]
+    further = [" " * min(COLUMN, max(0, width - len(line))) + line for line in others]
+    return "\n".join([start + first] * bool(start + first) + further)
 
 
 def fold(text: str, width: int) -> list[str]:

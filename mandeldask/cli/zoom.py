@@ -29,9 +29,9 @@ class _Pairs(click.Command):
         for arg in args:
             name, _, value = arg.partition("=")
             if name in pairs and value:
-                words.append(name)
-                arg = value
-            words += re.split("[x,]", arg.lower()) if words and words[-1] in pairs else [arg]
+                words += [name, *re.split("[x,]", value.lower())]
+            else:
+                words += re.split("[x,]", arg.lower()) if words and words[-1] in pairs else [arg]
         return super().parse_args(ctx, words)
 
 

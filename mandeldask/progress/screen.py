@@ -26,6 +26,7 @@ MAX_FAILURES = 5  # shown one by one; the store keeps more
 MAX_WORKERS = 10  # shown one by one
 MOSAIC_WIDTH, MOSAIC_HEIGHT = 48, 18  # characters, at most
 LINES_BESIDE = 15  # of plan and summary: a mosaic is not to push them away
+LOAD_WIDTH = 48  # beside the mosaic
 LEAST_BAR = 10  # columns, with the margins around it
 LEAST_WIDTH, LEAST_HEIGHT = 76, 24  # of a terminal with a mosaic
 WAITING, FAILED = "·", "×"
@@ -84,7 +85,8 @@ class Screen(Bar):
         self.line("dashboard", event.dashboard or "switched off")
         room = self.console.width >= LEAST_WIDTH and self.console.height >= LEAST_HEIGHT
         if self.console.is_terminal and room and not self.console.quiet:
-            self.mosaic = Mosaic.of(self.plan, min(MOSAIC_HEIGHT, self.console.height - LINES_BESIDE))
+            width = min(MOSAIC_WIDTH, self.console.width - LOAD_WIDTH)
+            self.mosaic = Mosaic.of(self.plan, width, min(MOSAIC_HEIGHT, self.console.height - LINES_BESIDE))
         self.start()
 
     def _done(self, record: Record) -> None:
@@ -168,10 +170,10 @@ class Mosaic:
         self.shown = [(2 * np.arange(m) + 1) * n // (2 * m) for m, n in fitting]  # rows and columns of the samples
 
     @classmethod
-    def of(cls, plan: Plan, height: int) -> Mosaic:
+    def of(cls, plan: Plan, width: int, height: int) -> Mosaic:
         """That of a run, with what earlier runs have done: each tile in its mean colour."""
         d = plan.store.description
-        mosaic = cls(Preview(d.shape, d.tile, d.max_iter), MOSAIC_WIDTH, height)
+        mosaic = cls(Preview(d.shape, d.tile, d.max_iter), width, height)
         if plan.resumed:
             iterations = plan.store.read_tiles()["iterations"]
             for row, column in np.argwhere(plan.store.done()).tolist():
