@@ -7,7 +7,7 @@ import re
 
 COLUMN = 13  # where the text of a fact begins, after its label
 # What stays in one piece where a line is folded: a command, for it is copied; any other word.
-UNBROKEN = re.compile(r"(?<=: )\S*mandeldask .*|\S*?`[^`]*`\S*|\S+")
+UNBROKEN = re.compile(r"(?<=:) +\S*mandeldask .*|\S*?`[^`]*`\S*|\S+")
 
 
 def short_path(path: str) -> str:
@@ -49,7 +49,7 @@ def fold(text: str, width: int) -> list[str]:
     if len(text) > width and gap:
         return [command, *(f"  {line}" for line in fold(note, width - 2))]
     lines = [""]
-    for piece in [text] if len(text) <= width else UNBROKEN.findall(text):
+    for piece in [text] if len(text) <= width else map(str.strip, UNBROKEN.findall(text)):
         if lines[-1] and len(lines[-1]) + 1 + len(piece) > width:
             lines.append("")
         lines[-1] += f" {piece}" if lines[-1] else piece

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mandeldask.cli import options
-from mandeldask.cli.clusters import open_in_browser
+from mandeldask.cli.clusters import open_in_browser, with_page
 from mandeldask.cli.group import EXIT_FAILED_TILES, cli, print_facts, signals_end_in_order, warn
 from mandeldask.text import plural, printable, short_path, si
 
@@ -130,8 +130,11 @@ def _explore(what: str, cluster: str | None, upload: bool, workers: int | None, 
 @options.as_json
 @options.quiet
 def _verify(store: str, cluster: str | None, workers: int | None, as_json: bool, quiet: bool, **how: Any) -> int:
-    """Find what of STORE is missing or wrong: exit code 0 sound, 4 tiles are missing, 6 something is wrong."""
-    from mandeldask.job import verify
+    """Find what of STORE is missing or wrong: exit code 0 sound, 4 tiles are missing, 6 something is wrong.
+
+    After --repair the store is sound and whole, or tiles failed; after --remove-damaged it is sound, and lacks tiles.
+    """
+    from mandeldask.job import Started, verify
     from mandeldask.job.verification import Checking
     from mandeldask.progress import Bar
     from mandeldask.progress.screen import Screen
@@ -146,7 +149,7 @@ def _verify(store: str, cluster: str | None, workers: int | None, as_json: bool,
                 bar.line("", event)
             else:
                 bar.stop()
-                screen(event)
+                screen(with_page(event) if isinstance(event, Started) else event)
 
         found = verify(store, cluster=options.cluster_of(cluster, workers), tell=tell, **how)
     if as_json:
@@ -169,16 +172,17 @@ def _facts(v: Verification) -> Iterator[tuple[str, str]]:
     yield "checked", f"{plural(v.shards, 'shard')}, {si(v.bytes)}B, in {v.seconds:.1f} s: {what}"
     if v.seed is not None:
         yield "recomputed", f"{plural(v.recomputed, 'tile')} or a window of each, --seed {v.seed}"
-    if v.missing or v.missing_levels:
-        levels = f", and {plural(v.missing_levels, 'pyramid tile')}" if v.missing_levels else ""
-        yield "missing", f"{v.missing} of {plural(v.tiles, 'tile')} of the field{levels}"
+    field = f"{v.missing} of {plural(v.tiles, 'tile')} of the field" if v.missing else ""
+    levels = plural(v.missing_levels, "pyramid tile") if v.missing_levels else ""
+    yield "missing", ", and ".join(filter(None, [field, levels]))
     for label, number in (("wrong", v.damaged), ("stray", v.kinds.get("stray", 0))):
         found = [f"{f.key} {f.problem}" for f in v.findings if (f.kind == "stray") == (label == "stray")]
         yield from ((label, text) for text in found[:SHOWN])
         if number > SHOWN:
             yield label, f"and {number - SHOWN} more: --json names the first thousand"
     if v.repaired:
-        yield "repaired", f"what was wrong is out or written again; {plural(v.computed, 'tile')} computed"
+        again = f"{plural(v.computed, 'tile')} computed again" if v.computed else ""
+        yield "repaired", again or "what was wrong is taken out or written again"
     if not v.sound:
         yield "next", f"mandeldask verify {store} --repair    takes it out, and computes it again"
     elif v.missing or v.missing_levels:
