@@ -113,7 +113,7 @@ def typed(*more: str) -> str:
 def warn(*texts: str) -> None:
     """Lines on stderr; folded where that is a terminal."""
     for line in "\n".join(f"mandeldask: {text}" for text in texts).split("\n"):
-        width = _width(sys.stderr)
+        width = columns(sys.stderr)
         click.echo("\n  ".join(fold(printable(line), width - 2) if width else [printable(line)]), err=True)
 
 
@@ -121,9 +121,9 @@ def print_facts(*facts: tuple[str, str | None]) -> None:
     """A line for each of which there is something to say, with its label in a column."""
     for label, text in facts:
         if text:
-            click.echo(fact(label, printable(text), _width(sys.stdout)))
+            click.echo(fact(label, printable(text), columns(sys.stdout)))
 
 
-def _width(stream: TextIO) -> int | None:
+def columns(stream: TextIO) -> int | None:
     """The columns of a terminal; None of anything else."""
     return (os.get_terminal_size(stream.fileno()).columns or None) if stream.isatty() else None
