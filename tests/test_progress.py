@@ -200,6 +200,12 @@ def test_a_bar_keeps_to_one_line_and_shrinks_before_its_words_do(width):
     assert (words in line) == (width >= 60)
 
 
+def test_where_a_bar_has_no_room_the_rate_goes_before_the_time_left():
+    words = "waiting: 3/12 tiles, 12.5 M samples/s, 2 workers, 1 min 30 s left"
+    assert words in drawn(100, 3, 12, words)
+    assert "waiting: 3/12 tiles, 1 min 30 s left" in drawn(60, 3, 12, words)
+
+
 def test_a_bar_of_what_has_no_known_end_tells_the_seconds():
     assert "0 s  strategies" in drawn(60, 0, 0, "strategies")
 

@@ -113,7 +113,7 @@ def typed(*more: str) -> str:
 def warn(*texts: str) -> None:
     """Lines on stderr; folded where that is a terminal."""
     for line in "\n".join(f"mandeldask: {text}" for text in texts).split("\n"):
-        width = columns(sys.stderr)
+        width = None if line.startswith(" ") else columns(sys.stderr)  # else it is a list, to be copied from
         click.echo("\n  ".join(fold(printable(line), width - 2) if width else [printable(line)]), err=True)
 
 

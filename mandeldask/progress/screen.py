@@ -27,7 +27,6 @@ MAX_WORKERS = 10  # shown one by one
 MOSAIC_WIDTH, MOSAIC_HEIGHT = 48, 18  # characters, at most
 LINES_BESIDE = 15  # of plan and summary: a mosaic is not to push them away
 LOAD_WIDTH = 48  # beside the mosaic
-LEAST_BAR = 10  # columns, with the margins around it
 LEAST_WIDTH, LEAST_HEIGHT = 76, 24  # of a terminal with a mosaic
 WAITING, FAILED = "·", "×"
 UPPER, LOWER = "▀", "▄"
@@ -116,13 +115,11 @@ class Screen(Bar):
             return f"{self.done}/{plural(pending, 'tile')}; {plural(levels, 'pyramid tile')} to build"
         if not self.done:
             return f"no tile finished yet after {duration(round(time.monotonic() - self.begun))}"
-        words = [f"{self.done}/{plural(pending, 'tile')}"]
+        words = f"{self.done}/{plural(pending, 'tile')}"
         if progress and progress.done:  # else it is older than the first tile, and knows no rate
-            left = "" if progress.seconds_left is None else f"{duration(round(progress.seconds_left))} left"
-            words += [f"{si(progress.iterations_per_second)} iterations/s", *filter(None, [left])]
-        if len(", ".join(words)) > self.console.width - LEAST_BAR:
-            del words[1:2]
-        return ", ".join(words)
+            words += f", {si(progress.iterations_per_second)} iterations/s"
+            words += "" if progress.seconds_left is None else f", {duration(round(progress.seconds_left))} left"
+        return words
 
     def _failed(self, event: TileFailed) -> None:
         self.failures += 1
