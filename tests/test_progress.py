@@ -269,6 +269,7 @@ def in_a_terminal(command, tmp_path, answer):
 
 
 LESSON = [sys.executable, "-m", "mandeldask", "run", str(ROOT / "configs/lesson.yaml"), "--set", "cluster.workers=1"]
+LESSON += ["--set", "view.shape=[200,200]", "--set", "tile=[100,100]"]
 
 
 def test_a_run_draws_in_a_terminal_and_leaves_the_page_of_a_short_one_up_until_enter(tmp_path):

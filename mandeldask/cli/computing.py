@@ -7,7 +7,6 @@ import os
 import select
 import shlex
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from mandeldask.job import Summary
     from mandeldask.progress.screen import Screen
 
-LINGER_SECONDS = 20  # that the dashboard of a run stays up which took no longer itself
+LINGER_SECONDS = 20  # that the dashboard of a shorter run stays up
 PICTURE_SIDE = 2048  # of the picture that a run makes; `mandeldask image` makes larger ones
 
 OVERWRITE = "mandeldask run CONFIG --overwrite"
@@ -135,18 +134,17 @@ def _compute(
     if_interrupted = click.get_current_context().obj
     picture: str | None = None
     store = link = ""
-    begun: float | None = None  # where there was something to compute
 
     with signals_end_in_order(), Screen(quiet=quiet or as_json) as screen, ExitStack() as recorded:
 
         def tell(event: Event) -> None:
-            nonlocal picture, store, link, begun
+            nonlocal picture, store, link
             if isinstance(event, Plan):
                 store = event.store.path
                 if_interrupted["store"] = shlex.quote(short_path(store))
                 picture = None if no_image else image or _picture_beside(store)
             if isinstance(event, Started):
-                event, begun = with_page(event), time.monotonic()
+                event = with_page(event)
                 link = event.dashboard
                 if link:
                     announce(link, store, os.getpid())
@@ -155,11 +153,12 @@ def _compute(
             screen(event)
             if isinstance(event, Summary):
                 recorded.close()
-                if begun is None:
+                if not (event.computed or event.levels or event.failed):
                     nothing = "none, and no report" if report else "none"
                     screen.line("dashboard", f"{nothing}: nothing was computed. To compute it again: {again}")
                 _end(event, picture, look, screen, as_json)
-                if link and (keep_dashboard or (begun and _lingers(begun) and not screen.console.quiet)):
+                short = event.seconds < LINGER_SECONDS and not screen.console.quiet and _was_typed()
+                if link and (keep_dashboard or short):
                     _keep(link, screen, None if keep_dashboard else LINGER_SECONDS)
 
         return compute(cluster=who, tell=tell, **how).exit_code
@@ -246,15 +245,13 @@ def _no_report(why: object) -> None:
         warn(f"no report: {why}")
 
 
-def _lingers(begun: float) -> bool:
-    """Whether a run was too short for its page to be seen, and a person typed the command: no script is to wait.
+def _was_typed() -> bool:
+    """Whether a person waits at a terminal for this command, and not a script for one of its own.
 
-    A shell gives what is typed a process group of its own, the terminal's foreground; a script's commands are of its.
+    A shell makes what is typed the leader of the terminal's foreground process group; a script's commands are in its.
     """
-    if time.monotonic() - begun > LINGER_SECONDS or not sys.stderr.isatty():
-        return False
     with suppress(OSError, ValueError):  # no terminal, or a closed one
-        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpid()
+        return sys.stderr.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == os.getpid()
     return False
 
 
