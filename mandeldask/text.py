@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+
+COLUMN = 13  # where the text of a fact begins, after its label
+# What stays in one piece where a line is folded: a command, for it is copied; any other word.
+UNBROKEN = re.compile(r"(?<=:) +\S*mandeldask .*|\S*?`[^`]*`\S*|\S+")
 
 
 def short_path(path: str) -> str:
@@ -21,6 +26,34 @@ def is_url(path: str) -> bool:
 def printable(text: str) -> str:
     """Text from elsewhere, without what a terminal would obey."""
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+def fact(label: str, text: str, width: int | None = None) -> str:
+    """A label, and what there is to say in the column beside it; folded to `width` columns where that is given.
+
+    What is too long for the column, and is not to be folded, begins further left.
+    """
+    start = f"  {label:<{COLUMN - 3}} "
+    if not width:
+        return start + text
+    first, *others = fold(text, width - COLUMN)
+    if len(first) > width - COLUMN:
+        start, first, others = start.rstrip(), "", [first, *others]
+    further = [" " * min(COLUMN, max(0, width - len(line))) + line for line in others]
+    return "\n".join([start + first] * bool(start + first) + further)
+
+
+def fold(text: str, width: int) -> list[str]:
+    """Lines of at most `width` columns, but for longer words; a command before four spaces stays whole."""
+    command, gap, note = text.partition("    ")
+    if len(text) > width and gap:
+        return [command, *(f"  {line}" for line in fold(note, width - 2))]
+    lines = [""]
+    for piece in [text] if len(text) <= width else map(str.strip, UNBROKEN.findall(text)):
+        if lines[-1] and len(lines[-1]) + 1 + len(piece) > width:
+            lines.append("")
+        lines[-1] += f" {piece}" if lines[-1] else piece
+    return lines
 
 
 def plural(n: int, noun: str) -> str:

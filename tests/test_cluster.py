@@ -13,6 +13,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import skip_or_fail
@@ -427,8 +428,12 @@ def test_of_unequal_workers_the_one_with_the_least_memory_a_thread_speaks_for_al
     assert (size.workers, size.threads, size.threads_per_worker, size.memory_limit) == (2, 20, 4, 2**32)
     worst = "the one with the least memory a thread has 4 threads and 4.00 GiB"
     assert str(size) == f"2 workers of 20 threads together; {worst}"
+    starting = SimpleNamespace(cluster=SimpleNamespace(plan={"a", "b", "c"}))
+    assert clusters.size_of_client(starting).workers == 2, "of others nothing is known"
     found["a"]["nthreads"] = 4
     assert worst in str(clusters.size_of_client(None)), "workers with other memory are not alike"
+    found["a"]["memory_limit"] = 2**32
+    assert clusters.size_of_client(starting) == clusters.Size(3, 4, 2**32), "a cluster that is still starting"
 
 
 def test_a_worker_that_is_lost_while_it_is_asked_is_passed_over():

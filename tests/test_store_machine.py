@@ -139,7 +139,7 @@ class AStore(RuleBasedStateMachine):
 
     @rule(quick=st.booleans())
     def repair(self, quick):
-        md.verify(self.path, quick=quick, repair=True)
+        md.verify(self.path, quick=quick, remove_damaged=True)
         self.readable = True
         assert {state for _, state in self.states(open_store(self.path))} <= {"right", "missing"}
         assert md.verify(self.path).findings == ()

@@ -262,7 +262,7 @@ def test_the_deepest_span_that_is_named_will_do():
         (["--out", "nowhere/film.mp4"], "there is no directory nowhere"),
         ([], "no film named: give --out FILM.mp4"),
         (["--out", "film.mp4", "--colormap", "virids"], "did you mean viridis?"),
-        (["--out", "film.mp4", "--size", "640"], "such as 1280x720; got 640"),
+        (["--out", "film.mp4", "--size", "640x"], "such as 1280x720; got 640x"),
         (["--out", "film.mp4", "--size", "641x360"], "even and from 64 to 8192"),
         (["nothing.yaml"], "nothing.yaml: cannot be read"),
     ],
@@ -274,6 +274,19 @@ def test_a_mistake_on_the_command_line_is_told_in_a_line(words, message, tmp_pat
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [["--size", "1920", "1080"], ["--size", "1920x1080"], ["--size=1920,1080"]])
+@pytest.mark.parametrize("centre", [["--centre", "-0.75", "-.1"], ["--centre=-0.75", "-.1"], ["--centre", "-0.75,-.1"]])
+def test_a_pair_is_two_words_or_one(size, centre):
+    given = cli.commands["zoom"].make_context("zoom", [*size, *centre, "a.yaml", "--fps", "9"]).params
+    assert (given["size"], given["centre"]) == (("1920", "1080"), ("-0.75", "-.1"))
+    assert (given["config"], given["fps"]) == ("a.yaml", "9")
+
+
+def test_the_size_of_a_film_may_be_one_word():
+    values = {"centre": (0, 0), "from": 3, "to": 1}
+    assert zoom.Film.of(values | {"size": "160x90"}).size == zoom.Film.of(values | {"size": [160, 90]}).size
 
 
 def test_an_unknown_key_is_told_with_what_was_meant(tmp_path):

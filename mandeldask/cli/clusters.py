@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import webbrowser
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mandeldask.cli import options
-from mandeldask.cli.group import cli, print_facts, signals_end_in_order, warn
+from mandeldask.cli.group import cli, columns, print_facts, signals_end_in_order, warn
 from mandeldask.errors import ClusterError, ConfigError
 from mandeldask.text import printable
 
@@ -114,7 +115,7 @@ def _side_by_side(processes: dict[str, Any]) -> str:
     names, rows = list(processes), side_by_side(processes.values())
     if len(names) > 1 and all(len(set(texts)) == 1 for _, texts in rows):
         names, rows = [f"{len(names)} workers, all alike"], [(label, texts[:1]) for label, texts in rows]
-    return text([["", *names], *([label, *texts] for label, texts in rows)])
+    return text([["", *names], *([label, *texts] for label, texts in rows)], columns(sys.stdout))
 
 
 @cli.command("dashboard")

@@ -242,7 +242,7 @@ def _line(s: Status) -> str:
     left = f", {_left(s)} left" if _left(s) else ""
     waits = f", {s.message}" if s.state == "waiting" and s.message else ""
     levels = f", {plural(s.levels, 'pyramid tile')} to build" if s.levels and s.done == s.tiles else ""
-    return f"{s.state}: {s.done}/{s.tiles} tiles{levels}{failed}{rate}{workers}{left}{waits}"
+    return f"{s.state}: {s.done}/{plural(s.tiles, 'tile')}{levels}{failed}{rate}{workers}{left}{waits}"
 
 
 def _left(s: Status) -> str:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mandeldask.cli import options
-from mandeldask.cli.clusters import open_in_browser
+from mandeldask.cli.clusters import open_in_browser, with_page
 from mandeldask.cli.group import EXIT_FAILED_TILES, cli, print_facts, signals_end_in_order, warn
 from mandeldask.text import plural, printable, short_path, si
 
 if TYPE_CHECKING:
     from mandeldask.image import Picture
+    from mandeldask.job import Event
     from mandeldask.job.verification import Checking, Verification
 
 LARGE = 10**8  # samples: to read them takes seconds
@@ -57,7 +58,7 @@ def _image(store: str, out: str, quiet: bool, **look: Any) -> None:
     if not quiet:
         rows, columns = drawn.shape
         click.echo(f"{out}: {columns} x {rows} pixels", err=True)
-        _tell_missing(drawn.missing, "are grey")
+        _tell_missing(drawn.missing, "grey in the picture")
 
 
 def draw(picture: Picture, path: str, quiet: bool) -> None:
@@ -79,13 +80,13 @@ def _checksum(store: str) -> int:
         warn(f"reading {opened.description.view.size / 1e9:.3g} G samples")
     click.echo(f"{opened.checksum()}  {store}")
     missing = int((~opened.done()).sum())
-    _tell_missing(missing, "count as zeros")
+    _tell_missing(missing, "zeros in the checksum")
     return EXIT_FAILED_TILES if missing else 0
 
 
 def _tell_missing(missing: int, what: str) -> None:
     if missing:
-        warn(f"{missing} tiles are not computed yet, and {what}")
+        warn(f"{plural(missing, 'tile')} not computed yet: {what}")
 
 
 @cli.command("explore")
@@ -125,23 +126,32 @@ def _explore(what: str, cluster: str | None, upload: bool, workers: int | None, 
     help="Compute N random tiles again with the reference kernel, and compare bit for bit.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Of the random tiles; by default another each time.")
-@click.option("--repair", is_flag=True, help="Take out what is wrong, so that `resume` makes it again.")
+@click.option("--repair", is_flag=True, help="Take out what is wrong, and compute it and all else that is missing.")
+@click.option("--remove-damaged", is_flag=True, help="Take out what is wrong, and no more, for a later `resume`.")
 @who_options
 @options.as_json
 @options.quiet
 def _verify(store: str, cluster: str | None, workers: int | None, as_json: bool, quiet: bool, **how: Any) -> int:
-    """Find what of STORE is missing or wrong: exit code 0 sound, 4 tiles are missing, 6 something is wrong."""
-    from mandeldask.job import verify
+    """Find what of STORE is missing or wrong: exit code 0 sound, 4 tiles are missing, 6 something is wrong.
+
+    After --repair the store is sound and whole, or tiles failed; after --remove-damaged it is sound, and lacks tiles.
+    """
+    from mandeldask.job import Started, verify
     from mandeldask.job.verification import Checking
     from mandeldask.progress import Bar
+    from mandeldask.progress.screen import Screen
 
-    with signals_end_in_order(), Bar("verify", quiet=as_json or quiet) as bar:
+    silent = as_json or quiet
+    with signals_end_in_order(), Screen(quiet=silent) as screen, Bar("verify", quiet=silent) as bar:
 
-        def tell(event: Checking | str) -> None:
+        def tell(event: Checking | str | Event) -> None:
             if isinstance(event, Checking):
                 bar.show(event.done, event.tiles, _how_far(event))
-            else:
+            elif isinstance(event, str):
                 bar.line("", event)
+            else:
+                bar.stop()
+                screen(with_page(event) if isinstance(event, Started) else event)
 
         found = verify(store, cluster=options.cluster_of(cluster, workers), tell=tell, **how)
     if as_json:
@@ -153,7 +163,7 @@ def _verify(store: str, cluster: str | None, workers: int | None, as_json: bool,
 
 def _how_far(c: Checking) -> str:
     wrong = f", {c.damaged} wrong" if c.damaged else ""
-    return f"{c.done}/{c.tiles} tiles, {si(c.bytes / max(1e-3, c.seconds))}B/s{wrong}"
+    return f"{c.done}/{plural(c.tiles, 'tile')}, {si(c.bytes / max(1e-3, c.seconds))}B/s{wrong}"
 
 
 def _facts(v: Verification) -> Iterator[tuple[str, str]]:
@@ -164,18 +174,19 @@ def _facts(v: Verification) -> Iterator[tuple[str, str]]:
     yield "checked", f"{plural(v.shards, 'shard')}, {si(v.bytes)}B, in {v.seconds:.1f} s: {what}"
     if v.seed is not None:
         yield "recomputed", f"{plural(v.recomputed, 'tile')} or a window of each, --seed {v.seed}"
-    if v.missing or v.missing_levels:
-        levels = f", and {plural(v.missing_levels, 'pyramid tile')}" if v.missing_levels else ""
-        yield "missing", f"{v.missing} of {plural(v.tiles, 'tile')} of the field{levels}"
+    field = f"{v.missing} of {plural(v.tiles, 'tile')} of the field" if v.missing else ""
+    levels = plural(v.missing_levels, "pyramid tile") if v.missing_levels else ""
+    yield "missing", ", and ".join(filter(None, [field, levels]))
     for label, number in (("wrong", v.damaged), ("stray", v.kinds.get("stray", 0))):
         found = [f"{f.key} {f.problem}" for f in v.findings if (f.kind == "stray") == (label == "stray")]
         yield from ((label, text) for text in found[:SHOWN])
         if number > SHOWN:
             yield label, f"and {number - SHOWN} more: --json names the first thousand"
     if v.repaired:
-        yield "repaired", "what was wrong is taken out or written again"
+        again = f"{plural(v.computed, 'tile')} computed again" if v.computed else ""
+        yield "repaired", again or "what was wrong is taken out or written again"
     if not v.sound:
-        yield "next", f"mandeldask verify {store} --repair    takes it out"
+        yield "next", f"mandeldask verify {store} --repair    takes it out, and computes it again"
     elif v.missing or v.missing_levels:
         yield "next", f"mandeldask resume {store}    computes what is missing"
     else:

@@ -126,8 +126,9 @@ def check_store(client: Client, store: Store) -> None:
     if failed:
         worker, reason = failed[0]
         raise ClusterError(
-            f"{len(failed)} of {len(answers)} workers cannot use the store: {worker} says of {store.path}: {reason}. "
-            "Every worker needs a path that all machines share, and the right to write there: choose it with --out"
+            f"{len(failed)} of {plural(len(answers), 'worker')} cannot use the store: {worker} says of "
+            f"{store.path}: {reason}. Every worker needs a path that all machines share, and the right to write there: "
+            "choose it with --out"
         )
 
 

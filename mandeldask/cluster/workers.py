@@ -66,14 +66,16 @@ def workers_of(client: Client) -> dict[str, Any]:
 def size_of_client(client: Client) -> Size:
     """The size of the cluster a client is connected to, the worker with the least memory a thread speaking for all.
 
-    ClusterError for none.
+    Workers that its cluster object has yet to start count too. ClusterError for none.
     """
     workers = [(w["nthreads"], w["memory_limit"] or MEMORY_LIMIT) for w in workers_of(client).values()]
     if not workers:
         raise ClusterError("the cluster has no workers: start some, `dask worker ADDRESS`, and try again")
     threads, memory = min(workers, key=lambda worker: worker[1] / worker[0])
     alike = len(set(workers)) == 1
-    return Size(len(workers), threads, memory, None if alike else sum(nthreads for nthreads, _ in workers))
+    planned = len(getattr(getattr(client, "cluster", None), "plan", ()))
+    count = max(planned, len(workers)) if alike else len(workers)
+    return Size(count, threads, memory, None if alike else sum(nthreads for nthreads, _ in workers))
 
 
 def wait_for_worker(

@@ -232,7 +232,7 @@ class Queue(_Described):
     @property
     def introduction(self) -> str:
         jobs = plural(self.jobs, f"{self.kind} job")
-        return f"{jobs} of {self.cores} cores and {self.memory}, for {self.walltime} each"
+        return f"{jobs} of {plural(self.cores, 'core')} and {self.memory}, for {self.walltime} each"
 
     @model_validator(mode="after")
     def _numbers_agree(self) -> Queue:

@@ -214,7 +214,7 @@ class Rendering:
         else:
             self.state = "failed" if summary.failed else "done"
             explore = f"mandeldask explore {short_path(self.store)}"
-            self.message = f"{summary.failed} tiles failed" if summary.failed else explore
+            self.message = f"{plural(summary.failed, 'tile')} failed" if summary.failed else explore
 
     def _tell(self, event: job.Event) -> None:
         """Runs in the job's thread. Progress comes in another thread, which a stop must not end with a traceback."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 from dask.utils import format_bytes
@@ -20,7 +21,7 @@ from mandeldask.job.ledger import Ledger, cannot_write
 from mandeldask.job.periodic import every
 from mandeldask.job.plan import space_warning
 from mandeldask.job.reporter import Reporter
-from mandeldask.kernels import KERNELS
+from mandeldask.kernels import KERNELS, tells_of_compilation
 from mandeldask.store import Store
 from mandeldask.telemetry import Progress
 from mandeldask.tile import tile_name
@@ -67,7 +68,9 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     d, pending = plan.store.description, ~plan.store.done()
     if warning := space_warning(plan):
         tell(Notice(warning, about="store"))
-    block_function = KERNELS[plan.kernel](d.max_iter, d.fields, d.view)  # compiled here first, for all workers
+    compiling = partial(tell, Notice("compiling numba, once", about="kernel"))
+    with tells_of_compilation(compiling) if plan.kernel == "numba" else nullcontext():  # here first, for all workers
+        block_function = KERNELS[plan.kernel](d.max_iter, d.fields, d.view)
     client = session.connect()
     tell(Started(client.dashboard_link, client))
     # while the workers of a new cluster start
@@ -112,7 +115,8 @@ def _finish(plan: Plan, ledger: Ledger, dispatcher: Dispatcher | None) -> Summar
         failed=len(failed),
         seconds=seconds,
         kernel_seconds=run.kernel,
-        threads=plan.cluster.threads,
+        threads=dispatcher.threads if dispatcher else 0,
+        thread_seconds=run.thread_seconds,
         iterations=run.iterations,
         iterations_per_second=run.iterations / seconds if seconds else 0.0,
         total_iterations=int(ledger.columns["iterations"][done].sum()),

@@ -16,11 +16,10 @@ from mandeldask.tile import Record
 
 @dataclass(frozen=True)
 class Preparing:
-    """The kernel was chosen and is made ready; on a new machine that takes seconds, while it is compiled."""
+    """The kernel was chosen."""
 
     kernel: str
     reason: str
-    here: bool = True  # in this process; a submitted job's kernel is made ready by its driver
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,8 @@ class Summary:
     failed: int  # tiles of the field and of the pyramid
     seconds: float  # wall time from the first task to the last shard
     kernel_seconds: float
-    threads: int
+    threads: int  # of the workers that were there at the end
+    thread_seconds: float  # that the workers' threads were there for, from the first task to the last shard
     iterations: int  # in this run
     iterations_per_second: float
     total_iterations: int
@@ -128,7 +128,7 @@ class Summary:
     @property
     def efficiency(self) -> float:
         """Kernel seconds over the worker threads' seconds."""
-        return self.kernel_seconds / (self.threads * self.seconds) if self.seconds else 0.0
+        return self.kernel_seconds / self.thread_seconds if self.thread_seconds else 0.0
 
     @property
     def exit_code(self) -> int:

@@ -22,6 +22,7 @@ from mandeldask.job.lease import is_alive, is_reserved, release
 from mandeldask.job.plan import missing
 from mandeldask.store import open_store
 from mandeldask.telemetry import Progress
+from mandeldask.text import plural
 
 SPACE = "mandeldask"  # of the scheduler's metadata, published data and event topics
 POLL_SECONDS = 0.5
@@ -131,7 +132,7 @@ def wait(
             return status
         if deadline is not None and time.monotonic() >= deadline:
             raise ClusterError(
-                f"not done after {timeout:g} s: {status.done} of {status.tiles} tiles; wait again, or longer"
+                f"not done after {timeout:g} s: {status.done} of {plural(status.tiles, 'tile')}; wait again, or longer"
             )
         time.sleep(POLL_SECONDS)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from mandeldask.errors import MandeldaskError
 from mandeldask.image import picture
+from mandeldask.text import plural
 
 SIDE = 240  # pixels of the picture
 MAX_READ = 2**26  # samples; an unfinished field lacks its coarse levels, so a picture of it may have to read more
@@ -20,10 +21,10 @@ def block(store: str | None, facts: Mapping[str, str], done: int, tiles: int) ->
         for key, value in facts.items()
         if value
     )
-    progress = f'<progress value="{done}" max="{tiles}" style="width:{SIDE}px"></progress> {done}/{tiles} tiles'
+    bar = f'<progress value="{done}" max="{tiles}" style="width:{SIDE}px"></progress>'
     return (
         f'<div style="display:flex;gap:1em;align-items:center">{_picture(store) if store else ""}'
-        f"<div><table>{rows}</table>{progress}</div></div>"
+        f"<div><table>{rows}</table>{bar} {done}/{plural(tiles, 'tile')}</div></div>"
     )
 
 

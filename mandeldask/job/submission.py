@@ -30,6 +30,7 @@ from mandeldask.job.runs import AnyConfig, read_description
 from mandeldask.kernels import choose
 from mandeldask.store import Place, open_store, place_of
 from mandeldask.telemetry import Progress, TileFailed
+from mandeldask.text import plural
 from mandeldask.tile import tile_name
 
 PRIORITY = 100  # a driver does not wait for other people's tasks: it takes no thread for longer than a moment
@@ -120,7 +121,7 @@ def submit(
         raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
     place = place_of(described.store)
     kernel, reason = choose(described.kernel, described.view)
-    tell(Preparing(kernel, reason, here=False))
+    tell(Preparing(kernel, reason))
     settings = described.model_copy(update={"store": place.url, "cluster": None}).model_dump()
     name = _new_name(place.url) if name is None else _checked(name)
     request = _Request(name, settings, kernel, uuid.uuid4().hex, place, ignore_space)
@@ -254,7 +255,7 @@ def _run_driver(request: _Request) -> None:
     try:
         summary = _drive(request, client, home, reporter)
         outcome = {"state": "finished", "summary": asdict(summary), "exit_code": summary.exit_code}
-        reporter.log(f"finished: {summary.computed} tiles computed, {summary.failed} failed")
+        reporter.log(f"finished: {plural(summary.computed, 'tile')} computed, {summary.failed} failed")
     except (MandeldaskError, OSError) as raised:
         error = raised if isinstance(raised, MandeldaskError) else StoreError(f"{request.place.url}: {raised}")
         state = "cancelled" if error.exit_code == 130 else "failed"
@@ -311,7 +312,7 @@ class _JobReporter:
         match event:
             case Plan():
                 self.done_before = event.done
-                self.log(f"{event.pending} of {event.tiles} tiles to compute")
+                self.log(f"{event.pending} of {plural(event.tiles, 'tile')} to compute")
                 self._note(None)  # no rate yet; that of a driver that died says nothing
             case Notice():
                 self.log(event.text)

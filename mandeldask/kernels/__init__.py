@@ -23,7 +23,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -44,6 +46,7 @@ __all__ = [
     "BlockFunction",
     "Factory",
     "choose",
+    "tells_of_compilation",
 ]
 
 MAX_ITER_LIMIT = 2**31 - 1
@@ -106,6 +109,26 @@ def choose(name: str, view: View | None = None) -> tuple[str, str]:
     if problem:
         raise ConfigError(f"the kernel numba needs Numba, {problem}; install it, or take kernel: numpy-compact")
     return name, "as asked"
+
+
+@contextmanager
+def tells_of_compilation(tell: Callable[[], object]) -> Iterator[None]:
+    """Call `tell` once if Numba compiles in this context. What it finds in its cache is not compiled."""
+    from numba.core import event  # only for a kernel that needs it
+
+    class Listener(event.Listener):
+        told = False
+
+        def on_start(self, event: Any) -> None:  # noqa: ARG002 (the signature of a listener)
+            if not self.told:
+                self.told = True
+                tell()
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Listener()):
+        yield
 
 
 def _numba_problem() -> str:

@@ -172,10 +172,9 @@ class Store:
 
     def _damaged(self, tile: Tile, level: int, name: str, problem: str) -> DamagedError:
         """What to say of a shard that cannot be read."""
-        remedy = f"`mandeldask verify {self.path} --repair` takes it out, and `mandeldask resume {self.path}` makes it"
-        return DamagedError(
-            f"{self.path} is damaged: shard {shard_key(level, name, tile)} {problem}. {remedy} again", problem
-        )
+        remedy = f"`mandeldask verify {self.path} --repair` computes it again"
+        what = f"shard {shard_key(level, name, tile)} {problem}"
+        return DamagedError(f"{self.path} is damaged: {what}. {remedy}", problem)
 
     @property
     def escape_time(self) -> StoredSamples:

@@ -71,8 +71,10 @@ class Film:
         given = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         if "max_iter" in given:
             given["max_iter"] = integer(given["max_iter"])  # 1e5
-        if isinstance(given.get("size"), list | tuple):
-            given["size"] = tuple(map(integer, given["size"]))
+        if isinstance(size := given.get("size"), str):  # 1280x720
+            size = size.split("x")
+        if isinstance(size, list | tuple):
+            given["size"] = tuple(int(n) if isinstance(n, str) and n.isdecimal() else integer(n) for n in size)
         return cls(**given, first=values["from"], last=values["to"])
 
     def _check_size(self) -> None:
