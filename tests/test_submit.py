@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from services import DEADLINE, ENV, Processes, keepers, listening, poll
 
 import mandeldask as md
 from mandeldask import job
+from mandeldask.dashboard import problem_with
 from mandeldask.job import background, lease, submission
 from mandeldask.job.ledger import Ledger
 from mandeldask.store import Description, open_for_writing, open_store
@@ -117,6 +119,39 @@ def test_a_job_goes_on_without_its_client(dask, scheduler, fresh, tmp_path, expe
     assert texts[-1] == f"finished: {TILES} tiles computed, 0 failed"
 
 
+def test_a_job_is_found_again_listed_and_shown_without_its_client(dask, fresh, tmp_path):
+    with held(fresh, after=1):
+        with dask.client() as mine:
+            submitted = md.submit(UNIT, tmp_path / "a.zarr", name="handle", client=mine)
+            assert mine.dashboard_link.replace("status", "mandeldask") == submitted.dashboard
+            assert not problem_with(submitted.dashboard)
+        assert repr(submitted).startswith(f"<Job handle: submitted, {TILES} of {TILES} tiles to compute; {tmp_path}")
+        running = poll(lambda: (s := submitted.status()).done and s, "a tile")
+        assert (running.state, submitted.last) == ("running", running)
+        found = md.job("handle", dask.address)
+        assert found == dataclasses.replace(submitted, pending=found.pending)
+        assert f"<Job handle: running: {found.last.done}/{TILES} tiles" in repr(found)
+        (listed,) = [known for known in md.jobs(dask.address) if known.name == "handle"]
+        assert listed.last.state == "running"
+    assert submitted.wait(DEADLINE).state == found.status().state == md.status(found.store).state == "finished"
+    page = found._repr_html_()
+    assert f'value="{TILES}" max="{TILES}"' in page and "<img" in page and f'href="{found.dashboard}"' in page
+    with pytest.raises(md.ConfigError, match="knows no job 'nobody'"):
+        md.job("nobody", dask.address)
+    with pytest.raises(md.ConfigError, match="which scheduler"):
+        md.jobs()
+
+
+def test_a_job_whose_scheduler_is_gone_says_so(tmp_path, counts):
+    with Processes(tmp_path / "dask", workers=1) as dask:
+        submitted = md.submit({**UNIT, "kernel": "numpy"}, tmp_path / "a.zarr", cluster=dask.address)
+        assert submitted.wait(DEADLINE).exit_code == 0
+    for ask in (submitted.status, submitted.wait, submitted.cancel, submitted.logs):
+        with pytest.raises(md.ClusterError, match="nothing is listening on tcp"):
+            ask()
+    assert "nothing is listening on tcp" in submitted._repr_html_()
+
+
 def test_the_store_tells_how_far_its_job_is(dask, scheduler, fresh, tmp_path):
     path = tmp_path / "a.zarr"
     with held(fresh, after=TILES // 2):
@@ -193,6 +228,8 @@ def test_the_command_line_submits_asks_and_waits(dask, tmp_path, expected):
     sent = mandeldask("submit", "unit.yaml", "--cluster", dask.address, "--name", "cli", cwd=tmp_path)
     assert sent.returncode == 0, sent.stderr
     assert "mandeldask status cli --cluster tcp://" in sent.stderr
+    assert f"  job        cli, on the scheduler at {dask.address}\n" in sent.stderr
+    assert sent.stderr.count("\n  cluster ") == 1
     assert mandeldask("wait", "cli", cwd=tmp_path, env=env).returncode == 0
     shown = mandeldask("status", "unit.zarr", cwd=tmp_path)
     assert "finished: 144/144 tiles" in shown.stdout
@@ -268,8 +305,12 @@ def test_a_name_is_free_again_when_its_job_has_ended(scheduler, fresh, tmp_path)
 def test_a_cluster_started_for_a_job_is_kept_in_the_background_on_loopback(tmp_path, expected):
     path = tmp_path / "a.zarr"
     config = {**UNIT, "kernel": "numpy"}
-    submitted = job.submit(config, path, name="kept", cluster={"kind": "local", "workers": 2})
+    told = []
+    submitted = job.submit(config, path, name="kept", cluster={"kind": "local", "workers": 2}, tell=told.append)
     (keeper,) = keepers()
+    said = {event.about: event.text for event in told if isinstance(event, job.Notice)}
+    assert said["job"] == "kept, on worker processes on this machine"
+    assert said["background"].endswith("ends 60 s after its last job")
     try:
         assert os.getsid(keeper.pid) == keeper.pid  # a terminal that closes does not end it
         with Client(submitted.scheduler) as client:

@@ -57,12 +57,13 @@ class Cell:
     def __call__(self, event: Event) -> None:
         match event:
             case Notice(text, about):
-                self.facts[about] = text
+                self._note(about, text)
             case Plan():
                 self.plan, self.samples, self.done = event, event.preview(), event.done
-                self.facts |= event.facts | {"cluster": str(event.cluster)}
+                for label, text in (event.facts | {"cluster": str(event.cluster)}).items():
+                    self._note(label, text)
             case Started(link):
-                self.facts["dashboard"] = link or "switched off"
+                self._note("dashboard", link or "switched off")
             case TileDone(record):
                 self._done(record)
             case TileFailed(final=final):
@@ -73,6 +74,9 @@ class Cell:
                 self.facts = {}  # which the summary itself shows
         if self.display.due or not isinstance(event, TileDone | TileFailed | Progress):
             self.display.show(self._html(event))
+
+    def _note(self, label: str, text: str) -> None:
+        self.facts[label] = "\n".join(filter(None, (self.facts.get(label), text)))
 
     def _done(self, record: Record) -> None:
         assert self.plan is not None and self.samples is not None

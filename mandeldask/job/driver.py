@@ -71,7 +71,7 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
         tell(Notice(warning, about="store"))
     block_function = KERNELS[plan.kernel](d.max_iter, d.fields, d.view)  # compiled here first, for all workers
     client = session.connect()
-    announce(client, tell)
+    tell_started(client, tell)
     # while the workers of a new cluster start
     costs = expect(d, pending, block_function, plan.cluster.threads) if plan.pending else None
     if costs is not None:
@@ -97,7 +97,7 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     return dispatcher
 
 
-def announce(client: Client, tell: Observer) -> str:
+def tell_started(client: Client, tell: Observer) -> str:
     """Put our page into the scheduler's dashboard, and tell that the scheduler is up; gives the link."""
     link, problem = dashboard.page_of(client)
     if link and problem:

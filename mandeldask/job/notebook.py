@@ -16,6 +16,7 @@ from mandeldask.text import plural
 
 SIDE = 240  # pixels of the picture of a store
 FORMING_SIDE = 360  # at most, of one that forms
+CELL = "text-align:left"  # a notebook has numbers in mind
 MAX_READ = 2**26  # samples; an unfinished field lacks its coarse levels, so a picture of it may have to read more
 
 
@@ -27,7 +28,7 @@ def block(store: str | None, facts: Mapping[str, str], done: int, tiles: int) ->
 def with_image(image: str, facts: Mapping[str, str], done: int, tiles: int, words: str = "") -> str:
     """The facts and a progress bar beside an image; `words` say how far it is."""
     rows = "".join(
-        f'<tr><th style="text-align:left">{key}</th><td style="text-align:left">{_cell(value)}</td></tr>'
+        f'<tr><th style="{CELL}">{key}</th><td style="{CELL};white-space:pre-wrap">{_cell(value)}</td></tr>'
         for key, value in facts.items()
         if value
     )

@@ -20,7 +20,7 @@ from mandeldask.cluster import Reach, Session, Size, size_of_client
 from mandeldask.config import AnyCluster, parse
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
 from mandeldask.job.background import LINGER_SECONDS, kept_cluster
-from mandeldask.job.driver import Submission, announce, drive
+from mandeldask.job.driver import Submission, drive, tell_started
 from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Preparing, Summary, ignore
 from mandeldask.job.handle import Job
 from mandeldask.job.job_status import SPACE, driver_key, on_scheduler, status_of_jobs, topic_of
@@ -130,7 +130,8 @@ def submit(
                 "--upload is for a cluster that runs already; the workers of one that is started have mandeldask"
             )
         if not there.runs_already:
-            tell(Notice(f"a process of its own, which ends {LINGER_SECONDS:.0f} s after the last job", "background"))
+            ends = f"ends {LINGER_SECONDS:.0f} s after its last job"
+            tell(Notice(f"the cluster is started as a process of its own, and {ends}", "background"))
         return _submit(request, there, overwrite, tell)
 
 
@@ -165,7 +166,7 @@ def _submit(request: _Request, there: Session, overwrite: bool, tell: Observer) 
         tell(plan)
         _send(client, replace(request, identity=plan.store.identity), plan)
         stack.pop_all()
-    reach, link = Reach(client), announce(client, tell)
+    reach, link = Reach(client), tell_started(client, tell)
     return Job(request.name, plan.store.path, reach.address, link, plan.tiles, plan.pending, reach)
 
 
