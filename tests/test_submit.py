@@ -120,7 +120,7 @@ def test_a_job_goes_on_without_its_client(dask, scheduler, fresh, tmp_path, expe
 
 
 def test_a_job_is_found_again_listed_and_shown_without_its_client(dask, fresh, tmp_path):
-    with held(fresh, after=1):
+    with held(fresh, after=TILES // 2):
         with dask.client() as mine:
             submitted = md.submit(UNIT, tmp_path / "a.zarr", name="handle", client=mine)
             assert mine.dashboard_link.replace("status", "mandeldask") == submitted.dashboard

@@ -88,9 +88,11 @@ class Cell:
         if self.plan is None or self.samples is None:
             return with_image("", self.facts, 0, 1, "getting ready")
         image = forming(self.samples, self.plan.grid.max_iter)
-        words = f"finished in {duration(event.seconds)}" if isinstance(event, Summary) else self._rate()
+        tiles, rate = f"{self.done}/{plural(self.plan.tiles, 'tile')}", self._rate()
+        if isinstance(event, Summary):
+            tiles, rate = f"{tiles} in {duration(event.seconds)}", ""
         failed = f"{self.failed} failed" if self.failed else ""
-        words = ", ".join(filter(None, (f"{self.done}/{plural(self.plan.tiles, 'tile')}", failed, words)))
+        words = ", ".join(filter(None, (tiles, failed, rate)))
         return with_image(image, self.facts, self.done, self.plan.tiles, words)
 
     def _rate(self) -> str:
@@ -113,5 +115,5 @@ class Watcher:
         with suppress(ClusterError):
             if news := on_scheduler(self.client, picture_of, self.id, self.stamp):
                 self.stamp, self.image = news[0], forming(*news[1:])
-        facts = {"job": str(status.job), "store": status.store, "why": status.message or ""}
+        facts = {"job": str(status.job), "store": status.store, "why": (status.ended and status.message) or ""}
         self.display.show(with_image(self.image, facts, status.done, status.tiles, status.words))

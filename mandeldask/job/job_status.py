@@ -301,7 +301,7 @@ def _waits_for(task: Any, dask_scheduler: Any) -> str | None:
     """On the scheduler: why a driver does not begin; None where it has, or will in a moment."""
     workers = dask_scheduler.workers.values()
     if not workers:
-        return "there is no worker: start some"
+        return "no worker is there yet: start some, unless they are on their way"
     busy = "all threads are busy: the next that is free takes its driver"
     worker = task and task.processing_on
     if not worker:

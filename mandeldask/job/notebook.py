@@ -35,7 +35,7 @@ def with_image(image: str, facts: Mapping[str, str], done: int, tiles: int, word
     progress = f'<progress value="{done}" max="{tiles}" style="width:{SIDE}px"></progress> '
     words = html.escape(words or f"{done}/{plural(tiles, 'tile')}")
     return (
-        f'<div style="display:flex;flex-wrap:wrap;gap:1em;align-items:center">{image}'
+        f'<div style="display:flex;gap:1em;align-items:center">{image}'
         f"<div><table>{rows}</table>{progress}{words}</div></div>"
     )
 
@@ -60,5 +60,5 @@ def forming(samples: NDArray[np.integer[Any]], max_iter: int) -> str:
 
 def _image(drawn: Picture) -> str:
     data = base64.b64encode(drawn._repr_png_()).decode()
-    style = f"max-width:{FORMING_SIDE}px;max-height:{FORMING_SIDE}px"
+    style = f"flex:none;max-width:{FORMING_SIDE}px;max-height:{FORMING_SIDE}px"
     return f'<img alt="the field" style="{style}" src="data:image/png;base64,{data}">'
