@@ -62,7 +62,7 @@ def assert_resumes(store, undisturbed, client):
     assert md.resume(store.path, kernel="numpy", client=client).failed == 0
     assert store.checksum() == undisturbed.checksum()
     assert all(store.done(level.number).all() for level in store.description.levels)
-    assert md.status(store.path).state == "complete"
+    assert md.status(store.path).state == "finished"
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,10 @@ from services import poll
 import mandeldask as md
 from mandeldask import cluster as clusters
 from mandeldask.config import LocalCluster, parse
+from mandeldask.dashboard import problem_with
 from mandeldask.errors import JobCancelledError
 from mandeldask.field import Timed
-from mandeldask.job import Progress, TileDone, TileFailed, ignore
+from mandeldask.job import Progress, Started, TileDone, TileFailed, ignore
 from mandeldask.job import lease as leases
 from mandeldask.job.dispatcher import MAX_ATTEMPTS, Dispatcher
 from mandeldask.job.graph import written_tiles
@@ -81,6 +82,9 @@ def test_a_run_stores_the_field_and_sums_it_up(client, tmp_path, expected):
         *["TileDone"] * TILES,
         "Summary",
     ]
+    (link,) = [e.dashboard for e in events if isinstance(e, Started)]
+    assert link.endswith("/mandeldask")
+    assert not problem_with(link), "the page is there, on a cluster of the caller's own"
     records = [e.record for e in events if isinstance(e, TileDone)]
     assert sorted(r.tile for r in records) == [(i, j) for i in range(4) for j in range(3)]
     for r in records:

@@ -20,7 +20,6 @@ from services import ENV, Processes, poll
 import mandeldask as md
 from mandeldask.cli import cli
 from mandeldask.config import parse
-from mandeldask.job import logs
 from mandeldask.kernels import KERNELS
 from mandeldask.store import Description, Place, open_for_writing, open_store, place_of
 from mandeldask.store.bucket import Bucket, _handle
@@ -151,7 +150,7 @@ def test_every_command_takes_the_url_of_a_store(bucket, checksum, field, tmp_pat
         if (i, j) != (1, 2):
             store.write((i, j), np.ascontiguousarray(field[25 * i : 25 * (i + 1), 40 * j : 40 * (j + 1)]))
     status = json.loads(mandeldask("status", store.path, "--json").stdout)
-    assert (status["state"], status["done"], status["store"]) == ("stopped", TILES - 1, store.path)
+    assert (status["state"], status["done"], status["store"]) == ("incomplete", TILES - 1, store.path)
     assert f"mandeldask resume {store.path}" in mandeldask("status", store.path).stdout
     summary = md.resume(store.path, kernel="numpy", cluster={"kind": "local", "workers": 1})
     assert (summary.computed, summary.failed) == (1, 0)
@@ -321,11 +320,11 @@ def test_a_job_runs_where_the_credentials_are_and_nobody_else_sees_them(bucket, 
                 monkeypatch.delenv(name)
             monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
             submitted = md.submit(UNIT, url, name="job", client=client)
-            end = poll(lambda: (now := md.status("job", client)).ended and now, "the end of the job")
+            end = poll(lambda: (now := md.job("job", client=client).status()).ended and now, "the end of the job")
             with pytest.raises(md.StoreError, match="no credentials"):
                 md.status(url)
             assert (end.state, end.done, submitted.store) == ("finished", TILES, url)
-            said = [repr(submitted), repr(end), repr(logs(client, "job"))]
+            said = [repr(submitted), repr(end), repr(submitted.logs())]
 
             for name, value in s3.env.items():
                 monkeypatch.setenv(name, value)

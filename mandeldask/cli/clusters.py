@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import webbrowser
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from mandeldask.cluster import Size
-    from mandeldask.job import Started
 
 USUAL = "http://127.0.0.1:8787"
 NAME_ONE = "name the scheduler, --cluster tcp://HOST:PORT, or start a run: it prints the link before its first tile"
@@ -162,8 +160,7 @@ def _find_dashboard(cluster: str | None) -> dict[str, Any]:
         if not there.runs_already:
             raise ConfigError(f"a cluster that does not run yet has no dashboard: {NAME_ONE}")
         client = there.connect()
-        problem = dashboard.install(client)
-        link = client.dashboard_link if problem else dashboard.link(client)
+        link, problem = dashboard.page_of(client)
         if problem == dashboard.SWITCHED_OFF:
             raise ClusterError(f"{problem}; start it with `dask scheduler --dashboard`, and with bokeh installed")
         if problem:
@@ -185,14 +182,3 @@ def _of_this_machine() -> dict[str, Any]:
         if not problem_with(f"{USUAL}/{page}"):
             return {"link": f"{USUAL}/{page}", "store": None, "scheduler": None}
     raise ClusterError(f"no run of yours has a dashboard on this machine now, and {USUAL} does not answer: {NAME_ONE}")
-
-
-def with_page(event: Started) -> Started:
-    """Put our page into the dashboard; the event with the link to look at."""
-    from mandeldask import dashboard
-
-    problem = dashboard.install(event.client)
-    if problem:
-        warn(f"no picture in the dashboard: {problem}")
-        return replace(event, dashboard="") if problem == dashboard.SWITCHED_OFF else event
-    return replace(event, dashboard=dashboard.link(event.client))

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mandeldask.cli import options
-from mandeldask.cli.clusters import with_page
 from mandeldask.cli.group import cli, signals_end_in_order, typed, warn
 from mandeldask.cli.stores import draw
 from mandeldask.errors import ConfigError, DamagedError, MandeldaskError
@@ -144,7 +143,6 @@ def _compute(
                 if_interrupted["store"] = shlex.quote(short_path(store))
                 picture = None if no_image else image or _picture_beside(store)
             if isinstance(event, Started):
-                event = with_page(event)
                 link = event.dashboard
                 if link:
                     announce(link, store, os.getpid())

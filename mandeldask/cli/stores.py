@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mandeldask.cli import options
-from mandeldask.cli.clusters import open_in_browser, with_page
+from mandeldask.cli.clusters import open_in_browser
 from mandeldask.cli.group import EXIT_FAILED_TILES, cli, print_facts, signals_end_in_order, warn
 from mandeldask.text import plural, printable, short_path, si
 
@@ -136,7 +136,7 @@ def _verify(store: str, cluster: str | None, workers: int | None, as_json: bool,
 
     After --repair the store is sound and whole, or tiles failed; after --remove-damaged it is sound, and lacks tiles.
     """
-    from mandeldask.job import Started, verify
+    from mandeldask.job import verify
     from mandeldask.job.verification import Checking
     from mandeldask.progress import Bar
     from mandeldask.progress.screen import Screen
@@ -151,7 +151,7 @@ def _verify(store: str, cluster: str | None, workers: int | None, as_json: bool,
                 bar.line("", event)
             else:
                 bar.stop()
-                screen(with_page(event) if isinstance(event, Started) else event)
+                screen(event)
 
         found = verify(store, cluster=options.cluster_of(cluster, workers), tell=tell, **how)
     if as_json:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mandeldask.cli import options
-from mandeldask.cli.clusters import with_page
 from mandeldask.cli.group import EXIT_FAILED_TILES, cli, signals_end_in_order, typed, warn
 from mandeldask.errors import ConfigError
 from mandeldask.text import plural, short_path, si
@@ -60,7 +59,6 @@ def _zoom(config: str | None, overwrite: bool, as_json: bool, quiet: bool, **giv
     """
     from mandeldask import zoom
     from mandeldask.image import PictureOptions
-    from mandeldask.job import Started
     from mandeldask.progress import Bar
     from mandeldask.progress.screen import Screen
 
@@ -81,7 +79,7 @@ def _zoom(config: str | None, overwrite: bool, as_json: bool, quiet: bool, **giv
                 cluster=values.get("cluster"),
                 options=colours,
                 overwrite=overwrite,
-                tell=lambda event: screen(with_page(event) if isinstance(event, Started) else event),
+                tell=screen,
                 painted=bar.count,
             )
         except KeyboardInterrupt:

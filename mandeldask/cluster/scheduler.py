@@ -8,9 +8,10 @@ import logging
 import re
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from distributed import Client, rpc
@@ -30,14 +31,42 @@ CERTIFICATES = {"ca_file": "tls_ca_file", "cert": "tls_client_cert", "key": "tls
 @contextmanager
 def connect_scheduler(cluster: RunningScheduler) -> Iterator[Client]:
     """A client of a scheduler that runs already, and goes on when the context ends; ClusterError within seconds."""
+    address = _address(cluster)
+    where = f". The address is that of {cluster.path}" if isinstance(cluster, SchedulerFile) else ""
+    with _connected(address, partial(_security, cluster, address), where) as client:
+        yield client
+
+
+class Reach:
+    """How to reach a client's scheduler again: by the client while it is open, else by address and certificates.
+
+    It may be pickled, without the client, for another process.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.address, self.security, self._given = client.scheduler.address, client.security, client
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_given": None}
+
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """A client; ClusterError within seconds where there is no scheduler any more."""
+        if self._given and self._given.status == "running":
+            yield self._given
+        else:
+            with _connected(self.address, lambda: self.security) as client:
+                yield client
+
+
+@contextmanager
+def _connected(address: str, security: Callable[[], Security | None], where: str = "") -> Iterator[Client]:
     with silence_logging_cmgr(logging.CRITICAL):
-        address = _address(cluster)
         try:
-            client = _client(address, _security(cluster, address))
+            client = _client(address, security())
         except ClusterError:
             raise
         except Exception as error:  # whatever Dask makes of what another program sends
-            where = f". The address is that of {cluster.path}" if isinstance(cluster, SchedulerFile) else ""
             raise ClusterError(f"{_explain(error, address)}{where}") from None
         with client:
             yield client

@@ -70,6 +70,8 @@ class Session:
         Is given lines for a person: which cluster it is, what is waited for, versions that differ.
     start
         Starts the cluster described, in place of `connect`: for a cluster that another process keeps.
+    introduce
+        Whether `say` is given the cluster that is described, unless that is local.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Session:
         upload: bool = False,
         say: Callable[[str], None] = lambda _: None,
         start: Callable[[Cluster], AbstractContextManager[Client]] = connect,
+        introduce: bool = True,
     ) -> None:
         self._stack = ExitStack()
         if client is None and getattr(current_process(), "_inheriting", False):
@@ -88,7 +91,7 @@ class Session:
         self.description = resolve(cluster) if client is None else None
         self.kernel, self.client, self.upload, self.say, self.start = kernel, client, upload, say, start
         self._ready = False
-        if self.description and not isinstance(self.description, LocalCluster):  # whose size says it all
+        if introduce and self.description and not isinstance(self.description, LocalCluster):  # whose size says it all
             say(self.description.introduction)
 
     def __enter__(self) -> Self:

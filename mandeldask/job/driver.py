@@ -10,8 +10,10 @@ from functools import partial
 
 import numpy as np
 from dask.utils import format_bytes
+from distributed import Client
 from numpy.typing import NDArray
 
+from mandeldask import dashboard
 from mandeldask.cluster import Session
 from mandeldask.job import lease
 from mandeldask.job.cost import Costs, Estimate, expect, makespan, order
@@ -72,7 +74,7 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     with tells_of_compilation(compiling) if plan.kernel == "numba" else nullcontext():  # here first, for all workers
         block_function = KERNELS[plan.kernel](d.max_iter, d.fields, d.view)
     client = session.connect()
-    tell(Started(client.dashboard_link, client))
+    tell_started(client, tell)
     # while the workers of a new cluster start
     costs = expect(d, pending, block_function, plan.cluster.threads) if plan.pending else None
     if costs is not None:
@@ -96,6 +98,15 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     with reporter, every(ASK_SECONDS, cancel_if_asked, "cancel"):
         dispatcher.run(pending, costs)
     return dispatcher
+
+
+def tell_started(client: Client, tell: Observer) -> str:
+    """Put our page into the scheduler's dashboard, and tell that the scheduler is up; gives the link."""
+    link, problem = dashboard.page_of(client)
+    if link and problem:
+        tell(Notice(f"Dask's own pages only: {problem}", "dashboard"))
+    tell(Started(link, client))
+    return link
 
 
 def _finish(plan: Plan, ledger: Ledger, dispatcher: Dispatcher | None) -> Summary:

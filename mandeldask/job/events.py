@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from distributed import Client
+from numpy.typing import NDArray
 
 from mandeldask.cluster import Size
 from mandeldask.store import Store
-from mandeldask.telemetry import Progress, TileFailed
+from mandeldask.telemetry import Preview, Progress, TileFailed
 from mandeldask.text import duration, plural, short_path, si
 from mandeldask.tile import Record
 
@@ -58,6 +62,22 @@ class Plan:
         return 4 * self.samples * len(self.store.description.fields)
 
     @property
+    def grid(self) -> Preview:
+        """The small picture of the field, which each finished tile's record has a part of."""
+        d = self.store.description
+        return Preview(d.shape, d.tile, d.max_iter)
+
+    def preview(self) -> NDArray[np.int32]:
+        """The samples of that picture before the run: a tile that was done earlier in its mean, 0 elsewhere."""
+        d, samples = self.store.description, np.zeros(self.grid.size, np.int32)
+        if self.resumed:
+            iterations = self.store.read_tiles()["iterations"]
+            for row, column in np.argwhere(self.store.done()).tolist():
+                mean = iterations[row, column] / math.prod(d.levels[0].tile_shape((row, column)))
+                samples[self.grid.cells((row, column))] = np.clip(round(mean), 1, d.max_iter)
+        return samples
+
+    @property
     def facts(self) -> dict[str, str]:
         """The plan in words, for a terminal or a notebook."""
         d = self.store.description
@@ -79,7 +99,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Started:
-    """The scheduler is up; its workers may still be coming. `client` is for observers that live on the scheduler."""
+    """The scheduler is up; its workers may still be coming. `client` is for observers that live on the scheduler.
+
+    `dashboard` is the link of our page; Dask's own where that cannot be, as a Notice says; "" where it is switched off.
+    """
 
     dashboard: str
     client: Client
@@ -155,3 +178,9 @@ Observer = Callable[[Event], None]
 
 def ignore(event: Event, /) -> None:
     """An observer that does nothing."""
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, whose cells can show HTML."""
+    ipython = sys.modules.get("IPython")
+    return bool(ipython and getattr(ipython.get_ipython(), "kernel", None))

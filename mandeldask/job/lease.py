@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from mandeldask.errors import StoreError
+from mandeldask.errors import JobCancelledError, MandeldaskError, StoreError
 from mandeldask.job.periodic import every
 from mandeldask.store import AnyPath, Store, open_store
 
@@ -42,18 +42,29 @@ def held(store: Store, job: str | None = None, run: str | None = None) -> Iterat
     }
     if job:
         lease |= {"job": job, "run": run}
-    store.write_notes(job=job)
+    store.write_notes(job=job, ended=None)
     _write(store, lease)
     _HELD.add(lease["id"])
+    ended = None
     try:
         with every(HEARTBEAT_SECONDS, partial(_beat, store, lease), "lease"):
             yield
+    except (MandeldaskError, OSError) as error:
+        ended = outcome(error)
+        raise
     finally:
         with _beating:
             _HELD.discard(lease["id"])
         with suppress(OSError, StoreError):  # full, or replaced: the lease of a driver that is gone binds nobody
             if _of(store).get("id") == lease["id"]:
-                store.write_notes(lease=None)
+                store.write_notes(lease=None, ended=ended)
+
+
+def outcome(error: MandeldaskError | OSError) -> dict[str, Any]:
+    """How a driver ended that could not go on, as its store and its scheduler note it."""
+    told = StoreError(error.strerror or str(error)) if isinstance(error, OSError) else error
+    state = "cancelled" if isinstance(told, JobCancelledError) else "failed"
+    return {"state": state, "message": str(told), "exit_code": told.exit_code}
 
 
 def refuse_second_driver(store: Store, run: str | None = None) -> None:
@@ -84,12 +95,12 @@ def reserve(store: Store, job: str, run: str) -> None:
         _write(store, {"job": job, "run": run, "host": socket.gethostname()})
 
 
-def release(path: AnyPath, run: str) -> None:
-    """Take back what `reserve` did, for a job that will not be computed."""
+def release(path: AnyPath, run: str, ended: Mapping[str, Any] | None = None) -> None:
+    """Take back what `reserve` did, for a job that is not computed; `ended` is its `outcome`, where it was sent."""
     store = open_store(path)
     lease = _of(store)
     if is_reserved(lease) and lease.get("run") == run:
-        store.write_notes(lease=None)
+        store.write_notes(lease=None, ended=ended)
 
 
 def is_reserved(lease: Mapping[str, Any]) -> bool:

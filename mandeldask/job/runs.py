@@ -14,7 +14,7 @@ from mandeldask.cluster import Session
 from mandeldask.config import AnyCluster
 from mandeldask.errors import ConfigError
 from mandeldask.job.driver import drive
-from mandeldask.job.events import Notice, Observer, Preparing, Summary, ignore
+from mandeldask.job.events import Notice, Observer, Preparing, Summary, ignore, in_notebook
 from mandeldask.job.plan import make_plan
 from mandeldask.kernels import AUTO, MAX_ITER_LIMIT, choose
 from mandeldask.store import Store, open_store
@@ -33,7 +33,7 @@ def run(
     client: Client | None = None,
     upload: bool = False,
     ignore_space: bool = False,
-    tell: Observer = ignore,
+    tell: Observer | None = None,
 ) -> Summary:
     """Compute a field into a store; on a store of the same field, compute what is missing.
 
@@ -56,7 +56,8 @@ def run(
     ignore_space : bool
         Begin even where the field will surely not fit on the disk.
     tell : callable, optional
-        Is given each event as it happens: `Preparing`, `Plan`, `Started`, `TileDone`, `TileFailed`, `Summary`.
+        Is given each event as it happens: `Preparing`, `Plan`, `Started`, `TileDone`, `TileFailed`, `Summary`. By
+        default a notebook shows a bar and the picture as it forms, and nothing is told elsewhere.
 
     Returns
     -------
@@ -69,7 +70,7 @@ def run(
         One or two lines that say what is wrong and what to do. What was finished stays in the store.
     """
     described = read_description(config, overrides, out)
-    return _compute_field(described, cluster, client, upload, ignore_space, tell, overwrite=overwrite)
+    return _compute_field(described, cluster, client, upload, ignore_space, _observer(tell), overwrite=overwrite)
 
 
 def resume(
@@ -80,11 +81,11 @@ def resume(
     client: Client | None = None,
     upload: bool = False,
     ignore_space: bool = False,
-    tell: Observer = ignore,
+    tell: Observer | None = None,
 ) -> Summary:
     """Compute what is missing of a store, with any kernel on any cluster: the bits are the same. See `run`."""
     described = configs.parse(_description_of(store, kernel), source=f"resume {os.fspath(store)}")
-    return _compute_field(described, cluster, client, upload, ignore_space, tell)
+    return _compute_field(described, cluster, client, upload, ignore_space, _observer(tell))
 
 
 def deepen(
@@ -97,7 +98,7 @@ def deepen(
     client: Client | None = None,
     upload: bool = False,
     ignore_space: bool = False,
-    tell: Observer = ignore,
+    tell: Observer | None = None,
 ) -> Summary:
     """Compute the field of `store` with a larger `max_iter` into the store `out`: to the bit what a run would give.
 
@@ -131,6 +132,7 @@ def deepen(
         described = described.model_copy(update={"view": replace(described.view, given=given)})
     lacks = int((~source.done()).sum())
     whole = f", and {plural(lacks, 'tile')} that it lacks" if lacks else ""
+    tell = _observer(tell)
     tell(Notice(f"{source.path}: only the samples that it has at {old}{whole} are computed", "deepens"))
     return _compute_field(described, cluster, client, upload, ignore_space, tell, source=source)
 
@@ -159,6 +161,15 @@ def _compute_field(
         summary = drive(plan, opened, tell)
         tell(summary)  # while the cluster is there, for who wants to look at it
     return summary
+
+
+def _observer(tell: Observer | None) -> Observer:
+    """The observer that was given; else a cell of a notebook, or nobody."""
+    if tell or not in_notebook():
+        return tell or ignore
+    from mandeldask.job.cell import Cell  # imports what draws pictures, which no worker needs
+
+    return Cell()
 
 
 def read_description(config: AnyConfig, overrides: Sequence[str], out: str | os.PathLike[str] | None) -> configs.Config:

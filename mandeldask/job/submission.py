@@ -16,37 +16,26 @@ from typing import Any
 
 from distributed import Client, get_client, get_worker, secede
 
-from mandeldask.cluster import Session, Size, size_of_client
+from mandeldask.cluster import Reach, Session, Size, size_of_client
 from mandeldask.config import AnyCluster, parse
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
-from mandeldask.job.background import kept_cluster
-from mandeldask.job.driver import Submission, drive
-from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Preparing, Started, Summary, ignore
+from mandeldask.job.background import LINGER_SECONDS, kept_cluster
+from mandeldask.job.driver import Submission, drive, tell_started
+from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Preparing, Summary, ignore
+from mandeldask.job.handle import Job
 from mandeldask.job.job_status import SPACE, driver_key, on_scheduler, status_of_jobs, topic_of
-from mandeldask.job.lease import release, reserve
+from mandeldask.job.lease import outcome, release, reserve
 from mandeldask.job.ledger import MAX_ERROR_LENGTH, MAX_ERRORS
 from mandeldask.job.plan import make_plan
 from mandeldask.job.runs import AnyConfig, read_description
 from mandeldask.kernels import choose
 from mandeldask.store import Place, open_store, place_of
-from mandeldask.telemetry import Progress, TileFailed
+from mandeldask.telemetry import Progress, TileFailed, job_id
 from mandeldask.text import plural
 from mandeldask.tile import tile_name
 
 PRIORITY = 100  # a driver does not wait for other people's tasks: it takes no thread for longer than a moment
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """A job that was handed over."""
-
-    name: str
-    store: str
-    scheduler: str
-    dashboard: str
-    tiles: int
-    pending: int
 
 
 @dataclass(frozen=True)
@@ -72,10 +61,10 @@ class _Request:
             place=self.place,
         )
 
-    def release(self) -> None:
+    def release(self, ended: Mapping[str, Any] | None = None) -> None:
         """Let go of the store; where that cannot be, the hold on it is forgotten after a while."""
         with suppress(MandeldaskError, OSError):
-            release(self.place, self.run_id)
+            release(self.place, self.run_id, ended)
 
 
 def submit(
@@ -90,7 +79,7 @@ def submit(
     upload: bool = False,
     ignore_space: bool = False,
     tell: Observer = ignore,
-) -> Submitted:
+) -> Job:
     """Compute a field into a store on a cluster, without waiting for it.
 
     The driver is a task of the cluster: it is started again elsewhere when its worker dies, and needs no client. A
@@ -99,17 +88,19 @@ def submit(
 
     Parameters
     ----------
-    config, out, overrides, overwrite, cluster, upload, ignore_space, tell
+    config, out, overrides, overwrite, cluster, upload, ignore_space
         As for `run`. The store's path is one that the workers see; of a bucket they need credentials.
     name : str, optional
         Of the job; by default the store's name and a few random digits.
     client : distributed.Client, optional
         A cluster that is already there.
+    tell : callable, optional
+        Is given each event until the job is sent: `Preparing`, `Notice`, `Plan`, `Started`.
 
     Returns
     -------
-    Submitted
-        For `status`, `wait`, `cancel` and `logs`, from any process that sees the scheduler, or the store.
+    Job
+        To wait for, ask, cancel. `mandeldask.job(name, cluster)` finds it again from any process.
 
     Raises
     ------
@@ -132,11 +123,16 @@ def submit(
         upload=upload,
         say=lambda text: tell(Notice(text)),
         start=kept_cluster,
+        introduce=False,
     ) as there:
+        tell(Notice(f"{name}, on {there.description.introduction if there.description else 'your cluster'}", "job"))
         if upload and client is None and not there.runs_already:
             raise ConfigError(
                 "--upload is for a cluster that runs already; the workers of one that is started have mandeldask"
             )
+        if not there.runs_already:
+            ends = f"ends {LINGER_SECONDS:.0f} s after its last job"
+            tell(Notice(f"the cluster is started as a process of its own, and {ends}", "background"))
         return _submit(request, there, overwrite, tell)
 
 
@@ -155,7 +151,7 @@ def _checked(name: str) -> str:
     return name
 
 
-def _submit(request: _Request, there: Session, overwrite: bool, tell: Observer) -> Submitted:
+def _submit(request: _Request, there: Session, overwrite: bool, tell: Observer) -> Job:
     with ExitStack() as stack:
         if there.planned_size:
             # A cluster that is started has this machine's files. Its workers may take their time: the driver checks
@@ -171,10 +167,8 @@ def _submit(request: _Request, there: Session, overwrite: bool, tell: Observer) 
         tell(plan)
         _send(client, replace(request, identity=plan.store.identity), plan)
         stack.pop_all()
-    tell(Started(client.dashboard_link, client))
-    return Submitted(
-        request.name, plan.store.path, client.scheduler.address, client.dashboard_link, plan.tiles, plan.pending
-    )
+    reach, link = Reach(client), tell_started(client, tell)
+    return Job(request.name, plan.store.path, reach.address, link, plan.tiles, plan.pending, reach)
 
 
 def _prepare(request: _Request, size: Size, overwrite: bool) -> Plan:
@@ -221,6 +215,7 @@ def _send(client: Client, request: _Request, plan: Plan) -> None:
         "submitted": time.time(),
         "tiles": plan.tiles,
         "done": plan.done,
+        "id": job_id(plan.store.identity, plan.store.path),  # on the dashboard
     }
     if not on_scheduler(client, _claim, job):
         raise _name_taken(request.name)
@@ -254,15 +249,14 @@ def _run_driver(request: _Request) -> None:
     reporter.log(f"the driver runs on {home}, process {os.getpid()} of {socket.gethostname()}")
     try:
         summary = _drive(request, client, home, reporter)
-        outcome = {"state": "finished", "summary": asdict(summary), "exit_code": summary.exit_code}
-        reporter.log(f"finished: {plural(summary.computed, 'tile')} computed, {summary.failed} failed")
-    except (MandeldaskError, OSError) as raised:
-        error = raised if isinstance(raised, MandeldaskError) else StoreError(f"{request.place.url}: {raised}")
-        state = "cancelled" if error.exit_code == 130 else "failed"
-        outcome = {"state": state, "message": str(error), "exit_code": error.exit_code}
-        reporter.log(f"{state}: {error}")
-        request.release()
-    client.set_metadata([SPACE, request.name, "outcome"], outcome | {"ended": time.time()})
+        state = "incomplete" if summary.exit_code else "finished"
+        ended = {"state": state, "summary": asdict(summary), "exit_code": summary.exit_code}
+        reporter.log(f"{state}: {plural(summary.computed, 'tile')} computed, {summary.failed} failed")
+    except (MandeldaskError, OSError) as error:
+        ended = outcome(error)
+        reporter.log(f"{ended['state']}: {ended['message']}")
+        request.release(ended)
+    client.set_metadata([SPACE, request.name, "outcome"], ended | {"ended": time.time()})
 
 
 def _forget_deaths(key: tuple[str, str], dask_scheduler: Any = None) -> None:

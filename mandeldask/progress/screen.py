@@ -169,14 +169,8 @@ class Mosaic:
     @classmethod
     def of(cls, plan: Plan, width: int, height: int) -> Mosaic:
         """That of a run, with what earlier runs have done: each tile in its mean colour."""
-        d = plan.store.description
-        mosaic = cls(Preview(d.shape, d.tile, d.max_iter), width, height)
-        if plan.resumed:
-            iterations = plan.store.read_tiles()["iterations"]
-            for row, column in np.argwhere(plan.store.done()).tolist():
-                (top, bottom), (left, right) = d.levels[0].window((row, column))
-                mean = iterations[row, column] / ((bottom - top) * (right - left))
-                mosaic.samples[mosaic.grid.cells((row, column))] = np.clip(round(mean), 1, d.max_iter)
+        mosaic = cls(plan.grid, width, height)
+        mosaic.samples = plan.preview()
         return mosaic
 
     def add(self, record: Record) -> None:
