@@ -44,8 +44,12 @@ def open_store(path: AnyPath) -> Store:
 def _opened(place: Place) -> Store:
     manifest = metadata.read_manifest(place)
     if manifest is None:
-        mend = metadata.read_copy(place) and f"; `mandeldask verify {place.url} --repair` puts it back"
-        raise StoreError(f"{place.url} is not a store of mandeldask: its root carries no field description{mend or ''}")
+        mend = ""
+        if metadata.read_copy(place):
+            mend = f"; `mandeldask verify {place.url} --repair` puts it back"
+        elif metadata.is_unmade(place):
+            mend = f". Its making was cut short: `mandeldask run CONFIG --out {place.url}` makes it anew"
+        raise StoreError(f"{place.url} is not a store of mandeldask: its root carries no field description{mend}")
     version = manifest["field"].get("format_version")
     if version not in READABLE:
         raise StoreError(
@@ -135,11 +139,12 @@ def open_for_writing(
             raise StoreError(f"{path} is a file; a store is a directory: choose another --out")
         # a writer killed at the very start leaves nothing but the temporary file of the root's metadata
         there = [name for name in place.names() if not PARTIAL.fullmatch(name)]
-        if there and metadata.read_manifest(place) is None:
+        unmade = there and metadata.is_unmade(place)
+        if there and not unmade and metadata.read_manifest(place) is None:
             raise StoreError(
                 f"{path} holds something else than a store of mandeldask, and is left alone: choose another --out"
             )
-        if there and not overwrite:
+        if there and not unmade and not overwrite:
             return _continued(place, description, path)
         if there:
             if foreign := list(islice(metadata.strays(place), 3)):

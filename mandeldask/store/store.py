@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from mandeldask.errors import DamagedError, StoreError
 from mandeldask.kernels import FIELDS
 from mandeldask.store import arrays, metadata
-from mandeldask.store.arrays import TileColumns, Window, array, read, shard_key
+from mandeldask.store.arrays import TileColumns, array, encoded, read, shard_key
 from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
 
@@ -55,8 +56,9 @@ class Store:
         twice gives the same bytes. An OSError is the disk's: no part of the shard is left where a reader looks.
         """
         self.check_identity()  # at every write: a worker may outlive its run
-        for level in range(self.description.fine, -1, -1):
-            self._write_shards(level, tile, np.ascontiguousarray(block[:: 1 << level, :: 1 << level]))
+        levels = range(self.description.fine, -1, -1)
+        blocks = ((level, np.ascontiguousarray(block[:: 1 << level, :: 1 << level])) for level in levels)
+        self.place.put_all(shard for level, part in blocks for shard in self._shards(level, tile, part))
 
     def write_level(self, level: int, tile: Tile) -> None:
         """Make one tile of a level above 0 from the shards of the level below.
@@ -77,29 +79,14 @@ class Store:
                 if samples is None:
                     raise self._damaged(child, level - 1, name, "is missing")
                 block[name][window] = samples[samples.shape[0] - (y_end - y) :: 2, samples.shape[1] - (x_end - x) :: 2]
-        self._write_shards(level, tile, block)
+        self.place.put_all(self._shards(level, tile, block))
 
-    def _write_shards(self, level: int, tile: Tile, block: NDArray[Any]) -> None:
+    def _shards(self, level: int, tile: Tile, block: NDArray[Any]) -> Iterator[tuple[str, memoryview]]:
+        """The shards of a tile of a level, the field's last; encoded one after another, as they are written."""
         rows, columns = self.description.levels[level].window(tile)
         for name in sorted(self.description.fields, key="escape_time".__eq__):
             samples = block[name] if block.dtype.names else block
-            self._write(f"{level}/{name}", (slice(*rows), slice(*columns)), tile, samples)
-
-    def _write(self, path: str, window: Window, chunk: Tile, values: NDArray[Any]) -> None:
-        kept = array(self.place, self.description, path, read_only=False)
-        with arrays.one_by_one():
-            try:
-                kept[window] = values
-            except (OSError, StoreError, MemoryError):
-                raise
-            except Exception:
-                try:  # zarr 3.1 reads what it replaces
-                    read(kept, window)
-                except DamagedError:
-                    self.place.delete(f"{path}/c/{chunk[0]}/{chunk[1]}")
-                    kept[window] = values
-                else:
-                    raise
+            yield from encoded(self.description, f"{level}/{name}", (slice(*rows), slice(*columns)), samples)
 
     def done(self, level: int = 0) -> NDArray[np.bool_]:
         """Which tiles of a level are done, shape `Level.tiles`: those whose shards hold anything, in every field."""
@@ -231,8 +218,9 @@ class Store:
         self.check_identity()
         for chunk in {(i // arrays.TILES_CHUNK, j // arrays.TILES_CHUNK) for i, j in changed}:
             window = arrays.tiles_window(chunk)
-            for name in sorted(TileColumns, key="minimum".__eq__):  # the last: it tells that the others are there
-                self._write(f"tiles/{name}", window, chunk, columns[name][window])
+            names = sorted(TileColumns, key="minimum".__eq__)  # the last: it tells that the others are there
+            parts = (encoded(self.description, f"tiles/{name}", window, columns[name][window]) for name in names)
+            self.place.put_all(chain.from_iterable(parts))
 
     def read_notes(self) -> dict[str, Any]:
         """Attributes of the `tiles` group: errors of failed tiles, the lease of a driver; {} where it is missing."""
