@@ -8,7 +8,9 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -681,6 +683,44 @@ def test_a_writer_whose_store_was_removed_does_not_bring_it_back(path, known):
     with pytest.raises(md.StoreError, match="was replaced while a run was writing it"):
         fill(store, samples(FIELD), [(0, 0)])
     assert not path.exists()
+
+
+LATE = """if True:
+    import os, signal, sys
+    import numpy as np
+    from mandeldask.store import Store, open_store
+
+    checks, check = [], Store.check_identity
+
+    def check_and_sleep(self, *here):
+        check(self, *here)
+        checks.append(here)
+        if len(checks) == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    store = open_store(sys.argv[1])
+    Store.check_identity = check_and_sleep
+    names = [("escape_time", "i4"), ("smooth", "f4")]
+    store.write((0, 0), np.ones(store.description.levels[0].tile_shape((0, 0)), names))
+"""
+
+
+@pytest.mark.parametrize("checks", [1, 2])
+def test_a_worker_that_slept_between_check_and_write_does_not_reach_a_store_that_took_its_place(path, checks):
+    """Neither the field, nor another field, nor a level."""
+    view = dataclasses.replace(VIEW, shape=(1030, 1100))
+    fields = ("escape_time", "smooth")
+    open_for_writing(path, Description.of(view, 100, fields, (512, 512)))
+    worker = subprocess.Popen([sys.executable, "-c", LATE, str(path), str(checks)], stderr=subprocess.PIPE)
+    assert os.WIFSTOPPED(os.waitpid(worker.pid, os.WUNTRACED)[1]), worker.stderr.read()
+    new = open_for_writing(path, Description.of(view, 50, fields, (512, 512)), overwrite=True)
+    before = files(path)
+    os.kill(worker.pid, signal.SIGCONT)
+    _, complaint = worker.communicate(timeout=60)
+    assert re.search("FileNotFoundError|was replaced while a run was writing it", complaint.decode())
+    assert not any(new.done(level.number).any() for level in new.description.levels)
+    assert files(path) == before
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,12 @@ Zarr's own stores read and write there. What is added here is what they lack: si
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -26,6 +25,8 @@ from mandeldask.store import folder
 from mandeldask.store.bucket import Bucket, UnsupportedError, checked_url
 
 PARTIAL = re.compile(r"[^/]*\.[0-9a-f]{32}\.partial")  # a temporary file of zarr's LocalStore
+REMOVALS = 3
+OPENED = "/proc/self/fd"  # Linux: the files and folders that this process has open
 MAX_METADATA = 2**22  # bytes of a zarr.json: with consolidated metadata, the deepest pyramid's has a tenth of it
 
 
@@ -63,6 +64,21 @@ class Place:
         value = sync(self.zarr().get(key, default_buffer_prototype()))
         return value.to_bytes() if value else b""
 
+    @contextmanager
+    def held(self) -> Iterator[Place]:
+        """A place that stays the folder that it is now, whatever takes its name meanwhile.
+
+        FileNotFoundError where there is no folder. A bucket has no such handle, nor has a system without /proc.
+        """
+        if not self.is_folder:
+            yield self
+            return
+        opened = os.open(self.url, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield Place(f"{OPENED}/{opened}") if os.path.isdir(OPENED) else self
+        finally:
+            os.close(opened)
+
     def put(self, key: str, value: bytes) -> None:
         """Write a value; it appears at once and whole, or not at all."""
         self.put_all([(key, value)])
@@ -73,9 +89,8 @@ class Place:
         FileNotFoundError where the store was moved or removed: it is not made again by what is written.
         """
         if self.is_folder:
-            if not os.path.isdir(self.url):
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            folder.write(self.url, values)
+            with self.held() as here:
+                folder.write(here.url, values)
             return
         for key, value in values:
             sync(self._bucket.with_read_only().set(key, _buffer(value)))
@@ -138,7 +153,10 @@ class Place:
         path = os.path.realpath(self.url)  # a symbolic link to the store stays
         doomed = f"{path}.removed-{uuid.uuid4().hex[:8]}"
         os.rename(path, doomed)
-        shutil.rmtree(doomed)
+        for _ in range(REMOVALS):  # a late worker may write there meanwhile
+            shutil.rmtree(doomed, ignore_errors=True)
+        if os.path.exists(doomed):
+            shutil.rmtree(doomed)
 
     def sweep(self, older: float) -> int:
         """Remove temporary files that killed writers left before Unix time `older`; the bytes of it.

@@ -6,7 +6,8 @@ import hashlib
 import re
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -55,10 +56,9 @@ class Store:
         `block` holds escape times, or is structured with an item for each of the description's fields. Writing a tile
         twice gives the same bytes. An OSError is the disk's: no part of the shard is left where a reader looks.
         """
-        self.check_identity()  # at every write: a worker may outlive its run
         levels = range(self.description.fine, -1, -1)
         blocks = ((level, np.ascontiguousarray(block[:: 1 << level, :: 1 << level])) for level in levels)
-        self.place.put_all(shard for level, part in blocks for shard in self._shards(level, tile, part))
+        self._put(shard for level, part in blocks for shard in self._shards(level, tile, part))
 
     def write_level(self, level: int, tile: Tile) -> None:
         """Make one tile of a level above 0 from the shards of the level below.
@@ -79,7 +79,38 @@ class Store:
                 if samples is None:
                     raise self._damaged(child, level - 1, name, "is missing")
                 block[name][window] = samples[samples.shape[0] - (y_end - y) :: 2, samples.shape[1] - (x_end - x) :: 2]
-        self.place.put_all(self._shards(level, tile, block))
+        self._put(self._shards(level, tile, block))
+
+    def _put(self, values: Iterable[tuple[str, Any]]) -> None:
+        """Write to this store alone. In a bucket what came too late is taken back: a tile is missing, none is wrong."""
+        keys: list[str] = []
+
+        def noted() -> Iterator[tuple[str, Any]]:
+            for key, value in values:
+                keys.append(key)
+                yield key, value
+
+        with self._mine() as here:
+            here.put_all(noted())
+        if not here.is_folder:
+            try:
+                self.check_identity()
+            except StoreError:
+                for key in keys:
+                    here.delete(key)
+                raise
+
+    @contextmanager
+    def _mine(self) -> Iterator[Place]:
+        """The place of this store, and of no other that takes its name meanwhile.
+
+        A worker may outlive its run, and sleep while the store is replaced: it writes to the folder that was removed.
+        """
+        self.check_identity()
+        with self.place.held() as here:
+            if here != self.place:
+                self.check_identity(here)
+            yield here
 
     def _shards(self, level: int, tile: Tile, block: NDArray[Any]) -> Iterator[tuple[str, memoryview]]:
         """The shards of a tile of a level, the field's last; encoded one after another, as they are written."""
@@ -109,9 +140,9 @@ class Store:
 
     def discard(self, level: int, tile: Tile) -> None:
         """Take out a tile of a level, the field first: then it is not done, before anything else is gone."""
-        self.check_identity()
-        for name in sorted(self.description.fields, key="escape_time".__ne__):
-            self.place.delete(shard_key(level, name, tile))
+        with self._mine() as here:
+            for name in sorted(self.description.fields, key="escape_time".__ne__):
+                here.delete(shard_key(level, name, tile))
 
     def array(self, level: int, name: str) -> zarr.Array[Any]:
         """An array of a level, to be read; it raises what zarr raises."""
@@ -215,12 +246,11 @@ class Store:
 
     def write_tiles(self, columns: Mapping[str, NDArray[Any]], changed: set[Tile]) -> None:
         """Write the chunks of the `tiles` group in which the `changed` tiles lie."""
-        self.check_identity()
         for chunk in {(i // arrays.TILES_CHUNK, j // arrays.TILES_CHUNK) for i, j in changed}:
             window = arrays.tiles_window(chunk)
             names = sorted(TileColumns, key="minimum".__eq__)  # the last: it tells that the others are there
             parts = (encoded(self.description, f"tiles/{name}", window, columns[name][window]) for name in names)
-            self.place.put_all(chain.from_iterable(parts))
+            self._put(chain.from_iterable(parts))
 
     def read_notes(self) -> dict[str, Any]:
         """Attributes of the `tiles` group: errors of failed tiles, the lease of a driver; {} where it is missing."""
@@ -228,17 +258,16 @@ class Store:
 
     def write_notes(self, **notes: Any) -> None:
         """Set attributes of the `tiles` group; None removes one."""
-        with _noting:
-            self.check_identity()
-            group = metadata.read_json(self.place, "tiles/zarr.json") or {"zarr_format": 3, "node_type": "group"}
+        with _noting, self._mine() as here:
+            group = metadata.read_json(here, "tiles/zarr.json") or {"zarr_format": 3, "node_type": "group"}
             attributes = {**metadata.attributes(group), **notes}
             group["attributes"] = {k: v for k, v in attributes.items() if v is not None}
-            self.place.put("tiles/zarr.json", arrays.dumps(group))
+            here.put("tiles/zarr.json", arrays.dumps(group))
 
     def finish(self) -> None:
         """Consolidate the metadata of the whole, which xarray asks for; done once, at the end of a run."""
-        self.check_identity()
-        metadata.consolidate(self.place, self.description)
+        with self._mine() as here:
+            metadata.consolidate(here, self.description)
 
     def restore(self) -> None:
         """Put the field description back into the root's metadata, from the copy beside the field."""
@@ -260,12 +289,13 @@ class Store:
             digest.update(np.ascontiguousarray(band, dtype="<i4").data)
         return digest.hexdigest()
 
-    def check_identity(self) -> None:
+    def check_identity(self, here: Place | None = None) -> None:
         """Raise StoreError where the store cannot be seen from here, or is another by now."""
-        me, stamp = (self.path, self.identity), self.place.stamp("zarr.json")
+        place = here or self.place
+        me, stamp = (self.path, self.identity), place.stamp("zarr.json")
         if stamp is not None and _seen.get(me) == stamp:
             return  # unchanged: the root's metadata, once consolidated, takes longer to read than a tile to encode
-        found = metadata.read_manifest(self.place)
+        found = metadata.read_manifest(place)
         if stamp is None or found is None or found.get("identity") != self.identity:
             raise StoreError(
                 f"{self.path} cannot be seen from {socket.gethostname()}, or was replaced while a run was writing it: "
