@@ -24,6 +24,9 @@ from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
 
 _SHARD = re.compile(r"(0|[1-9][0-9]{0,8})/(0|[1-9][0-9]{0,8})")
+BAND = 2**28  # samples that are hashed at a time: 1 GiB
+UNFINISHED = 2**36  # samples: of a larger field no checksum with tiles missing; zeros alone would take minutes
+PIECE_SIDE = 2048  # samples that are read at a time where every k-th is wanted
 _noting = threading.Lock()  # the lease and the table of tiles note from threads of their own
 _seen: dict[tuple[str, str], tuple[int, ...]] = {}  # of stores whose identity was read: the stamp of the root then
 
@@ -275,15 +278,25 @@ class Store:
         self.place.put("zarr.json", arrays.dumps(metadata.root(manifest, self.description)))
         metadata.consolidate(self.place, self.description)
 
-    def bands(self, level: int = 0) -> Iterator[NDArray[np.int32]]:
-        """A level's escape times from the first row to the last, a row of chunks at a time."""
-        here = self.description.levels[level]
-        rows = chunk_side(here.tile[0])
-        for first in range(0, here.shape[0], rows):
-            yield self.window(slice(first, first + rows), slice(None), level)
+    def bands(self) -> Iterator[NDArray[np.int32]]:
+        """The field's escape times in row order: a row of chunks at a time, less of a field of very long rows."""
+        rows, columns = self.description.shape
+        height = max(1, min(chunk_side(self.description.tile[0]), BAND // columns))
+        for first in range(0, rows, height):
+            for left in range(0, columns, BAND):
+                yield self.window(slice(first, first + height), slice(left, left + BAND))
 
     def checksum(self) -> str:
-        """SHA-256 of the field's little-endian int32 samples in row order: the same for any tiling."""
+        """SHA-256 of the field's little-endian int32 samples in row order: the same for any tiling.
+
+        What is missing counts as zeros; StoreError where that would be most of a very large field.
+        """
+        missing, size = int((~self.done()).sum()), self.description.view.size
+        if missing and size > UNFINISHED:
+            raise StoreError(
+                f"{self.path} lacks {missing} tiles, and has {size:.3g} samples: a checksum of so many takes them all; "
+                f"`mandeldask resume {self.path}` first"
+            )
         digest = hashlib.sha256()
         for band in self.bands():
             digest.update(np.ascontiguousarray(band, dtype="<i4").data)
@@ -335,7 +348,31 @@ class StoredSamples:
 
     def __getitem__(self, key: slice | tuple[slice, slice]) -> NDArray[Any]:
         rows, columns = (*key, slice(None))[:2] if isinstance(key, tuple) else (key, slice(None))
-        whole = self.store.window(
-            slice(rows.start, rows.stop), slice(columns.start, columns.stop), self.level, self.name
-        )
-        return whole[:: rows.step, :: columns.step]
+        y, x = (range(*s.indices(n)) for s, n in zip((rows, columns), self.shape, strict=True))
+        if (y.step, x.step) == (1, 1) or y.step < 0 or x.step < 0:
+            whole = slice(rows.start, rows.stop), slice(columns.start, columns.stop)
+            return self.store.window(*whole, self.level, self.name)[:: rows.step, :: columns.step]
+        return self._thinned(y, x)
+
+    def _thinned(self, rows: range, columns: range) -> NDArray[Any]:
+        """Every k-th sample, a piece of the field in memory at a time; a tile that is missing takes no reading."""
+        tile = self.store.description.levels[self.level].tile
+        sides = [side if side <= PIECE_SIDE else chunk for side, chunk in zip(tile, self.chunks, strict=True)]
+        out = np.full((len(rows), len(columns)), self.store.array(self.level, self.name).fill_value, self.dtype)
+        for down, y in _pieces(rows, sides[0]):
+            for across, x in _pieces(columns, sides[1]):
+                key = shard_key(self.level, self.name, (y.start // tile[0], x.start // tile[1]))
+                if self.store.place.size(key):
+                    window = slice(y.start, y[-1] + 1), slice(x.start, x[-1] + 1)
+                    out[down, across] = self.store.window(*window, self.level, self.name)[:: y.step, :: x.step]
+        return out
+
+
+def _pieces(indices: range, side: int) -> Iterator[tuple[slice, range]]:
+    """Indices by the piece of `side` that they lie in: where they stand among all, and those of the piece."""
+    first = 0
+    while first < len(indices):
+        end = (indices[first] // side + 1) * side  # of the piece
+        last = min(len(indices), -(-(end - indices.start) // indices.step))
+        yield slice(first, last), indices[first:last]
+        first = last
