@@ -25,6 +25,7 @@ ONCE = {
     "test_explorer_page",
     "test_faults",
     "test_faults_disks",
+    "test_faults_power",
     "test_faults_rounds",
     "test_faults_tiles",
     "test_foreign",

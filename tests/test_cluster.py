@@ -467,3 +467,44 @@ def test_a_local_run_listens_on_loopback_only():
         found = listening([os.getpid(), *client.run(os.getpid).values()])
     assert len(found) >= 3
     assert set(found) == {"127.0.0.1"}
+
+
+CLASS_FILE = """
+kind: class
+type: distributed.LocalCluster
+arguments:
+  n_workers: 1
+  threads_per_worker: 1
+  host: 127.0.0.1
+  dashboard_address: null
+  death_timeout: 30.5
+  worker_kwargs: {lifetime: 3600, resources: {tiles: 2.5}}
+  interfaces: [1, 2e2, -3]
+"""
+
+
+def test_numbers_of_a_file_reach_another_program_as_python_has_them(tmp_path):
+    """YAML's numbers keep their digits for the view; a class or a batch system takes int and float."""
+    (tmp_path / "cluster.yaml").write_text(CLASS_FILE)
+    (tmp_path / "queue.yaml").write_text("{kind: slurm, cores: 1, memory: 1GiB, options: {job_cpu: 2, asked: [1.5]}}")
+    arguments = load_cluster(tmp_path / "cluster.yaml").arguments
+    assert json.dumps(arguments, sort_keys=True) == json.dumps(
+        {
+            "n_workers": 1,
+            "threads_per_worker": 1,
+            "host": "127.0.0.1",
+            "dashboard_address": None,
+            "death_timeout": 30.5,
+            "worker_kwargs": {"lifetime": 3600, "resources": {"tiles": 2.5}},
+            "interfaces": [1, 200.0, -3],
+        },
+        sort_keys=True,
+    )
+    assert json.dumps(load_cluster(tmp_path / "queue.yaml").options) == '{"job_cpu": 2, "asked": [1.5]}'
+
+
+def test_a_class_is_started_with_the_numbers_of_a_file(tmp_path):
+    (tmp_path / "cluster.yaml").write_text("\n".join(CLASS_FILE.splitlines()[:8]))
+    with clusters.connect(load_cluster(tmp_path / "cluster.yaml")) as client:
+        client.wait_for_workers(1, timeout=60)
+        assert client.submit(lambda: 6 * 7).result() == 42

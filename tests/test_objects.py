@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -21,7 +22,7 @@ import mandeldask as md
 from mandeldask.cli import cli
 from mandeldask.config import parse
 from mandeldask.kernels import KERNELS
-from mandeldask.store import Description, Place, open_for_writing, open_store, place_of
+from mandeldask.store import Description, Place, Store, open_for_writing, open_store, place_of
 from mandeldask.store.bucket import Bucket, _handle
 
 UNIT = {
@@ -258,6 +259,20 @@ def test_credentials_that_are_mended_are_used_by_what_is_open(bucket, s3, monkey
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret)
     store.write((0, 1), tile)
     assert (store.window(slice(0, 25), slice(0, 80)) == 1).all()
+
+
+def test_a_tile_that_came_too_late_for_its_store_is_taken_back(bucket, monkeypatch):
+    store, check, new = open_for_writing(bucket, DESCRIPTION), Store.check_identity, []
+
+    def check_and_sleep(self, *here):
+        check(self, *here)
+        if not new:
+            new.append(open_for_writing(bucket, replace(DESCRIPTION, max_iter=7), overwrite=True))
+
+    monkeypatch.setattr(Store, "check_identity", check_and_sleep)
+    with pytest.raises(md.StoreError, match="was replaced"):
+        store.write((0, 0), np.ones((25, 40), np.int32))
+    assert not new[0].done().any()
 
 
 def test_a_missing_store_and_a_missing_extra_are_told(bucket, monkeypatch):

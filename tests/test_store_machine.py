@@ -83,7 +83,7 @@ class AStore(RuleBasedStateMachine):
     @rule(tile=st.sampled_from(TILES))
     def a_worker_is_killed_between_two_shards(self, tile):
         if store := self.opened():
-            store._write_shards(FIELD.fine, tile, wanted(FIELD, FIELD.fine, tile))
+            store.place.put_all(store._shards(FIELD.fine, tile, wanted(FIELD, FIELD.fine, tile)))
 
     @rule(tile=st.sampled_from(TILES))
     def a_worker_is_killed_within_a_shard(self, tile):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -45,6 +46,16 @@ def integer(value: Any) -> Any:
     return operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
 
 
+def _plain(value: Any) -> Any:
+    """A value of YAML with its numbers as other programs take them: int or float, where a view keeps all digits."""
+    if isinstance(value, Decimal):
+        whole = value.as_tuple().exponent == 0 and abs(value) < 2**63
+        return int(value) if whole else float(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list) else value
+
+
 def _bytes(value: Any) -> str:
     size = str(integer(value))
     if not re.fullmatch(BYTES, size) or not re.search("[1-9]", size):
@@ -69,6 +80,7 @@ Side = Annotated[int, Strict(), Field(ge=1, le=MAX_SIDE), BeforeValidator(intege
 ByteSize = Annotated[str, BeforeValidator(_bytes, json_schema_input_type=str | int)]
 Text = Annotated[str, Strict(), Field(min_length=1, max_length=1000)]
 Path = Annotated[str, Strict(), AfterValidator(_path)]
+Arguments = Annotated[dict[str, Any], BeforeValidator(_plain)]  # of another program
 Minutes = Annotated[str, Strict(), Field(pattern=r"^([0-9]+-)?[0-9]{1,3}:[0-5][0-9](:[0-5][0-9])?$")]
 Coordinate = Annotated[
     Any, WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": f"^{NUMBER}$"}]})
@@ -224,7 +236,7 @@ class Queue(_Described):
         description="Network interface that the jobs reach the scheduler by, such as ib0; loopback, which only jobs on "
         "this machine reach, when left out.",
     )
-    options: dict[str, Any] = Field(
+    options: Arguments = Field(
         default_factory=dict, description="Further arguments of dask-jobqueue's cluster class, as they are."
     )
     start_timeout: Count = Field(3600, description="Seconds to wait for the first worker.")
@@ -248,7 +260,7 @@ class ClusterClass(_Described):
 
     kind: Literal["class"] = Field(description="A cluster manager by its import path.")
     type: Text = Field(description="Import path of the class, such as dask_kubernetes.operator.KubeCluster.")
-    arguments: dict[str, Any] = Field(default_factory=dict, description="Its arguments, by name.")
+    arguments: Arguments = Field(default_factory=dict, description="Its arguments, by name.")
     workers: Count | None = Field(
         None, description="Workers to ask for with its scale(); as its arguments say when left out."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import math
 import os
 import uuid
 from collections.abc import Mapping
@@ -20,10 +21,12 @@ import zarr
 from mandeldask.errors import StoreError
 from mandeldask.store import metadata
 from mandeldask.store.arrays import AXES, dumps
-from mandeldask.store.description import FORMAT_VERSION, READABLE, Description
+from mandeldask.store.description import FORMAT_VERSION, READABLE, Description, Level, chunk_side
 from mandeldask.store.place import PARTIAL, AnyPath, Place, place_of
 from mandeldask.store.store import Store, StoredSamples
 
+MAX_BLOCKS = 2**18  # tasks of an array: 300 MB in Dask
+MAX_COORDINATES = 2**27  # 1 GiB of them
 BLOCK_SIDE = 4096  # of a Dask block of `open_field`, in samples: 64 MiB of escape times
 
 
@@ -44,8 +47,12 @@ def open_store(path: AnyPath) -> Store:
 def _opened(place: Place) -> Store:
     manifest = metadata.read_manifest(place)
     if manifest is None:
-        mend = metadata.read_copy(place) and f"; `mandeldask verify {place.url} --repair` puts it back"
-        raise StoreError(f"{place.url} is not a store of mandeldask: its root carries no field description{mend or ''}")
+        mend = ""
+        if metadata.read_copy(place):
+            mend = f"; `mandeldask verify {place.url} --repair` puts it back"
+        elif metadata.is_unmade(place):
+            mend = f". Its making was cut short: `mandeldask run CONFIG --out {place.url}` makes it anew"
+        raise StoreError(f"{place.url} is not a store of mandeldask: its root carries no field description{mend}")
     version = manifest["field"].get("format_version")
     if version not in READABLE:
         raise StoreError(
@@ -91,6 +98,12 @@ def open_field(path: AnyPath, level: int = 0) -> Any:
     d = store.description
     if not 0 <= level < len(d.levels):
         raise StoreError(f"{store.path} has the levels 0 to {len(d.levels) - 1}; got {level}")
+    fitting = [
+        k for k, here in enumerate(d.levels) if _blocks(here) <= MAX_BLOCKS and sum(here.shape) <= MAX_COORDINATES
+    ]
+    if level not in fitting:
+        size, remedy = " x ".join(map(str, d.levels[level].shape)), f": open its level {fitting[0]}" if fitting else ""
+        raise StoreError(f"level {level} of {store.path}, {size} samples, is too large for Dask{remedy}")
     for key, problem in metadata.problems(store.place, d):
         if key.startswith(f"{level}/"):  # a description that claims more than was made
             raise metadata.damaged(store.place, key, problem)
@@ -107,12 +120,22 @@ def open_field(path: AnyPath, level: int = 0) -> Any:
     fields = {}
     for name in d.fields:
         samples = StoredSamples(store, level, name)
-        blocks = tuple(side * max(1, BLOCK_SIDE // side) for side in samples.chunks)
+        blocks = _block(samples.chunks)
         lazy = from_array(samples, blocks, name=f"{name}-{uuid.uuid4().hex}", meta=np.empty((0, 0), samples.dtype))
         fields[name] = variable(name, lazy)
     shape, stride = d.shape, d.levels[level].stride
     coordinates = {name: variable(name, d.view.axis(name, (0, n), stride)) for name, n in zip(AXES, shape, strict=True)}
     return xarray.Dataset(fields, coordinates, {metadata.KEY: json.dumps(d.to_json())})
+
+
+def _block(chunks: tuple[int, int]) -> tuple[int, ...]:
+    """Rows and columns of samples of a Dask block: whole chunks."""
+    return tuple(side * max(1, BLOCK_SIDE // side) for side in chunks)
+
+
+def _blocks(level: Level) -> int:
+    sides = _block((chunk_side(level.tile[0]), chunk_side(level.tile[1])))
+    return math.prod(-(-n // side) for n, side in zip(level.shape, sides, strict=True))
 
 
 def open_for_writing(
@@ -135,11 +158,12 @@ def open_for_writing(
             raise StoreError(f"{path} is a file; a store is a directory: choose another --out")
         # a writer killed at the very start leaves nothing but the temporary file of the root's metadata
         there = [name for name in place.names() if not PARTIAL.fullmatch(name)]
-        if there and metadata.read_manifest(place) is None:
+        unmade = there and metadata.is_unmade(place)
+        if there and not unmade and metadata.read_manifest(place) is None:
             raise StoreError(
                 f"{path} holds something else than a store of mandeldask, and is left alone: choose another --out"
             )
-        if there and not overwrite:
+        if there and not unmade and not overwrite:
             return _continued(place, description, path)
         if there:
             if foreign := list(islice(metadata.strays(place), 3)):
