@@ -141,7 +141,7 @@ def _verify(store: str, cluster: str | None, workers: int | None, as_json: bool,
     from mandeldask.progress import Bar
     from mandeldask.progress.screen import Screen
 
-    silent = as_json or quiet
+    silent, if_interrupted = as_json or quiet, click.get_current_context().obj
     with signals_end_in_order(), Screen(quiet=silent) as screen, Bar("verify", quiet=silent) as bar:
 
         def tell(event: Checking | str | Event) -> None:
@@ -151,6 +151,7 @@ def _verify(store: str, cluster: str | None, workers: int | None, as_json: bool,
                 bar.line("", event)
             else:
                 bar.stop()
+                if_interrupted["store"] = shlex.quote(short_path(store))
                 screen(event)
 
         found = verify(store, cluster=options.cluster_of(cluster, workers), tell=tell, **how)
@@ -182,9 +183,10 @@ def _facts(v: Verification) -> Iterator[tuple[str, str]]:
         yield from ((label, text) for text in found[:SHOWN])
         if number > SHOWN:
             yield label, f"and {number - SHOWN} more: --json names the first thousand"
-    if v.repaired:
-        again = f"{plural(v.computed, 'tile')} computed again" if v.computed else ""
-        yield "repaired", again or "what was wrong is taken out or written again"
+    if v.computed:
+        yield "repaired", f"{plural(v.computed, 'tile')} computed"
+    elif v.repaired:
+        yield "repaired", "what was wrong is taken out or written again"
     if not v.sound:
         yield "next", f"mandeldask verify {store} --repair    takes it out, and computes it again"
     elif v.missing or v.missing_levels:
