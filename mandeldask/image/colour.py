@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ OWN = {
         (1, 120, 20, 10),
     ),
 }
+LARGEST = 1e300  # of a number: what floats hold, with room
 TOP = 0.999  # of the escaped samples lie below the last colour: a few deep ones would darken all others
 TABLE_LIMIT = 2**17  # counts up to here are looked up; those beyond are few, and worked out one by one
 EDGE = 1e-9  # of a tone, added before rounding: the last bits of a logarithm differ between machines
@@ -264,7 +264,8 @@ def _stride(side: int, drawn: int) -> int:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return number and bool(abs(value) <= LARGEST)
 
 
 def _light(light: Any) -> tuple[float, float]:
