@@ -41,8 +41,8 @@ export class Tiles {
 
   /**
    * How many iterations a view is computed with, unless they are fixed: the source's own where its samples are near
-   * enough; deeper as many as the level asks for, if that is more. Of the gallery's views, 99 % of the samples that
-   * escape do so within it.
+   * enough; deeper as many as the level asks for, if that is more. The gallery's views, whose max_iter was chosen by
+   * eye, have 0.45 to 1.5 times as many below level 8.
    */
   automatic(view) {
     const { max_iter, max_iter_limit } = this.scene;
