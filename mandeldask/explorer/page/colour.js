@@ -54,7 +54,10 @@ export class Colours {
 
   /** The places of the counts up to a max_iter, and one more. */
   #placesTo(maxIter) {
-    if (this.#places.length < maxIter + 2) this.#places = Float64Array.from({ length: maxIter + 2 }, (_, n) => this.#place(n));
+    if (this.#places.length < maxIter + 2) {
+      this.#places = new Float64Array(maxIter + 2);
+      for (let n = 0; n < maxIter + 2; n++) this.#places[n] = this.#place(n);
+    }
     return this.#places;
   }
 

@@ -11,7 +11,8 @@ const BYTE = Uint8Array.from({ length: STEPS + 1 }, (_, k) => {
 export function drawnDown(pixels, columns, rows, width, height) {
   const out = new Uint32Array(width * height).fill(0xff000000);
   for (const shift of [0, 8, 16]) {
-    const light = Float32Array.from(pixels, (pixel) => LIGHT[(pixel >>> shift) & 255]);
+    const light = new Float32Array(pixels.length);
+    for (let k = 0; k < light.length; k++) light[k] = LIGHT[(pixels[k] >>> shift) & 255];
     const narrow = shrink(light, columns, width, 1, rows, columns, width);
     const small = shrink(narrow, rows, height, width, width, 1, 1);
     for (let k = 0; k < out.length; k++) out[k] |= BYTE[Math.round(small[k] * STEPS)] << shift;
