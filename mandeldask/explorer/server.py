@@ -78,12 +78,12 @@ class Explorer:
         self.live.start()
         return {}
 
-    async def stored(self, handler: _Handler, level: str, row: str, column: str) -> PackedTile:
+    async def stored(self, _: _Handler, level: str, row: str, column: str) -> PackedTile:
         store = self.scene.store
         if store is None:
             raise ConfigError("no store is shown")
         await asyncio.to_thread(_check, store)
-        return await asyncio.to_thread(stored_tile, store, int(level), int(row), int(column), handler.content)
+        return await asyncio.to_thread(stored_tile, store, int(level), int(row), int(column))
 
     async def computed(self, handler: _Handler, level: str, column: str, row: str) -> PackedTile:
         view = live_view(int(level), int(column), int(row))
@@ -91,7 +91,7 @@ class Explorer:
         max_iter = int(text) if re.fullmatch("[0-9]{1,12}", text) else 0
         if not 1 <= max_iter <= MAX_ITER:
             raise ConfigError(f"max_iter of live tiles is a whole number from 1 to {MAX_ITER}; got {text[:40]!r}")
-        return await self.live.tile(view, max_iter, handler.content)
+        return await self.live.tile(view, max_iter)
 
     async def render(self, handler: _Handler) -> dict[str, Any]:
         if handler.request.headers.get("Content-Type", "").partition(";")[0] != "application/json":
@@ -187,7 +187,8 @@ class _Handler(RequestHandler):  # type: ignore[misc]
     def send(self, found: PackedTile | dict[str, Any] | bytes) -> None:
         if isinstance(found, PackedTile):
             self.set_header("Content-Type", "application/octet-stream")
-            self.set_header("Tile", f"{found.kind} {found.shape[0]} {found.shape[1]}")
+            what = "smooth" if found.smooth else "counts"
+            self.set_header("Tile", f"{found.kind} {found.shape[0]} {found.shape[1]} {what}")
             if found.deflated:
                 self.set_header("Content-Encoding", "deflate")
             found = found.data
@@ -206,11 +207,6 @@ class _Handler(RequestHandler):  # type: ignore[misc]
             self.work.cancel()
             self.work = None
 
-    @property
-    def content(self) -> Any:
-        """Which bytes of a tile are asked for."""
-        return "fraction" if self.get_query_argument("what", "counts") == "fraction" else "counts"
-
 
 def explore(
     scene: Scene,
@@ -223,7 +219,8 @@ def explore(
     """Serve the explorer on loopback until it is interrupted. ConfigError where the port cannot be used; 0 is any.
 
     The cluster computes live tiles; by default it is the one that the scene's run description names, else as for a run.
-    It is started with the first live tile, or at once where the scene has no complete store. `ready` is told the link.
+    Worker processes on this machine are started at once; another cluster where the scene has no complete store, or else
+    with the first live tile. `ready` is told the link.
     """
     described = clusters.resolve(cluster or (scene.config.cluster if scene.config else None))
     with suppress(KeyboardInterrupt):
@@ -245,7 +242,7 @@ async def serve(scene: Scene, live: LiveTiles, port: int, ready: Callable[[str],
     server.add_sockets(sockets)
     try:
         done, tiles = await asyncio.to_thread(scene.tiles)
-        if done < tiles or not tiles:
+        if done < tiles or not tiles or isinstance(live.cluster, configs.LocalCluster):
             live.start()
         ready(f"http://{LOOPBACK}:{port}/")
         await stop.wait()

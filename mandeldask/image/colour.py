@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import FIELDS
 
-SCALES = ("mix", "log", "equalised", "linear")
+SCALES = ("mix", "log", "equalised", "root", "linear")
 SHADES = ("counts", "smooth", "distance")
 MAX_SUPERSAMPLE = 8
 NOT_COMPUTED, INTERIOR = 0, 255  # palette indices; from 1 to TONES the colours of the map
@@ -120,7 +120,7 @@ class PictureOptions:
     colormap : `classic`, a palette of `bokeh.palettes` in lower case, or a map of `cmap`
         The lowest escape time has the first colour; with `reverse` the last.
     scale : how values are laid out over the map, from the lowest to the 99.9th percentile
-        `linear`, `log`, `equalised` (each tone covers the same area), or `mix`: half log, half equalised.
+        `linear`, `root`, `log`, `equalised` (each tone covers the same area), or `mix`: half log, half equalised.
     repeat : how many times the map is run through, there and back, from one end of the scale to the other
     period : in so many iterations it is run through once, there and back, in place of the named scale
     phase : where such rounds start: 0.5 starts with the map's last colour
@@ -246,6 +246,9 @@ class PictureOptions:
         v = np.clip(v, low, high)
         if self.scale == "linear":
             return np.asarray((v - low) / (high - low))
+        if self.scale == "root":
+            root = np.sqrt([max(low, 0), high])
+            return np.asarray((np.sqrt(np.maximum(v, 0)) - root[0]) / (root[1] - root[0]))
         log = np.log((v - low + start) / start) / np.log((high - low + start) / start)
         equalised = np.searchsorted(values, v) / max(1, int(np.searchsorted(values, high)))
         return np.asarray({"log": log, "equalised": equalised, "mix": (log + equalised) / 2}[self.scale])
