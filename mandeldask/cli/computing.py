@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,7 +19,7 @@ from mandeldask.cli.clusters import with_page
 from mandeldask.cli.group import cli, signals_end_in_order, warn
 from mandeldask.cli.stores import draw
 from mandeldask.errors import ConfigError, DamagedError, MandeldaskError
-from mandeldask.text import is_url, short_path
+from mandeldask.text import command, is_url, short_path
 
 if TYPE_CHECKING:
     from mandeldask.job import Summary
@@ -129,7 +128,7 @@ def _compute(
             nonlocal picture, store, link
             if isinstance(event, Plan):
                 store = event.store.path
-                if_interrupted["store"] = shlex.quote(short_path(store))
+                if_interrupted["store"] = short_path(store)
                 picture = None if no_image else image or _picture_beside(store)
             if isinstance(event, Started):
                 event = with_page(event)
@@ -152,11 +151,11 @@ def _end(summary: Summary, picture: str | None, look: dict[str, Any], screen: Sc
     """The picture, and what there is to say at the end. A picture that fails takes nothing from the run."""
     from mandeldask import image
 
-    store = shlex.quote(short_path(summary.store))
+    path = short_path(summary.store)
     opened = "mandeldask.open({})" if is_url(summary.store) else 'xarray.open_zarr({}, group="0")'
     then = {
-        "next": f"mandeldask image {store} large.png    the picture, one pixel a sample",
-        "": f"{opened.format(json.dumps(short_path(summary.store)))}    the numbers",
+        "next": f"{command('image', path, 'large.png')}    the picture, one pixel a sample",
+        "": f"{opened.format(json.dumps(path))}    the numbers",
     }
     if picture:
         try:
@@ -166,7 +165,7 @@ def _end(summary: Summary, picture: str | None, look: dict[str, Any], screen: Sc
             warn(f"no picture: {error}")
             picture = None
             if isinstance(error, DamagedError):
-                then = {"next": f"mandeldask verify {store} --repair    takes out what is damaged"}
+                then = {"next": f"{command('verify', path, '--repair')}    takes out what is damaged"}
     if as_json:
         click.echo(json.dumps({**asdict(summary), "efficiency": summary.efficiency, "picture": picture}))
     for label, text in then.items():

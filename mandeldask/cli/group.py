@@ -15,7 +15,7 @@ import click
 
 from mandeldask import __version__
 from mandeldask.errors import MandeldaskError, StoreError
-from mandeldask.text import printable
+from mandeldask.text import command, printable
 
 EXIT_FAILED_TILES = 4
 EPILOG = """\b
@@ -47,7 +47,7 @@ class Commands(click.Group):
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as interruption:
             store = ctx.obj and ctx.obj.get("store")
-            then = f"; go on with:  mandeldask resume {store}" if store else ""
+            then = f"; go on with:  {command('resume', store)}" if store else ""
             click.echo(f"\nmandeldask: interrupted{then}", err=True)
             ctx.exit(128 + (interruption.args or [signal.SIGINT])[0])
 

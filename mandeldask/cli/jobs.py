@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from mandeldask.cli import options
 from mandeldask.cli.clusters import with_page
 from mandeldask.cli.group import cli, print_facts
 from mandeldask.errors import ConfigError
-from mandeldask.text import duration, is_url, plural, printable, short_path, si
+from mandeldask.text import command, duration, is_url, plural, printable, short_path, si
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -64,9 +63,9 @@ def _submit(config: str, out: str | None, as_json: bool, quiet: bool, **how: Any
             return
         screen.line("dashboard", submitted.dashboard or "switched off")
         screen.line("job", f"{submitted.name}, on {submitted.scheduler}")
-        ask = f"mandeldask status {submitted.name} --cluster {_again(how['cluster'], submitted.scheduler)}"
+        ask = command("status", submitted.name, "--cluster", _again(how["cluster"], submitted.scheduler))
         screen.line("next", f"{ask}    how far it is; wait, cancel and logs likewise")
-        ask = f"mandeldask status {shlex.quote(short_path(submitted.store))}    the same from the store alone"
+        ask = f"{command('status', short_path(submitted.store))}    the same from the store alone"
         hidden = f"{submitted.store} is on the workers' side, and cannot be seen from here"
         screen.line("", ask if is_url(submitted.store) or os.path.isdir(submitted.store) else hidden)
 
@@ -87,7 +86,7 @@ def _again(cluster: str | None, scheduler: str) -> str:
     from mandeldask import config as configs
 
     if cluster and isinstance(configs.load_cluster(cluster), configs.RunningScheduler):
-        return shlex.quote(cluster)
+        return cluster
     return scheduler
 
 
@@ -177,7 +176,7 @@ def _client(cluster: str | None) -> Iterator[Client]:
         if not there.runs_already:
             raise ConfigError(
                 "which scheduler? Name one that is up: --cluster tcp://HOST:PORT (as `submit` printed it), or set "
-                "DASK_SCHEDULER_ADDRESS; the status of a store needs none: mandeldask status STORE"
+                f"DASK_SCHEDULER_ADDRESS; the status of a store needs none: {command('status', 'STORE')}"
             )
         yield there.connect()
 
@@ -230,7 +229,7 @@ def _show(s: Status, as_json: bool) -> None:
         ("updated", f"{max(0.0, time.time() - s.updated):.0f} s ago" if s.updated and not s.ended else None),
         *(("failed", f"tile {tile}: {error}") for tile, error in list(s.errors.items())[:SHOWN]),
         ("failed", f"and {len(s.errors) - SHOWN} more: --json has them all" if len(s.errors) > SHOWN else None),
-        ("next", f"mandeldask resume {shlex.quote(short_path(s.store))}, or submit it again" if again else None),
+        ("next", f"{command('resume', short_path(s.store))}, or submit it again" if again else None),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from mandeldask.cli import options
 from mandeldask.cli.clusters import with_page
 from mandeldask.cli.group import EXIT_FAILED_TILES, cli, signals_end_in_order, warn
 from mandeldask.errors import ConfigError
-from mandeldask.text import short_path, si
+from mandeldask.text import command, short_path, si
 
 if TYPE_CHECKING:
     from mandeldask.progress.screen import Screen
@@ -73,7 +72,7 @@ def _zoom(config: str | None, overwrite: bool, as_json: bool, quiet: bool, **giv
                 painted=bar.count,
             )
         except KeyboardInterrupt:
-            again = shlex.join(["mandeldask", *sys.argv[1:]])
+            again = command(*sys.argv[1:])
             click.echo(f"\nmandeldask: what was computed is kept; go on with:  {again}", err=True)
             raise
         bar.stop()

@@ -20,6 +20,7 @@ from tornado.ioloop import PeriodicCallback
 from mandeldask.cluster.start import DASHBOARD, LOOPBACK, cluster_settings, one_line
 from mandeldask.config import Queue
 from mandeldask.errors import ClusterError
+from mandeldask.text import pip_install
 
 MAX_STAGGER_SECONDS = 300  # workers end one by one, the last so long, or a 20th of the walltime, before the walltime
 LOST_SECONDS = 30.0  # without a worker: then a job is over, and submitted again; a nanny brings a killed one back in 3
@@ -124,9 +125,7 @@ def _class(cluster: Queue) -> Any:
         classes = vars(importlib.import_module("dask_jobqueue"))
         return next(made for name, made in classes.items() if name.lower() == f"{cluster.kind}cluster")
     except ImportError:
-        raise ClusterError(
-            f"a {cluster.kind} cluster needs dask-jobqueue: pip install 'mandeldask[jobqueue]'"
-        ) from None
+        raise ClusterError(f"a {cluster.kind} cluster needs dask-jobqueue: {pip_install('jobqueue')}") from None
     finally:
         if signal.getsignal(signal.SIGINT) is not before:  # dask-jobqueue 0.9 answers Ctrl-C with sys.exit()
             signal.signal(signal.SIGINT, before)

@@ -60,7 +60,7 @@ def size_of(cluster: Cluster | None) -> Size | None:
 
 def workers_of(client: Client) -> dict[str, Any]:
     """What the scheduler knows of each worker, by its address; `client.scheduler_info` may give none (2026.8)."""
-    return dict(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
+    return dict(client.sync(client.scheduler.identity)["workers"])
 
 
 def size_of_client(client: Client) -> Size:

@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from mandeldask.config.models import NUMBER, Cluster, Config, PictureDescription, Section, ViewDescription
 from mandeldask.errors import ConfigError
-from mandeldask.text import printable
+from mandeldask.text import command, printable
 
 AnyCluster = Cluster | Mapping[str, Any] | str | os.PathLike[str]  # what `load_cluster` takes
 Model = TypeVar("Model", bound=Section)
@@ -121,7 +121,7 @@ def read_file(path: str | os.PathLike[str]) -> Any:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except IsADirectoryError:
-        raise _error(f"{path}: must be a YAML file, and is a folder; `mandeldask resume` takes a store") from None
+        raise _error(f"{path}: must be a YAML file, and is a folder; `{command('resume')}` takes a store") from None
     except (OSError, ValueError) as error:
         raise _error(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return _read_yaml(data, os.fspath(path))
@@ -131,7 +131,7 @@ def _split(override: str) -> tuple[tuple[str, ...], Any]:
     key, equals, text = override.partition("=")
     keys = tuple(part.strip() for part in key.split("."))
     if not equals or not all(keys):
-        raise _error(f"--set takes KEY=VALUE, such as view.shape=[4096,4096]; got {_show(override)}")
+        raise _error(f"--set takes KEY=VALUE, such as 'view.shape=[4096,4096]'; got {_show(override)}")
     return keys, _read_yaml(text.encode(errors="surrogatepass"), f"--set {key}")
 
 

@@ -19,7 +19,7 @@ from mandeldask import job
 from mandeldask.cluster import Session
 from mandeldask.errors import ClusterError, ConfigError, JobCancelledError, MandeldaskError
 from mandeldask.explorer.tiles import Content, PackedTile, Scene, compute_tile, live_view
-from mandeldask.text import is_url, plural, short_path
+from mandeldask.text import command, is_url, plural, short_path
 from mandeldask.view import View
 
 CACHE_BYTES = 2**27
@@ -213,7 +213,7 @@ class Rendering:
             raise
         else:
             self.state = "failed" if summary.failed else "done"
-            explore = f"mandeldask explore {short_path(self.store)}"
+            explore = command("explore", short_path(self.store))
             self.message = f"{summary.failed} tiles failed" if summary.failed else explore
 
     def _tell(self, event: job.Event) -> None:

@@ -25,7 +25,7 @@ from mandeldask.image import palette
 from mandeldask.kernels import AUTO, KERNELS, BlockFunction, choose
 from mandeldask.store import Description, Store, open_store
 from mandeldask.telemetry import sample_type
-from mandeldask.text import short_path
+from mandeldask.text import command, short_path
 from mandeldask.view import View
 
 Content = Literal["counts", "fraction"]
@@ -54,7 +54,7 @@ class Scene:
         if self.view.frame is not None:
             raise ConfigError(
                 f"the explorer shows upright rectangles, and this is {self.view}; "
-                "draw it with `mandeldask image STORE OUT.png`"
+                f"draw it with `{command('image', 'STORE', 'OUT.png')}`"
             )
 
     def tiles(self) -> tuple[int, int]:
@@ -112,7 +112,7 @@ def _same_field(config: Config) -> Store | None:
         path = short_path(store.path)
         raise StoreError(
             f"{path} holds another field than the run description: {'; '.join(d.differences(wanted))}. "
-            f"Look at the store itself, `mandeldask explore {path}`, or name another in the description"
+            f"Look at the store itself, `{command('explore', path)}`, or name another in the description"
         )
     return store
 

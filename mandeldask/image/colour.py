@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
+from mandeldask.text import command, pip_install
 
 SCALES = ("mix", "log", "equalised", "linear")
 SHADES = ("counts", "smooth", "distance")
@@ -81,7 +82,7 @@ def gradient(colormap: str, n: int, reverse: bool = False) -> NDArray[np.float64
         except (KeyError, TypeError, ValueError):
             pass
     names = [*OWN, *_bokeh_names()]
-    more = "any of cmap's" if cmap else "with `pip install 'mandeldask[pictures]'` any of cmap's"
+    more = "any of cmap's" if cmap else f"with `{pip_install('pictures')}` any of cmap's"
     near = _did_you_mean(colormap, [*names, *(cmap.Catalog().unique_keys() if cmap else ())])
     raise ConfigError(f"colormap must be one of {', '.join(names)}, or {more}; got {colormap!r}{near}")
 
@@ -210,10 +211,11 @@ class PictureOptions:
             needed.add("smooth")
         lacking = sorted(needed - set(fields))
         if lacking:
+            wanted = f"fields=[{','.join([*fields, *lacking])}]"
             why = f"shade {self.shade}" if self.shade in lacking else "light"
             raise ConfigError(
                 f"{why} needs the field {lacking[0]}; the store has {', '.join(fields)} only. Compute it with "
-                f"`mandeldask run CONFIG --out NEW --set 'fields=[{','.join([*fields, *lacking])}]'`"
+                f"`{command('run', 'CONFIG', '--out', 'NEW', '--set', wanted)}`"
             )
         k = self.supersample
         if min(shape) < k:

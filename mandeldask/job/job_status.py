@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +21,7 @@ from mandeldask.job.lease import is_alive, is_reserved, release
 from mandeldask.job.plan import missing
 from mandeldask.store import open_store
 from mandeldask.telemetry import Progress
+from mandeldask.text import command
 
 SPACE = "mandeldask"  # of the scheduler's metadata, published data and event topics
 POLL_SECONDS = 0.5
@@ -125,7 +125,7 @@ def wait(
         except ClusterError as error:
             if status is None:
                 raise
-            raise ClusterError(f"{error}: mandeldask resume {shlex.quote(status.store)}") from None
+            raise ClusterError(f"{error}: {command('resume', status.store)}") from None
         tell(status)
         if status.ended:
             return status

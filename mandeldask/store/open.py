@@ -23,6 +23,7 @@ from mandeldask.store.arrays import AXES, dumps
 from mandeldask.store.description import FORMAT_VERSION, READABLE, Description
 from mandeldask.store.place import PARTIAL, AnyPath, Place, place_of
 from mandeldask.store.store import Store, StoredSamples
+from mandeldask.text import command
 
 BLOCK_SIDE = 4096  # of a Dask block of `open_field`, in samples: 64 MiB of escape times
 
@@ -35,16 +36,20 @@ def open_store(path: AnyPath) -> Store:
     place, path = place_of(path), os.fspath(path)
     try:
         if not place.names() and not (place.is_folder and os.path.lexists(place.url)):
-            raise StoreError(f"no store at {path}; compute one with `mandeldask run CONFIG --out {path}`")
+            raise StoreError(f"no store at {path}; compute one with `{command('run', 'CONFIG', '--out', path)}`")
         return _opened(place)
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from None
 
 
+def _repair(place: Place) -> str:
+    return command("verify", place.url, "--repair")
+
+
 def _opened(place: Place) -> Store:
     manifest = metadata.read_manifest(place)
     if manifest is None:
-        mend = metadata.read_copy(place) and f"; `mandeldask verify {place.url} --repair` puts it back"
+        mend = metadata.read_copy(place) and f"; `{_repair(place)}` puts it back"
         raise StoreError(f"{place.url} is not a store of mandeldask: its root carries no field description{mend or ''}")
     version = manifest["field"].get("format_version")
     if version not in READABLE:
@@ -55,7 +60,7 @@ def _opened(place: Place) -> Store:
     if manifest.get("digest", metadata.digest(manifest)) != metadata.digest(manifest):
         raise StoreError(
             f"the field description of {place.url} was changed since the store was made; "
-            f"`mandeldask verify {place.url} --repair` puts the right one back"
+            f"`{_repair(place)}` puts the right one back"
         )
     try:
         return Store(place, str(manifest["identity"]), Description.from_json(manifest["field"]))

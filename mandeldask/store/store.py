@@ -20,6 +20,7 @@ from mandeldask.store import arrays, metadata
 from mandeldask.store.arrays import TileColumns, Window, array, read, shard_key
 from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
+from mandeldask.text import command
 
 _SHARD = re.compile(r"(0|[1-9][0-9]{0,8})/(0|[1-9][0-9]{0,8})")
 _noting = threading.Lock()  # the lease and the table of tiles note from threads of their own
@@ -172,7 +173,8 @@ class Store:
 
     def _damaged(self, tile: Tile, level: int, name: str, problem: str) -> DamagedError:
         """What to say of a shard that cannot be read."""
-        remedy = f"`mandeldask verify {self.path} --repair` takes it out, and `mandeldask resume {self.path}` makes it"
+        verify, resume = command("verify", self.path, "--repair"), command("resume", self.path)
+        remedy = f"`{verify}` takes it out, and `{resume}` makes it"
         return DamagedError(
             f"{self.path} is damaged: shard {shard_key(level, name, tile)} {problem}. {remedy} again", problem
         )
