@@ -12,6 +12,7 @@ from mandeldask.config.models import (
     json_schema,
 )
 from mandeldask.config.reading import AnyCluster, load, load_cluster, parse
+from mandeldask.config.shipped import find, no_such, shipped, title
 
 __all__ = [
     "AnyCluster",
@@ -23,8 +24,12 @@ __all__ = [
     "RunningScheduler",
     "SchedulerAddress",
     "SchedulerFile",
+    "find",
     "json_schema",
     "load",
     "load_cluster",
+    "no_such",
     "parse",
+    "shipped",
+    "title",
 ]

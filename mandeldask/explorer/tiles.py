@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.config import Config, load
+from mandeldask.config import Config, find, load
 from mandeldask.errors import ConfigError, StoreError
 from mandeldask.image import palette
 from mandeldask.kernels import AUTO, KERNELS, BlockFunction, choose
@@ -84,11 +84,13 @@ class Scene:
 
 
 def open_scene(path: str) -> Scene:
-    """The scene of a store, or of a run description with its store, if that exists and holds the same field.
+    """The scene of a store, or of a run description (a file, or the name of one that comes with mandeldask) with its
+    store, if that exists and holds the same field.
 
     ConfigError where there is neither, the description has a fault, or the view is a turned one or a log-polar strip;
     StoreError where the store is not one of mandeldask's, damaged, or of another field than its description.
     """
+    path = find(path)
     if os.path.isfile(path):
         config = load(path)
         store = _same_field(config)
