@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -34,6 +35,17 @@ TILES = 16
 FORGET = "import os, sys; sys.path[:] = [p for p in sys.path if not os.path.isdir(os.path.join(p, 'mandeldask'))]"
 
 
+# Nor are packages that mandeldask needs, and neither Dask nor Numba nor Zarr does.
+LACKS = """
+class Lacks:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in {"pydantic", "rich", "bokeh", "threadpoolctl", "xarray", "obstore", "PIL", "cmap"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Lacks)
+"""
+
+
 @pytest.fixture(scope="module")
 def whole(client, tmp_path_factory):
     """The checksum of a plain local run."""
@@ -51,9 +63,9 @@ def dask(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    """A scheduler and two workers in whose environment there is no mandeldask."""
+    """A scheduler and two workers with Dask, Numba and Zarr, and no mandeldask."""
     folder = tmp_path_factory.mktemp("bare")
-    (folder / "sitecustomize.py").write_text(FORGET)
+    (folder / "sitecustomize.py").write_text(FORGET + LACKS)
     with Processes(folder, env=os.environ | {"PYTHONPATH": str(folder)}) as dask:
         yield dask
 
@@ -100,6 +112,12 @@ def test_what_the_command_prints_of_a_scheduler(dask, tmp_path):
     assert (shown["workers"], shown["threads_per_worker"], shown["memory_limit"]) == (2, 1, 2 * 2**30)
     assert shown["versions"]["2 workers"]["mandeldask"] == md.__version__
     assert shown["versions"]["client"] == shown["versions"]["scheduler"] == shown["versions"]["2 workers"]
+
+
+def test_a_connection_leaves_nothing_odd_in_the_schedulers_log(dask):
+    with clusters.connect(load_cluster(dask.address)):
+        pass
+    assert "closed before handshake" not in dask.log(dask.scheduler)
 
 
 @pytest.fixture(scope="module")
@@ -282,11 +300,13 @@ def test_upload_sends_it_to_all_and_to_workers_that_come_later(bare, tmp_path, w
     assert (summary.computed, summary.failed) == (TILES, 0)
 
 
-def test_info_sends_it_too(bare, tmp_path):
-    code, out, err = call("info", "--cluster", bare.address, "--upload", "--json", cwd=tmp_path)
-    assert code == 0, err
-    with bare.client() as client:
-        assert set(json.loads(out)["processes"]) == set(client.nthreads())
+@pytest.mark.parametrize(("command", "lacking"), [("info", "threadpoolctl"), ("submit", "pydantic")])
+def test_a_package_that_is_missing_for_what_was_sent_is_named(bare, tmp_path, command, lacking):
+    words = ["info"] if command == "info" else ["submit", "lesson", "--out", "a.zarr"]
+    code, _, err = call(*words, "--cluster", bare.address, "--upload", cwd=tmp_path)
+    assert (code, not list(tmp_path.iterdir())) == (5, True)
+    assert re.search(rf"No module named '{lacking}', on \S+ and 2 more: install {lacking} there", err)
+    assert ("mandeldask run` it" in err) == (command == "submit")
 
 
 def test_another_version_is_named_and_replaced_by_upload(tmp_path, whole):

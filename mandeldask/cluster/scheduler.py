@@ -23,7 +23,7 @@ from mandeldask.config import RunningScheduler, SchedulerAddress, SchedulerFile
 from mandeldask.config.models import ADDRESS
 from mandeldask.errors import ClusterError
 
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS, SOON_SECONDS = 5.0, 0.3
 CERTIFICATES = {"ca_file": "tls_ca_file", "cert": "tls_client_cert", "key": "tls_client_key"}
 
 
@@ -79,12 +79,10 @@ def _security(cluster: RunningScheduler, address: str) -> Security | None:
 
 
 def _client(address: str, security: Security | None) -> Client:
-    """Dask tries an address again and again, then waits without end for whatever has the port (distributed 2026.8).
+    """A client of a scheduler; Dask's waits without end for whatever has the port (distributed 2026.8).
 
-    So it is looked at first whether anything listens there, and asked who that is.
+    So it is asked first who that is.
     """
-    host, port = parse_host_port(parse_address(address)[1], 8786)
-    socket.create_connection((host, port), timeout=ANSWER_SECONDS).close()
     with ThreadPoolExecutor(1) as thread:  # in a notebook this one has an event loop that runs
         kind = thread.submit(asyncio.run, _kind_of_server(address, security)).result()
     if kind != "Scheduler":
@@ -95,10 +93,18 @@ def _client(address: str, security: Security | None) -> Client:
 
 
 async def _kind_of_server(address: str, security: Security | None) -> str:
+    """What a server says it is. Dask tries an address again and again, even where nothing listens.
+
+    So where no answer comes soon, a connection is tried; a scheduler notes in its log each that says nothing.
+    """
+    host, port = parse_host_port(parse_address(address)[1], 8786)
     arguments = security.get_connection_args("client") if security else {}
     server: Any = rpc(address, timeout=ANSWER_SECONDS, connection_args=arguments)
     try:
-        return str((await asyncio.wait_for(server.identity(), ANSWER_SECONDS))["type"])
+        asked = asyncio.ensure_future(server.identity())
+        if not (await asyncio.wait([asked], timeout=SOON_SECONDS))[0]:
+            socket.create_connection((host, port), timeout=ANSWER_SECONDS).close()
+        return str((await asyncio.wait_for(asked, ANSWER_SECONDS))["type"])
     finally:
         await server.close_rpc()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from multiprocessing import current_process
 from typing import Any, Self
 
@@ -66,6 +66,8 @@ class Session:
         A cluster that is already there: `cluster` is not looked at, nothing is started, and nothing ends.
     upload
         Send this mandeldask to the scheduler and the workers before they are checked.
+    needs
+        The module of ours that scheduler and workers must be able to import; that of a driver takes more packages.
     say
         Is given lines for a person: which cluster it is, what is waited for, versions that differ.
     start
@@ -79,6 +81,7 @@ class Session:
         kernel: str = "numpy",
         client: Client | None = None,
         upload: bool = False,
+        needs: str = "mandeldask.check",
         say: Callable[[str], None] = lambda _: None,
         start: Callable[[Cluster], AbstractContextManager[Client]] = connect,
     ) -> None:
@@ -86,7 +89,8 @@ class Session:
         if client is None and getattr(current_process(), "_inheriting", False):
             raise SystemExit(1)  # a worker that imports a script without main guard; `wait_for_worker` tells its parent
         self.description = resolve(cluster) if client is None else None
-        self.kernel, self.client, self.upload, self.say, self.start = kernel, client, upload, say, start
+        self.kernel, self.client, self.say, self.start = kernel, client, say, start
+        self._check = partial(check, kernel=kernel, upload=upload, needs=needs, say=say)
         self._ready = False
         if self.description and not isinstance(self.description, LocalCluster):  # whose size says it all
             say(self.description.introduction)
@@ -130,7 +134,7 @@ class Session:
         if not self._ready:
             wait_for_worker(client, self.description.start_timeout if self.description else START_SECONDS, self.say)
             if not self.in_this_environment:
-                check(client, self.kernel, upload=self.upload, say=self.say)
+                self._check(client)
             self._ready = True
         return client
 

@@ -245,7 +245,9 @@ def on_scheduler(client: Client, function: Callable[..., Any], *arguments: Any) 
     address = client.scheduler.address
     try:
         return client.run_on_scheduler(function, *arguments)
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError) as error:
+        if not (getattr(error, "name", None) or "mandeldask").startswith("mandeldask"):
+            raise ClusterError(f"{error}, on the scheduler at {address}: install it there") from None
         raise ClusterError(
             f"the scheduler at {address} has no mandeldask of this version, so no jobs either: "
             "install it there, or submit with --upload"

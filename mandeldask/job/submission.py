@@ -129,6 +129,7 @@ def submit(
         kernel=kernel,
         client=client,
         upload=upload,
+        needs="mandeldask.job",
         say=lambda text: tell(Notice(text)),
         start=kept_cluster,
     ) as there:
