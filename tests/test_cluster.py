@@ -300,13 +300,20 @@ def test_upload_sends_it_to_all_and_to_workers_that_come_later(bare, tmp_path, w
     assert (summary.computed, summary.failed) == (TILES, 0)
 
 
-@pytest.mark.parametrize(("command", "lacking"), [("info", "threadpoolctl"), ("submit", "pydantic")])
-def test_a_package_that_is_missing_for_what_was_sent_is_named(bare, tmp_path, command, lacking):
-    words = ["info"] if command == "info" else ["submit", "lesson", "--out", "a.zarr"]
-    code, _, err = call(*words, "--cluster", bare.address, "--upload", cwd=tmp_path)
-    assert (code, not list(tmp_path.iterdir())) == (5, True)
-    assert re.search(rf"No module named '{lacking}', on \S+ and 2 more: install {lacking} there", err)
-    assert ("mandeldask run` it" in err) == (command == "submit")
+def test_a_submitted_driver_needs_no_more_than_its_workers(bare, tmp_path, whole):
+    (tmp_path / "run.yaml").write_text(json.dumps(CONFIG | {"kernel": "numpy"}))
+    words = ["run.yaml", "--out", tmp_path / "a.zarr", "--name", "sent", "--upload"]
+    code, _, err = call("submit", *words, "--cluster", bare.address, cwd=tmp_path)
+    assert code == 0, err
+    code, out, err = call("wait", "sent", "--cluster", bare.address, cwd=tmp_path)
+    assert code == 0, out + err
+    assert open_store(tmp_path / "a.zarr").checksum() == whole
+
+
+def test_a_package_that_is_missing_for_what_was_sent_is_named(bare, tmp_path):
+    code, out, err = call("info", "--cluster", bare.address, "--upload", cwd=tmp_path)
+    assert (code, out) == (5, "")
+    assert re.search(r"No module named 'threadpoolctl', on scheduler and 2 more: install threadpoolctl there", err)
 
 
 def test_another_version_is_named_and_replaced_by_upload(tmp_path, whole):

@@ -24,7 +24,7 @@ from mandeldask import __version__
 from mandeldask.check import can_use, loaded_from
 from mandeldask.errors import ClusterError
 from mandeldask.store import Store
-from mandeldask.text import command, plural
+from mandeldask.text import plural
 
 ANSWER_SECONDS = 30.0
 MISSING = "missing"
@@ -73,8 +73,7 @@ def _check_imports(client: Client, module: str) -> None:
     failed = {place: error for place, error in answers.items() if isinstance(error, ImportError)}
     for place, error in failed.items():
         others = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
-        run = f", or `{command('run')}` it, whose driver stays here" if module == "mandeldask.job" else ""
-        raise ClusterError(f"{error}, on {place}{others}: install {error.name} there{run}")
+        raise ClusterError(f"{error}, on {place}{others}: install {error.name} there")
 
 
 def versions(client: Client) -> Versions:

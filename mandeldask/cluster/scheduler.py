@@ -19,8 +19,7 @@ from distributed.security import Security
 from distributed.utils import silence_logging_cmgr
 from distributed.versions import VersionMismatchWarning
 
-from mandeldask.config import RunningScheduler, SchedulerAddress, SchedulerFile
-from mandeldask.config.models import ADDRESS
+from mandeldask import config as configs
 from mandeldask.errors import ClusterError
 
 ANSWER_SECONDS, SOON_SECONDS = 5.0, 0.3
@@ -28,7 +27,7 @@ CERTIFICATES = {"ca_file": "tls_ca_file", "cert": "tls_client_cert", "key": "tls
 
 
 @contextmanager
-def connect_scheduler(cluster: RunningScheduler) -> Iterator[Client]:
+def connect_scheduler(cluster: configs.RunningScheduler) -> Iterator[Client]:
     """A client of a scheduler that runs already, and goes on when the context ends; ClusterError within seconds."""
     with silence_logging_cmgr(logging.CRITICAL):
         address = _address(cluster)
@@ -37,21 +36,21 @@ def connect_scheduler(cluster: RunningScheduler) -> Iterator[Client]:
         except ClusterError:
             raise
         except Exception as error:  # whatever Dask makes of what another program sends
-            where = f". The address is that of {cluster.path}" if isinstance(cluster, SchedulerFile) else ""
+            where = f". The address is that of {cluster.path}" if isinstance(cluster, configs.SchedulerFile) else ""
             raise ClusterError(f"{_explain(error, address)}{where}") from None
         with client:
             yield client
 
 
-def _address(cluster: RunningScheduler) -> str:
+def _address(cluster: configs.RunningScheduler) -> str:
     """The address described, or in the file that `dask scheduler --scheduler-file` wrote."""
-    if isinstance(cluster, SchedulerAddress):
+    if isinstance(cluster, configs.SchedulerAddress):
         return cluster.address
-    assert isinstance(cluster, SchedulerFile)
+    assert isinstance(cluster, configs.SchedulerFile)
     try:
         with open(cluster.path, encoding="utf-8") as file:
             address = str(json.load(file)["address"])
-        if re.match(ADDRESS, address):
+        if re.match(configs.ADDRESS, address):
             return address
         why: object = f"{address} is no address"
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -62,7 +61,7 @@ def _address(cluster: RunningScheduler) -> str:
     )
 
 
-def _security(cluster: RunningScheduler, address: str) -> Security | None:
+def _security(cluster: configs.RunningScheduler, address: str) -> Security | None:
     """The certificates of the description, else those of Dask's settings; None where the address needs none."""
     if not _is_tls(address):
         return None

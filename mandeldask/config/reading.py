@@ -18,8 +18,8 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from mandeldask.config.examples import find, no_such
 from mandeldask.config.models import NUMBER, Cluster, Config, PictureDescription, Section, ViewDescription
-from mandeldask.config.shipped import find, no_such
 from mandeldask.errors import ConfigError
 from mandeldask.text import command, printable
 from mandeldask.view import as_centre
