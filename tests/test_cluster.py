@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -329,6 +330,14 @@ def test_another_version_is_named_and_replaced_by_upload(tmp_path, whole):
     assert open_store(tmp_path / "a.zarr").checksum() == whole
 
 
+def test_the_oldest_packages_of_a_cluster_are_those_that_are_required_here():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = dict(re.findall(r"^([a-z]+)(?:\[array\])?>=([\d.]+)", "\n".join(project["dependencies"]), re.MULTILINE))
+    assert {name: version for name, version in preflight.OLDEST.items() if name in required} == {
+        name: required[name] for name in ("dask", "distributed", "numpy", "numba", "zarr")
+    }
+
+
 def columns(**workers):
     here = dict.fromkeys(preflight.OLDEST, "2026.8.0") | {"mandeldask": md.__version__, "numba": "0.68.1"}
     return {"client": here, "scheduler": here, "3 workers": here | workers}
@@ -338,7 +347,7 @@ def columns(**workers):
     ("workers", "kernel", "message"),
     [
         ({"numba": "missing"}, "numba", "numba is missing on 3 workers: .*kernel=numpy-compact"),
-        ({"dask": "2024.12.1"}, "numpy", r"dask is 2024\.12\.1 on 3 workers: install dask 2025\.7\.0 or newer"),
+        ({"dask": "2024.12.1"}, "numpy", r"dask is 2024\.12\.1 on 3 workers: install dask 2025\.7 or newer"),
         ({"zarr": "2.18.4"}, "numpy", r"zarr is 2\.18\.4"),
         ({"numba": "missing"}, "numpy", None),
         ({"python": "3.14.0rc1", "dask": "2026.9.1.dev3+g12"}, "numpy", None),
@@ -346,6 +355,7 @@ def columns(**workers):
 )
 def test_only_differences_that_break_a_run_stop_it(monkeypatch, workers, kernel, message):
     monkeypatch.setattr(preflight, "versions", lambda client: columns(**workers))
+    monkeypatch.setattr(preflight, "_ask", lambda *asked, **options: {})
     said = []
     if message is None:
         preflight.check(None, kernel, say=said.append)

@@ -28,17 +28,16 @@ from mandeldask.text import plural
 
 ANSWER_SECONDS = 30.0
 MISSING = "missing"
-# Client and workers on Python 3.11 and 3.13, numpy 2.4 and 2.5, zarr 3.1.6 and 3.4.2 worked, either way round, and so
-# did a scheduler or workers with dask 2025.7.0 and 2026.7.1; with 2024.12.1 nothing was computed. The others are what
-# mandeldask itself needs.
+# What mandeldask itself needs. Client and workers on Python 3.11 and 3.13, numpy 2.4 and 2.5, zarr 3.1.6 and 3.4.2
+# worked, either way round, and so did a scheduler or workers with dask 2025.7.0 and 2026.7.1.
 OLDEST = {
     "mandeldask": __version__,
     "python": "3.11",
-    "dask": "2025.7.0",
-    "distributed": "2025.7.0",
-    "numpy": "2.1",
-    "numba": "0",
-    "zarr": "3.1.6",
+    "dask": "2025.7",
+    "distributed": "2025.7",
+    "numpy": "2.0",
+    "numba": "0.62",
+    "zarr": "3.1.4",
 }
 Versions = dict[str, dict[str, str]]  # "client", "scheduler", "2 workers" -> package -> version
 
@@ -117,9 +116,9 @@ def _problem(name: str, found: Versions, kernel: str) -> str:
     def works(version: str) -> bool:
         if name == "mandeldask":
             return version == __version__
-        if version == MISSING:
-            return name == "numba" and kernel != "numba"
-        return _numbers(version) >= _numbers(OLDEST[name])
+        if name == "numba" and kernel != "numba":
+            return True
+        return version != MISSING and _numbers(version) >= _numbers(OLDEST[name])
 
     wrong = [
         f"{column[name]} on {place if 'worker' in place else f'the {place}'}"
