@@ -49,7 +49,7 @@ continuing_options = options.together(
 @options.description
 @output_options
 def _run(config: str, out: str | None, overrides: tuple[str, ...], **given: Any) -> int:
-    """Compute the field that CONFIG describes, a YAML file or a name that `init` lists; on its store, what is missing."""
+    """Compute the field that CONFIG describes, a file or a name that `init` lists; on its store, what is missing."""
     from mandeldask import config as configs
     from mandeldask import job
     from mandeldask.image import PictureOptions
