@@ -72,7 +72,8 @@ def _check_imports(client: Client, module: str) -> None:
     failed = {place: error for place, error in answers.items() if isinstance(error, ImportError)}
     for place, error in failed.items():
         others = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
-        raise ClusterError(f"{error}, on {place}{others}: install {error.name} there")
+        where = "the scheduler" if place == "scheduler" else place
+        raise ClusterError(f"{error}, on {where}{others}: install {error.name} there")
 
 
 def versions(client: Client) -> Versions:
