@@ -1,18 +1,25 @@
-"""What a worker does to verify a store: read a tile, and say what is wrong with it. It knows no driver."""
+"""What a worker does before a run, and to verify a store: look at it, read a tile, and say what is wrong.
+
+It knows no driver.
+"""
 
 from __future__ import annotations
 
 import math
+import os
+import sys
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.errors import DamagedError
+from mandeldask.errors import DamagedError, MandeldaskError
 from mandeldask.kernels import KERNELS
-from mandeldask.store import Store, Tile, chunk_side, shard_key
+from mandeldask.store import Store, Tile, chunk_side, open_store, shard_key
 from mandeldask.tile import LevelTile, statistics
 
 Kind = Literal["description", "metadata", "coordinates", "shard", "value", "level", "statistics", "stray"]
@@ -96,6 +103,25 @@ def window_shape(shape: tuple[int, int], max_iter: int) -> tuple[int, int]:
     samples = max(256, RECOMPUTED_ITERATIONS // max_iter)
     columns = min(shape[1], max(math.isqrt(samples), samples // shape[0]))
     return min(shape[0], max(1, samples // columns)), columns
+
+
+def can_use(store: Store) -> str:
+    """What keeps it from using the store; "" where nothing does."""
+    probe = f"zarr.{uuid.uuid4().hex}.partial"  # should this process die here, a leftover like any other
+    try:
+        if open_store(store.place).identity != store.identity:
+            return "another store is there"
+        store.place.put(probe, b"probe")
+        store.place.delete(probe)
+    except (OSError, MandeldaskError) as error:
+        return str(error).partition(";")[0]  # without the remedy, which is another here
+    return ""
+
+
+def loaded_from() -> list[str]:
+    """The archives, or folders, that the modules of mandeldask came from."""
+    files = {m.__file__ or "" for name, m in sys.modules.items() if name.partition(".")[0] == "mandeldask"}
+    return sorted({Path(file.rpartition(f"{os.sep}mandeldask{os.sep}")[0]).name for file in files})
 
 
 class _Shard:

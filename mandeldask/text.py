@@ -1,9 +1,17 @@
-"""Numbers, spans of time and paths as a person says them."""
+"""Numbers, spans of time, paths and commands as a person says them."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
+import shutil
+import sys
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 COLUMN = 13  # where the text of a fact begins, after its label
 # What stays in one piece where a line is folded: a command, for it is copied; any other word.
@@ -16,6 +24,35 @@ def short_path(path: str) -> str:
         return path
     relative = os.path.relpath(path)
     return path if relative.startswith(os.pardir) else relative
+
+
+def command(*words: str) -> str:
+    """A command of mandeldask as it works when typed here."""
+    arguments, program = shlex.join(words), Path(sys.argv[0])
+    if program.parts[-2:] == ("mandeldask", "__main__.py"):
+        return f"{shlex.quote(sys.orig_argv[0])} -m mandeldask {arguments}"
+    if program.name.startswith("dask") and sys.argv[1:2] != ["mandeldask"]:
+        return f"mandeldask {arguments}"  # of a scheduler or a worker, whose errors are read elsewhere
+    return f"{_program('mandeldask')} {arguments}"
+
+
+def pip_install(extra: str) -> str:
+    """The command that installs an extra of mandeldask here: of the checkout, where that is what is installed."""
+    project = "mandeldask"
+    with suppress(PackageNotFoundError):
+        origin = json.loads(distribution("mandeldask").read_text("direct_url.json") or "{}")
+        if origin.get("dir_info", {}).get("editable"):
+            project = short_path(unquote(urlsplit(origin["url"]).path))
+    return f"{_program('pip')} install {shlex.quote(f'{project}[{extra}]')}"
+
+
+def _program(name: str) -> str:
+    """How to call a program of this Python's environment: by its name alone where that finds it."""
+    path = os.path.join(os.path.dirname(sys.executable), name)
+    found = shutil.which(name)
+    if not os.path.exists(path) or (found and os.path.samefile(found, path)):
+        return name
+    return shlex.quote(short_path(path))
 
 
 def is_url(path: str) -> bool:

@@ -278,7 +278,7 @@ def test_a_run_listens_on_loopback_only_and_an_interrupted_one_stops_its_process
     (os.killpg if to_group else os.kill)(process.pid, number)
     _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == exit_code
-    assert "go on with:  mandeldask resume lesson.zarr" in err
+    assert "mandeldask resume lesson.zarr" in err
     assert "Traceback" not in err
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive

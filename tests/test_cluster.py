@@ -5,12 +5,14 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +37,17 @@ TILES = 16
 FORGET = "import os, sys; sys.path[:] = [p for p in sys.path if not os.path.isdir(os.path.join(p, 'mandeldask'))]"
 
 
+# Nor are packages that mandeldask needs, and neither Dask nor Numba nor Zarr does.
+LACKS = """
+class Lacks:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in {"pydantic", "rich", "bokeh", "threadpoolctl", "xarray", "obstore", "PIL", "cmap"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Lacks)
+"""
+
+
 @pytest.fixture(scope="module")
 def whole(client, tmp_path_factory):
     """The checksum of a plain local run."""
@@ -52,9 +65,9 @@ def dask(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    """A scheduler and two workers in whose environment there is no mandeldask."""
+    """A scheduler and two workers with Dask, Numba and Zarr, and no mandeldask."""
     folder = tmp_path_factory.mktemp("bare")
-    (folder / "sitecustomize.py").write_text(FORGET)
+    (folder / "sitecustomize.py").write_text(FORGET + LACKS)
     with Processes(folder, env=os.environ | {"PYTHONPATH": str(folder)}) as dask:
         yield dask
 
@@ -101,6 +114,12 @@ def test_what_the_command_prints_of_a_scheduler(dask, tmp_path):
     assert (shown["workers"], shown["threads_per_worker"], shown["memory_limit"]) == (2, 1, 2 * 2**30)
     assert shown["versions"]["2 workers"]["mandeldask"] == md.__version__
     assert shown["versions"]["client"] == shown["versions"]["scheduler"] == shown["versions"]["2 workers"]
+
+
+def test_a_connection_leaves_nothing_odd_in_the_schedulers_log(dask):
+    with clusters.connect(load_cluster(dask.address)):
+        pass
+    assert "closed before handshake" not in dask.log(dask.scheduler)
 
 
 @pytest.fixture(scope="module")
@@ -283,11 +302,22 @@ def test_upload_sends_it_to_all_and_to_workers_that_come_later(bare, tmp_path, w
     assert (summary.computed, summary.failed) == (TILES, 0)
 
 
-def test_info_sends_it_too(bare, tmp_path):
-    code, out, err = call("info", "--cluster", bare.address, "--upload", "--json", cwd=tmp_path)
+def test_a_submitted_driver_needs_no_more_than_its_workers(bare, tmp_path, whole):
+    (tmp_path / "run.yaml").write_text(json.dumps(CONFIG | {"kernel": "numpy"}))
+    words = ["run.yaml", "--out", tmp_path / "a.zarr", "--name", "sent", "--upload"]
+    code, _, err = call("submit", *words, "--cluster", bare.address, cwd=tmp_path)
     assert code == 0, err
-    with bare.client() as client:
-        assert set(json.loads(out)["processes"]) == set(client.nthreads())
+    code, out, err = call("wait", "sent", "--cluster", bare.address, cwd=tmp_path)
+    assert code == 0, out + err
+    assert open_store(tmp_path / "a.zarr").checksum() == whole
+
+
+def test_a_package_that_is_missing_for_what_was_sent_is_named(bare, tmp_path):
+    code, out, err = call("info", "--cluster", bare.address, "--upload", cwd=tmp_path)
+    assert (code, out) == (5, "")
+    assert re.search(
+        r"No module named 'threadpoolctl', on the scheduler and [23] more: install threadpoolctl there", err
+    )
 
 
 def test_another_version_is_named_and_replaced_by_upload(tmp_path, whole):
@@ -303,6 +333,14 @@ def test_another_version_is_named_and_replaced_by_upload(tmp_path, whole):
     assert open_store(tmp_path / "a.zarr").checksum() == whole
 
 
+def test_the_oldest_packages_of_a_cluster_are_those_that_are_required_here():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = dict(re.findall(r"^([a-z]+)(?:\[array\])?>=([\d.]+)", "\n".join(project["dependencies"]), re.MULTILINE))
+    assert {name: version for name, version in preflight.OLDEST.items() if name in required} == {
+        name: required[name] for name in ("dask", "distributed", "numpy", "numba", "zarr")
+    }
+
+
 def columns(**workers):
     here = dict.fromkeys(preflight.OLDEST, "2026.8.0") | {"mandeldask": md.__version__, "numba": "0.68.1"}
     return {"client": here, "scheduler": here, "3 workers": here | workers}
@@ -312,7 +350,7 @@ def columns(**workers):
     ("workers", "kernel", "message"),
     [
         ({"numba": "missing"}, "numba", "numba is missing on 3 workers: .*kernel=numpy-compact"),
-        ({"dask": "2024.12.1"}, "numpy", r"dask is 2024\.12\.1 on 3 workers: install dask 2025\.7\.0 or newer"),
+        ({"dask": "2024.12.1"}, "numpy", r"dask is 2024\.12\.1 on 3 workers: install dask 2025\.7 or newer"),
         ({"zarr": "2.18.4"}, "numpy", r"zarr is 2\.18\.4"),
         ({"numba": "missing"}, "numpy", None),
         ({"python": "3.14.0rc1", "dask": "2026.9.1.dev3+g12"}, "numpy", None),
@@ -320,6 +358,7 @@ def columns(**workers):
 )
 def test_only_differences_that_break_a_run_stop_it(monkeypatch, workers, kernel, message):
     monkeypatch.setattr(preflight, "versions", lambda client: columns(**workers))
+    monkeypatch.setattr(preflight, "_ask", lambda *asked, **options: {})
     said = []
     if message is None:
         preflight.check(None, kernel, say=said.append)

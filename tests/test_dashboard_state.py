@@ -343,7 +343,9 @@ def test_parts_of_tiles_fill_the_preview_without_seam(shape, tile):
 def test_a_key_tells_its_job_and_tile():
     ours, other = job_id("a", "/x.zarr"), job_id("a", "/y.zarr")
     assert ours != other
-    assert parse_key((key_name(ours, "run"), 18, 11)) == (ours, "run", (18, 11))
+    name = key_name(ours, "run")
+    for key in ((name, 18, 11), (f"{name}-0123abc", 18, 11)):  # as Dask 2025 has it
+        assert parse_key(key) == (ours, "run", (18, 11))
     for strange in ("a", ("a", 1, 2), (f"escape-time-tile-{ours}-x", "0", 0), (f"escape-time-tile-{ours}", 0, 0)):
         assert parse_key(strange) is None
 

@@ -96,7 +96,7 @@ def _of_workers(cluster: str, upload: bool) -> tuple[dict[str, Any], dict[str, i
     from mandeldask.cluster import Session
     from mandeldask.lab import machine
 
-    with signals_end_in_order(), Session(cluster, upload=upload, say=warn) as there:
+    with signals_end_in_order(), Session(cluster, upload=upload, needs=machine.__name__, say=warn) as there:
         if not there.runs_already:
             warn("starting the workers")
         client = there.ready()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,7 +19,7 @@ from mandeldask.cli import options
 from mandeldask.cli.group import cli, signals_end_in_order, typed, warn
 from mandeldask.cli.stores import draw
 from mandeldask.errors import ConfigError, DamagedError, MandeldaskError
-from mandeldask.text import is_url, short_path
+from mandeldask.text import command, is_url, short_path
 
 if TYPE_CHECKING:
     from mandeldask.job import Summary
@@ -57,7 +56,7 @@ continuing_options = options.together(
 @options.description
 @output_options
 def _run(config: str, out: str | None, overrides: tuple[str, ...], **given: Any) -> int:
-    """Compute the field that CONFIG (a YAML file) describes; on a store of the same field, what is missing."""
+    """Compute the field that CONFIG describes, a file or a name that `init` lists; on its store, what is missing."""
     from mandeldask import config as configs
     from mandeldask import job
     from mandeldask.image import PictureOptions
@@ -140,7 +139,7 @@ def _compute(
             nonlocal picture, store, link
             if isinstance(event, Plan):
                 store = event.store.path
-                if_interrupted["store"] = shlex.quote(short_path(store))
+                if_interrupted["store"] = short_path(store)
                 picture = None if no_image else image or _picture_beside(store)
             if isinstance(event, Started):
                 link = event.dashboard
@@ -166,11 +165,11 @@ def _end(summary: Summary, picture: str | None, look: dict[str, Any], screen: Sc
     """The picture, and what there is to say at the end. A picture that fails takes nothing from the run."""
     from mandeldask import image
 
-    store = shlex.quote(short_path(summary.store))
+    path = short_path(summary.store)
     opened = "mandeldask.open({})" if is_url(summary.store) else 'xarray.open_zarr({}, group="0")'
     then = {
-        "next": f"mandeldask image {store} large.png    the picture, one pixel a sample",
-        "": f"{opened.format(json.dumps(short_path(summary.store)))}    the numbers",
+        "next": f"{command('image', path, 'large.png')}    the picture, one pixel a sample",
+        "": f"{opened.format(json.dumps(path))}    the numbers",
     }
     if picture:
         try:
@@ -180,7 +179,7 @@ def _end(summary: Summary, picture: str | None, look: dict[str, Any], screen: Sc
             warn(f"no picture: {error}")
             picture = None
             if isinstance(error, DamagedError):
-                then = {"next": f"mandeldask verify {store} --repair    computes what is damaged again"}
+                then = {"next": f"{command('verify', path, '--repair')}    computes what is damaged again"}
     if as_json:
         click.echo(json.dumps({**asdict(summary), "efficiency": summary.efficiency, "picture": picture}))
     for label, text in then.items():

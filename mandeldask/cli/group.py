@@ -16,7 +16,7 @@ import click
 
 from mandeldask import __version__
 from mandeldask.errors import MandeldaskError, StoreError
-from mandeldask.text import fact, fold, printable
+from mandeldask.text import command, fact, fold, printable
 
 EXIT_FAILED_TILES = 4
 EXIT_CODES = [
@@ -56,7 +56,7 @@ class Commands(click.Group):
         except KeyboardInterrupt as interruption:
             store = ctx.obj and ctx.obj.get("store")
             click.echo(err=True)
-            warn("interrupted" + (f"; go on with:  mandeldask resume {store}" if store else ""))
+            warn("interrupted" + (f"; go on with:  {command('resume', store)}" if store else ""))
             ctx.exit(128 + (interruption.args or [signal.SIGINT])[0])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import socket
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import click
 from mandeldask.cli import options
 from mandeldask.cli.group import cli, print_facts
 from mandeldask.errors import ConfigError
-from mandeldask.text import is_url, printable, short_path
+from mandeldask.text import command, is_url, printable, short_path
 
 if TYPE_CHECKING:
     from mandeldask.job import Event, Job, Plan, Started, Status
@@ -55,9 +54,9 @@ def _submit(config: str, out: str | None, as_json: bool, quiet: bool, **how: Any
             click.echo(submitted.name)
             return
         screen.line("dashboard", submitted.dashboard or "switched off")
-        ask = f"mandeldask status {submitted.name} --cluster {_again(how['cluster'], submitted.scheduler)}"
+        ask = command("status", submitted.name, "--cluster", _again(how["cluster"], submitted.scheduler))
         screen.line("next", f"{ask}    how far it is; wait, cancel and logs likewise")
-        ask = f"mandeldask status {shlex.quote(short_path(submitted.store))}    the same from the store alone"
+        ask = f"{command('status', short_path(submitted.store))}    the same from the store alone"
         hidden = f"{submitted.store} is on the workers' side, and cannot be seen from here"
         screen.line("", ask if is_url(submitted.store) or os.path.isdir(submitted.store) else hidden)
 
@@ -78,7 +77,7 @@ def _again(cluster: str | None, scheduler: str) -> str:
     from mandeldask import config as configs
 
     if cluster and isinstance(configs.load_cluster(cluster), configs.RunningScheduler):
-        return shlex.quote(cluster)
+        return cluster
     return scheduler
 
 
@@ -192,7 +191,7 @@ def _show(s: Status, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(s)))
         return
-    again = f"mandeldask resume {shlex.quote(short_path(s.store))}, or submit it again"
+    again = f"{command('resume', short_path(s.store))}, or submit it again"
     print_facts(
         ("store", short_path(s.store)),
         ("job", s.job),

@@ -44,8 +44,9 @@ quiet = click.option("--quiet", "-q", is_flag=True, help="Print nothing but erro
 cluster = click.option(
     "--cluster",
     metavar="FILE|ADDRESS",
-    help="Who computes: a cluster description (configs/clusters), the address of a scheduler, its scheduler file, or "
-    "the word local. By default what the run description names, else DASK_SCHEDULER_ADDRESS, else this machine.",
+    help="Who computes: a cluster description (`init clusters/slurm` writes one), the address of a scheduler, its "
+    "scheduler file, or the word local. By default what the run description names, else DASK_SCHEDULER_ADDRESS, else "
+    "this machine.",
 )
 workers = click.option("--workers", type=int, help="Worker processes on this machine; by default one a usable core.")
 upload = click.option(

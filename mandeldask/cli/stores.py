@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -15,7 +14,7 @@ import click
 from mandeldask.cli import options
 from mandeldask.cli.clusters import open_in_browser
 from mandeldask.cli.group import EXIT_FAILED_TILES, cli, print_facts, signals_end_in_order, warn
-from mandeldask.text import plural, printable, short_path, si
+from mandeldask.text import command, plural, printable, short_path, si
 
 if TYPE_CHECKING:
     from mandeldask.image import Picture
@@ -151,7 +150,7 @@ def _verify(store: str, cluster: str | None, workers: int | None, as_json: bool,
                 bar.line("", event)
             else:
                 bar.stop()
-                if_interrupted["store"] = shlex.quote(short_path(store))
+                if_interrupted["store"] = short_path(store)
                 screen(event)
 
         found = verify(store, cluster=options.cluster_of(cluster, workers), tell=tell, **how)
@@ -169,7 +168,7 @@ def _how_far(c: Checking) -> str:
 
 def _facts(v: Verification) -> Iterator[tuple[str, str]]:
     """What a person is told: what was looked at, what is wrong, and what to type."""
-    store = shlex.quote(short_path(v.store))
+    store = short_path(v.store)
     what = "checksums" if v.quick else "checksums, values, levels, coordinates"
     yield "store", short_path(v.store)
     yield "checked", f"{plural(v.shards, 'shard')}, {si(v.bytes)}B, in {v.seconds:.1f} s: {what}"
@@ -188,8 +187,8 @@ def _facts(v: Verification) -> Iterator[tuple[str, str]]:
     elif v.repaired:
         yield "repaired", "what was wrong is taken out or written again"
     if not v.sound:
-        yield "next", f"mandeldask verify {store} --repair    takes it out, and computes it again"
+        yield "next", f"{command('verify', store, '--repair')}    takes it out, and computes it again"
     elif v.missing or v.missing_levels:
-        yield "next", f"mandeldask resume {store}    computes what is missing"
+        yield "next", f"{command('resume', store)}    computes what is missing"
     else:
         yield "sound", "nothing is missing or wrong"

@@ -36,7 +36,8 @@ class _Pairs(click.Command):
 
 @cli.command("zoom", cls=_Pairs)
 @click.argument("config", type=click.Path(), required=False)
-@click.option("--centre", nargs=2, metavar="RE IM", help="The point to zoom into; all digits count.")
+@click.option("--centre", nargs=2, metavar="RE IM", help="The point to zoom into; all digits count. Or --center.")
+@click.option("--center", nargs=2, hidden=True)
 @click.option("--from", metavar="SPAN", help="Width of the first frame, in the units of c.")
 @click.option("--to", metavar="SPAN", help="Width of the last frame; smaller than the first.")
 @click.option("--size", nargs=2, metavar="W H", help="Pixels of a frame, both even; or WxH. [default: 1280 720]")

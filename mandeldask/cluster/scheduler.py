@@ -20,19 +20,18 @@ from distributed.security import Security
 from distributed.utils import silence_logging_cmgr
 from distributed.versions import VersionMismatchWarning
 
-from mandeldask.config import RunningScheduler, SchedulerAddress, SchedulerFile
-from mandeldask.config.models import ADDRESS
+from mandeldask import config as configs
 from mandeldask.errors import ClusterError
 
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS, SOON_SECONDS = 5.0, 0.3
 CERTIFICATES = {"ca_file": "tls_ca_file", "cert": "tls_client_cert", "key": "tls_client_key"}
 
 
 @contextmanager
-def connect_scheduler(cluster: RunningScheduler) -> Iterator[Client]:
+def connect_scheduler(cluster: configs.RunningScheduler) -> Iterator[Client]:
     """A client of a scheduler that runs already, and goes on when the context ends; ClusterError within seconds."""
     address = _address(cluster)
-    where = f". The address is that of {cluster.path}" if isinstance(cluster, SchedulerFile) else ""
+    where = f". The address is that of {cluster.path}" if isinstance(cluster, configs.SchedulerFile) else ""
     with _connected(address, partial(_security, cluster, address), where) as client:
         yield client
 
@@ -72,15 +71,15 @@ def _connected(address: str, security: Callable[[], Security | None], where: str
             yield client
 
 
-def _address(cluster: RunningScheduler) -> str:
+def _address(cluster: configs.RunningScheduler) -> str:
     """The address described, or in the file that `dask scheduler --scheduler-file` wrote."""
-    if isinstance(cluster, SchedulerAddress):
+    if isinstance(cluster, configs.SchedulerAddress):
         return cluster.address
-    assert isinstance(cluster, SchedulerFile)
+    assert isinstance(cluster, configs.SchedulerFile)
     try:
         with open(cluster.path, encoding="utf-8") as file:
             address = str(json.load(file)["address"])
-        if re.match(ADDRESS, address):
+        if re.match(configs.ADDRESS, address):
             return address
         why: object = f"{address} is no address"
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -91,7 +90,7 @@ def _address(cluster: RunningScheduler) -> str:
     )
 
 
-def _security(cluster: RunningScheduler, address: str) -> Security | None:
+def _security(cluster: configs.RunningScheduler, address: str) -> Security | None:
     """The certificates of the description, else those of Dask's settings; None where the address needs none."""
     if not _is_tls(address):
         return None
@@ -108,12 +107,10 @@ def _security(cluster: RunningScheduler, address: str) -> Security | None:
 
 
 def _client(address: str, security: Security | None) -> Client:
-    """Dask tries an address again and again, then waits without end for whatever has the port (distributed 2026.8).
+    """A client of a scheduler; Dask's waits without end for whatever has the port (distributed 2026.8).
 
-    So it is looked at first whether anything listens there, and asked who that is.
+    So it is asked first who that is.
     """
-    host, port = parse_host_port(parse_address(address)[1], 8786)
-    socket.create_connection((host, port), timeout=ANSWER_SECONDS).close()
     with ThreadPoolExecutor(1) as thread:  # in a notebook this one has an event loop that runs
         kind = thread.submit(asyncio.run, _kind_of_server(address, security)).result()
     if kind != "Scheduler":
@@ -124,10 +121,18 @@ def _client(address: str, security: Security | None) -> Client:
 
 
 async def _kind_of_server(address: str, security: Security | None) -> str:
+    """What a server says it is. Dask tries an address again and again, even where nothing listens.
+
+    So where no answer comes soon, a connection is tried; a scheduler notes in its log each that says nothing.
+    """
+    host, port = parse_host_port(parse_address(address)[1], 8786)
     arguments = security.get_connection_args("client") if security else {}
     server: Any = rpc(address, timeout=ANSWER_SECONDS, connection_args=arguments)
     try:
-        return str((await asyncio.wait_for(server.identity(), ANSWER_SECONDS))["type"])
+        asked = asyncio.ensure_future(server.identity())
+        if not (await asyncio.wait([asked], timeout=SOON_SECONDS))[0]:
+            socket.create_connection((host, port), timeout=ANSWER_SECONDS).close()
+        return str((await asyncio.wait_for(asked, ANSWER_SECONDS))["type"])
     finally:
         await server.close_rpc()
 

@@ -17,8 +17,8 @@ import distributed
 from distributed import Client
 from distributed.utils import silence_logging_cmgr
 
+from mandeldask import config as configs
 from mandeldask.cluster.workers import size_of
-from mandeldask.config import ClusterClass, LocalCluster
 from mandeldask.errors import ClusterError
 
 LOOPBACK = "127.0.0.1"
@@ -63,7 +63,7 @@ def one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def start_local(cluster: LocalCluster) -> Iterator[Client]:
+def start_local(cluster: configs.LocalCluster) -> Iterator[Client]:
     """A client of a new local cluster that ends with the context; all of it listens on loopback alone."""
     if getattr(sys.modules["__main__"], "__file__", "") == "<stdin>":
         raise ClusterError("worker processes cannot import a program from standard input: save it in a file, run that")
@@ -109,7 +109,7 @@ def _signals_kept_from_children() -> Iterator[None]:
 
 
 @contextmanager
-def start_class(cluster: ClusterClass) -> Iterator[Client]:
+def start_class(cluster: configs.ClusterClass) -> Iterator[Client]:
     """A client of a new cluster of the class described, which ends with the context.
 
     One of this machine is kept on loopback, where its class takes a host and is given no other.

@@ -13,7 +13,7 @@ from dask.utils import format_bytes, parse_bytes
 from distributed import Client, Status
 from distributed.system import MEMORY_LIMIT
 
-from mandeldask.config import Cluster, LocalCluster, Queue
+from mandeldask import config as configs
 from mandeldask.errors import ClusterError
 from mandeldask.text import plural
 
@@ -44,14 +44,14 @@ class Size:
         return f"{together}; the one with the least memory a thread has {each}"
 
 
-def size_of(cluster: Cluster | None) -> Size | None:
+def size_of(cluster: configs.Cluster) -> Size | None:
     """The size that a description asks for; None where only the scheduler knows."""
     match cluster:
-        case LocalCluster():  # what is left out comes from this machine's usable cores and memory
+        case configs.LocalCluster():  # what is left out comes from this machine's usable cores and memory
             workers = cluster.workers or max(1, CPU_COUNT // cluster.threads_per_worker)
             memory = parse_bytes(cluster.memory_limit) if cluster.memory_limit else MEMORY_LIMIT // workers
             return Size(workers, cluster.threads_per_worker, memory)
-        case Queue():  # when all of its jobs run
+        case configs.Queue():  # when all of its jobs run
             processes = cluster.processes or cluster.cores
             memory = parse_bytes(cluster.memory) // processes
             return Size(cluster.jobs * processes, cluster.cores // processes, memory)
@@ -60,7 +60,7 @@ def size_of(cluster: Cluster | None) -> Size | None:
 
 def workers_of(client: Client) -> dict[str, Any]:
     """What the scheduler knows of each worker, by its address; `client.scheduler_info` may give none (2026.8)."""
-    return dict(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
+    return dict(client.sync(client.scheduler.identity)["workers"])
 
 
 def size_of_client(client: Client) -> Size:

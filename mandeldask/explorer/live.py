@@ -19,7 +19,7 @@ from mandeldask import image, job
 from mandeldask.cluster import Session
 from mandeldask.errors import ClusterError, ConfigError, JobCancelledError, MandeldaskError
 from mandeldask.explorer.tiles import PackedTile, Scene, compute_tile, live_view
-from mandeldask.text import is_url, plural, short_path
+from mandeldask.text import command, is_url, plural, short_path
 from mandeldask.view import View
 
 CACHE_BYTES = 2**27
@@ -213,7 +213,7 @@ class Rendering:
             self.state, self.message = "failed", repr(error)
             raise
         else:
-            self.state, self.message = "done", f"{made}. Look again: mandeldask explore {short_path(self.store)}"
+            self.state, self.message = "done", f"{made}. Look again: {command('explore', short_path(self.store))}"
 
     def _make(self, config: configs.Config, client: Client) -> str:
         """Runs in a thread: the store, then the picture beside it; what was made."""

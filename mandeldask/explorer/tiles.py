@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.config import Config, load
+from mandeldask.config import Config, find, load
 from mandeldask.errors import ConfigError, StoreError
 from mandeldask.image import palette
 from mandeldask.kernels import AUTO, KERNELS, BlockFunction, choose
 from mandeldask.kernels.fields import smooth
 from mandeldask.store import Description, Store, open_store
 from mandeldask.telemetry import sample_type
-from mandeldask.text import short_path
+from mandeldask.text import command, short_path
 from mandeldask.view import View
 
 Counts = NDArray[np.int32]
@@ -56,7 +56,7 @@ class Scene:
         if self.view.frame is not None:
             raise ConfigError(
                 f"the explorer shows upright rectangles, and this is {self.view}; "
-                "draw it with `mandeldask image STORE OUT.png`"
+                f"draw it with `{command('image', 'STORE', 'OUT.png')}`"
             )
 
     def tiles(self) -> tuple[int, int]:
@@ -86,11 +86,13 @@ class Scene:
 
 
 def open_scene(path: str) -> Scene:
-    """The scene of a store, or of a run description with its store, if that exists and holds the same field.
+    """The scene of a store, or of a run description (a file, or the name of one that comes with mandeldask) with its
+    store, if that exists and holds the same field.
 
     ConfigError where there is neither, the description has a fault, or the view is a turned one or a log-polar strip;
     StoreError where the store is not one of mandeldask's, damaged, or of another field than its description.
     """
+    path = find(path)
     if os.path.isfile(path):
         config = load(path)
         store = _same_field(config)
@@ -114,7 +116,7 @@ def _same_field(config: Config) -> Store | None:
         path = short_path(store.path)
         raise StoreError(
             f"{path} holds another field than the run description: {'; '.join(d.differences(wanted))}. "
-            f"Look at the store itself, `mandeldask explore {path}`, or name another in the description"
+            f"Look at the store itself, `{command('explore', path)}`, or name another in the description"
         )
     return store
 

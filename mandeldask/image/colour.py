@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import FIELDS
+from mandeldask.text import pip_install
 
 SCALES = ("mix", "log", "equalised", "root", "linear")
 SHADES = ("counts", "smooth", "distance")
@@ -82,7 +84,7 @@ def gradient(colormap: str, n: int, reverse: bool = False) -> NDArray[np.float64
         except (KeyError, TypeError, ValueError):
             pass
     names = [*OWN, *_bokeh_names()]
-    more = "any of cmap's" if cmap else "with `pip install 'mandeldask[pictures]'` any of cmap's"
+    more = "any of cmap's" if cmap else f"with `{pip_install('pictures')}` any of cmap's"
     near = _did_you_mean(colormap, [*names, *(cmap.Catalog().unique_keys() if cmap else ())])
     raise ConfigError(f"colormap must be one of {', '.join(names)}, or {more}; got {colormap!r}{near}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import shlex
 import time
 import uuid
 from collections import Counter, deque
@@ -23,6 +22,7 @@ from mandeldask.job.periodic import every
 from mandeldask.job.plan import Levels
 from mandeldask.store import Store, Tile
 from mandeldask.telemetry import TileFailed, job_id, key_name, parse_key
+from mandeldask.text import command
 from mandeldask.tile import LevelTile, Record, tile_name
 
 # Tiles in flight never fall below this while any are left, so that one slow tile leaves no worker idle; with a batch
@@ -288,7 +288,7 @@ def _deaths(client: Client, job: str, run: str) -> Counter[Tile]:
 
 def cluster_lost(store: Store) -> ClusterError:
     """What to say where the scheduler is gone."""
-    return ClusterError(f"{LOST}: mandeldask resume {shlex.quote(store.path)}")
+    return ClusterError(f"{LOST}: {command('resume', store.path)}")
 
 
 def _describe(error: BaseException) -> str:

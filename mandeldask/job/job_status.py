@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,7 +21,7 @@ from mandeldask.job.lease import is_alive, is_reserved, outcome, release
 from mandeldask.job.plan import missing
 from mandeldask.store import open_store
 from mandeldask.telemetry import Progress
-from mandeldask.text import duration, plural, si
+from mandeldask.text import command, duration, plural, si
 
 SPACE = "mandeldask"  # of the scheduler's metadata, published data and event topics
 POLL_SECONDS = 0.5
@@ -156,7 +155,7 @@ def wait(
         except ClusterError as error:
             if status is None:
                 raise
-            raise ClusterError(f"{error}: mandeldask resume {shlex.quote(status.store)}") from None
+            raise ClusterError(f"{error}: {command('resume', status.store)}") from None
         tell(status)
         if status.ended:
             return status
@@ -276,7 +275,9 @@ def on_scheduler(client: Client, function: Callable[..., Any], *arguments: Any) 
     address = client.scheduler.address
     try:
         return client.run_on_scheduler(function, *arguments)
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError) as error:
+        if not (getattr(error, "name", None) or "mandeldask").startswith("mandeldask"):
+            raise ClusterError(f"{error}, on the scheduler at {address}: install it there") from None
         raise ClusterError(
             f"the scheduler at {address} has no mandeldask of this version, so no jobs either: "
             "install it there, or submit with --upload"

@@ -17,6 +17,7 @@ import psutil
 from mandeldask.errors import JobCancelledError, MandeldaskError, StoreError
 from mandeldask.job.periodic import every
 from mandeldask.store import AnyPath, Store, open_store
+from mandeldask.text import command
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0  # a driver on another host is gone after so long without a heartbeat
@@ -75,7 +76,7 @@ def refuse_second_driver(store: Store, run: str | None = None) -> None:
     if lease.get("job"):
         after = RESERVED_SECONDS if is_reserved(lease) else STALE_SECONDS
         raise StoreError(
-            f"job {lease['job']} is writing {store.path}: `mandeldask wait {store.path}`, or cancel it; "
+            f"job {lease['job']} is writing {store.path}: `{command('wait', store.path)}`, or cancel it; "
             f"a job that is lost with its cluster is forgotten after {after:.0f} s"
         )
     raise StoreError(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mandeldask.errors import DamagedError, StoreError
 from mandeldask.job.periodic import every
 from mandeldask.store import Store, Tile
+from mandeldask.text import command
 from mandeldask.tile import LevelTile, Record, statistics, tile_name
 from mandeldask.view import Range
 
@@ -145,5 +146,5 @@ def cannot_write(store: Store, error: OSError) -> StoreError:
     """What to say of a disk that refuses."""
     return StoreError(
         f"cannot write {store.path}: {error.strerror or error}. What is finished stays; make room or repair it, then "
-        f"`mandeldask resume {store.path}`"
+        f"`{command('resume', store.path)}`"
     )

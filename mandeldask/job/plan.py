@@ -12,8 +12,8 @@ import numpy as np
 from dask.utils import format_bytes
 from numpy.typing import NDArray
 
+from mandeldask import config as configs
 from mandeldask.cluster import Size
-from mandeldask.config import Config
 from mandeldask.errors import ClusterError, ConfigError, StoreError
 from mandeldask.job.events import Plan
 from mandeldask.job.lease import refuse_second_driver
@@ -36,7 +36,7 @@ NOT = -1  # a tile of a level that is not to be built; no parent
 
 
 def make_plan(
-    config: Config,
+    config: configs.Config,
     kernel: str,
     size: Size,
     overwrite: bool = False,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from distributed import Client
 
 from mandeldask import config as configs
 from mandeldask.cluster import Session
-from mandeldask.config import AnyCluster
 from mandeldask.errors import ConfigError
 from mandeldask.job.driver import drive
 from mandeldask.job.events import Notice, Observer, Preparing, Summary, ignore, in_notebook
@@ -20,7 +19,7 @@ from mandeldask.kernels import AUTO, MAX_ITER_LIMIT, choose
 from mandeldask.store import Store, open_store
 from mandeldask.text import plural
 
-AnyConfig = configs.Config | Mapping[str, Any] | str | os.PathLike[str]
+AnyConfig: TypeAlias = "configs.Config | Mapping[str, Any] | str | os.PathLike[str]"
 
 
 def run(
@@ -29,7 +28,7 @@ def run(
     *,
     overrides: Sequence[str] = (),
     overwrite: bool = False,
-    cluster: AnyCluster | None = None,
+    cluster: configs.AnyCluster | None = None,
     client: Client | None = None,
     upload: bool = False,
     ignore_space: bool = False,
@@ -39,8 +38,8 @@ def run(
 
     Parameters
     ----------
-    config : path of a YAML file, mapping, or Config
-        The run description.
+    config : path of a YAML file, name, mapping, or Config
+        The run description; `lesson`, `gallery/agate` and others come with mandeldask (`mandeldask init` lists them).
     out : path, optional
         The store; takes precedence over the description's.
     overrides : sequence of "KEY=VALUE"
@@ -77,7 +76,7 @@ def resume(
     store: str | os.PathLike[str],
     *,
     kernel: str = AUTO,
-    cluster: AnyCluster | None = None,
+    cluster: configs.AnyCluster | None = None,
     client: Client | None = None,
     upload: bool = False,
     ignore_space: bool = False,
@@ -94,7 +93,7 @@ def deepen(
     out: str | os.PathLike[str],
     *,
     kernel: str = AUTO,
-    cluster: AnyCluster | None = None,
+    cluster: configs.AnyCluster | None = None,
     client: Client | None = None,
     upload: bool = False,
     ignore_space: bool = False,
@@ -139,7 +138,7 @@ def deepen(
 
 def _compute_field(
     config: configs.Config,
-    cluster: AnyCluster | None,
+    cluster: configs.AnyCluster | None,
     client: Client | None,
     upload: bool,
     ignore_space: bool,

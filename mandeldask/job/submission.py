@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from distributed import Client, get_client, get_worker, secede
 
+from mandeldask import config as configs
 from mandeldask.cluster import Reach, Session, Size, size_of_client
-from mandeldask.config import AnyCluster, parse
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
 from mandeldask.job.background import LINGER_SECONDS, kept_cluster
 from mandeldask.job.driver import Submission, drive, tell_started
@@ -43,7 +44,7 @@ class _Request:
     """What is sent to the cluster."""
 
     name: str
-    config: Mapping[str, Any]
+    config: Any  # what `make_plan` wants of the run description: a driver may lack what reads one
     kernel: str
     run_id: str  # of this submission: a name may be used again
     place: Place  # of the store
@@ -52,7 +53,7 @@ class _Request:
 
     def plan(self, size: Size, overwrite: bool = False) -> Plan:
         return make_plan(
-            parse(self.config),
+            self.config,
             self.kernel,
             size,
             overwrite,
@@ -74,7 +75,7 @@ def submit(
     overrides: Sequence[str] = (),
     overwrite: bool = False,
     name: str | None = None,
-    cluster: AnyCluster | None = None,
+    cluster: configs.AnyCluster | None = None,
     client: Client | None = None,
     upload: bool = False,
     ignore_space: bool = False,
@@ -113,14 +114,15 @@ def submit(
     place = place_of(described.store)
     kernel, reason = choose(described.kernel, described.view)
     tell(Preparing(kernel, reason))
-    settings = described.model_copy(update={"store": place.url, "cluster": None}).model_dump()
+    wanted = {name: getattr(described, name) for name in ("view", "max_iter", "fields", "tile")}
     name = _new_name(place.url) if name is None else _checked(name)
-    request = _Request(name, settings, kernel, uuid.uuid4().hex, place, ignore_space)
+    request = _Request(name, SimpleNamespace(**wanted, store=place.url), kernel, uuid.uuid4().hex, place, ignore_space)
     with Session(
         cluster or described.cluster,
         kernel=kernel,
         client=client,
         upload=upload,
+        needs="mandeldask.job",
         say=lambda text: tell(Notice(text)),
         start=kept_cluster,
         introduce=False,

@@ -20,9 +20,9 @@ from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 from numpy.typing import NDArray
 
+from mandeldask import config as configs
 from mandeldask.check import Checked, Finding, Known, Task, check_again, check_on_worker, check_tiles
 from mandeldask.cluster import Session
-from mandeldask.config import AnyCluster
 from mandeldask.errors import ClusterError, ConfigError
 from mandeldask.job import lease
 from mandeldask.job.events import Event
@@ -89,7 +89,7 @@ def verify(
     seed: int | None = None,
     repair: bool = False,
     remove_damaged: bool = False,
-    cluster: AnyCluster | None = None,
+    cluster: configs.AnyCluster | None = None,
     client: Client | None = None,
     upload: bool = False,
     tell: Callable[[Checking | str | Event], None] = lambda _: None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import time
 from collections import Counter, defaultdict
 
@@ -19,7 +18,7 @@ from mandeldask.image import palette, palette_index
 from mandeldask.job import Event, Expected, Notice, Plan, Preparing, Progress, Started, Summary, TileDone, TileFailed
 from mandeldask.progress import Bar, State
 from mandeldask.telemetry import Preview
-from mandeldask.text import duration, plural, printable, short_path, si
+from mandeldask.text import command, duration, plural, printable, short_path, si
 from mandeldask.tile import Record
 
 MAX_FAILURES = 5  # shown one by one; the store keeps more
@@ -146,7 +145,7 @@ class Screen(Bar):
             built = f"{plural(s.levels, 'pyramid tile')} built; " if s.levels else ""
             self.line("done", f"{built}nothing was left to compute")
         if s.failed:
-            again = f"`mandeldask resume {shlex.quote(short_path(s.store))}` tries them again"
+            again = f"`{command('resume', short_path(s.store))}` tries them again"
             self.line("failed", f"{plural(s.failed, 'tile')}; {again}")
         else:
             area = f": area {s.area:.6g}" if s.area is not None else ""

@@ -16,6 +16,7 @@ from mandeldask.kernels import FIELDS
 from mandeldask.store.arrays import AXES, AXIS_CHUNK, TileColumns, array, consolidated, documents, dumps, encoded, read
 from mandeldask.store.description import Description
 from mandeldask.store.place import MAX_METADATA, Place
+from mandeldask.text import command
 
 KEY = "mandeldask"
 COPY = "0/zarr.json"  # has a copy of the manifest in its attributes
@@ -116,7 +117,8 @@ def complete(place: Place, description: Description) -> None:
 
 def damaged(place: Place, key: str, problem: str) -> StoreError:
     """What to say of metadata that is not as the description has it."""
-    repair, resume = f"`mandeldask verify {place.url} --repair` repairs it", f"`mandeldask resume {place.url}` makes it"
+    repair = f"`{command('verify', place.url, '--repair')}` repairs it"
+    resume = f"`{command('resume', place.url)}` makes it"
     return StoreError(f"{place.url} is damaged: {key} {problem}; {resume if problem == MISSING else repair}")
 
 

@@ -24,6 +24,7 @@ from mandeldask.store.arrays import AXES, dumps
 from mandeldask.store.description import FORMAT_VERSION, READABLE, Description, Level, chunk_side
 from mandeldask.store.place import PARTIAL, AnyPath, Place, place_of
 from mandeldask.store.store import Store, StoredSamples
+from mandeldask.text import command
 
 MAX_BLOCKS = 2**18  # tasks of an array: 300 MB in Dask
 MAX_COORDINATES = 2**27  # 1 GiB of them
@@ -38,10 +39,14 @@ def open_store(path: AnyPath) -> Store:
     place, path = place_of(path), os.fspath(path)
     try:
         if not place.names() and not (place.is_folder and os.path.lexists(place.url)):
-            raise StoreError(f"no store at {path}; compute one with `mandeldask run CONFIG --out {path}`")
+            raise StoreError(f"no store at {path}; compute one with `{command('run', 'CONFIG', '--out', path)}`")
         return _opened(place)
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _repair(place: Place) -> str:
+    return command("verify", place.url, "--repair")
 
 
 def _opened(place: Place) -> Store:
@@ -49,9 +54,9 @@ def _opened(place: Place) -> Store:
     if manifest is None:
         mend = ""
         if metadata.read_copy(place):
-            mend = f"; `mandeldask verify {place.url} --repair` puts it back"
+            mend = f"; `{_repair(place)}` puts it back"
         elif metadata.is_unmade(place):
-            mend = f". Its making was cut short: `mandeldask run CONFIG --out {place.url}` makes it anew"
+            mend = f". Its making was cut short: `{command('run', 'CONFIG', '--out', place.url)}` makes it anew"
         raise StoreError(f"{place.url} is not a store of mandeldask: its root carries no field description{mend}")
     version = manifest["field"].get("format_version")
     if version not in READABLE:
@@ -62,7 +67,7 @@ def _opened(place: Place) -> Store:
     if manifest.get("digest", metadata.digest(manifest)) != metadata.digest(manifest):
         raise StoreError(
             f"the field description of {place.url} was changed since the store was made; "
-            f"`mandeldask verify {place.url} --repair` puts the right one back"
+            f"`{_repair(place)}` puts the right one back"
         )
     try:
         return Store(place, str(manifest["identity"]), Description.from_json(manifest["field"]))

@@ -22,6 +22,7 @@ from mandeldask.store import arrays, metadata
 from mandeldask.store.arrays import TileColumns, array, encoded, read, shard_key
 from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
+from mandeldask.text import command
 
 _SHARD = re.compile(r"(0|[1-9][0-9]{0,8})/(0|[1-9][0-9]{0,8})")
 BAND = 2**28  # samples that are hashed at a time: 1 GiB
@@ -193,7 +194,7 @@ class Store:
 
     def _damaged(self, tile: Tile, level: int, name: str, problem: str) -> DamagedError:
         """What to say of a shard that cannot be read."""
-        remedy = f"`mandeldask verify {self.path} --repair` computes it again"
+        remedy = f"`{command('verify', self.path, '--repair')}` computes it again"
         what = f"shard {shard_key(level, name, tile)} {problem}"
         return DamagedError(f"{self.path} is damaged: {what}. {remedy}", problem)
 
