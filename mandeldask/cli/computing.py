@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 LINGER_SECONDS = 20  # that the dashboard of a shorter run stays up
 PICTURE_SIDE = 2048  # of the picture that a run makes; `mandeldask image` makes larger ones
 
-OVERWRITE = "mandeldask run CONFIG --overwrite"
-
 output_options = options.together(
     click.option(
         "--keep-dashboard",
@@ -75,7 +73,7 @@ def _resume(store: str, **given: Any) -> int:
     """Compute what is missing of STORE, and only that."""
     from mandeldask import job
 
-    return _compute(partial(job.resume, store), {}, OVERWRITE, **given)
+    return _compute(partial(job.resume, store), {}, command("run", "CONFIG", "--overwrite"), **given)
 
 
 @cli.command("deepen")
@@ -87,7 +85,7 @@ def _deepen(store: str, max_iter: int, out: str, **given: Any) -> int:
     """Compute STORE's field with more iterations: only the samples that had not escaped; the others are copied."""
     from mandeldask import job
 
-    return _compute(partial(job.deepen, store, max_iter, out), {}, OVERWRITE, **given)
+    return _compute(partial(job.deepen, store, max_iter, out), {}, command("run", "CONFIG", "--overwrite"), **given)
 
 
 @cli.command("schema")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -107,7 +106,7 @@ def signals_end_in_order() -> Iterator[None]:
 
 def typed(*more: str) -> str:
     """The command as it was typed, with more words, to be typed again."""
-    return shlex.join(["mandeldask", *click.get_current_context().obj["typed"], *more])
+    return command(*click.get_current_context().obj["typed"], *more)
 
 
 def warn(*texts: str) -> None:

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from distributed import Client
 
-from mandeldask.config import AnyCluster
+from mandeldask import config as configs
 from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Preparing, Started, Summary, TileDone, ignore
 from mandeldask.job.handle import Job, find, jobs, scheduler_of
 from mandeldask.job.job_status import Status, status, wait
@@ -51,7 +51,7 @@ __all__ = [
 class _Room(ModuleType):
     """A module whose name is that of a function too: an import of the room would take `mandeldask.job` from it."""
 
-    def __call__(self, name: str, cluster: AnyCluster | None = None, *, client: Client | None = None) -> Job:
+    def __call__(self, name: str, cluster: configs.AnyCluster | None = None, *, client: Client | None = None) -> Job:
         return find(name, cluster, client=client)
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 
 from distributed import Client
 
+from mandeldask import config as configs
 from mandeldask.cluster import Reach, Session
-from mandeldask.config import AnyCluster
 from mandeldask.dashboard import page_of
 from mandeldask.errors import ConfigError, MandeldaskError
 from mandeldask.job import job_status
 from mandeldask.job.events import in_notebook
 from mandeldask.job.job_status import Status, status_of_job, status_of_jobs
+from mandeldask.text import command
 
 
 @dataclass
@@ -86,7 +87,7 @@ class Job:
         return block(self.store if done else None, {"job": self.name} | facts, done, self.tiles)
 
 
-def find(name: str, cluster: AnyCluster | None = None, *, client: Client | None = None) -> Job:
+def find(name: str, cluster: configs.AnyCluster | None = None, *, client: Client | None = None) -> Job:
     """The submitted job of this name, from any process.
 
     Parameters
@@ -107,7 +108,7 @@ def find(name: str, cluster: AnyCluster | None = None, *, client: Client | None 
         return _job(there, status_of_job(there, name), page_of(there)[0])
 
 
-def jobs(cluster: AnyCluster | None = None, *, client: Client | None = None) -> list[Job]:
+def jobs(cluster: configs.AnyCluster | None = None, *, client: Client | None = None) -> list[Job]:
     """The jobs that a scheduler has had since it started, the oldest first; `last` tells of each. See `job`."""
     with scheduler_of(cluster, client) as there:
         found = status_of_jobs(there)
@@ -116,13 +117,13 @@ def jobs(cluster: AnyCluster | None = None, *, client: Client | None = None) -> 
 
 
 @contextmanager
-def scheduler_of(cluster: AnyCluster | None, client: Client | None = None) -> Iterator[Client]:
+def scheduler_of(cluster: configs.AnyCluster | None, client: Client | None = None) -> Iterator[Client]:
     """A client of the scheduler that is named: none is started."""
     with Session(cluster, client=client, introduce=False) as there:
         if not there.runs_already:
             raise ConfigError(
                 "which scheduler? Name one that is up: --cluster tcp://HOST:PORT (as `submit` printed it), or set "
-                "DASK_SCHEDULER_ADDRESS; the status of a store needs none: mandeldask status STORE"
+                f"DASK_SCHEDULER_ADDRESS; the status of a store needs none: {command('status', 'STORE')}"
             )
         yield there.connect()
 

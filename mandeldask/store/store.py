@@ -295,7 +295,7 @@ class Store:
         if missing and size > UNFINISHED:
             raise StoreError(
                 f"{self.path} lacks {missing} tiles, and has {size:.3g} samples: a checksum of so many takes them all; "
-                f"`mandeldask resume {self.path}` first"
+                f"`{command('resume', self.path)}` first"
             )
         digest = hashlib.sha256()
         for band in self.bands():
