@@ -139,7 +139,7 @@ def kernel_at(path, max_iter):
 
 def test_a_whole_store_is_shown_from_its_levels_and_wakes_nobody(browser, store, visit, client):
     with Served(open_scene(store.path), client.scheduler.address) as asleep:
-        page = visit(link=asleep.link).sharp()
+        page = visit(link=asleep.link).sharp().refined()
         page.shot("explorer-home")
         assert page.asked and {path[:10] for path in page.asked} <= {"/stored/1/", "/stored/0/"}  # 0: at rest
         assert page.asked[0].startswith("/stored/1/")
@@ -461,7 +461,7 @@ def test_a_store_that_vanishes_and_a_cluster_that_is_not_there_are_told_of(brows
     path = tmp_path / "there.zarr"
     shutil.copytree(store.path, path)
     with Served(open_scene(str(path)), f"tcp://127.0.0.1:{free_port()}") as explorer:
-        page = Visit(browser, explorer.link).sharp()
+        page = Visit(browser, explorer.link).sharp().refined()
         picture = page.pixels()
         shutil.move(path, tmp_path / "gone.zarr")
         page.says("is gone, or another by now")
