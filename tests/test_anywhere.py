@@ -91,7 +91,7 @@ def test_each_description_runs_by_its_name(client, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ["view.shape=[20,20]", "tile=null"]
     assert md.run("lesson", client=client, overrides=small).samples == 400
-    assert load("gallery/agate") == load(ROOT / "configs/gallery/agate.yaml")
+    assert load("gallery/shell") == load(ROOT / "configs/gallery/shell.yaml")
     assert open_scene("seahorse-valley").view == load("seahorse-valley").view
     assert read_film("films/seahorse-valley")["fps"] == 30
     (tmp_path / "lesson").write_text((ROOT / "configs/mini-set.yaml").read_text())

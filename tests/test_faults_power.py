@@ -105,7 +105,7 @@ def test_a_store_that_was_just_made_outlasts_a_power_cut(disk):
     assert md.verify(store.path).damaged == 0
 
 
-@pytest.mark.parametrize("root", [None, b"", b'{"zarr_format": 3, "no'])
+@pytest.mark.parametrize("root", [None, b"", b'{"zarr_format": 3, "no', b"[" * 100_000])
 def test_a_store_whose_making_was_cut_short_is_made_anew(tmp_path, root):
     """As a disk that lies, or a mandeldask that did not wait for it, leaves it."""
     path = tmp_path / "a.zarr"
@@ -115,18 +115,22 @@ def test_a_store_whose_making_was_cut_short_is_made_anew(tmp_path, root):
     (path / "zarr.json").unlink() if root is None else (path / "zarr.json").write_bytes(root)
     (path / "0/escape_time/c/0").mkdir(parents=True)
     (path / "0/escape_time/c/0/0").touch()
-    with pytest.raises(md.StoreError, match=f"cut short: `mandeldask run CONFIG --out {path}` makes it anew"):
+    with pytest.raises(md.StoreError, match=f"interrupted .*: `mandeldask run CONFIG --out {path}` creates it again"):
         open_store(path)
     new = open_for_writing(path, FIELD)
     assert new.identity != old.identity
+    assert not new.done().any()
+    new.place.sweep(0)  # as a run does
     assert md.verify(path).damaged == 0
 
 
-@pytest.mark.parametrize("there", ["0/escape_time/c/1/1", "notes.txt", "5/photo.jpg"])
+@pytest.mark.parametrize("there", ["0/escape_time/c/1/1", "0/x/c/0", "notes.txt", "5/photo.jpg", "zarr.json/photo.jpg"])
 def test_what_may_be_of_worth_beside_an_unreadable_root_is_left_alone(tmp_path, there):
     path = tmp_path / "a.zarr"
     open_for_writing(path, FIELD)
-    (path / "zarr.json").write_bytes(b"")
+    (path / "zarr.json").unlink()
+    if there != "0/x/c/0" and "zarr.json" not in there:
+        (path / "zarr.json").write_bytes(b"")
     (path / "0/zarr.json").unlink()
     (path / there).parent.mkdir(parents=True, exist_ok=True)
     (path / there).write_bytes(b"samples")

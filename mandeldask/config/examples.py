@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def shipped() -> dict[str, Path]:
-    """Their files by their names: lesson, gallery/agate, films/seahorse-valley, clusters/slurm."""
+    """Their files by their names: lesson, gallery/shell, films/seahorse-valley, clusters/slurm."""
     folders = (PACKAGE / "configs", PACKAGE.parent / "configs")  # of an installation; of a checkout
     folder = next(filter(Path.is_dir, folders))
     files = sorted(folder.rglob("*.yaml"), key=lambda file: (len(file.parts), file))

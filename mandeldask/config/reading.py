@@ -64,7 +64,7 @@ _RULES = {
 
 
 def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
-    """Read and check one YAML file, or one that comes with mandeldask, by its name: `lesson`, `gallery/agate`.
+    """Read and check one YAML file, or one that comes with mandeldask, by its name: `lesson`, `gallery/shell`.
 
     ConfigError has a line for each fault.
 

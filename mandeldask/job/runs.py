@@ -39,7 +39,7 @@ def run(
     Parameters
     ----------
     config : path of a YAML file, name, mapping, or Config
-        The run description; `lesson`, `gallery/agate` and others come with mandeldask (`mandeldask init` lists them).
+        The run description; `lesson`, `gallery/shell` and others come with mandeldask (`mandeldask init` lists them).
     out : path, optional
         The store; takes precedence over the description's.
     overrides : sequence of "KEY=VALUE"

@@ -200,13 +200,18 @@ def strays(place: Place) -> Iterator[str]:
 
 
 def is_unmade(place: Place) -> bool:
-    """Whether what is there is a store whose making was cut short: a root that cannot be read, and no sample yet."""
-    with suppress(ValueError):
-        json.loads(place.get("zarr.json") or b"")
+    """Whether a run was interrupted while it created this store: no root can be read, and nothing of worth is there.
+
+    Beside an unreadable root there may be metadata and coordinates of ours; beside none at all, empty files of ours.
+    """
+    root = place.get("zarr.json")
+    with suppress(ValueError, RecursionError):
+        json.loads(root or b"")
         return False  # somebody's
-    if (place.size("zarr.json") or 0) > MAX_METADATA or read_copy(place) or any(strays(place)):
+    if (place.size("zarr.json") or 0) > MAX_METADATA or read_copy(place):
         return False
-    return not any(size and re.match("[0-9]+/[a-z_]{2,}/c/", key) for key, size in place.sizes(""))
+    idle = re.compile("zarr.json" if root is None else r"zarr.json|.*/zarr.json|[0-9]+/[xy]/c/[0-9]+")
+    return all(_OURS.fullmatch(key) and (not size or idle.fullmatch(key)) for key, size in place.sizes(""))
 
 
 def read_json(place: Place, key: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -56,7 +56,8 @@ def _opened(place: Place) -> Store:
         if metadata.read_copy(place):
             mend = f"; `{_repair(place)}` puts it back"
         elif metadata.is_unmade(place):
-            mend = f". Its making was cut short: `{command('run', 'CONFIG', '--out', place.url)}` makes it anew"
+            again = command("run", "CONFIG", "--out", place.url)
+            mend = f". A run was interrupted while it created this: `{again}` creates it again"
         raise StoreError(f"{place.url} is not a store of mandeldask: its root carries no field description{mend}")
     version = manifest["field"].get("format_version")
     if version not in READABLE:
@@ -168,7 +169,9 @@ def open_for_writing(
             raise StoreError(
                 f"{path} holds something else than a store of mandeldask, and is left alone: choose another --out"
             )
-        if there and not unmade and not overwrite:
+        if unmade:
+            return _create(place, description, given or {}, place.put)  # which leaves alone what else is there
+        if there and not overwrite:
             return _continued(place, description, path)
         if there:
             if foreign := list(islice(metadata.strays(place), 3)):
@@ -176,7 +179,7 @@ def open_for_writing(
             place.remove()
         elif inside := next((p.url for p in place.above() if _is_ours(p)), None):
             raise StoreError(f"{path} lies inside {inside}, a store itself: choose another --out")
-        return _create(place, description, given or {})
+        return _create(place, description, given or {}, place.create)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}; choose another --out") from None
 
@@ -201,10 +204,13 @@ def _continued(place: Place, description: Description, path: str) -> Store:
     return store
 
 
-def _create(place: Place, description: Description, given: Mapping[str, Any]) -> Store:
+def _create(
+    place: Place, description: Description, given: Mapping[str, Any], write: Callable[[str, bytes], None]
+) -> Store:
+    """A new store; `write` gives the root its name."""
     identity = uuid.uuid4().hex
     manifest = metadata.new_manifest(description, identity, given)
-    place.create("zarr.json", dumps(metadata.root(manifest, description)))
+    write("zarr.json", dumps(metadata.root(manifest, description)))
     if (metadata.read_manifest(place) or {}).get("identity") != identity:
         return _continued(place, description, place.url)  # another run came first
     metadata.complete(place, description)
