@@ -74,8 +74,8 @@ def check_tiles(tiles: list[tuple[LevelTile, Known | None]], store: Store, quick
 def check_again(tile: Tile, store: Store, seed: int) -> Checked:
     """Compute a tile again with the reference kernel, and compare the escape times bit for bit.
 
-    Its shard is counted where it is checked.
-    Where that would take more than `RECOMPUTED_ITERATIONS` if no sample escaped, a window of the tile, at random.
+    Where that would take more than `RECOMPUTED_ITERATIONS` if no sample escaped, a window of the tile, at random. Its
+    shard is counted where it is checked.
     """
     d = store.description
     rows, columns = window_shape(d.levels[0].tile_shape(tile), d.max_iter)

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 COLUMN = 13  # where the text of a fact begins, after its label
 # What stays in one piece where a line is folded: a command, for it is copied; any other word.
-UNBROKEN = re.compile(r"(?<=:) +\S*mandeldask .*|\S*?`[^`]*`\S*|\S+")
+UNBROKEN = re.compile(r"(?<=:) +(?:\S+ -m )?\S*mandeldask .*|\S*?`[^`]*`\S*|\S+")
 
 
 def short_path(path: str) -> str:

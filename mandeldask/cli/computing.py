@@ -195,7 +195,7 @@ def _picture_beside(store: str) -> str | None:
         check_path(path)
         if not os.path.lexists(path) or is_ours(path):
             return path
-        problem: object = f"{path} is there already, from elsewhere"
+        problem: object = f"{path} exists and was not made by mandeldask"
     except (MandeldaskError, OSError) as error:
         problem = error
     warn(f"no picture will be made: {problem}; name one with --image")
@@ -226,7 +226,7 @@ def _recorded(path: str, screen: Screen) -> Iterator[None]:
     try:
         yield
     except BaseException:  # the cluster, which knows what there is to report, is gone with the run
-        _no_report("the run did not come to its end")
+        _no_report("the run did not finish")
         raise
     try:
         recording.__exit__(None, None, None)
@@ -246,14 +246,14 @@ def _was_typed() -> bool:
     A shell makes what is typed the leader of the terminal's foreground process group; a script's commands are in its.
     """
     with suppress(OSError, ValueError):  # no terminal, or a closed one
-        return sys.stderr.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == os.getpid()
+        return sys.stdin is not None and sys.stderr.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == os.getpid()
     return False
 
 
 def _keep(link: str, screen: Screen, seconds: float | None) -> None:
     """Wait for Enter with the cluster up, at most so many seconds; Ctrl-C will do as well."""
-    until = f"for {seconds} s; Enter ends it" if seconds else "until Enter"
+    until = f"for {seconds} s; press Enter to close it" if seconds else "until you press Enter"
     screen.line("dashboard", f"{link}    stays up {until}")
     with suppress(KeyboardInterrupt):
-        if select.select([sys.stdin], [], [], seconds)[0]:
+        if sys.stdin and select.select([sys.stdin], [], [], seconds)[0]:
             sys.stdin.readline()

@@ -64,7 +64,7 @@ def _of_a_file(error: OSError) -> StoreError | None:
     if error.filename is None and error.errno not in (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE):
         return None
     where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
-    return StoreError(f"{error.strerror}{where}. What is finished stays; remove the cause, and call again")
+    return StoreError(f"{error.strerror}{where}. What is finished stays; fix that and run the command again")
 
 
 @click.group(

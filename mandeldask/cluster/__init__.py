@@ -2,12 +2,12 @@
 
 from mandeldask.cluster.preflight import table, versions
 from mandeldask.cluster.queues import job_script
-from mandeldask.cluster.scheduler import Reach
+from mandeldask.cluster.scheduler import SchedulerReference
 from mandeldask.cluster.session import Session, connect, resolve
 from mandeldask.cluster.workers import Size, size_of_client, workers_of
 
 __all__ = [
-    "Reach",
+    "SchedulerReference",
     "Session",
     "Size",
     "connect",

@@ -36,14 +36,15 @@ def connect_scheduler(cluster: configs.RunningScheduler) -> Iterator[Client]:
         yield client
 
 
-class Reach:
-    """How to reach a client's scheduler again: by the client while it is open, else by address and certificates.
+class SchedulerReference:
+    """How to reach a client's scheduler again: by a client that was given, while it is open, else by address and
+    certificates.
 
     It may be pickled, without the client, for another process.
     """
 
-    def __init__(self, client: Client) -> None:
-        self.address, self.security, self._given = client.scheduler.address, client.security, client
+    def __init__(self, client: Client, given: Client | None) -> None:
+        self.address, self.security, self._given = client.scheduler.address, client.security, given
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_given": None}

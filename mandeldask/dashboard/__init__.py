@@ -116,9 +116,17 @@ def install(client: Client) -> str:
     """
     try:
         client.register_plugin(Plugin())
-        return str(client.run_on_scheduler(_problem))
     except Exception as error:
         return f"the scheduler cannot load mandeldask.dashboard ({type(error).__name__}: {error})"
+    return _look(client)
+
+
+def _look(client: Client) -> str:
+    """Why there is no page on the client's scheduler, or ""."""
+    try:
+        return str(client.run_on_scheduler(_problem))
+    except Exception as error:
+        return f"the scheduler has no page of mandeldask ({type(error).__name__}: {error})"
 
 
 def picture_of(job: str, stamp: int, dask_scheduler: Scheduler = None) -> tuple[int, NDArray[Any], int] | None:
@@ -136,12 +144,12 @@ def _problem(dask_scheduler: Scheduler) -> str:
     return str(dask_scheduler.plugins[PAGE].problem)
 
 
-def page_of(client: Client) -> tuple[str, str]:
-    """The link of the page, which is installed where it is missing, and "".
+def page_of(client: Client, add: bool = True) -> tuple[str, str]:
+    """The link of the page, and ""; unless it is not to be added, it is installed where it is missing.
 
-    Where there can be none, Dask's own link and why; where the dashboard is switched off, "" and that.
+    Where there is none, Dask's own link and why; where the dashboard is switched off, "" and that.
     """
-    problem = install(client)
+    problem = install(client) if add else _look(client)
     if problem == SWITCHED_OFF:
         return "", problem
     return str(client.dashboard_link) if problem else link(client), problem

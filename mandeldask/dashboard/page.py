@@ -196,9 +196,9 @@ def _left(job: JobState) -> str:
 def _status(job: JobState) -> str:
     failed = int(np.count_nonzero(job.tiles["state"] == FAILED))
     if job.ended == "done":
-        return f"ended, {plural(failed, 'tile')} failed" if failed else "finished"
+        return f"incomplete: {plural(failed, 'tile')} failed" if failed else "finished"
     if job.ended == "stopped":
-        return "stopped; mandeldask resume continues it"
+        return "interrupted; mandeldask resume continues it"
     if job.silent:
         return f"no update from the driver for {duration(round(job.silent))}; it may be gone"
     levels = job.progress.levels if job.progress else 0

@@ -213,7 +213,7 @@ class Rendering:
             self.state, self.message = "failed", repr(error)
             raise
         else:
-            self.state, self.message = "done", f"{made}. Look again: {command('explore', short_path(self.store))}"
+            self.state, self.message = "done", f"{made}. To open it: {command('explore', short_path(self.store))}"
 
     def _make(self, config: configs.Config, client: Client) -> str:
         """Runs in a thread: the store, then the picture beside it; what was made."""
@@ -223,7 +223,7 @@ class Rendering:
         self.message = "drawing the picture"
         path, made = Path(self.store).with_suffix(".png"), f"Made {short_path(self.store)}"
         if path.exists() and not image.is_ours(path):
-            return f"{made}, no picture: {path.name} is there already, from elsewhere"
+            return f"{made}, no picture: {path.name} exists and was not made by mandeldask"
         look = config.picture.model_dump(exclude_none=True) if config.picture else {}
         image.picture(self.store, **{"size": PICTURE_SIDE, **look}).save(path)
         return f"{made} and {path.name}"

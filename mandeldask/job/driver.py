@@ -70,7 +70,7 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     d, pending = plan.store.description, ~plan.store.done()
     if warning := space_warning(plan):
         tell(Notice(warning, about="store"))
-    compiling = partial(tell, Notice("compiling numba, once", about="kernel"))
+    compiling = partial(tell, Notice("compiling the Numba kernel; the next run finds it compiled", about="kernel"))
     with tells_of_compilation(compiling) if plan.kernel == "numba" else nullcontext():  # here first, for all workers
         block_function = KERNELS[plan.kernel](d.max_iter, d.fields, d.view)
     client = session.connect()

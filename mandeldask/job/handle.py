@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from distributed import Client
 
 from mandeldask import config as configs
-from mandeldask.cluster import Reach, Session
+from mandeldask.cluster import SchedulerReference, Session
 from mandeldask.dashboard import page_of
 from mandeldask.errors import ConfigError, MandeldaskError
 from mandeldask.job import job_status
@@ -33,7 +33,7 @@ class Job:
     dashboard: str  # the link of our page; "" where the dashboard is switched off
     tiles: int
     pending: int  # tiles that were to be computed when it was submitted, or found
-    reach: Reach = field(repr=False, compare=False)
+    reach: SchedulerReference = field(repr=False, compare=False)
     last: Status | None = field(default=None, repr=False, compare=False)  # what was last heard of it
 
     def status(self) -> Status:
@@ -105,15 +105,15 @@ def find(name: str, cluster: configs.AnyCluster | None = None, *, client: Client
         There is no scheduler.
     """
     with scheduler_of(cluster, client) as there:
-        return _job(there, status_of_job(there, name), page_of(there)[0])
+        return _job(there, status_of_job(there, name), page_of(there, add=False)[0], client)
 
 
 def jobs(cluster: configs.AnyCluster | None = None, *, client: Client | None = None) -> list[Job]:
     """The jobs that a scheduler has had since it started, the oldest first; `last` tells of each. See `job`."""
     with scheduler_of(cluster, client) as there:
         found = status_of_jobs(there)
-        link = page_of(there)[0] if found else ""
-        return [_job(there, status, link) for status in found]
+        link = page_of(there, add=False)[0] if found else ""
+        return [_job(there, status, link, client) for status in found]
 
 
 @contextmanager
@@ -128,6 +128,6 @@ def scheduler_of(cluster: configs.AnyCluster | None, client: Client | None = Non
         yield there.connect()
 
 
-def _job(client: Client, status: Status, link: str) -> Job:
-    reach, pending = Reach(client), status.tiles - status.done
+def _job(there: Client, status: Status, link: str, given: Client | None) -> Job:
+    reach, pending = SchedulerReference(there, given), status.tiles - status.done
     return Job(str(status.job), status.store, reach.address, link, status.tiles, pending, reach, status)

@@ -184,7 +184,7 @@ def cancel(client: Client, name: str) -> Status:
             return status
         time.sleep(POLL_SECONDS)
     raise ClusterError(
-        f"the driver of job {name} has not answered for {CANCEL_SECONDS:.0f} s; it may yet: ask for its status"
+        f"the driver of job {name} has not answered for {CANCEL_SECONDS:.0f} s; it may still stop; check its status"
     )
 
 
@@ -302,7 +302,7 @@ def _waits_for(task: Any, dask_scheduler: Any) -> str | None:
     """On the scheduler: why a driver does not begin; None where it has, or will in a moment."""
     workers = dask_scheduler.workers.values()
     if not workers:
-        return "no worker is there yet: start some, unless they are on their way"
+        return "no workers yet: start some, or wait if they are starting"
     busy = "all threads are busy: the next that is free takes its driver"
     worker = task and task.processing_on
     if not worker:

@@ -43,8 +43,7 @@ def held(store: Store, job: str | None = None, run: str | None = None) -> Iterat
     }
     if job:
         lease |= {"job": job, "run": run}
-    store.write_notes(job=job, ended=None)
-    _write(store, lease)
+    _write(store, lease, job=job, ended=None)
     _HELD.add(lease["id"])
     ended = None
     try:
@@ -93,7 +92,7 @@ def reserve(store: Store, job: str, run: str) -> None:
     refuse_second_driver(store, run)
     lease = _of(store)
     if is_reserved(lease) or not is_alive(lease):
-        _write(store, {"job": job, "run": run, "host": socket.gethostname()})
+        _write(store, {"job": job, "run": run, "host": socket.gethostname()}, job=job, ended=None)
 
 
 def release(path: AnyPath, run: str, ended: Mapping[str, Any] | None = None) -> None:
@@ -135,5 +134,5 @@ def _beat(store: Store, lease: Mapping[str, Any]) -> None:
             _write(store, lease)
 
 
-def _write(store: Store, lease: Mapping[str, Any]) -> None:
-    store.write_notes(lease={**lease, "heartbeat": time.time()})
+def _write(store: Store, lease: Mapping[str, Any], **notes: Any) -> None:
+    store.write_notes(**notes, lease={**lease, "heartbeat": time.time()})

@@ -18,7 +18,7 @@ from typing import Any
 from distributed import Client, get_client, get_worker, secede
 
 from mandeldask import config as configs
-from mandeldask.cluster import Reach, Session, Size, size_of_client
+from mandeldask.cluster import SchedulerReference, Session, Size, size_of_client
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
 from mandeldask.job.background import LINGER_SECONDS, kept_cluster
 from mandeldask.job.driver import Submission, drive, tell_started
@@ -169,7 +169,7 @@ def _submit(request: _Request, there: Session, overwrite: bool, tell: Observer) 
         tell(plan)
         _send(client, replace(request, identity=plan.store.identity), plan)
         stack.pop_all()
-    reach, link = Reach(client), tell_started(client, tell)
+    reach, link = SchedulerReference(client, None if there.description else client), tell_started(client, tell)
     return Job(request.name, plan.store.path, reach.address, link, plan.tiles, plan.pending, reach)
 
 

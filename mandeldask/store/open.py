@@ -23,7 +23,8 @@ from mandeldask.store import metadata
 from mandeldask.store.arrays import AXES, dumps
 from mandeldask.store.description import FORMAT_VERSION, READABLE, Description, Level, chunk_side
 from mandeldask.store.place import PARTIAL, AnyPath, Place, place_of
-from mandeldask.store.store import Store, StoredSamples
+from mandeldask.store.samples import StoredSamples
+from mandeldask.store.store import Store
 from mandeldask.text import command
 
 MAX_BLOCKS = 2**18  # tasks of an array: 300 MB in Dask

@@ -76,6 +76,10 @@ class Place:
         opened = os.open(self.url, os.O_RDONLY | os.O_DIRECTORY)
         try:
             yield Place(f"{OPENED}/{opened}") if os.path.isdir(OPENED) else self
+        except OSError as error:  # named as the user knows it
+            if isinstance(error.filename, str):
+                error.filename = error.filename.replace(f"{OPENED}/{opened}", self.url, 1)
+            raise
         finally:
             os.close(opened)
 

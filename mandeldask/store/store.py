@@ -16,18 +16,18 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from mandeldask.errors import DamagedError, StoreError
+from mandeldask.errors import DamagedError, ReplacedError, StoreError
 from mandeldask.kernels import FIELDS
 from mandeldask.store import arrays, metadata
 from mandeldask.store.arrays import TileColumns, array, encoded, read, shard_key
 from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
-from mandeldask.text import command
+from mandeldask.store.samples import StoredSamples
+from mandeldask.text import command, plural, si
 
 _SHARD = re.compile(r"(0|[1-9][0-9]{0,8})/(0|[1-9][0-9]{0,8})")
 BAND = 2**28  # samples that are hashed at a time: 1 GiB
 UNFINISHED = 2**36  # samples: of a larger field no checksum with tiles missing; zeros alone would take minutes
-PIECE_SIDE = 2048  # samples that are read at a time where every k-th is wanted
 _noting = threading.Lock()  # the lease and the table of tiles note from threads of their own
 _seen: dict[tuple[str, str], tuple[int, ...]] = {}  # of stores whose identity was read: the stamp of the root then
 
@@ -99,7 +99,7 @@ class Store:
         if not here.is_folder:
             try:
                 self.check_identity()
-            except StoreError:
+            except ReplacedError:
                 for key in keys:
                     here.delete(key)
                 raise
@@ -294,8 +294,8 @@ class Store:
         missing, size = int((~self.done()).sum()), self.description.view.size
         if missing and size > UNFINISHED:
             raise StoreError(
-                f"{self.path} lacks {missing} tiles, and has {size:.3g} samples: a checksum of so many takes them all; "
-                f"`{command('resume', self.path)}` first"
+                f"{self.path} lacks {plural(missing, 'tile')} of {si(size)} samples: a checksum of a field this large "
+                f"needs every tile. First `{command('resume', self.path)}`"
             )
         digest = hashlib.sha256()
         for band in self.bands():
@@ -310,69 +310,8 @@ class Store:
             return  # unchanged: the root's metadata, once consolidated, takes longer to read than a tile to encode
         found = metadata.read_manifest(place)
         if stamp is None or found is None or found.get("identity") != self.identity:
-            raise StoreError(
+            raise ReplacedError(
                 f"{self.path} cannot be seen from {socket.gethostname()}, or was replaced while a run was writing it: "
                 "the workers need a path that they share with the client"
             )
         _seen[me] = stamp
-
-
-@dataclass(frozen=True)
-class StoredSamples:
-    """An array of a level that is read by slices, chunk by chunk; the fill value where a tile is not done.
-
-    Raises DamagedError where a shard cannot be decoded.
-    """
-
-    store: Store
-    level: int
-    name: str
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.store.description.levels[self.level].shape
-
-    @property
-    def ndim(self) -> int:
-        return 2
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(FIELDS[self.name])
-
-    @property
-    def chunks(self) -> tuple[int, int]:
-        """Rows and columns of the chunks that are decoded at once."""
-        rows, columns = self.store.description.levels[self.level].tile
-        return chunk_side(rows), chunk_side(columns)
-
-    def __getitem__(self, key: slice | tuple[slice, slice]) -> NDArray[Any]:
-        rows, columns = (*key, slice(None))[:2] if isinstance(key, tuple) else (key, slice(None))
-        y, x = (range(*s.indices(n)) for s, n in zip((rows, columns), self.shape, strict=True))
-        if (y.step, x.step) == (1, 1) or y.step < 0 or x.step < 0:
-            whole = slice(rows.start, rows.stop), slice(columns.start, columns.stop)
-            return self.store.window(*whole, self.level, self.name)[:: rows.step, :: columns.step]
-        return self._thinned(y, x)
-
-    def _thinned(self, rows: range, columns: range) -> NDArray[Any]:
-        """Every k-th sample, a piece of the field in memory at a time; a tile that is missing takes no reading."""
-        tile = self.store.description.levels[self.level].tile
-        sides = [side if side <= PIECE_SIDE else chunk for side, chunk in zip(tile, self.chunks, strict=True)]
-        out = np.full((len(rows), len(columns)), self.store.array(self.level, self.name).fill_value, self.dtype)
-        for down, y in _pieces(rows, sides[0]):
-            for across, x in _pieces(columns, sides[1]):
-                key = shard_key(self.level, self.name, (y.start // tile[0], x.start // tile[1]))
-                if self.store.place.size(key):
-                    window = slice(y.start, y[-1] + 1), slice(x.start, x[-1] + 1)
-                    out[down, across] = self.store.window(*window, self.level, self.name)[:: y.step, :: x.step]
-        return out
-
-
-def _pieces(indices: range, side: int) -> Iterator[tuple[slice, range]]:
-    """Indices by the piece of `side` that they lie in: where they stand among all, and those of the piece."""
-    first = 0
-    while first < len(indices):
-        end = (indices[first] // side + 1) * side  # of the piece
-        last = min(len(indices), -(-(end - indices.start) // indices.step))
-        yield slice(first, last), indices[first:last]
-        first = last
