@@ -34,7 +34,7 @@ from mandeldask.store import Description, open_for_writing, open_store
 CONFIG = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [200, 240]}, "max_iter": 100, "tile": [50, 60]}
 TILES = 16
 # Python runs this at its start: where this checkout is installed, it is to be found no more.
-FORGET = "import os, sys; sys.path[:] = [p for p in sys.path if not os.path.isdir(os.path.join(p, 'mandeldask'))]"
+FORGET = "import os, sys; sys.path[:] = [p for p in sys.path if not os.path.exists(f'{p}/mandeldask/__init__.py')]"
 
 
 # Nor are packages that mandeldask needs, and neither Dask nor Numba nor Zarr does.

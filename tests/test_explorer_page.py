@@ -152,7 +152,7 @@ def test_a_whole_store_is_shown_from_its_levels_and_wakes_nobody(browser, store,
 
 
 def test_the_wheel_zooms_at_the_pointer_and_deeper_tiles_are_the_kernels_numbers(visit):
-    page = visit().sharp()
+    page = visit("#re=-0.5&im=0&span=3&n=250").sharp()
     page.tab.mouse.move(500, 420)
     before, span = page.tab.evaluate("explorer.view.at(500, 420).map(explorer.number)"), page.view()[2]
     for _ in range(14):
@@ -223,7 +223,7 @@ def test_fingers_pinch_and_the_page_is_readable_on_a_phone(visit):
 
 
 def test_colours_change_at_once_and_without_a_request(visit):
-    page = visit().sharp()
+    page = visit().sharp().refined()
     asked, before = len(page.asked), page.pixels()
     changes = [
         ("#map", "viridis", "select"),

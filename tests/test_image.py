@@ -127,6 +127,7 @@ GOLDEN = {
     "mix": "1158f75502c8678e",
     "log": "5804b2ff0dd2dac4",
     "equalised": "c57800708ee71f34",
+    "root": "d77f9aa6a05d7d8c",
     "linear": "8b2578c2fcab9bb2",
 }
 

@@ -162,7 +162,7 @@ def test_the_command_draws_every_format_and_tells_of_missing_tiles(tmp_path):
         done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert f"{name}: {300 if name == 'a.png' else 600} x" in done.stderr
-        assert "1 tiles are not computed yet, and are grey" in done.stderr
+        assert "1 tile not computed yet: grey" in done.stderr
     assert colours(tmp_path / "a.png").shape == (300, 300, 3)
 
 

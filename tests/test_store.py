@@ -38,7 +38,7 @@ from mandeldask.store import (
     open_store,
 )
 from mandeldask.store.arrays import one_by_one
-from mandeldask.store.store import _pieces
+from mandeldask.store.samples import _pieces
 
 VIEW = md.View(x=(-2, 1), y=(-1.5, 1.5), shape=(70, 50))
 FIELD = Description.of(VIEW, 100, ("escape_time",), (32, 20))
@@ -883,7 +883,7 @@ def measured(*words):
     [
         ("checksum", 2**31 - 1, 2**20, 3, "at most 2^46 samples"),
         ("image", 2**31 - 1, 2**20, 3, "at most 2^46 samples"),
-        ("checksum", 2**22, 4096, 3, "lacks 1048576 tiles, and has 1.76e+13 samples"),
+        ("checksum", 2**22, 4096, 3, "lacks 1048576 tiles of 17.6 T samples"),
         ("image", 2**17, 2048, 0, ""),
     ],
 )

@@ -75,7 +75,7 @@ class Place:
             return
         opened = os.open(self.url, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            yield Place(f"{OPENED}/{opened}") if os.path.isdir(OPENED) else self
+            yield type(self)(f"{OPENED}/{opened}") if os.path.isdir(OPENED) else self
         except OSError as error:  # named as the user knows it
             if isinstance(error.filename, str):
                 error.filename = error.filename.replace(f"{OPENED}/{opened}", self.url, 1)
