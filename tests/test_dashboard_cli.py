@@ -71,7 +71,7 @@ def test_a_run_elsewhere_on_this_machine_is_found_and_kept_until_enter(tmp_path)
         out, err = kept.communicate("\n", timeout=120)
     assert kept.returncode == 0, err
     assert f"dashboard  {run.link}" in err
-    assert f"dashboard  {run.link}    stays up until Enter" in err
+    assert f"dashboard  {run.link}    stays up until you press Enter" in err
     assert "report     report.html" in err
     assert running() == []
     report = (tmp_path / "report.html").read_text()

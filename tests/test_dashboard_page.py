@@ -287,7 +287,7 @@ def test_failed_tiles_are_marked_and_hostile_texts_are_text(client, visit, tmp_p
     page = visit(dashboard.link(client))
     page.has("heading", "<script>alert(1)<b>bold <img src=x onerror=alert(1)> $$x$$.zarr")
     page.has("failures", "ArithmeticError: the tile at the corner <b>failed</b>")
-    page.has("figures", "ended, 1 tile failed")
+    page.has("figures", "incomplete: 1 tile failed")
     assert page.column("labels", "text") == ["✕"]
     assert page.tab.locator("mjx-container").count() == 0
     page.shot("failed")

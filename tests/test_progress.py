@@ -286,7 +286,7 @@ def test_a_run_draws_in_a_terminal_and_leaves_the_page_of_a_short_one_up_until_e
 
     text = in_a_terminal(LESSON, tmp_path, answer)
     assert up == [""]
-    assert "stays up for 20 s; Enter ends it" in text
+    assert "stays up for 20 s; press Enter to close it" in text
     assert "▀" in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
 

@@ -208,7 +208,7 @@ def is_unmade(place: Place) -> bool:
     with suppress(ValueError, RecursionError):
         json.loads(root or b"")
         return False  # somebody's
-    if (place.size("zarr.json") or 0) > MAX_METADATA or read_copy(place):
+    if (place.size("zarr.json") or 0) > MAX_METADATA or read_copy(place) or any(strays(place)):
         return False
     idle = re.compile("zarr.json" if root is None else r"zarr.json|.*/zarr.json|[0-9]+/[xy]/c/[0-9]+")
     return all(_OURS.fullmatch(key) and (not size or idle.fullmatch(key)) for key, size in place.sizes(""))
