@@ -11,6 +11,7 @@ import subprocess
 import numpy as np
 import pytest
 from conftest import skip_or_fail
+from services import poll
 
 import mandeldask as md
 from mandeldask.job import TileDone
@@ -44,7 +45,7 @@ class Disk:
         os.close(opened)
 
     def power_up(self):
-        subprocess.run(["umount", self.folder], check=True)
+        poll(lambda: subprocess.run(["umount", self.folder], check=False).returncode == 0, "the last worker's write")
         assert self.mount().returncode == 0
 
 
