@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -61,6 +62,14 @@ def _bytes(value: Any) -> str:
     if not re.fullmatch(BYTES, size) or not re.search("[1-9]", size):
         raise ValueError("must be a size above zero, such as 4GiB")
     return size
+
+
+def _address(value: str) -> str:
+    try:
+        (urlsplit(value).hostname or "").encode("idna")  # as a look-up of the name would, for as long as it takes
+    except ValueError:
+        raise ValueError("must be tcp://HOST:PORT or tls://HOST:PORT, and HOST a name or an address") from None
+    return value
 
 
 def _path(value: str) -> str:
@@ -197,7 +206,9 @@ class SchedulerAddress(RunningScheduler):
     """A scheduler that runs already."""
 
     kind: Literal["address"] = Field(description="A scheduler that runs already.")
-    address: Annotated[str, Strict()] = Field(pattern=ADDRESS, description="tcp://HOST:PORT, or tls://HOST:PORT.")
+    address: Annotated[str, Strict(), AfterValidator(_address)] = Field(
+        pattern=ADDRESS, description="tcp://HOST:PORT, or tls://HOST:PORT."
+    )
 
     @property
     def introduction(self) -> str:
