@@ -112,10 +112,13 @@ def answer(port, path, host, **headers):
         connection.close()
 
 
-def websocket(port, host, origin):
-    """The status of a websocket's opening, as the page /status of that origin opens one, with a token of its own."""
-    page = answer(port, "/status", f"127.0.0.1:{port}")[1].decode()
-    token = re.search(r'"token":"([^"]+)"', page)[1]
+def token_of(port):
+    """What the page /status is given to open its websocket with."""
+    return re.search(r'"token":"([^"]+)"', answer(port, "/status", f"127.0.0.1:{port}")[1].decode())[1]
+
+
+def websocket(port, token, host, origin):
+    """The status of a websocket's opening by a page of that origin."""
     upgrade = {
         "Connection": "Upgrade",
         "Upgrade": "websocket",
@@ -129,14 +132,15 @@ def websocket(port, host, origin):
 
 def test_a_cluster_of_ours_shows_its_dashboard_to_its_own_pages_alone(client):
     port = client.cluster.scheduler.http_server.port
+    token = token_of(port)
     for own in (f"127.0.0.1:{port}", f"localhost:{port}", "localhost:9999", "LOCALHOST", "[::1]:9999"):  # tunnels too
-        assert websocket(port, own, f"http://{own}") == 101
+        assert websocket(port, token, own, f"http://{own}") == 101
         assert answer(port, "/json/counts.json", own)[0] == 200
     ours = f"127.0.0.1:{port}"
     for site in (f"http://localhost:{port}", f"http://127.0.0.1:{port + 1}", "http://evil.example", "null", "http://["):
-        assert websocket(port, ours, site) == 403
+        assert websocket(port, token, ours, site) == 403
     for name in ("evil.example", f"127.0.0.1.evil.example:{port}", f"localhost.evil.example:{port}", "["):
-        assert websocket(port, name, f"http://{name}") == 403
+        assert websocket(port, token, name, f"http://{name}") == 403
         for path in ("/status", "/json/counts.json", "/info/main/workers.html", "/sitemap.json", "/none"):
             status, said = answer(port, path, name)
             assert (status, b"answers its own pages alone" in said) == (403, True)
@@ -149,6 +153,7 @@ def test_a_name_of_dasks_setting_reaches_a_scheduler_that_preloads_the_check(tmp
     }
     with Processes(tmp_path, workers=0, env=ENV | env) as dask, dask.client() as client:
         port = int(client.dashboard_link.removesuffix("/status").rpartition(":")[2])
+        token = token_of(port)
         for name in ("hub.example.org", f"127.0.0.1:{port}"):  # a proxy may put its own name into Host, or leave it
-            assert websocket(port, name, "http://hub.example.org") == 101
-        assert websocket(port, "evil.example", "http://evil.example") == 403
+            assert websocket(port, token, name, "http://hub.example.org") == 101
+        assert websocket(port, token, "evil.example", "http://evil.example") == 403
