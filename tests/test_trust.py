@@ -13,6 +13,7 @@ from services import ENV, Processes
 import mandeldask as md
 from mandeldask import explorer
 from mandeldask.cli import cli
+from mandeldask.cluster import origins
 from mandeldask.config import LocalCluster
 from mandeldask.explorer import server
 from mandeldask.job import runs
@@ -149,11 +150,13 @@ def test_a_cluster_of_ours_shows_its_dashboard_to_its_own_pages_alone(client):
 def test_a_name_of_dasks_setting_reaches_a_scheduler_that_preloads_the_check(tmp_path):
     env = {
         "DASK_DISTRIBUTED__SCHEDULER__PRELOAD": "mandeldask.cluster.origins",
-        "DASK_DISTRIBUTED__SCHEDULER__DASHBOARD__BOKEH_APPLICATION__ALLOW_WEBSOCKET_ORIGIN": "['hub.example.org']",
+        f"DASK_{origins.SETTING.replace('.', '__').replace('-', '_').upper()}": "['hub.example.org', 'b:81']",
     }
     with Processes(tmp_path, workers=0, env=ENV | env) as dask, dask.client() as client:
         port = int(client.dashboard_link.removesuffix("/status").rpartition(":")[2])
         token = token_of(port)
         for name in ("hub.example.org", f"127.0.0.1:{port}"):  # a proxy may put its own name into Host, or leave it
             assert websocket(port, token, name, "http://hub.example.org") == 101
-        assert websocket(port, token, "evil.example", "http://evil.example") == 403
+        assert websocket(port, token, "b:81", "http://b:81") == 101
+        for name in ("evil.example", "b:82", "b"):
+            assert websocket(port, token, name, f"http://{name}") == 403

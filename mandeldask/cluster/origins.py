@@ -1,7 +1,8 @@
 """Which requests the web server of a scheduler answers: those of its own pages, by a name that is its own.
 
 Dask's answers all. So the page of any site reads the dashboard through its websocket, or by a name of that site that is
-made to lead here (DNS rebinding). `dask scheduler --preload mandeldask.cluster.origins` does the same.
+made to lead here (DNS rebinding). `dask scheduler --preload mandeldask.cluster.origins` does the same. The way to its
+server is not documented: `mandeldask.dashboard.hooks` takes it too.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class _Foreign(Matcher):  # type: ignore[misc]
     """Matches requests that a browser sends for another site."""
 
     def __init__(self, others: Sequence[str]) -> None:
-        self.others = [host.lower().partition(":")[0] for host in others]
+        self.others = [host.lower() for host in others]
 
     def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
         host = request.host.lower()
@@ -46,7 +47,8 @@ class _Foreign(Matcher):  # type: ignore[misc]
         return None if known and (site == host or self._listed(site)) else {}
 
     def _listed(self, host: str) -> bool:
-        return any(fnmatchcase(host.partition(":")[0], other) for other in self.others)
+        name = host.partition(":")[0]  # an entry without a port is for any
+        return any(fnmatchcase(host if ":" in other else name, other) for other in self.others)
 
 
 def _is_here(host: str) -> bool:
