@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 from conftest import skip_or_fail
 from dask import config as dask_config
 from distributed.comm import CommClosedError
@@ -26,8 +27,10 @@ from services import ENV, ROOT, Processes, free_port, listening, poll
 import mandeldask as md
 from mandeldask import cluster as clusters
 from mandeldask import dashboard
+from mandeldask.cli import cli
 from mandeldask.cluster import preflight, scheduler, workers
 from mandeldask.config import LocalCluster, json_schema, load_cluster
+from mandeldask.explorer import server
 from mandeldask.job import Notice
 from mandeldask.store import Description, open_for_writing, open_store
 
@@ -205,6 +208,16 @@ def test_the_command_line_tells_of_a_bad_address_in_one_line(tmp_path):
     code, out, err = call("run", "run.yaml", "--out", "a.zarr", "--quiet", "--cluster", address, cwd=tmp_path)
     assert (code, out, len(err.splitlines())) == (5, "", 1), err
     assert not (tmp_path / "a.zarr").exists()
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70, "[::1"])
+@pytest.mark.parametrize("command", [["run", "lesson"], ["submit", "lesson"], ["status", "job"], ["explore", "lesson"]])
+def test_a_host_that_no_look_up_can_find_is_told_before_anything_starts(tmp_path, monkeypatch, command, host):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(server, "serve", lambda *_: pytest.fail("it is served"))
+    said = CliRunner().invoke(cli, [*command, "--cluster", f"tcp://{host}:8786"], prog_name="mandeldask")
+    assert (said.exit_code, len(said.output.splitlines())) == (2, 1), said.output
+    assert "must be tcp://HOST:PORT or tls://HOST:PORT" in said.output
 
 
 def test_dasks_setting_may_leave_out_the_protocol_and_is_named_where_it_is_wrong():

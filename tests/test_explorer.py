@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -25,7 +26,7 @@ from mandeldask.cli import cli
 from mandeldask.config import LocalCluster, SchedulerAddress
 from mandeldask.errors import ConfigError
 from mandeldask.explorer import live as live_module
-from mandeldask.explorer import open_scene, tiles
+from mandeldask.explorer import open_scene, server, tiles
 from mandeldask.explorer.live import LiveTiles
 from mandeldask.explorer.tiles import SIDE, live_view
 from mandeldask.kernels import KERNELS
@@ -445,6 +446,36 @@ def test_ctrl_c_ends_the_explorer_and_its_workers(store, tmp_path):
         assert explorer.process.wait(timeout=DEADLINE) == 0
         assert psutil.wait_procs(family, timeout=DEADLINE)[1] == []
         assert "Traceback" not in explorer.log.read_text()
+
+
+def test_connections_beyond_the_file_descriptors_are_one_line_and_are_served_later(store, tmp_path):
+    with Explorer(store.path, tmp_path, "--cluster", f"tcp://127.0.0.1:{free_port()}") as explorer:
+        before = psutil.Process(explorer.process.pid).num_fds()
+        resource.prlimit(explorer.process.pid, resource.RLIMIT_NOFILE, (before + 8, before + 8))
+        taken = [socket.create_connection(("127.0.0.1", explorer.port)) for _ in range(40)]
+        poll(lambda: "no file descriptor is left" in explorer.log.read_text(), "the line", DEADLINE)
+        for connection in taken:
+            connection.close()
+        assert explorer.get("/")[0] == 200
+    assert explorer.log.read_text().count("mandeldask: no file descriptor is left") == 1
+    assert "Traceback" not in explorer.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["explore", "lesson", "--workers", "100000"], "100000 workers need .* and this machine has .*: use at most"),
+        (["run", "lesson", "--set", "cluster.workers=100000"], "100000 workers need .*: use at most"),
+        (["explore", "small.yaml"], "a tile of 256 x 256 needs about .* Use fewer workers with more memory each"),
+    ],
+)
+def test_workers_without_enough_memory_are_refused_before_they_start(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(server, "serve", lambda *_: pytest.fail("it is served"))
+    (tmp_path / "small.yaml").write_text(json.dumps(FIELD | {"cluster": {"workers": 1, "memory_limit": "100MiB"}}))
+    result = CliRunner().invoke(cli, words, prog_name="mandeldask")
+    assert (result.exit_code, bool(re.search(message, result.output))) == (5, True), result.output
+    assert result.output.splitlines()[-1].startswith("mandeldask: ")
 
 
 def executing(dask_worker):

@@ -49,6 +49,12 @@ cluster = click.option(
     "this machine.",
 )
 workers = click.option("--workers", type=int, help="Worker processes on this machine; by default one a usable core.")
+trust = click.option(
+    "--trust",
+    is_flag=True,
+    help="Use whatever cluster the description names. Without it only worker processes on this machine: any other can "
+    "run programs as you.",
+)
 upload = click.option(
     "--upload",
     is_flag=True,
@@ -68,6 +74,7 @@ description = together(
         help="Change a key of the description, e.g. --set 'view.shape=[4096,4096]'; may be repeated.",
     ),
     cluster,
+    trust,
     upload,
     ignore_space,
     click.option("--overwrite", is_flag=True, help="Replace the store that is there, if it is mandeldask's."),

@@ -91,9 +91,10 @@ def _tell_missing(missing: int, what: str) -> None:
 @cli.command("explore")
 @click.argument("what", metavar="STORE|CONFIG", type=click.Path())
 @who_options
+@options.trust
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="By default a free one.")
 @click.option("--no-browser", is_flag=True, help="Print the link, and open nothing.")
-def _explore(what: str, cluster: str | None, upload: bool, workers: int | None, port: int, no_browser: bool) -> None:
+def _explore(what: str, cluster: str | None, workers: int | None, no_browser: bool, **how: Any) -> None:
     """Pan and zoom over STORE, or over the view of CONFIG, in the browser; what no store holds is computed live."""
     from mandeldask import explorer
     from mandeldask.config import load_cluster
@@ -111,7 +112,7 @@ def _explore(what: str, cluster: str | None, upload: bool, workers: int | None, 
 
     at = load_cluster(described) if described else None
     with signals_end_in_order():
-        explorer.explore(scene, at, port=port, upload=upload, ready=ready)
+        explorer.explore(scene, at, ready=ready, **how)
 
 
 @cli.command("verify")

@@ -50,14 +50,16 @@ class _Pairs(click.Command):
 @click.option("--scale", help="As for `mandeldask image`, laid out for the whole film. [default: mix]")
 @click.option("--interior", help="Colour of the samples that do not escape. [default: #000000]")
 @options.cluster
+@options.trust
 @click.option("--overwrite", is_flag=True, help="Replace the samples of another film that are kept beside OUT.")
 @options.as_json
 @options.quiet
-def _zoom(config: str | None, overwrite: bool, as_json: bool, quiet: bool, **given: Any) -> int:
+def _zoom(config: str | None, trust: bool, overwrite: bool, as_json: bool, quiet: bool, **given: Any) -> int:
     """Make a film that zooms into a point, from a description, CONFIG (a YAML file), or from options.
 
     The same command goes on with a film that was interrupted.
     """
+    from mandeldask import config as configs
     from mandeldask import zoom
     from mandeldask.image import PictureOptions
     from mandeldask.progress import Bar
@@ -66,6 +68,8 @@ def _zoom(config: str | None, overwrite: bool, as_json: bool, quiet: bool, **giv
     values = zoom.read_film(config, given)
     if "out" not in values:
         raise ConfigError("no film named: give --out FILM.mp4")
+    if "cluster" in values and not (trust or given["cluster"]):
+        configs.refuse_untrusted(configs.load_cluster(values["cluster"]))
     film, out = zoom.Film.of(values), str(values["out"])
     zoom.check_target(out)
     colours = PictureOptions.of({key: values[key] for key in zoom.COLOURS if key in values})

@@ -18,6 +18,7 @@ from distributed import Client, Status
 from tornado.ioloop import PeriodicCallback
 
 from mandeldask import config as configs
+from mandeldask.cluster.origins import guard
 from mandeldask.cluster.start import DASHBOARD, LOOPBACK, cluster_settings, one_line
 from mandeldask.errors import ClusterError
 from mandeldask.text import pip_install
@@ -41,6 +42,7 @@ def start_queue(cluster: configs.Queue) -> Iterator[Client]:
             queue = made(**arguments, job_cls=jobs.recorded(made.job_cls), silence_logs=logging.CRITICAL)
         except (TypeError, ValueError, OSError, RuntimeError, ImportError) as error:
             raise _cannot_start(cluster, error) from None
+        guard(queue)
         queue.mandeldask_jobs = jobs  # for `wait_for_worker`, which has nothing but a client
         with queue, jobs.kept(queue), Client(queue) as client:
             yield client

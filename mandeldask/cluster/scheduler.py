@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 import socket
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from distributed import Client, rpc
 from distributed.comm.addressing import parse_address, parse_host_port
@@ -21,7 +20,7 @@ from distributed.utils import silence_logging_cmgr
 from distributed.versions import VersionMismatchWarning
 
 from mandeldask import config as configs
-from mandeldask.errors import ClusterError
+from mandeldask.errors import ClusterError, ConfigError
 
 ANSWER_SECONDS, SOON_SECONDS = 5.0, 0.3
 CERTIFICATES = {"ca_file": "tls_ca_file", "cert": "tls_client_cert", "key": "tls_client_key"}
@@ -79,16 +78,13 @@ def _address(cluster: configs.RunningScheduler) -> str:
     assert isinstance(cluster, configs.SchedulerFile)
     try:
         with open(cluster.path, encoding="utf-8") as file:
-            address = str(json.load(file)["address"])
-        if re.match(configs.ADDRESS, address):
-            return address
-        why: object = f"{address} is no address"
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        why = error
-    raise ClusterError(
-        f"{cluster.path} is not a scheduler file ({why}): a scheduler writes it when it has started, dask scheduler "
-        "--scheduler-file FILE"
-    )
+            described = {"kind": "address", "address": json.load(file)["address"]}
+        return cast("configs.SchedulerAddress", configs.load_cluster(described)).address
+    except (OSError, ValueError, LookupError, TypeError, ConfigError) as error:
+        raise ClusterError(
+            f"{cluster.path} is not a scheduler file ({error}): a scheduler writes it when it has started, dask "
+            "scheduler --scheduler-file FILE"
+        ) from None
 
 
 def _security(cluster: configs.RunningScheduler, address: str) -> Security | None:

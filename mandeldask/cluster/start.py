@@ -18,6 +18,7 @@ from distributed import Client
 from distributed.utils import silence_logging_cmgr
 
 from mandeldask import config as configs
+from mandeldask.cluster.origins import guard
 from mandeldask.cluster.workers import size_of
 from mandeldask.errors import ClusterError
 
@@ -86,6 +87,7 @@ def start_local(cluster: configs.LocalCluster) -> Iterator[Client]:
                 )
         except (OSError, RuntimeError) as error:  # distributed wraps most of its own
             raise ClusterError(f"cannot start a local cluster: {one_line(error)}") from None
+        guard(local)
         with local, Client(local) as client:
             local.scale(size.workers)
             yield client
@@ -120,6 +122,7 @@ def start_class(cluster: configs.ClusterClass) -> Iterator[Client]:
             made = pkgutil.resolve_name(cluster.type)
             takes = ours.keys() <= inspect.signature(made).parameters.keys()
             manager = stack.enter_context(made(**(ours if takes else {}) | cluster.arguments))
+            guard(manager)
             if cluster.workers is not None:
                 manager.scale(cluster.workers)
             client = stack.enter_context(manager.get_client())

@@ -18,6 +18,7 @@ from mandeldask.errors import ClusterError
 from mandeldask.text import plural
 
 START_SECONDS = 60.0  # to wait for the first worker where no description says otherwise
+IDLE_WORKER_BYTES = 240 * 2**20  # an interpreter with distributed, zarr and numba: scripts/bench_run
 FIRST_LINE_SECONDS = 5.0  # of waiting; the next line comes after twice as long
 
 
@@ -45,10 +46,18 @@ class Size:
 
 
 def size_of(cluster: configs.Cluster) -> Size | None:
-    """The size that a description asks for; None where only the scheduler knows."""
+    """The size that a description asks for; None where only the scheduler knows.
+
+    ClusterError for more workers than this machine has memory for, even where they do nothing.
+    """
     match cluster:
         case configs.LocalCluster():  # what is left out comes from this machine's usable cores and memory
             workers = cluster.workers or max(1, CPU_COUNT // cluster.threads_per_worker)
+            if workers > (most := max(1, MEMORY_LIMIT // IDLE_WORKER_BYTES)):
+                raise ClusterError(
+                    f"{workers} workers need {format_bytes(workers * IDLE_WORKER_BYTES)} before they compute anything, "
+                    f"and this machine has {format_bytes(MEMORY_LIMIT)}: use at most {most}"
+                )
             memory = parse_bytes(cluster.memory_limit) if cluster.memory_limit else MEMORY_LIMIT // workers
             return Size(workers, cluster.threads_per_worker, memory)
         case configs.Queue():  # when all of its jobs run

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mandeldask.config.examples import find, no_such, shipped, title
     from mandeldask.config.models import (
-        ADDRESS,
         Cluster,
         ClusterClass,
         Config,
@@ -22,13 +21,12 @@ if TYPE_CHECKING:
         SchedulerFile,
         json_schema,
     )
-    from mandeldask.config.reading import AnyCluster, load, load_cluster, parse
+    from mandeldask.config.reading import AnyCluster, load, load_cluster, parse, refuse_untrusted
 
-_ROOMS = dict.fromkeys(("AnyCluster", "load", "load_cluster", "parse"), "reading")
+_ROOMS = dict.fromkeys(("AnyCluster", "load", "load_cluster", "parse", "refuse_untrusted"), "reading")
 _ROOMS |= dict.fromkeys(("find", "no_such", "shipped", "title"), "examples")
 
 __all__ = [
-    "ADDRESS",
     "AnyCluster",
     "Cluster",
     "ClusterClass",
@@ -44,6 +42,7 @@ __all__ = [
     "load_cluster",
     "no_such",
     "parse",
+    "refuse_untrusted",
     "shipped",
     "title",
 ]

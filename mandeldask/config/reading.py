@@ -19,7 +19,14 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from mandeldask.config.examples import find, no_such
-from mandeldask.config.models import NUMBER, Cluster, Config, PictureDescription, Section, ViewDescription
+from mandeldask.config.models import (
+    Cluster,
+    Config,
+    LocalCluster,
+    PictureDescription,
+    ViewDescription,
+)
+from mandeldask.config.values import NUMBER, Section
 from mandeldask.errors import ConfigError
 from mandeldask.text import command, printable
 from mandeldask.view import as_centre
@@ -90,6 +97,18 @@ def parse(mapping: Mapping[str, Any], source: str = "run description", overrides
         return _check(Config, mapping, source)
     changed = _changed(dict(mapping), changes) if isinstance(mapping, Mapping) else mapping
     return _check(Config, changed, f"{source} with --set")
+
+
+def refuse_untrusted(cluster: Cluster | None) -> None:
+    """ConfigError for a cluster of a file from anybody that could run programs as the user: any but worker processes.
+
+    A class and a batch system do so here; a scheduler may send its clients pickled objects that do.
+    """
+    if not isinstance(cluster, LocalCluster | None):
+        raise ConfigError(
+            f"the description names a cluster of kind {cluster.kind}, which can run any program as you: if you trust "
+            "the file, add --trust (in Python, trust=True), or name a cluster of your own, --cluster FILE"
+        )
 
 
 def load_cluster(cluster: AnyCluster) -> Cluster:

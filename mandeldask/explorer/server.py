@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import re
@@ -21,7 +22,8 @@ from mandeldask import cluster as clusters
 from mandeldask import config as configs
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
 from mandeldask.explorer.live import LiveTiles, Rendering
-from mandeldask.explorer.tiles import MAX_ITER, PackedTile, Scene, live_view, stored_tile
+from mandeldask.explorer.tiles import LIVE_FIELDS, MAX_ITER, SIDE, PackedTile, Scene, live_view, stored_tile
+from mandeldask.job.plan import check_memory
 from mandeldask.store import Store
 
 LOOPBACK = "127.0.0.1"
@@ -37,9 +39,10 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+FULL_SECONDS = 0.05  # between two tries to take a connection without a file descriptor for it
 STATUS = {ClusterError: 503, ConfigError: 400, StoreError: 409}
 
-
+logger = logging.getLogger(__name__)
 _Action = Callable[..., Awaitable[Any]]
 
 
@@ -208,21 +211,44 @@ class _Handler(RequestHandler):  # type: ignore[misc]
             self.work = None
 
 
+class _LoopErrors:
+    """Takes the errors of an event loop: that no file descriptor is left is one line, however often it is so."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if getattr(context.get("exception"), "errno", None) not in (errno.EMFILE, errno.ENFILE):
+            loop.default_exception_handler(context)
+            return
+        if not self.told:
+            logger.warning("mandeldask: no file descriptor is left (ulimit -n): connections wait until others end")
+        self.told = True
+        time.sleep(FULL_SECONDS)  # the socket stays readable: without a pause this would take a core
+
+
 def explore(
     scene: Scene,
     cluster: configs.Cluster | None = None,
     *,
     port: int = 0,
+    trust: bool = False,
     upload: bool = False,
     ready: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serve the explorer on loopback until it is interrupted. ConfigError where the port cannot be used; 0 is any.
 
-    The cluster computes live tiles; by default it is the one that the scene's run description names, else as for a run.
+    The cluster computes live tiles; by default it is the one that the scene's run description names, where that is to
+    `trust` (see `run`), else as for a run.
     Worker processes on this machine are started at once; another cluster where the scene has no complete store, or else
     with the first live tile. `ready` is told the link.
     """
-    described = clusters.resolve(cluster or (scene.config.cluster if scene.config else None))
+    named = scene.config.cluster if scene.config else None
+    if not (cluster or trust):
+        configs.refuse_untrusted(named)
+    described = clusters.resolve(cluster or named)
+    if size := clusters.size_of(described):
+        check_memory(LIVE_FIELDS, (SIDE, SIDE), size)
     with suppress(KeyboardInterrupt):
         asyncio.run(serve(scene, LiveTiles(described, scene.kernel, upload), port, ready, asyncio.Event()))
 
@@ -234,6 +260,7 @@ async def serve(scene: Scene, live: LiveTiles, port: int, ready: Callable[[str],
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot listen on port {port}: {reason}. Leave --port out for a free one") from None
+    asyncio.get_running_loop().set_exception_handler(_LoopErrors())
     port = sockets[0].getsockname()[1]
     explorer = Explorer(scene, live)
     server = HTTPServer(

@@ -32,6 +32,7 @@ from mandeldask.view import View
 Counts = NDArray[np.int32]
 
 SIDE = 256
+LIVE_FIELDS = ("escape_time", "smooth")
 MAX_ITER = 1_000_000  # of live tiles: 6.6e10 iterations, which is a minute of one core where no shortcut helps
 MAX_STEPS = 2**29  # iterations: most of a second
 MIN_LEVEL, MAX_LEVEL = -8, 1000
@@ -158,7 +159,7 @@ def compute_tile(view: View, max_iter: int, kernel: str) -> PackedTile:
 
 @lru_cache(maxsize=16)
 def _block_function(kernel: str, max_iter: int) -> BlockFunction:
-    return KERNELS[kernel](max_iter, ("escape_time", "smooth"))
+    return KERNELS[kernel](max_iter, LIVE_FIELDS)
 
 
 def stored_tile(store: Store, level: int, row: int, column: int) -> PackedTile:

@@ -30,6 +30,7 @@ def run(
     overwrite: bool = False,
     cluster: configs.AnyCluster | None = None,
     client: Client | None = None,
+    trust: bool = False,
     upload: bool = False,
     ignore_space: bool = False,
     tell: Observer | None = None,
@@ -50,6 +51,9 @@ def run(
         Who computes; takes precedence over the description's.
     client : distributed.Client, optional
         A cluster that is already there; by default the one described is started and ended.
+    trust : bool
+        Use whatever cluster a description from a file names; by default only worker processes on this machine, for any
+        other can run programs as you. A mapping is trusted: it is the caller's own.
     upload : bool
         Send this mandeldask to the scheduler and the workers first; by default they must have it.
     ignore_space : bool
@@ -68,7 +72,7 @@ def run(
     ConfigError, StoreError, ClusterError
         One or two lines that say what is wrong and what to do. What was finished stays in the store.
     """
-    described = read_description(config, overrides, out)
+    described = read_description(config, overrides, out, trust or bool(cluster) or client is not None)
     return _compute_field(described, cluster, client, upload, ignore_space, _observer(tell), overwrite=overwrite)
 
 
@@ -171,15 +175,23 @@ def _observer(tell: Observer | None) -> Observer:
     return Cell()
 
 
-def read_description(config: AnyConfig, overrides: Sequence[str], out: str | os.PathLike[str] | None) -> configs.Config:
-    """The run description, with what the caller changes in it."""
+def read_description(
+    config: AnyConfig, overrides: Sequence[str], out: str | os.PathLike[str] | None, trust: bool
+) -> configs.Config:
+    """The run description, with what the caller changes in it.
+
+    ConfigError for a cluster other than a local one, unless there is `trust`: a mapping was made by the caller, a
+    Config may have been read from a file.
+    """
     if isinstance(config, configs.Config):
-        config = configs.parse(config.model_dump(), overrides=overrides) if overrides else config
+        read = configs.parse(config.model_dump(), overrides=overrides) if overrides else config
     elif isinstance(config, Mapping):
-        config = configs.parse(config, overrides=overrides)
+        read, trust = configs.parse(config, overrides=overrides), True
     else:
-        config = configs.load(config, overrides)
-    return config if out is None else config.model_copy(update={"store": os.fspath(out)})
+        read = configs.load(config, overrides)
+    if not trust:
+        configs.refuse_untrusted(read.cluster)
+    return read if out is None else read.model_copy(update={"store": os.fspath(out)})
 
 
 def _description_of(path: str | os.PathLike[str], kernel: str) -> dict[str, object]:

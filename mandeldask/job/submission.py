@@ -77,6 +77,7 @@ def submit(
     name: str | None = None,
     cluster: configs.AnyCluster | None = None,
     client: Client | None = None,
+    trust: bool = False,
     upload: bool = False,
     ignore_space: bool = False,
     tell: Observer = ignore,
@@ -89,7 +90,7 @@ def submit(
 
     Parameters
     ----------
-    config, out, overrides, overwrite, cluster, upload, ignore_space
+    config, out, overrides, overwrite, cluster, trust, upload, ignore_space
         As for `run`. The store's path is one that the workers see; of a bucket they need credentials.
     name : str, optional
         Of the job; by default the store's name and a few random digits.
@@ -108,7 +109,7 @@ def submit(
     ConfigError, StoreError, ClusterError
         One or two lines that say what is wrong and what to do; then nothing was submitted.
     """
-    described = read_description(config, overrides, out)
+    described = read_description(config, overrides, out, trust or bool(cluster) or client is not None)
     if not described.store:
         raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
     place = place_of(described.store)

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mandeldask.config.models import integer
 from mandeldask.config.reading import read_file
+from mandeldask.config.values import integer
 from mandeldask.errors import ConfigError
 from mandeldask.view import MIN_SPACING_ULPS, Number, View, as_centre
 from mandeldask.view.exact import exact, finite_pair
