@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -321,12 +321,14 @@ class Store:
 class StoredSamples:
     """An array of a level that is read by slices, chunk by chunk; the fill value where a tile is not done.
 
-    Raises DamagedError where a shard cannot be decoded.
+    Raises DamagedError where a shard cannot be decoded; with `spare_damaged` every k-th sample can be read all the
+    same, and there too is the fill value.
     """
 
     store: Store
     level: int
     name: str
+    spare_damaged: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -364,7 +366,8 @@ class StoredSamples:
                 key = shard_key(self.level, self.name, (y.start // tile[0], x.start // tile[1]))
                 if self.store.place.size(key):
                     window = slice(y.start, y[-1] + 1), slice(x.start, x[-1] + 1)
-                    out[down, across] = self.store.window(*window, self.level, self.name)[:: y.step, :: x.step]
+                    with suppress(DamagedError) if self.spare_damaged else nullcontext():
+                        out[down, across] = self.store.window(*window, self.level, self.name)[:: y.step, :: x.step]
         return out
 
 
