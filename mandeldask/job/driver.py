@@ -141,10 +141,10 @@ def _finish(plan: Plan, ledger: Ledger, dispatcher: Dispatcher | None) -> Summar
 def _sweep(store: Store, older: float, tell: Observer) -> None:
     """Remove the partial files that killed writers left before a time. Hold the store's lease meanwhile."""
     with suppress(OSError):  # of files that nobody reads
-        for removed in store.place.sweep_removed():
-            tell(Notice(f"removing {removed}, which a killed --overwrite had left", "store"))
         if size := store.place.sweep(older):
             tell(Notice(f"removed {format_bytes(size)} of partial files that killed writers had left", "store"))
+        for removed in store.place.sweep_removed():
+            tell(Notice(f"removing {removed}, which a killed --overwrite had left", "store"))
 
 
 def _expected(pending: NDArray[np.bool_], costs: Costs, threads: int) -> Expected:
