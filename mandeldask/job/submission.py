@@ -209,8 +209,8 @@ def _prepare_there(client: Client, request: _Request, overwrite: bool) -> Plan:
 
 
 def _there(client: Client, action: Callable[[], None]) -> None:
-    """Hold or let go of the store on a worker, as one made it; where none is left, the hold is soon forgotten."""
-    with suppress(OSError):
+    """Hold or let go of the store on a worker, as one made it; where that fails, the hold is soon forgotten."""
+    with suppress(MandeldaskError, OSError):
         if client.status == "running" and (workers := client.nthreads()):
             client.run(action, workers=[min(workers)])
 
