@@ -9,7 +9,9 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import preloaded
@@ -261,6 +263,41 @@ def test_a_client_killed_right_after_it_submitted_leaves_its_job_running(dask, s
     end = md.job("orphan", client=scheduler).wait(DEADLINE)
     assert (end.state, end.done) == ("finished", TILES)
     assert open_store(tmp_path / "unit.zarr").checksum() == expected
+
+
+def test_a_submit_killed_before_its_job_is_sent_holds_the_store_for_a_minute(
+    dask, scheduler, tmp_path, monkeypatch, expected
+):
+    config, path = {**UNIT, "kernel": "numpy"}, tmp_path / "a.zarr"
+    program = f"""if True:
+        import os, signal
+        from mandeldask import job
+        def tell(event):
+            if isinstance(event, job.Plan):  # the store is made, and held for the job
+                os.kill(os.getpid(), signal.SIGKILL)
+        job.submit({config}, "a.zarr", cluster="{dask.address}", name="early", tell=tell)
+    """
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=ENV, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    with pytest.raises(md.StoreError, match=r"job early is writing .* forgotten after 60 s"):
+        md.run(config, path, client=scheduler)
+    monkeypatch.setattr(lease, "time", SimpleNamespace(time=lambda: time.time() + 61))
+    assert md.run(config, path, client=scheduler).done == TILES
+    assert open_store(path).checksum() == expected
+
+
+def test_a_store_stays_held_while_the_cluster_of_its_job_starts(tmp_path, monkeypatch, counts):
+    def start(cluster):
+        beat = lambda: open_store(tmp_path / "a.zarr").read_notes()["lease"]["heartbeat"]  # noqa: E731
+        first = beat()
+        poll(lambda: beat() > first, "a heartbeat")
+        raise md.ClusterError("it did not start")
+
+    monkeypatch.setattr(submission, "kept_cluster", start)
+    monkeypatch.setattr(submission, "HEARTBEAT_SECONDS", 0.05)
+    with pytest.raises(md.ClusterError, match="it did not start"):
+        job.submit(UNIT, tmp_path / "a.zarr", cluster={"kind": "local", "workers": 1})
+    assert "lease" not in open_store(tmp_path / "a.zarr").read_notes()
 
 
 def test_a_job_that_waits_for_a_worker_can_be_seen_and_cancelled(tmp_path, counts, expected):

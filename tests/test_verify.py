@@ -209,7 +209,7 @@ def test_a_tile_that_is_too_dear_is_computed_again_in_a_window():
     assert window_shape((1, 10**6), 10**4) == (1, 26843)
 
 
-def test_statistics_that_disagree_are_found_and_read_again(sound, path):
+def test_tiles_whose_statistics_disagree_are_found_and_computed_again(sound, path, client):
     store = open_store(path)
     columns = store.read_tiles()
     right = {name: columns[name].copy() for name in ("iterations", "minimum", "maximum", "not_escaped")}
@@ -219,8 +219,9 @@ def test_statistics_that_disagree_are_found_and_read_again(sound, path):
     found = md.verify(path)
     assert found.kinds == {"statistics": 2}
     assert "of tile 2,1 has iterations" in " ".join(finding.problem for finding in found.findings)
-    mended = md.verify(path, repair=True)
-    assert (mended.exit_code, mended.computed) == (0, 0)
+    mended = md.verify(path, repair=True, client=client)
+    assert (mended.exit_code, mended.computed) == (0, 2)
+    assert numbers(path) == numbers(sound)
     assert all(np.array_equal(open_store(path).read_tiles()[name], right[name]) for name in right)
 
 
@@ -235,6 +236,56 @@ def test_a_damaged_part_of_the_table_of_tiles_is_found_and_made_again(path, clie
     md.resume(path, client=client)
     assert md.verify(path).exit_code == 0
     assert np.array_equal(open_store(path).read_tiles()[name], right)
+
+
+def forget_statistics(path):
+    """As a killed driver leaves them."""
+    for name in ("minimum", "not_escaped"):
+        remove(path / f"tiles/{name}/c/0/0")
+
+
+SLIPS = {  # a shard that is copied over another: from, to; and what else happened
+    "of the field": [("0/escape_time/c/0/1", "0/escape_time/c/1/1")],
+    "of the field, statistics lost": [("0/escape_time/c/0/1", "0/escape_time/c/1/1"), forget_statistics],
+    "of the field, its neighbour cut": [
+        ("0/escape_time/c/0/0", "0/escape_time/c/0/1"),
+        ("0/smooth/c/0/0", "0/smooth/c/0/1"),
+        lambda path: cut(path / "0/escape_time/c/1/0"),
+        lambda path: cut(path / "0/smooth/c/1/1"),
+        forget_statistics,
+    ],
+    "of the other field": [("0/smooth/c/0/0", "0/smooth/c/1/0")],
+    "of a level": [("1/escape_time/c/0/0", "1/escape_time/c/0/1")],
+    "of the coarsest level": [("1/escape_time/c/0/0", "2/escape_time/c/0/0")],
+    "of the field and a level": [
+        ("0/escape_time/c/0/1", "0/escape_time/c/1/1"),
+        ("1/escape_time/c/0/1", "1/escape_time/c/1/1"),
+        ("0/smooth/c/0/1", "0/smooth/c/1/1"),
+        ("1/smooth/c/0/1", "1/smooth/c/1/1"),
+        forget_statistics,
+    ],
+}
+
+
+@pytest.mark.parametrize("slips", SLIPS.values(), ids=SLIPS)
+def test_a_valid_shard_in_the_wrong_place_is_believed_by_no_repair(sound, path, client, slips):
+    """Tiles of the field are computed again where they are wrong, and no others."""
+    for slip in slips:
+        if callable(slip):
+            slip(path)
+        else:
+            shutil.copy(path / slip[0], path / slip[1])
+    field = {key for slip in slips if not callable(slip) and (key := slip[1]).startswith("0/")}
+    found = md.verify(path)
+    assert found.exit_code == 6
+    assert field <= keys(found)
+    mended = md.verify(path, repair=True, client=client)
+    assert mended.exit_code == 0
+    assert mended.computed == len({finding.tile for finding in found.findings if finding.tile and not finding.tile[0]})
+    assert bool(mended.computed) == bool(field)
+    assert open_store(path).checksum() == open_store(sound).checksum()
+    assert numbers(path) == numbers(sound)
+    assert md.verify(path).findings == ()
 
 
 METADATA = {

@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -25,12 +25,13 @@ from mandeldask.job.driver import Submission, drive, tell_started
 from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Preparing, Summary, ignore
 from mandeldask.job.handle import Job
 from mandeldask.job.job_status import SPACE, driver_key, on_scheduler, status_of_jobs, topic_of
-from mandeldask.job.lease import outcome, release, reserve
+from mandeldask.job.lease import HEARTBEAT_SECONDS, outcome, release, reserve
 from mandeldask.job.ledger import MAX_ERROR_LENGTH, MAX_ERRORS
+from mandeldask.job.periodic import every
 from mandeldask.job.plan import make_plan
 from mandeldask.job.runs import AnyConfig, read_description
 from mandeldask.kernels import choose
-from mandeldask.store import Place, open_store, place_of
+from mandeldask.store import Place, Store, open_store, place_of
 from mandeldask.telemetry import Progress, TileFailed, job_id
 from mandeldask.text import plural
 from mandeldask.tile import tile_name
@@ -61,6 +62,9 @@ class _Request:
             ignore_space=self.ignore_space,
             place=self.place,
         )
+
+    def reserve(self, store: Store, sent: bool = False) -> None:
+        reserve(store, self.name, self.run_id, sent)
 
     def release(self, ended: Mapping[str, Any] | None = None) -> None:
         """Let go of the store; where that cannot be, the hold on it is forgotten after a while."""
@@ -161,13 +165,16 @@ def _submit(request: _Request, there: Session, overwrite: bool, tell: Observer) 
             # the plan again when it begins.
             plan = _prepare(request, there.planned_size, overwrite)
             stack.callback(request.release)  # unless all goes well
-            client = there.connect()
+            with every(HEARTBEAT_SECONDS, partial(request.reserve, plan.store), "lease"):  # then its keeper does so
+                client = there.connect()
+            tell(plan)
         else:
             client = there.ready()
             plan = _prepare_there(client, request, overwrite)
-            stack.callback(_release_there, request, client)
+            stack.callback(_there, client, request.release)
             there.check_store(plan.store)
-        tell(plan)
+            tell(plan)
+            _there(client, partial(request.reserve, plan.store, sent=True))
         _send(client, replace(request, identity=plan.store.identity), plan)
         stack.pop_all()
     reach, link = SchedulerReference(client, None if there.description else client), tell_started(client, tell)
@@ -183,7 +190,7 @@ def _prepare(request: _Request, size: Size, overwrite: bool) -> Plan:
             "name a store where they can see it, or make the directory there"
         )
     plan = request.plan(size, overwrite)
-    reserve(plan.store, request.name, request.run_id)
+    request.reserve(plan.store)
     return plan
 
 
@@ -202,11 +209,11 @@ def _prepare_there(client: Client, request: _Request, overwrite: bool) -> Plan:
     return plan
 
 
-def _release_there(request: _Request, client: Client) -> None:
-    """Let go of the store on a worker, as one made it; where that fails, the hold on it is forgotten after a while."""
+def _there(client: Client, action: Callable[[], None]) -> None:
+    """Hold or let go of the store on a worker, as one made it; where that fails, the hold is soon forgotten."""
     with suppress(MandeldaskError, OSError):
         if client.status == "running" and (workers := client.nthreads()):
-            client.run(request.release, workers=[min(workers)])
+            client.run(action, workers=[min(workers)])
 
 
 def _send(client: Client, request: _Request, plan: Plan) -> None:

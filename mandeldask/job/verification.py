@@ -105,7 +105,8 @@ def verify(
         Compute so many tiles again, chosen at random by `seed`, with the reference kernel, and compare them bit for
         bit; where a tile would take more than 2^28 iterations, a window of it.
     repair : bool
-        Remove what is wrong, and compute it again, with whatever else is missing, as `resume` does.
+        Remove what is wrong, and compute it again, with whatever else is missing, as `resume` does. Where a tile's
+        shard, its statistics and the levels differ, none is believed: the tile is computed again.
     remove_damaged : bool
         Remove what is wrong, and no more, for a later `resume`: a tile with every tile that was built from it. Metadata
         and coordinates are written again at once.
@@ -200,7 +201,6 @@ class _Found:
         self.kinds: Counter[str] = Counter()
         self.kept: list[Finding] = []
         self.tiles: set[LevelTile] = set()  # to be made again
-        self.unknown: set[Tile] = set()  # whose statistics are to be forgotten
         self.shards = self.bytes = self.done = 0
 
     @property
@@ -211,11 +211,7 @@ class _Found:
     def add(self, *findings: Finding) -> None:
         self.kinds.update(finding.kind for finding in findings)
         self.kept += findings[: max(0, MAX_FINDINGS - len(self.kept))]
-        for finding in findings:
-            if finding.tile and finding.kind == "statistics":
-                self.unknown.add((finding.tile[1], finding.tile[2]))
-            elif finding.tile:
-                self.tiles.add(finding.tile)
+        self.tiles |= {finding.tile for finding in findings if finding.tile}
 
     def take(self, checked: Checked, tiles: int) -> None:
         self.done += tiles
@@ -314,8 +310,6 @@ def _remove(store: Store, ledger: Ledger, found: _Found) -> None:
         store.discard(level, (i, j))
         if level == 0:
             ledger.forget((i, j))
-    for unknown in found.unknown:
-        ledger.forget(unknown)
     for key, _ in list(metadata.problems(store.place, d)):
         metadata.write_metadata(store.place, d, key)
     for key, _ in store.damaged_tiles():

@@ -155,12 +155,20 @@ class Place:
             self._bucket.remove()
             return
         path = os.path.realpath(self.url)  # a symbolic link to the store stays
-        doomed = f"{path}.removed-{uuid.uuid4().hex[:8]}"
+        doomed = f"{path}.removed-{uuid.uuid4().hex}"  # what nobody types
         os.rename(path, doomed)
         for _ in range(REMOVALS):  # a late worker may write there meanwhile
             shutil.rmtree(doomed, ignore_errors=True)
         if os.path.exists(doomed):
             shutil.rmtree(doomed)
+
+    def sweep_removed(self) -> Iterator[str]:
+        """Remove the folders that `remove` had renamed when it was killed; each is told before it goes."""
+        path = Path(os.path.realpath(self.url))
+        left = re.compile(re.escape(path.name) + r"\.removed-[0-9a-f]{32}")
+        for doomed in (p for p in path.parent.iterdir() if left.fullmatch(p.name)) if self.is_folder else ():
+            yield str(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
 
     def sweep(self, older: float) -> int:
         """Remove temporary files that killed writers left before Unix time `older`; the bytes of it.

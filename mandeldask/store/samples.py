@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mandeldask.errors import DamagedError
 from mandeldask.kernels import FIELDS
 from mandeldask.store.arrays import shard_key
 from mandeldask.store.description import chunk_side
@@ -20,12 +22,14 @@ PIECE_SIDE = 2048  # samples that are read at a time where every k-th is wanted
 class StoredSamples:
     """An array of a level that is read by slices, chunk by chunk; the fill value where a tile is not done.
 
-    Raises DamagedError where a shard cannot be decoded.
+    Raises DamagedError where a shard cannot be decoded; with `spare_damaged` every k-th sample can be read all the
+    same, and there too is the fill value.
     """
 
     store: Any  # a `Store`, which knows this class
     level: int
     name: str
+    spare_damaged: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -65,7 +69,8 @@ class StoredSamples:
                 key = shard_key(self.level, self.name, (y.start // tile[0], x.start // tile[1]))
                 if self.store.place.size(key):
                     window = slice(y.start, y[-1] + 1), slice(x.start, x[-1] + 1)
-                    out[down, across] = self.store.window(*window, self.level, self.name)[:: y.step, :: x.step]
+                    with suppress(DamagedError) if self.spare_damaged else nullcontext():
+                        out[down, across] = self.store.window(*window, self.level, self.name)[:: y.step, :: x.step]
         return out
 
 
