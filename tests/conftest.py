@@ -31,7 +31,6 @@ ONCE = {
     "test_faults",
     "test_faults_disks",
     "test_faults_power",
-    "test_faults_power",
     "test_faults_rounds",
     "test_faults_tiles",
     "test_foreign",
