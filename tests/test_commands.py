@@ -163,7 +163,7 @@ def test_zsh_reads_each_command_as_bash_does(tmp_path):
     for name in ("mandeldask", "dask", "python", "ssh", "openssl"):
         (tmp_path / name).write_text(RECORDER.format(python=sys.executable))
         (tmp_path / name).chmod(0o755)
-    lines = [line for page in PAGES for line in commands(page) if not re.search(r"scripts/|^\. |^for ", line)]
+    lines = [line for page in PAGES for line in commands(page) if not re.search(r"scripts/|^(\. |for |export )", line)]
     read = {}
     for shell in ("bash", "zsh"):
         told = {"env": {"PATH": f"{tmp_path}:/usr/bin:/bin"}, "capture_output": True, "text": True}
