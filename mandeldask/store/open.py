@@ -42,7 +42,7 @@ def open_store(path: AnyPath) -> Store:
         if not place.names() and not (place.is_folder and os.path.lexists(place.url)):
             raise StoreError(f"no store at {path}; compute one with `{command('run', 'CONFIG', '--out', path)}`")
         if place.is_folder and os.path.isfile(place.url):
-            raise StoreError(f"{path} is a file, and a store is a directory: name the store, such as a .zarr beside it")
+            raise StoreError(f"{path} is not a store of mandeldask: it is a file, and a store is a directory")
         return _opened(place)
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from None
