@@ -28,11 +28,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import numpy_loops
 from mandeldask.kernels.block import BlockFunction
-from mandeldask.kernels.fields import FIELDS, outside
+from mandeldask.kernels.fields import BEYOND, FIELDS, outside
 
 if TYPE_CHECKING:
     from mandeldask.view import View
@@ -45,6 +46,7 @@ __all__ = [
     "SCRATCH_BYTES",
     "BlockFunction",
     "Factory",
+    "beyond",
     "choose",
     "tells_of_compilation",
 ]
@@ -109,6 +111,15 @@ def choose(name: str, view: View | None = None) -> tuple[str, str]:
     if problem:
         raise ConfigError(f"the kernel numba needs Numba, {problem}; install it, or take kernel: numpy-compact")
     return name, "as asked"
+
+
+def beyond(
+    name: str, c: NDArray[np.complex128], counts: NDArray[Any], max_iter: int, kernel: str = AUTO
+) -> NDArray[np.float32]:
+    """A field beyond the count, of samples whose counts are known, 0 where not: their orbits are followed once more."""
+    known = np.where(counts > 0, counts, max_iter).astype(np.int32, copy=False)
+    orbits = KERNELS[choose(kernel)[0]](1).outside(c.ravel(), max_iter, known.ravel())
+    return BEYOND[name](orbits).reshape(counts.shape)
 
 
 @contextmanager
