@@ -88,5 +88,7 @@ def _compile(make: Callable[[str], Callable[..., None]], *arguments: types.Type)
 
 
 _group = types.complex128[::1], _counts
-escape_time = _compile(phases.make_escape_time, _samples, types.int64, _counts, _rows, _rows, _numbers, *_group)
+escape_time = _compile(
+    phases.make_escape_time, _samples, types.int64, types.int32, _counts, _rows, _rows, _numbers, *_group
+)
 outside = _compile(phases.make_outside, _samples, types.int64, _counts, types.int64, _rows, types.int64[::1])
