@@ -114,7 +114,7 @@ def test_resume_says_what_is_done_and_run_does_the_same(finished):
         assert "5 done already: resuming; 1 to compute" in err
     code, _, err = invoke("resume", "lesson.zarr", cwd=cwd)
     assert code == 0
-    assert "nothing was left to compute" in err
+    assert "every tile was computed already" in err
 
 
 def test_where_nothing_is_computed_there_is_no_page_and_it_is_said_what_to_type(finished):

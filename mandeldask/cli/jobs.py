@@ -95,7 +95,10 @@ def _jobs(cluster: str | None, as_json: bool) -> None:
         click.echo("no jobs", err=True)
     else:
         rows = [["JOB", "STATE", "TILES", "LEFT", "STORE"]]
-        rows += [list(map(printable, (s.job or "", s.state, f"{s.done}/{s.tiles}", s.left, s.store))) for s in found]
+        rows += [
+            list(map(printable, (s.job or "", s.state, f"{s.done}/{s.tiles}", s.left.removesuffix(" left"), s.store)))
+            for s in found
+        ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             click.echo("  ".join(map(str.ljust, row, widths)).rstrip())

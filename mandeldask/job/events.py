@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from distributed import Client
@@ -16,6 +17,7 @@ from mandeldask.store import Store
 from mandeldask.telemetry import Preview, Progress, TileFailed
 from mandeldask.text import duration, plural, short_path, si
 from mandeldask.tile import Record
+from mandeldask.view import View
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Plan:
     resumed: bool
     levels: int = 0  # tiles of the pyramid that are to be built from their shards below
     source: Store | None = None  # a store of fewer iterations that the field is deepened from
+    view: View | None = None  # with the digits that it was given in, which the store's has no more
 
     @property
     def tiles(self) -> int:
@@ -84,7 +87,7 @@ class Plan:
         done = f", {self.done} done already: resuming" if self.resumed else ""
         levels = f", {plural(self.levels, 'pyramid tile')} to build" if self.levels else ""
         return {
-            "view": str(d.view),
+            "view": str(self.view or d.view),
             "field": f"{d.shape[0]} x {d.shape[1]} = {si(self.samples)} samples, max_iter {d.max_iter}",
             "kernel": self.kernel,
             "tiles": f"{self.tiles} of {d.tile[0]} x {d.tile[1]}{done}; {self.pending} to compute{levels}",
@@ -147,6 +150,7 @@ class Summary:
     samples: int
     area: float | None  # of the samples that did not escape, in the units of c; None for a line or a strip
     errors: dict[str, str]  # "row,column" of a failed tile -> what happened
+    drawn: ClassVar[bool] = False  # whether the cell of the run shows the picture already
 
     @property
     def efficiency(self) -> float:
@@ -169,7 +173,7 @@ class Summary:
             "failed": plural(self.failed, "tile") if self.failed else "",
             "store": short_path(self.store),
         }
-        return block(self.store, facts, self.tiles - self.failed, self.tiles)
+        return block(None if self.drawn else self.store, facts, self.tiles - self.failed, self.tiles)
 
 
 Event = Preparing | Notice | Plan | Started | Expected | TileDone | TileFailed | Progress | Summary

@@ -73,7 +73,7 @@ def make_plan(
     count = int(done.sum())
     levels = sum(int(tiles.sum()) for tiles in missing(store, ~done))
     source = source or _noted_source(store)
-    return Plan(store, kernel, size, count, done.size - count, memory, count > 0, levels, source)
+    return Plan(store, kernel, size, count, done.size - count, memory, count > 0, levels, source, config.view)
 
 
 def _noted_source(store: Store) -> Store | None:

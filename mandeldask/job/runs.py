@@ -131,8 +131,6 @@ def deepen(
         )
     deeper = _description_of(store, kernel) | {"max_iter": max_iter, "store": os.fspath(out)}
     described = configs.parse(deeper, source="deepen")
-    if given := source.given:  # the digits as they were typed
-        described = described.model_copy(update={"view": replace(described.view, given=given)})
     lacks = int((~source.done()).sum())
     whole = f", and {plural(lacks, 'tile')} that it lacks" if lacks else ""
     tell = _observer(tell)
@@ -199,7 +197,7 @@ def _description_of(path: str | os.PathLike[str], kernel: str) -> dict[str, obje
     store = open_store(path)
     d = store.description
     return {
-        "view": d.view,
+        "view": replace(d.view, given=store.given),  # the digits as they were typed
         "max_iter": d.max_iter,
         "fields": list(d.fields),
         "tile": list(d.tile),

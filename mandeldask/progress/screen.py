@@ -114,11 +114,7 @@ class Screen(Bar):
             return f"{self.done}/{plural(pending, 'tile')}; {plural(levels, 'pyramid tile')} to build"
         if not self.done:
             return f"no tile finished yet after {duration(round(time.monotonic() - self.begun))}"
-        words = f"{self.done}/{plural(pending, 'tile')}"
-        if progress and progress.done:  # else it is older than the first tile, and knows no rate
-            words += f", {si(progress.iterations_per_second)} iterations/s"
-            words += "" if progress.seconds_left is None else f", {duration(round(progress.seconds_left))} left"
-        return words
+        return ", ".join(filter(None, (f"{self.done}/{plural(pending, 'tile')}", progress.rate if progress else "")))
 
     def _failed(self, event: TileFailed) -> None:
         self.failures += 1
@@ -143,7 +139,7 @@ class Screen(Bar):
             )
         else:
             built = f"{plural(s.levels, 'pyramid tile')} built; " if s.levels else ""
-            self.line("done", f"{built}nothing was left to compute")
+            self.line("done", f"{built}every tile was computed already")
         if s.failed:
             again = f"`{command('resume', short_path(s.store))}` tries them again"
             self.line("failed", f"{plural(s.failed, 'tile')}; {again}")

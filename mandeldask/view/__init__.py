@@ -42,6 +42,7 @@ Range = tuple[int, int]  # half-open, of global sample indices along one axis
 MIN_SPACING_ULPS = 4
 MAX_SIDE = 2**31 - 1
 BAND = 2**16  # samples
+MAX_SHOWN = 60  # digits of a number, told to a person
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,9 @@ class View:
             made_from["rotation"] = rotation
             re = im = Fraction(0)
         bounds = [(rounded(mid - size / 2), rounded(mid + size / 2)) for mid, size in ((re, width), (im, height))]
+        for name, (low, high), size in zip("xy", bounds, (width, height), strict=True):
+            if low == high and size and math.isfinite(low):
+                raise _too_deep(name, low)
         return cls(bounds[0], bounds[1], (rows, columns), registration, frame, _digits(made_from))
 
     @classmethod
@@ -255,6 +259,12 @@ class View:
 
     def __str__(self) -> str:
         bounds = f"x [{self.x[0]!r}, {self.x[1]!r}], y [{self.y[0]!r}, {self.y[1]!r}], {self.registration}"
+        if "span" in self.given:
+            re, im, span, *rotation = map(
+                _short, (*self.given["centre"], *self.given["span"], *self.given.get("rotation", ()))
+            )
+            turned = f", turned by {rotation[0]} degrees" if rotation else ""
+            return f"centre [{re}, {im}], span {span}{turned}, {self.registration}"
         if self.frame is None:
             return bounds
         around = f"around [{self.frame.centre[0]!r}, {self.frame.centre[1]!r}]"
@@ -310,6 +320,14 @@ def _check_shape(shape: Sequence[int]) -> tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
+def _short(digits: str) -> str:
+    return digits if len(digits) <= MAX_SHOWN else f"{digits[:MAX_SHOWN]}..."
+
+
+def _too_deep(name: str, bound: float) -> ConfigError:
+    return ConfigError(f"the view is too deep for binary64: both bounds of {name} round to {bound!r}. Widen the view")
+
+
 def _check_bounds(name: str, bounds: Sequence[Number], n: int, registration: str) -> tuple[float, float]:
     given = pair(name, bounds, "[low, high]")
     low, high = map(rounded, given)
@@ -317,7 +335,7 @@ def _check_bounds(name: str, bounds: Sequence[Number], n: int, registration: str
     if given[0] > given[1] or (given[0] == given[1] and not single):
         raise ConfigError(f"{name} must ascend, low < high; got [{bounds[0]}, {bounds[1]}]")
     if low == high and not single:
-        raise ConfigError(f"the view is too deep for binary64: both bounds of {name} round to {low!r}. Widen the view")
+        raise _too_deep(name, low)
     if not math.isfinite(high - low):
         raise ConfigError(f"{name} is too wide for binary64: [{low}, {high}]")
     return low, high
