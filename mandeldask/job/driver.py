@@ -24,11 +24,14 @@ from mandeldask.job.periodic import every
 from mandeldask.job.plan import space_warning
 from mandeldask.job.reporter import Reporter
 from mandeldask.kernels import KERNELS, tells_of_compilation
+from mandeldask.precise import other_counts
 from mandeldask.store import Store
 from mandeldask.telemetry import Progress
+from mandeldask.text import command, short_path
 from mandeldask.tile import tile_name
 
 ASK_SECONDS = 0.5
+TOLD_SHARE = 0.1  # of other counts
 SWEEP_SECONDS = 60.0  # a writer ends within seconds of its scheduler, and its file grows while it writes
 
 
@@ -70,6 +73,11 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     d, pending = plan.store.description, ~plan.store.done()
     if warning := space_warning(plan):
         tell(Notice(warning, about="store"))
+    share = other_counts(d.view, d.max_iter)
+    if share > TOLD_SHARE:
+        measured = f"`{command('verify', short_path(plan.store.path), '--precise', '1000')}` measures it"
+        changed = f"rounding changes the counts of about {share:.0%} of the samples, each as if c lay a unit"
+        tell(Notice(f"{changed} in its last place elsewhere: {measured}", about="rounding"))
     compiling = partial(tell, Notice("compiling the Numba kernel; the next run finds it compiled", about="kernel"))
     with tells_of_compilation(compiling) if plan.kernel == "numba" else nullcontext():  # here first, for all workers
         block_function = KERNELS[plan.kernel](d.max_iter, d.fields, d.view)

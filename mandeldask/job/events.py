@@ -13,6 +13,7 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from mandeldask.cluster import Size
+from mandeldask.kernels import FIELDS
 from mandeldask.store import Store
 from mandeldask.telemetry import Preview, Progress, TileFailed
 from mandeldask.text import duration, plural, short_path, si
@@ -61,8 +62,8 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the whole field before compression: int32 and float32 take four each."""
-        return 4 * self.samples * len(self.store.description.fields)
+        """Bytes of the whole field before compression."""
+        return self.samples * sum(np.dtype(FIELDS[name]).itemsize for name in self.store.description.fields)
 
     @property
     def grid(self) -> Preview:

@@ -31,9 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
+from mandeldask.kernels import fields as others
 from mandeldask.kernels import numpy_loops
 from mandeldask.kernels.block import BlockFunction
-from mandeldask.kernels.fields import BEYOND, FIELDS, outside
+from mandeldask.kernels.fields import FIELDS, outside
 
 if TYPE_CHECKING:
     from mandeldask.view import View
@@ -117,11 +118,11 @@ def choose(name: str, view: View | None = None) -> tuple[str, str]:
 
 def beyond(
     name: str, c: NDArray[np.complex128], counts: NDArray[Any], max_iter: int, kernel: str = AUTO
-) -> NDArray[np.float32]:
+) -> NDArray[Any]:
     """A field beyond the count, of samples whose counts are known, 0 where not: their orbits are followed once more."""
     known = np.where(counts > 0, counts, max_iter).astype(np.int32, copy=False)
     orbits = KERNELS[choose(kernel)[0]](1).outside(c.ravel(), max_iter, known.ravel())
-    return BEYOND[name](orbits).reshape(counts.shape)
+    return others.beyond(name, orbits, c.ravel()).reshape(counts.shape)
 
 
 @contextmanager

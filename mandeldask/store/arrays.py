@@ -158,7 +158,7 @@ def _make(store: MemoryStore, description: Description, path: str) -> zarr.Array
         return make(shape=(n,), dtype="float64", chunks=chunks, dimension_names=(name,), attributes=attributes)
     return make(
         shape=level.shape,
-        dtype=FIELDS[name],
+        dtype="<f4" if name == "smooth" and description.format_version < 4 else FIELDS[name],
         chunks=(chunk_side(level.tile[0]), chunk_side(level.tile[1])),
         shards=level.tile,
         fill_value=FILL.get(name, np.nan),
