@@ -12,7 +12,7 @@ import numpy as np
 
 from mandeldask.errors import ClusterError
 from mandeldask.kernels import AUTO, KERNELS, choose
-from mandeldask.kernels.fields import BAILOUT, BEYOND, Orbit
+from mandeldask.kernels.fields import BAILOUT, BEYOND, Orbit, distance
 from mandeldask.kernels.shortcuts import never_escapes
 from mandeldask.store import Store
 from mandeldask.view import View
@@ -51,8 +51,9 @@ def other_counts(view: View, max_iter: int) -> float:
         return 0.0
     rows, columns = view.shape
     stride = -(-rows // LOOK), -(-columns // LOOK)
-    c = view.block((0, rows), (0, columns), stride=stride)
-    found = KERNELS[choose(AUTO)[0]](min(max_iter, LOOK_ITERATIONS), ("escape_time", "distance"))(c)["distance"]
+    c, cap = view.block((0, rows), (0, columns), stride=stride).ravel(), min(max_iter, LOOK_ITERATIONS)
+    function = KERNELS[choose(AUTO)[0]](cap)
+    found = distance(function.outside(c, cap, function(c)))  # below what rounding does to c too
     away = found[np.isfinite(found)].astype(np.float64)
     changes = DISPLACED * np.spacing(far) * 2 / math.log(2)
     return float((changes / np.maximum(away, changes)).sum() / found.size)
