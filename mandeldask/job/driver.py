@@ -22,9 +22,10 @@ from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Start
 from mandeldask.job.ledger import Ledger, cannot_write
 from mandeldask.job.periodic import every
 from mandeldask.job.plan import space_warning
+from mandeldask.job.reference import prepare_reference
 from mandeldask.job.reporter import Reporter
-from mandeldask.kernels import KERNELS, tells_of_compilation
-from mandeldask.store import Store
+from mandeldask.kernels import DEEP, Kernel, block_function, tells_of_compilation
+from mandeldask.store import Store, stored_reference
 from mandeldask.telemetry import Progress
 from mandeldask.tile import tile_name
 
@@ -70,13 +71,14 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     d, pending = plan.store.description, ~plan.store.done()
     if warning := space_warning(plan):
         tell(Notice(warning, about="store"))
-    compiling = partial(tell, Notice("compiling the Numba kernel; the next run finds it compiled", about="kernel"))
-    with tells_of_compilation(compiling) if plan.kernel == "numba" else nullcontext():  # here first, for all workers
-        block_function = KERNELS[plan.kernel](d.max_iter, d.fields, d.view)
+    if not d.exact:
+        function = _block_function(plan, tell)  # compiled here first, for all workers
     client = session.connect()
     tell_started(client, tell)
     # while the workers of a new cluster start
-    costs = expect(d, pending, block_function, plan.cluster.threads) if plan.pending else None
+    if d.exact and plan.pending:
+        function = _deep_function(plan, tell, submission)
+    costs = expect(d, pending, function, plan.cluster.threads) if plan.pending else None
     if costs is not None:
         tell(_expected(pending, costs, plan.cluster.threads))
     session.ready()
@@ -98,6 +100,21 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     with reporter, every(ASK_SECONDS, cancel_if_asked, "cancel"):
         dispatcher.run(pending, costs)
     return dispatcher
+
+
+def _block_function(plan: Plan, tell: Observer) -> Kernel:
+    d = plan.store.description
+    compiling = partial(tell, Notice("compiling the Numba kernel; the next run finds it compiled", about="kernel"))
+    with tells_of_compilation(compiling) if plan.kernel in ("numba", DEEP) else nullcontext():
+        function = block_function(plan.kernel, d.max_iter, d.fields, d.view, stored_reference(plan.store), d.proof)
+        if d.exact:
+            function(np.ones((1, 1), np.complex128))  # compiles it
+    return function
+
+
+def _deep_function(plan: Plan, tell: Observer, submission: Submission) -> Kernel:
+    prepare_reference(plan, tell, submission.is_cancelled)
+    return _block_function(plan, tell)
 
 
 def tell_started(client: Client, tell: Observer) -> str:
@@ -134,6 +151,8 @@ def _finish(plan: Plan, ledger: Ledger, dispatcher: Dispatcher | None) -> Summar
         not_escaped=int(ledger.columns["not_escaped"][done].sum()),
         samples=plan.samples,
         area=ledger.area(done),
+        unit=store.description.unit,
+        proofs=ledger.proofs(done),
         errors={tile_name(tile): ledger.errors.get(tile_name(tile), "") for tile in failed},
     )
 

@@ -310,8 +310,8 @@ class View:
             return bounds
         if isinstance(self.frame, Deep):
             turned = f", turned by {self.frame.rotation} degrees" if self.frame.rotation != "0" else ""
-            origin = ", ".join(map(short, self.frame.origin))
-            return f"{bounds}, in units of 2^{self.frame.unit} around [{origin}]{turned}"
+            around = f"2^{self.frame.unit} around [{', '.join(map(short, self.frame.origin))}]"
+            return f"{bounds}, in units of {around}{turned}"
         around = f"around [{self.frame.centre[0]!r}, {self.frame.centre[1]!r}]"
         if isinstance(self.frame, LogPolar):
             return f"log-polar {around}, radius {self.frame.radius[0]!r} to {self.frame.radius[1]!r}"
