@@ -34,7 +34,7 @@ from mandeldask.config.values import (
     integer,
     kernel_name,
 )
-from mandeldask.kernels import AUTO, DEEP, MAX_ITER_LIMIT, NAMES, Proof
+from mandeldask.kernels import AUTO, DEEP, MAX_ITER_LIMIT, Proof, kernel_names
 from mandeldask.text import plural
 from mandeldask.view import LOG_POLAR, Arithmetic, Deep, LogPolar, Registration, Turned, View
 
@@ -284,7 +284,7 @@ class Config(Section):
         AUTO,
         description="What iterates; those of binary64 all give the same bits, and auto takes the fastest. deep counts "
         "in exact arithmetic; auto takes it where binary64 cannot tell the samples apart.",
-        json_schema_extra={"enum": [*NAMES]},
+        json_schema_extra={"enum": [*kernel_names()]},
     )
     arithmetic: Arithmetic | None = Field(
         None,

@@ -50,7 +50,6 @@ __all__ = [
     "FIELDS",
     "KERNELS",
     "MAX_ITER_LIMIT",
-    "NAMES",
     "SCRATCH_BYTES",
     "BlockFunction",
     "Factory",
@@ -59,6 +58,7 @@ __all__ = [
     "Proof",
     "block_function",
     "choose",
+    "kernel_names",
     "last_counts",
     "reference_of",
     "tells_of_compilation",
@@ -101,7 +101,11 @@ SCRATCH_BYTES = 32 * 2**20  # at most, beside block and result, however large th
 
 AUTO, DEEP = "auto", "deep"
 Proof = Literal["full", "double-double", "none"]
-NAMES = (*KERNELS, DEEP, AUTO)
+
+
+def kernel_names() -> list[str]:
+    """All that a kernel may be called."""
+    return [*KERNELS, DEEP, AUTO]
 
 
 class Loader(Protocol):
@@ -178,10 +182,10 @@ def choose(name: str, view: View | None = None) -> tuple[str, str]:
         No such kernel; a kernel that this machine lacks; a view in an arithmetic that is not the kernel's, or too deep
         for it.
     """
-    if name not in NAMES:
-        close = difflib.get_close_matches(str(name), NAMES, 1)
+    if name not in kernel_names():
+        close = difflib.get_close_matches(str(name), kernel_names(), 1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"kernel must be one of {', '.join(NAMES[:-1])} or {AUTO}; got {name!r}{hint}")
+        raise ConfigError(f"kernel must be one of {', '.join(kernel_names()[:-1])} or {AUTO}; got {name!r}{hint}")
     exact = view is not None and isinstance(view.frame, Deep)
     if name == DEEP and not exact:
         raise ConfigError(
