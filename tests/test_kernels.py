@@ -202,7 +202,7 @@ def test_choose_takes_the_kernel_of_the_views_arithmetic_and_refuses_another():
     with pytest.raises(ConfigError, match=r"too deep for binary64.* kernel numba .*take kernel: deep, or auto"):
         choose("numba", deep)
     for view in (shallow, None):
-        with pytest.raises(ConfigError, match="kernel deep computes in exact arithmetic.*ask for arithmetic: exact"):
+        with pytest.raises(ConfigError, match=r"kernel deep computes in exact arithmetic.*ask for arithmetic: exact"):
             choose("deep", view)
     with pytest.raises(ConfigError, match="too deep for binary64: x has samples"):
         choose("auto", View((-0.75, -0.75 + 1e-14), (0, 1), (100, 100)))

@@ -25,7 +25,7 @@ from mandeldask.job.plan import space_warning
 from mandeldask.job.reference import prepare_reference
 from mandeldask.job.reporter import Reporter
 from mandeldask.kernels import DEEP, Kernel, block_function, tells_of_compilation
-from mandeldask.store import Store, stored_reference
+from mandeldask.store import Store
 from mandeldask.telemetry import Progress
 from mandeldask.tile import tile_name
 
@@ -71,14 +71,13 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     d, pending = plan.store.description, ~plan.store.done()
     if warning := space_warning(plan):
         tell(Notice(warning, about="store"))
-    if not d.exact:
-        function = _block_function(plan, tell)  # compiled here first, for all workers
     client = session.connect()
     tell_started(client, tell)
     # while the workers of a new cluster start
-    if d.exact and plan.pending:
-        function = _deep_function(plan, tell, submission)
-    costs = expect(d, pending, function, plan.cluster.threads) if plan.pending else None
+    costs = None
+    if plan.pending:
+        function = _block_function(plan, tell, submission.is_cancelled)
+        costs = expect(d, pending, function, plan.cluster.threads)
     if costs is not None:
         tell(_expected(pending, costs, plan.cluster.threads))
     session.ready()
@@ -102,19 +101,13 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     return dispatcher
 
 
-def _block_function(plan: Plan, tell: Observer) -> Kernel:
+def _block_function(plan: Plan, tell: Observer, is_cancelled: Callable[[], bool]) -> Kernel:
+    """That of the plan's kernel, compiled for all workers of this machine; of a deep field with its reference."""
     d = plan.store.description
     compiling = partial(tell, Notice("compiling the Numba kernel; the next run finds it compiled", about="kernel"))
     with tells_of_compilation(compiling) if plan.kernel in ("numba", DEEP) else nullcontext():
-        function = block_function(plan.kernel, d.max_iter, d.fields, d.view, stored_reference(plan.store), d.proof)
-        if d.exact:
-            function(np.ones((1, 1), np.complex128))  # compiles it
-    return function
-
-
-def _deep_function(plan: Plan, tell: Observer, submission: Submission) -> Kernel:
-    prepare_reference(plan, tell, submission.is_cancelled)
-    return _block_function(plan, tell)
+        reference = prepare_reference(plan, tell, is_cancelled) if d.exact else None
+        return block_function(plan.kernel, d.max_iter, d.fields, d.view, reference, d.proof)
 
 
 def tell_started(client: Client, tell: Observer) -> str:

@@ -12,14 +12,14 @@ from mandeldask.job.dispatcher import CANCELLED
 from mandeldask.job.events import Notice, Observer, Orbit, Plan
 from mandeldask.job.plan import check_memory
 from mandeldask.kernels import reference_of
-from mandeldask.store import read_reference, write_reference
+from mandeldask.store import StoredReference, read_reference, write_reference
 from mandeldask.text import duration
 
 TELL_SECONDS = 0.5
 
 
-def prepare_reference(plan: Plan, tell: Observer, is_cancelled: Callable[[], bool]) -> None:
-    """See to it that the store has its orbit, and that it fits in the workers' memory.
+def prepare_reference(plan: Plan, tell: Observer, is_cancelled: Callable[[], bool]) -> StoredReference:
+    """See to it that the store has its orbit, and that it fits in the workers' memory; what gives it to them.
 
     One that is damaged, or of another field, is made again. Raises ClusterError where it does not fit,
     JobCancelledError where the job is cancelled meanwhile.
@@ -46,10 +46,12 @@ def prepare_reference(plan: Plan, tell: Observer, is_cancelled: Callable[[], boo
     except DamagedError as error:
         tell(Notice(f"what the store has {error.problem}: it is made again", "reference"))
         found = None
-    reference = found[1] if found else reference_of(d.view, d.max_iter, look)
-    check(reference.length)
     if not found:
-        write_reference(plan.store, reference)
+        orbit = reference_of(d.view, d.max_iter, look)
         made = f", made in {duration(time.monotonic() - begun)}"
-    size = format_bytes(memory(reference.length))
-    tell(Notice(f"{reference.length} steps of {reference.bits} bits, {size} in each worker{made}", "reference"))
+        found = write_reference(plan.store, orbit), orbit
+    loader, orbit = found
+    check(orbit.length)
+    size = format_bytes(memory(orbit.length))
+    tell(Notice(f"{orbit.length} steps of {orbit.bits} bits, {size} in each worker{made}", "reference"))
+    return loader

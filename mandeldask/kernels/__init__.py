@@ -29,6 +29,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -60,6 +61,7 @@ __all__ = [
     "choose",
     "kernel_names",
     "last_counts",
+    "orbit_of_its_own",
     "reference_of",
     "tells_of_compilation",
 ]
@@ -165,9 +167,20 @@ def block_function(
 
 def last_counts() -> tuple[int, int, int]:
     """Samples of this thread's last deep block that a second pass took, a third, and unproven."""
-    from mandeldask.kernels.deep import last_counts  # takes Numba
+    from mandeldask.kernels import deep  # takes Numba
 
-    return last_counts()
+    last = deep.last_counts()
+    return last.second, last.third, last.unproven
+
+
+def orbit_of_its_own(view: View, offset: complex, max_iter: int) -> tuple[int, bool]:
+    """The escape time of a sample of a deep view by its own orbit in fixed point, and whether that is proven."""
+    from mandeldask.kernels.deep import third  # takes Numba
+
+    assert isinstance(view.frame, Deep)
+    (re, im), unit = view.frame.exact_origin, Fraction(2) ** view.frame.unit
+    c = re + Fraction(offset.real) * unit, im + Fraction(offset.imag) * unit
+    return third.count(c, max_iter, max(0, -view.frame.unit) + 200)
 
 
 def choose(name: str, view: View | None = None) -> tuple[str, str]:

@@ -19,7 +19,13 @@ from mandeldask.store.description import FORMAT_VERSION, Description, Level, Til
 from mandeldask.store.metadata import KEY
 from mandeldask.store.open import open_damaged, open_field, open_for_writing, open_store
 from mandeldask.store.place import AnyPath, Place, place_of
-from mandeldask.store.reference import read_reference, stored_reference, write_reference
+from mandeldask.store.reference import (
+    StoredReference,
+    read_reference,
+    remove_reference,
+    stored_reference,
+    write_reference,
+)
 from mandeldask.store.samples import StoredSamples
 from mandeldask.store.store import Store
 
@@ -31,6 +37,7 @@ __all__ = [
     "Level",
     "Place",
     "Store",
+    "StoredReference",
     "StoredSamples",
     "Tile",
     "TileColumns",
@@ -41,6 +48,7 @@ __all__ = [
     "open_store",
     "place_of",
     "read_reference",
+    "remove_reference",
     "shard_key",
     "stored_reference",
     "write_reference",
