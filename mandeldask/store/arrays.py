@@ -191,9 +191,9 @@ def _axis_attributes(description: Description, name: str) -> dict[str, Any]:
         return angle if name == "x" else {"long_name": "natural logarithm of |c - centre|", "units": "1"}
     part = "Re" if name == "x" else "Im"
     if isinstance(frame, Deep):
-        turned = " exp(-i rotation)" if frame.rotation != "0" else ""
+        offset = "(c - origin) exp(-i rotation)" if frame.rotation != "0" else "c - origin"
         origin = frame.origin[AXES[::-1].index(name)]
-        return {"long_name": f"{part}((c - origin){turned})", "units": f"2^{frame.unit}", "origin": origin}
+        return {"long_name": f"{part}({offset})", "units": f"2^{frame.unit}", "origin": origin}
     return {"long_name": f"{part}((c - centre) exp(-i rotation))" if frame else f"{part}(c)"}
 
 
