@@ -144,17 +144,17 @@ def test_code_that_is_in_the_cache_takes_no_lock():
 
 
 def test_a_stopped_process_that_compiles_is_waited_for_a_while_only(tmp_path):
-    from mandeldask.kernels.lanes.compiled import _one_at_a_time
+    from mandeldask.kernels.compiling import one_at_a_time
 
     script = (
-        "import signal; from mandeldask.kernels.lanes.compiled import _one_at_a_time as lock\n"
+        "import signal; from mandeldask.kernels.compiling import one_at_a_time as lock\n"
         f"with lock({str(tmp_path)!r}): print('held', flush=True); signal.pause()"
     )
     holder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     try:
         assert holder.stdout.readline() == b"held\n"
         holder.send_signal(signal.SIGSTOP)
-        with _one_at_a_time(str(tmp_path), seconds=0.1):
+        with one_at_a_time(str(tmp_path), seconds=0.1):
             assert holder.poll() is None
     finally:
         holder.kill()
