@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
@@ -19,13 +19,15 @@ from mandeldask.kernels import (
     EXACT_FIELDS,
     FIELDS,
     Kernel,
-    Loader,
     Proof,
     block_function,
     choose,
     last_counts,
 )
 from mandeldask.view import View
+
+if TYPE_CHECKING:  # takes Numba
+    from mandeldask.kernels.deep import Loader
 
 BAND = 1 << 16  # samples that are gathered at once, so that a block needs no copy
 _last = threading.local()

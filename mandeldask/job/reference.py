@@ -24,7 +24,7 @@ def prepare_reference(plan: Plan, tell: Observer, is_cancelled: Callable[[], boo
     One that is damaged, or of another field, is made again. Raises ClusterError where it does not fit,
     JobCancelledError where the job is cancelled meanwhile.
     """
-    from mandeldask.kernels.deep.reference import memory
+    from mandeldask.kernels.deep import memory
 
     d, begun, made = plan.store.description, time.monotonic(), ""
     told = begun

@@ -42,7 +42,7 @@ from mandeldask.kernels.fields import EXACT_FIELDS, FIELDS, outside
 from mandeldask.view import Deep, View
 
 if TYPE_CHECKING:  # takes Numba
-    from mandeldask.kernels.deep.reference import Reference
+    from mandeldask.kernels.deep import Loader, Reference
 
 __all__ = [
     "AUTO",
@@ -55,7 +55,6 @@ __all__ = [
     "BlockFunction",
     "Factory",
     "Kernel",
-    "Loader",
     "Proof",
     "block_function",
     "choose",
@@ -110,18 +109,9 @@ def kernel_names() -> list[str]:
     return [*KERNELS, DEEP, AUTO]
 
 
-class Loader(Protocol):
-    """Gives the reference orbit of a deep view, in any process; `key` is the same for the same orbit."""
-
-    @property
-    def key(self) -> str: ...
-
-    def __call__(self) -> Reference: ...
-
-
 def reference_of(view: View, max_iter: int, tell: Callable[[int, int], object] | None = None) -> Reference:
     """The reference orbit of a deep view; `tell` is given the steps that are done, and of how many at most."""
-    from mandeldask.kernels.deep.reference import reference_orbit  # takes Numba
+    from mandeldask.kernels.deep import reference_orbit  # takes Numba
 
     assert isinstance(view.frame, Deep)
     return reference_orbit(view.frame.exact_origin, view.frame.unit, max_iter, tell)

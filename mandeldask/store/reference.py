@@ -26,7 +26,7 @@ from mandeldask.text import command
 from mandeldask.view import Deep
 
 if TYPE_CHECKING:  # takes Numba, which only who computes a deep field needs
-    from mandeldask.kernels.deep.reference import Reference
+    from mandeldask.kernels.deep import Reference
 
 GROUP = "reference"
 ROOT = f"{GROUP}/zarr.json"
@@ -89,7 +89,7 @@ def read_reference(store: Store) -> tuple[StoredReference, Reference] | None:
     parts = {name: _read(store, name, shape) for name, shape in shapes.items()}
     if digest != _digest(facts, parts):
         raise _damaged("does not have its digest")
-    from mandeldask.kernels.deep.reference import Reference
+    from mandeldask.kernels.deep import Reference
 
     assert isinstance(d.frame, Deep)
     return StoredReference(store, digest), Reference(d.frame.exact_origin, d.frame.unit, bits, **parts, error=error)

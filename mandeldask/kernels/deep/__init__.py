@@ -46,8 +46,9 @@ _last = threading.local()
 class Loader(Protocol):
     """Where a worker process takes the reference from, when it needs it. Small to pickle."""
 
-    key: str
-    """Stands for the reference: loaded once a process and key."""
+    @property
+    def key(self) -> str:
+        """Stands for the reference: loaded once a process and key."""
 
     def __call__(self) -> Reference: ...
 
