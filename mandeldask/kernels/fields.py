@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FIELDS = {"escape_time": "<i4", "smooth": "<f4", "distance": "<f4"}
+EXACT_FIELDS = {"escape_time": "<i4", "smooth": "<f8", "distance": "<f8"}  # of a deep view, distance in its units
 
 # |z| at the end. What the formulas neglect is |c|/|z|^2 or so: below 1e-11, and below 1e-6 for |c| > BAILOUT, where
 # z_1 = c is the end. That is less than float32 tells apart.
