@@ -120,7 +120,7 @@ def submit(
     place = place_of(described.store)
     kernel, reason = choose(described.kernel, described.view)
     tell(Preparing(kernel, reason))
-    wanted = {name: getattr(described, name) for name in ("view", "max_iter", "fields", "tile")}
+    wanted = {name: getattr(described, name) for name in ("view", "max_iter", "fields", "tile", "proof")}
     name = _new_name(place.url) if name is None else _checked(name)
     request = _Request(name, SimpleNamespace(**wanted, store=place.url), kernel, uuid.uuid4().hex, place, ignore_space)
     with Session(
