@@ -59,9 +59,9 @@ class Finding:
 class Checked:
     """What came of some tiles."""
 
-    shards: int
-    bytes: int
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding, ...] = ()
+    shards: int = 0  # that were read
+    bytes: int = 0  # of them
 
 
 def check_on_worker(task: Task, store: Store) -> Checked:
@@ -79,15 +79,14 @@ def check_tiles(tiles: list[tuple[LevelTile, Known | None]], store: Store, quick
             shard = _Shard(store, tile, name)
             findings += shard.findings(quick, known if name == "escape_time" else None)
             size += store.place.size(shard.key) or 0
-    return Checked(len(tiles) * len(store.description.fields), size, tuple(findings))
+    return Checked(tuple(findings), len(tiles) * len(store.description.fields), size)
 
 
 def check_again(tile: Tile, store: Store, seed: int) -> Checked:
     """Compute a tile again with the reference kernel, and compare the escape times bit for bit.
 
     Of a deep field each sample has its own orbit, and one that stays unproven is not compared. Where a tile would take
-    more than `RECOMPUTED_ITERATIONS` if no sample escaped, it is a window of it, at random. Its shard is counted where
-    it is checked.
+    more than `RECOMPUTED_ITERATIONS` if no sample escaped, it is a window of it, at random.
     """
     d = store.description
     rows, columns = window_shape(d.levels[0].tile_shape(tile), d.max_iter, d.exact)
@@ -99,16 +98,16 @@ def check_again(tile: Tile, store: Store, seed: int) -> Checked:
     try:
         found = store.window(slice(y, y + rows), slice(x, x + columns))
     except (DamagedError, OSError):  # `check_tiles` tells
-        return Checked(0, 0, ())
+        return Checked()
     wrong = np.argwhere((found != wanted) & (wanted > 0))
     if not wrong.size:
-        return Checked(0, 0, ())
+        return Checked()
     i, j = wrong[0].tolist()
     problem = (
         f"has {found[i, j]} at row {y + i}, column {x + j}, where the reference kernel gives {wanted[i, j]}; "
         f"{len(wrong)} of {wanted.size} samples differ"
     )
-    return Checked(0, 0, (Finding("value", shard_key(0, "escape_time", tile), problem, (0, *tile)),))
+    return Checked((Finding("value", shard_key(0, "escape_time", tile), problem, (0, *tile)),))
 
 
 def _proven(d: Description, samples: NDArray[np.complex128]) -> NDArray[np.int32]:
@@ -128,7 +127,7 @@ def window_shape(shape: tuple[int, int], max_iter: int, exact: bool = False) -> 
     return min(shape[0], max(1, samples // columns)), columns
 
 
-def can_use(store: Store) -> str:
+def why_unusable(store: Store) -> str:
     """What keeps it from using the store; "" where nothing does."""
     probe = f"zarr.{uuid.uuid4().hex}.partial"  # should this process die here, a leftover like any other
     try:

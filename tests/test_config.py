@@ -256,7 +256,7 @@ def test_an_override_that_cannot_be_read(file, override, message):
         (b"PK\x03\x04\x00\x00", "is not YAML in UTF-8: special characters are not allowed"),
         (b"\x00", "is not YAML"),
         (b"%YAML 1." + b"1" * 5000 + b"\n---\na: 5", "is not YAML"),
-        (MINIMAL.encode() + b"#" * MAX_BYTES, "longer than 64 KiB"),
+        (MINIMAL.encode() + b"#" * MAX_BYTES, "no description: that is a YAML file of at most 64 KiB"),
         (b"{" * 60_000, "nested too deep"),
         (b"? " * 30_000, "nested too deep"),
     ],

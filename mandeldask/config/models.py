@@ -156,7 +156,7 @@ class SchedulerAddress(RunningScheduler):
 
     kind: Literal["address"] = Field(description="A scheduler that runs already.")
     address: Annotated[str, Strict(), AfterValidator(checked_address)] = Field(
-        pattern=ADDRESS, description="tcp://HOST:PORT, or tls://HOST:PORT."
+        json_schema_extra={"pattern": ADDRESS}, description="tcp://HOST:PORT, or tls://HOST:PORT."
     )
 
     @property

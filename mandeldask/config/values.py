@@ -52,9 +52,12 @@ def _bytes(value: Any) -> str:
 def checked_address(value: str) -> str:
     try:
         (urlsplit(value).hostname or "").encode("idna")  # as a look-up of the name would, for as long as it takes
+        if re.search(ADDRESS, value):
+            return value
     except ValueError:
-        raise ValueError("must be tcp://HOST:PORT or tls://HOST:PORT, and HOST a name or an address") from None
-    return value
+        pass
+    dashboard = " (http:// is that of its dashboard)" if value.startswith("http") else ""
+    raise ValueError(f"must be that of a scheduler, tcp://HOST:PORT or tls://HOST:PORT{dashboard}")
 
 
 def _path(value: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.config import Config, find, load
+from mandeldask.config import Config, load, locate
 from mandeldask.errors import ConfigError, StoreError
 from mandeldask.image import palette
 from mandeldask.kernels import AUTO, KERNELS, BlockFunction, beyond, choose
@@ -92,7 +92,7 @@ def open_scene(path: str) -> Scene:
     ConfigError where there is neither, the description has a fault, or the view is a turned one or a log-polar strip;
     StoreError where the store is not one of mandeldask's, damaged, or of another field than its description.
     """
-    path = find(path)
+    path = locate(path)
     if os.path.isfile(path):
         config = load(path)
         store = _same_field(config)

@@ -177,7 +177,7 @@ class Estimate:
             return None
         kernel = self.left * self.kernel / self.expected if self.expected else 0.0
         beside = (self.busy - self.kernel) / self.done * (self.pending - self.done - self.failed)
-        # the tiles in work have cost time too: half a tile each, as a guess
+        # the tiles in progress have cost time too: half a tile each, as a guess
         at_work = min(threads, (self.busy + threads * self.busy / self.done / 2) / elapsed)
         return (kernel + beside) / max(at_work, 1e-6)
 

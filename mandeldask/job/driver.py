@@ -156,7 +156,7 @@ def _sweep(store: Store, older: float, tell: Observer) -> None:
         if size := store.place.sweep(older):
             tell(Notice(f"removed {format_bytes(size)} of partial files that killed writers had left", "store"))
         for removed in store.place.sweep_removed():
-            tell(Notice(f"removing {removed}, which a killed --overwrite had left", "store"))
+            tell(Notice(f"removing {removed}, which a killed run had begun to overwrite", "store"))
 
 
 def _expected(pending: NDArray[np.bool_], costs: Costs, threads: int) -> Expected:

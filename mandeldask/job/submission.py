@@ -28,7 +28,7 @@ from mandeldask.job.job_status import SPACE, driver_key, on_scheduler, quietly, 
 from mandeldask.job.lease import HEARTBEAT_SECONDS, outcome, release, reserve
 from mandeldask.job.ledger import MAX_ERROR_LENGTH, MAX_ERRORS
 from mandeldask.job.periodic import every
-from mandeldask.job.plan import make_plan
+from mandeldask.job.plan import NO_STORE, make_plan
 from mandeldask.job.runs import AnyConfig, read_description
 from mandeldask.kernels import choose
 from mandeldask.store import Place, Store, open_store, place_of
@@ -116,7 +116,7 @@ def submit(
     """
     described = read_description(config, overrides, out, trust or bool(cluster) or client is not None)
     if not described.store:
-        raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
+        raise ConfigError(NO_STORE)
     place = place_of(described.store)
     kernel, reason = choose(described.kernel, described.view)
     tell(Preparing(kernel, reason))
@@ -136,7 +136,7 @@ def submit(
         tell(Notice(f"{name}, on {there.description.introduction if there.description else 'your cluster'}", "job"))
         if upload and client is None and not there.runs_already:
             raise ConfigError(
-                "--upload is for a cluster that runs already; the workers of one that is started have mandeldask"
+                "upload is for a cluster that runs already; the workers of one that is started have mandeldask"
             )
         if not there.runs_already:
             ends = f"ends {LINGER_SECONDS:.0f} s after its last job"
@@ -239,7 +239,7 @@ def _send(client: Client, request: _Request, plan: Plan) -> None:
 
 
 def _name_taken(name: str) -> ConfigError:
-    return ConfigError(f"the scheduler has a job {name} that has not ended: choose another --name, or cancel it")
+    return ConfigError(f"the scheduler has a job {name} that has not ended: choose another name, or cancel it")
 
 
 def _claim(job: dict[str, Any], dask_scheduler: Any = None) -> bool:

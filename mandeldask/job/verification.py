@@ -142,7 +142,7 @@ def verify(
         with ExitStack() as lock:
             for finding in _metadata(opened):
                 found.add(finding)
-            ledger = lock.enter_context(_held(opened, restore=bool(problem))) if change else None
+            ledger = lock.enter_context(_locked(opened, restore=bool(problem))) if change else None
             for finding in _empty(opened):
                 found.add(finding)
             seed = secrets.randbits(32) if seed is None else seed
@@ -307,7 +307,7 @@ def _there(tasks: Iterator[tuple[Task, int]], store: Store, client: Client) -> I
 
 
 @contextmanager
-def _held(store: Store, restore: bool) -> Iterator[Ledger]:
+def _locked(store: Store, restore: bool) -> Iterator[Ledger]:
     """Keep drivers out. A description that was lost is put back first: without it nothing can be written."""
     lease.refuse_second_driver(store)
     if restore:

@@ -50,6 +50,7 @@ class Screen(Bar):
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
         super().__init__(console=console, quiet=quiet)
         self.kernel = ""
+        self.introduced = False  # whether the cluster was told of
         self._begin(None)
 
     def _begin(self, plan: Plan | None) -> None:
@@ -67,6 +68,7 @@ class Screen(Bar):
                 self.kernel = kernel if reason == "as asked" else f"{kernel}: {reason}"
             case Notice(text, about):
                 self.orbit = None
+                self.introduced |= about == "cluster"
                 self.line(about, text)
             case Plan():
                 self._plan(event)
@@ -92,7 +94,7 @@ class Screen(Bar):
         facts["store"] += f", at most {format_bytes(plan.bytes)} before compression"
         facts["cluster"] = f"{plan.cluster}; a tile needs {format_bytes(plan.tile_memory)}"
         for label, text in facts.items():
-            self.line(label, text)
+            self.line("workers" if label == "cluster" and self.introduced else label, text)
 
     def _started(self, event: Started) -> None:
         assert self.plan is not None
