@@ -12,14 +12,16 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import DamagedError, MandeldaskError
 from mandeldask.kernels import AUTO, KERNELS, block_function, choose, orbit_of_its_own
+from mandeldask.kernels.fields import ESCAPED, NOT_ESCAPED, PROVED
 from mandeldask.store import (
+    FILL,
     Description,
     Store,
     StoredSamples,
@@ -33,6 +35,7 @@ from mandeldask.tile import LevelTile, statistics
 
 Kind = Literal["description", "metadata", "coordinates", "shard", "value", "level", "statistics", "reference", "stray"]
 Task = Callable[[Store], "Checked"]
+T = TypeVar("T")
 Known = tuple[int, int, int, int]  # iterations, minimum, maximum, not escaped: what the store notes of a tile
 BAND_SAMPLES = 2**22  # of a tile that are read at once: it may be larger than memory
 BEST_RATIO = 2**15  # by which zstd and lz4 shrink samples of one value at most
@@ -64,7 +67,7 @@ class Checked:
     bytes: int = 0  # of them
 
 
-def check_on_worker(task: Task, store: Store) -> Checked:
+def check_on_worker(task: Callable[[Store], T], store: Store) -> T:
     """A task on a worker, which must see the same store."""
     store.check_identity()
     return task(store)
@@ -204,6 +207,10 @@ class _Shard:
         if self.name == "escape_time":
             wrong = (samples < 1) | (samples > max_iter)
             rule = f"escape times are from 1 to {max_iter}"
+        elif self.name == "interior":
+            rule = "interior is 0 where a sample escaped, else 1 or 2"
+            times = self._same_samples(samples, y, x, self.level, "escape_time")
+            wrong = (samples > PROVED) | (False if times is None else (samples == ESCAPED) != (times < max_iter))
         else:
             rule = f"{self.name} is NaN where a sample did not escape, and only there"
             times = self._same_samples(samples, y, x, self.level, "escape_time")
@@ -215,8 +222,8 @@ class _Shard:
         below = self._same_samples(samples, y, x, self.level - 1, self.name) if self.level else None
         if below is None:
             return
-        there = below != 0
-        if self.name != "escape_time":  # NaN is also what stands for a shard that is missing
+        there = below != FILL.get(self.name, np.nan)
+        if self.name not in FILL:  # NaN is also what stands for a shard that is missing
             times = self._same_samples(samples, y, x, self.level - 1, "escape_time")
             there = ~np.isnan(below) | (True if times is None else times == max_iter)
         wrong = there & (_bits(samples) != _bits(below))
@@ -236,6 +243,8 @@ class _Shard:
             return
         wanted = self._computed(doubtful, y, x)
         near = 0.0 if self.name == "escape_time" else OTHER_LOGARITHM
+        if self.name == "interior":  # how many are proved depends on the kernel
+            found, wanted = np.minimum(found, NOT_ESCAPED), np.minimum(wanted, NOT_ESCAPED)
         wrong = np.argwhere(doubtful)[~np.isclose(found[doubtful], wanted[doubtful], rtol=near, atol=0, equal_nan=True)]
         at = stride * (wrong + np.array((y, x)))
         for i, j in wrong[np.unique(at // d.tile, axis=0, return_index=True)[1]].tolist():

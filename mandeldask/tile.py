@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import StoreError
 from mandeldask.field import copied_iterations, dtype_of, kernel_seconds, proofs
+from mandeldask.kernels.fields import PROVED
 from mandeldask.store import Store, Tile
 from mandeldask.telemetry import TOPIC, Preview, job_id, tile_event
 
@@ -61,10 +62,11 @@ def write_block(block: NDArray[Any], store: Store, block_id: Tile) -> NDArray[np
     return written
 
 
-def read_block(store: Store, block_id: Tile) -> NDArray[Any]:
-    """What a store of fewer iterations knows of a tile, 0 where it cannot tell.
+def read_block(store: Store, max_iter: int, block_id: Tile) -> NDArray[Any]:
+    """What a store of fewer iterations than `max_iter` knows of a tile, 0 where it cannot tell.
 
-    A sample's values depend on max_iter only where it had not escaped. A tile that is missing or damaged is not known.
+    A sample's values depend on max_iter only where it had not escaped; where it never will, its time is max_iter. A
+    tile that is missing or damaged is not known.
     """
     d = store.description
     known = np.zeros(d.levels[0].tile_shape(block_id), dtype_of(d.fields, d.exact))
@@ -79,6 +81,8 @@ def read_block(store: Store, block_id: Tile) -> NDArray[Any]:
         (known[name] if known.dtype.names else known)[...] = part
     times = known["escape_time"] if known.dtype.names else known
     times[times == d.max_iter] = 0
+    if "interior" in d.fields:
+        times[known["interior"] == PROVED] = max_iter
     return known
 
 

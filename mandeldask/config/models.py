@@ -264,7 +264,7 @@ class PictureDescription(Section):
     size: int | None = Field(None, description="Pixels of the longer side, about.")
 
 
-FieldName = Literal["escape_time", "smooth", "distance"]
+FieldName = Literal["escape_time", "smooth", "distance", "interior"]
 
 
 def _fields(value: tuple[FieldName, ...]) -> tuple[FieldName, ...]:
@@ -301,8 +301,9 @@ class Config(Section):
     )
     fields: Annotated[tuple[FieldName, ...], AfterValidator(_fields)] = Field(
         ("escape_time",),
-        description="What to store: escape_time, and if wanted smooth (continuous escape time) and distance "
-        "(exterior distance estimate); escape_time is the same whatever else is asked for.",
+        description="What to store: escape_time, and if wanted smooth (continuous escape time), distance (exterior "
+        "distance estimate) and interior (0 escaped, 1 not escaped within max_iter, 2 proved never to escape in this "
+        "arithmetic); escape_time is the same whatever else is asked for.",
     )
     tile: tuple[Side, Side] | None = Field(
         None,

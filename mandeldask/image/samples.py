@@ -171,7 +171,7 @@ def _text(view: View, max_iter: int, proof: str = "full") -> str:
 
 def _array(name: str, field: Any) -> NDArray[Any]:
     shape, dtype = tuple(getattr(field, "shape", ())), getattr(field, "dtype", None)
-    kind, what = ("iu", "integers") if name == "escape_time" else ("f", "floats")
+    kind, what = ("iu", "integers") if FIELDS[name][1] in "iu" else ("f", "floats")
     if len(shape) != 2 or 0 in shape or dtype is None or np.dtype(dtype).kind not in kind:
         raise ConfigError(f"a field must be {what} of shape (rows, columns); got {dtype} of shape {shape}")
     if shape[0] * shape[1] > IN_MEMORY:

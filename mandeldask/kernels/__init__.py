@@ -81,12 +81,14 @@ class Factory(Protocol):
 
 def _masked(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
     _check(max_iter, fields, view, "numpy")
-    return BlockFunction(numpy_loops.masked, outside, int(max_iter), tuple(fields))
+    prove = numpy_loops.prove_masked
+    return BlockFunction(numpy_loops.masked, outside, int(max_iter), tuple(fields), prove=prove)
 
 
 def _compact(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
     _check(max_iter, fields, view, "numpy-compact")
-    return BlockFunction(numpy_loops.compact, outside, int(max_iter), tuple(fields), band=None)
+    prove = numpy_loops.prove_compact
+    return BlockFunction(numpy_loops.compact, outside, int(max_iter), tuple(fields), band=None, prove=prove)
 
 
 def _lanes(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
