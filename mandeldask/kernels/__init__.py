@@ -73,7 +73,15 @@ def _lanes(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View
     return lanes.make(int(max_iter), tuple(fields))
 
 
-KERNELS: dict[str, Factory] = {"numpy": _masked, "numpy-compact": _compact, "numba": _lanes}
+def _cuda(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
+    _check(max_iter, fields, view)
+    choose("cuda")
+    from mandeldask.kernels.cuda import device
+
+    return device.make(int(max_iter), tuple(fields))
+
+
+KERNELS: dict[str, Factory] = {"numpy": _masked, "numpy-compact": _compact, "numba": _lanes, "cuda": _cuda}
 
 SCRATCH_BYTES = 32 * 2**20  # at most, beside block and result, however large the block
 
@@ -103,6 +111,11 @@ def choose(name: str, view: View | None = None) -> tuple[str, str]:
         if problem:
             return "numpy-compact", f"the fastest that needs no Numba, {problem}"
         return "numba", "the fastest; the same bits as any other"
+    if name == "cuda":
+        from mandeldask.kernels import cuda
+
+        if missing := cuda.problem():
+            raise ConfigError(f"the kernel cuda needs numba-cuda and a GPU: {missing}; take kernel: auto")
     if problem:
         raise ConfigError(f"the kernel numba needs Numba, {problem}; install it, or take kernel: numpy-compact")
     return name, "as asked"
