@@ -37,7 +37,7 @@ def escape_time(
     max_iter : int
         The cap, from 1 to 2**31 - 1: a sample that has not escaped by then gets `max_iter`.
     kernel : str
-        A name in `mandeldask.kernels.KERNELS`, or auto for the fastest; every kernel gives the same bits.
+        A name in `mandeldask.kernels.KERNELS`, or auto for the fastest on CPUs; every kernel gives the same bits.
     fields : tuple of str
         escape_time, and if wanted others of `mandeldask.kernels.FIELDS`: then the array is structured, an item a field.
     known : dask array, optional

@@ -25,6 +25,7 @@ from distributed.versions import get_versions
 
 from mandeldask import __version__
 from mandeldask.errors import ClusterError, MandeldaskError
+from mandeldask.kernels import lacking
 from mandeldask.store import Store, open_store
 from mandeldask.text import plural
 
@@ -117,6 +118,17 @@ def _problem(name: str, found: Versions, kernel: str) -> str:
 def _numbers(version: str) -> list[int]:
     """The leading numbers of a version, to compare."""
     return [int(number) for number in re.findall(r"\d+", version)[:3]]
+
+
+def check_devices(client: Client) -> None:
+    """Have every worker try the kernel cuda; ClusterError for one that cannot run it."""
+    answers = _ask(client, lacking, "cuda")
+    if failed := [(worker, reason) for worker, reason in answers.items() if reason]:
+        worker, reason = failed[0]
+        raise ClusterError(
+            f"{len(failed)} of {len(answers)} workers cannot run the kernel cuda: on {worker} it {reason}. "
+            "Have a GPU at each worker, or take --kernel numba, which gives the same counts"
+        )
 
 
 def check_store(client: Client, store: Store) -> None:

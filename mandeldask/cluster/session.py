@@ -12,7 +12,7 @@ import dask
 from distributed import Client
 
 from mandeldask import config as configs
-from mandeldask.cluster.preflight import check, check_store
+from mandeldask.cluster.preflight import check, check_devices, check_store
 from mandeldask.cluster.queues import start_queue
 from mandeldask.cluster.scheduler import connect_scheduler
 from mandeldask.cluster.start import start_class, start_local
@@ -131,6 +131,8 @@ class Session:
             wait_for_worker(client, self.description.start_timeout if self.description else START_SECONDS, self.say)
             if not self.in_this_environment:
                 check(client, self.kernel, upload=self.upload, say=self.say)
+            if self.kernel == "cuda":  # also on this machine: a GPU may be another's, or have no room for so many
+                check_devices(client)
             self._ready = True
         return client
 

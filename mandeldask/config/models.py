@@ -310,7 +310,7 @@ class Config(Section):
     )
     kernel: Annotated[str, Strict(), AfterValidator(_kernel)] = Field(
         AUTO,
-        description="What iterates; all kernels give the same bits, and auto takes the fastest.",
+        description="What iterates; all kernels give the same bits, and auto takes the fastest for CPUs.",
         json_schema_extra={"enum": [*KERNELS, AUTO]},
     )
     fields: Annotated[tuple[FieldName, ...], AfterValidator(_fields)] = Field(

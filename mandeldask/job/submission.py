@@ -119,7 +119,7 @@ def submit(
     if not described.store:
         raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
     place = place_of(described.store)
-    kernel, reason = choose(described.kernel, described.view)
+    kernel, reason = choose(described.kernel, described.view, here=False)
     tell(Preparing(kernel, reason, here=False))
     settings = described.model_copy(update={"store": place.url, "cluster": None}).model_dump()
     name = _new_name(place.url) if name is None else _checked(name)

@@ -44,6 +44,7 @@ __all__ = [
     "BlockFunction",
     "Factory",
     "choose",
+    "lacking",
 ]
 
 MAX_ITER_LIMIT = 2**31 - 1
@@ -76,24 +77,29 @@ def _lanes(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View
 def _cuda(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
     _check(max_iter, fields, view)
     choose("cuda")
-    from mandeldask.kernels.cuda import device
+    from mandeldask.kernels import cuda
 
-    return device.make(int(max_iter), tuple(fields))
+    return cuda.make(int(max_iter), tuple(fields))
 
 
 KERNELS: dict[str, Factory] = {"numpy": _masked, "numpy-compact": _compact, "numba": _lanes, "cuda": _cuda}
 
 SCRATCH_BYTES = 32 * 2**20  # at most, beside block and result, however large the block
 
-
 AUTO = "auto"
 
+_INSTEAD = {
+    "numba": "install it, or take kernel: numpy-compact",
+    "cuda": "take kernel: auto, which gives the same counts",
+}
 
-def choose(name: str, view: View | None = None) -> tuple[str, str]:
+
+def choose(name: str, view: View | None = None, *, here: bool = True) -> tuple[str, str]:
     """The kernel to take, a key of KERNELS, and why, in a few words.
 
-    "auto" takes the fastest: numba where Numba can be imported, else
-    numpy-compact. Both give the same bits.
+    "auto" takes the fastest for CPUs: numba where Numba can be imported, else
+    numpy-compact. All give the same bits. With `here` false a kernel that is
+    named may be one that only other machines have.
 
     Raises
     ------
@@ -106,29 +112,36 @@ def choose(name: str, view: View | None = None) -> tuple[str, str]:
         raise ConfigError(f"kernel must be one of {', '.join(KERNELS)} or {AUTO}; got {name!r}{hint}")
     if view is not None:
         view.check_resolved()
-    problem = _numba_problem() if name in (AUTO, "numba") else ""
     if name == AUTO:
-        if problem:
-            return "numpy-compact", f"the fastest that needs no Numba, {problem}"
+        if problem := lacking("numba"):
+            return "numpy-compact", f"the fastest here; numba {problem}"
         return "numba", "the fastest; the same bits as any other"
-    if name == "cuda":
-        from mandeldask.kernels import cuda
-
-        if missing := cuda.problem():
-            raise ConfigError(f"the kernel cuda needs numba-cuda and a GPU: {missing}; take kernel: auto")
-    if problem:
-        raise ConfigError(f"the kernel numba needs Numba, {problem}; install it, or take kernel: numpy-compact")
+    if here and (problem := lacking(name)):
+        raise ConfigError(f"the kernel {name} {problem}; {_INSTEAD[name]}")
     return name, "as asked"
 
 
+def lacking(name: str) -> str:
+    """Why a kernel, a key of KERNELS, cannot run in this process, in one line, such as "needs Numba, ..."; or empty."""
+    return {"numba": _numba_problem, "cuda": _cuda_problem}.get(name, str)()
+
+
+def _cuda_problem() -> str:
+    try:
+        from mandeldask.kernels import cuda
+    except ImportError as error:
+        return f"needs numba-cuda, which cannot be imported here ({error}): pip install 'mandeldask[cuda]'"
+    problem = cuda.problem()
+    return problem and f"finds {problem}"
+
+
 def _numba_problem() -> str:
-    """Why Numba cannot be used here; empty if it can."""
     try:
         importlib.import_module("numba")
     except ImportError as error:  # not there, or too old for this NumPy or this Python
-        return f"which cannot be imported here ({error})"
+        return f"needs Numba, which cannot be imported here ({error})"
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
-        return "which NUMBA_DISABLE_JIT switches off"
+        return "needs Numba, which NUMBA_DISABLE_JIT switches off"
     return ""
 
 

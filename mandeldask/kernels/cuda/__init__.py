@@ -1,28 +1,123 @@
-"""The escape-time loop on an NVIDIA GPU, through numba-cuda: the same bits as on any CPU.
+"""The escape-time loop on an NVIDIA GPU, compiled by numba-cuda: the same bits as on any CPU.
 
-- `steps`: what runs on the device. Every product is rounded by itself, so that nothing is fused with a sum; the ways to
-  spare work are those of the kernel numba: checked first steps, unchecked blocks of steps with a roll-back, orbits that
-  repeat, samples that provably never escape.
-- `device`: the host's side: memory on the device, one block at a time a process.
+- `steps`: what runs on the device. The ways to spare work are those of the kernel numba: checked first steps, a dense
+  list of the samples left, unchecked blocks of steps with a roll-back, orbits that repeat, samples that provably never
+  escape.
+- Here is the host's side. A process has one block on the device at a time, and of a large block RUN samples.
 
-Importing `steps` needs numba-cuda; `problem` says why the kernel cannot be used here.
+CuPy's raw kernels would need a second language, and have no simulator to test them in.
 """
+
+# mypy: disable-error-code="no-untyped-call,attr-defined"
+# (numba-cuda has no annotations)
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
 import numpy as np
+from numba import config, cuda
+from numpy.typing import NDArray
+
+from mandeldask.errors import MandeldaskError
+from mandeldask.kernels.block import BlockFunction
+from mandeldask.kernels.cuda import steps
+from mandeldask.kernels.fields import Orbit
+
+RUN = 1 << 22  # samples on the device at a time
+BYTES = 44  # that each takes there
+WARP, WARPS = (2, 2) if config.ENABLE_CUDASIM else (32, 32)  # the simulator's threads are Python's
+
+REMEDIES = {  # what an error of CUDA says: what to do
+    "driver library cannot be found": "it needs an NVIDIA GPU and its driver",
+    "NO_DEVICE": "it needs an NVIDIA GPU that this process may see",
+    "libNVVM": "it needs the CUDA toolkit: pip install 'mandeldask[cuda]'",
+    "compute capability": "it needs a GPU that its CUDA toolkit still compiles for",
+    "UNSUPPORTED_PTX_VERSION": "its driver is older than the CUDA toolkit: update it, or install numba-cuda[cu12]",
+    "OUT_OF_MEMORY": f"a process needs {RUN * BYTES >> 20} MiB of its memory: have fewer workers a GPU",
+    "": "restart the worker if that goes on",
+}
+
+_turn = threading.Lock()
+
+vars(np).setdefault("row_stack", np.vstack)  # numba-cuda 0.30 looks it up when it compiles; NumPy 2.5 has dropped it
+
+
+def make(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> BlockFunction:
+    return BlockFunction(count, outside, max_iter, fields, band=None)
 
 
 def problem() -> str:
-    """Why the kernel cannot be used here; empty if it can."""
+    """What keeps this process from using a GPU, in one line; empty if nothing does. It tries one sample."""
     try:
-        import numba.cuda
-    except ImportError as error:
-        return f"numba-cuda cannot be imported here ({error})"
-    if not hasattr(np, "row_stack"):
-        np.row_stack = np.vstack  # numba-cuda 0.30 looks it up, and NumPy 2.5 has dropped it
-    try:
-        numba.cuda.get_current_device()
-    except Exception as error:
-        return f"no GPU can be used here ({' '.join(str(error).split())[:200]})"
+        count(np.array([0.5 + 0j]), 100, np.empty(1, np.int32))
+    except MandeldaskError as error:
+        return str(error)
     return ""
+
+
+def count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
+    """Escape times of flat `c` into flat `out`."""
+    with _device():
+        for start in range(0, c.size, RUN):
+            _count(c[start : start + RUN], max_iter, out[start : start + RUN])
+
+
+def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32]) -> Orbit:
+    """The orbits of the samples with counts below max_iter, out to the larger bailout."""
+    z, n = np.empty((4, c.size)), np.empty(c.size, np.int64)
+    with _device():
+        samples, times = cuda.to_device(c.view(np.float64)), cuda.to_device(counts)
+        ends, last = cuda.device_array(z.shape), cuda.device_array(n.shape, np.int64)
+        steps.outside_steps[grid()](samples, max_iter, times, ends, last)
+        ends.copy_to_host(z)
+        last.copy_to_host(n)
+    x, y, dx, dy = z
+    return Orbit(x, y, dx, dy, n)
+
+
+def _count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
+    samples, times, *under_way = memory()
+    samples, times = samples[: 2 * c.size], times[: c.size]
+    samples.copy_to_device(c.view(np.float64))
+    launch(max_iter, samples, times, *under_way)
+    times.copy_to_host(out)
+
+
+def launch(max_iter: int, samples: Any, times: Any, *under_way: Any) -> None:
+    """Escape times of the samples, all on the device."""
+    counters = cuda.to_device(np.zeros(2, np.int32))
+    steps.first_steps[grid()](samples, max_iter, times, counters, *under_way)
+    steps.unchecked_steps[grid()](samples, max_iter, counters, *under_way)
+    steps.checked_steps[grid()](samples, max_iter, times, counters, *under_way)
+
+
+@cache
+def memory() -> tuple[Any, ...]:
+    """For RUN samples: parts of c, escape times; of those under way their number, x, y and n. Fresh memory is slow."""
+    kinds = (np.int32, np.int32, np.float64, np.float64, np.int32)
+    return cuda.device_array(2 * RUN, np.float64), *(cuda.device_array(RUN, kind) for kind in kinds)
+
+
+@cache
+def grid() -> tuple[int, int]:
+    """Blocks, and threads in a block, that fill the device: blocks of one warp, each thread for many samples."""
+    return (1 if config.ENABLE_CUDASIM else cuda.get_current_device().MULTIPROCESSOR_COUNT) * WARPS, WARP
+
+
+@contextmanager
+def _device() -> Iterator[None]:
+    """Have the device to oneself; what CUDA says of it becomes one line."""
+    with _turn:
+        try:
+            yield
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] not in {"numba", "cuda"}:
+                raise
+            said = " ".join(str(error).split())[:200]
+            remedy = next(remedy for sign, remedy in REMEDIES.items() if sign in said)
+            raise MandeldaskError(f"no GPU that works: {remedy} ({said})") from error

@@ -1,10 +1,16 @@
-"""What runs on the device, one thread a sample: first, unchecked and checked steps, and the steps to the larger bailout.
+"""What runs on the device: first, unchecked and checked steps, and the steps to the larger bailout.
 
-A sample under way is an item of the list `at`, in no order. Its state is the pair (z, n): z = z_n, and none of
-z_0 ... z_(n-1) has escaped. Samples come as real and imaginary parts in turns.
+A sample under way is an item of a list, in no order: its number `at`, and (z, n), where z = z_n and none of
+z_0 ... z_(n-1) has escaped. Samples come as real and imaginary parts in turns. The threads share out the samples, or
+the items of the list, in turns.
+
+Compilers for GPUs fuse a product and a sum where they may. They may not where the product says how it rounds, as `mul`
+does. What is left fused leaves the bits alone: `twice_plus`, and what `never_escapes` computes, which may be off by
+far more than a rounding. `scripts/check_cuda --code` looks whether that is all.
 """
 
-# mypy: disable-error-code="no-untyped-def,untyped-decorator,import-untyped"
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,attr-defined"
+# (numba-cuda has no annotations)
 
 from __future__ import annotations
 
@@ -28,7 +34,7 @@ if config.ENABLE_CUDASIM:
     def inlined(function):
         return function
 else:
-    from numba.cuda.libdevice import dmul_rn as mul  # is rounded by itself: a plain product may be fused with a sum
+    from numba.cuda.libdevice import dmul_rn as mul
 
     inlined = cuda.jit(device=True, inline="always")
 
@@ -36,9 +42,17 @@ never_escapes_here = cuda.jit(device=True)(never_escapes)
 
 
 @inlined
+def twice_plus(t, c):
+    """(t + t) + c to the bit, in one operation.
+
+    2t is exact, so both round once. Where it is infinite, so is the fused result, as c is small beside it.
+    """
+    return cuda.fma(2.0, t, c)
+
+
+@inlined
 def step(x, y, cx, cy):
-    """z*z + c. fma(2, t, cy) is (t + t) + cy to the bit, as 2t is exact, and takes one operation less."""
-    return (mul(x, x) - mul(y, y)) + cx, cuda.fma(2.0, mul(x, y), cy)
+    return (mul(x, x) - mul(y, y)) + cx, twice_plus(mul(x, y), cy)
 
 
 @inlined
@@ -52,21 +66,19 @@ def first_steps(c, max_iter, out, counters, at, zx, zy, zn):
 
     The few samples far out are finished here: their orbits might come back.
     """
-    k = cuda.grid(1)
-    if k >= out.size:
-        return
-    cx, cy = float(c[2 * k]), float(c[2 * k + 1])
-    x, y, n = cx, cy, 1
-    last = min(FIRST, max_iter) if inside(cx, cy) and mul(cx, cx) + mul(cy, cy) <= NEARBY else max_iter
-    while n < last and inside(x, y):
-        x, y = step(x, y, cx, cy)
-        n += 1
-    if n < max_iter and inside(x, y):
-        n = max_iter
-        if not never_escapes_here(cx, cy, math.sqrt):
-            place = cuda.atomic.add(counters, LIVE, 1)
-            at[place], zx[place], zy[place], zn[place] = k, x, y, last
-    out[k] = n
+    for k in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        cx, cy = float(c[2 * k]), float(c[2 * k + 1])
+        x, y, n = cx, cy, 1
+        last = min(FIRST, max_iter) if mul(cx, cx) + mul(cy, cy) <= NEARBY else max_iter
+        while n < last and inside(x, y):
+            x, y = step(x, y, cx, cy)
+            n += 1
+        if n < max_iter and inside(x, y):
+            n = max_iter
+            if not never_escapes_here(cx, cy, math.sqrt):
+                place = cuda.atomic.add(counters, LIVE, 1)
+                at[place], zx[place], zy[place], zn[place] = k, x, y, last
+        out[k] = n
 
 
 @cuda.jit
@@ -82,7 +94,7 @@ def unchecked_steps(c, max_iter, counters, at, zx, zy, zn):
     n, saved_at = max_iter, 0
     x = y = cx = cy = saved_x = saved_y = 0.0
     while cuda.syncthreads_or(np.int32(place < live)):
-        if n + BLOCK > max_iter:
+        if place < live and n + BLOCK > max_iter:
             place = cuda.atomic.add(counters, TAKEN, 1)
             if place < live:
                 cx, cy = float(c[2 * at[place]]), float(c[2 * at[place] + 1])
@@ -106,32 +118,28 @@ def unchecked_steps(c, max_iter, counters, at, zx, zy, zn):
 @cuda.jit
 def checked_steps(c, max_iter, out, counters, at, zx, zy, zn):
     """Escape times of all on the list."""
-    place = cuda.grid(1)
-    if place >= counters[LIVE]:
-        return
-    k, n = at[place], int(zn[place])
-    cx, cy = float(c[2 * k]), float(c[2 * k + 1])
-    x, y = float(zx[place]), float(zy[place])
-    while n < max_iter and inside(x, y):
-        x, y = step(x, y, cx, cy)
-        n += 1
-    out[k] = n
+    for place in range(cuda.grid(1), counters[LIVE], cuda.gridsize(1)):
+        k, n = at[place], int(zn[place])
+        cx, cy = float(c[2 * k]), float(c[2 * k + 1])
+        x, y = float(zx[place]), float(zy[place])
+        while n < max_iter and inside(x, y):
+            x, y = step(x, y, cx, cy)
+            n += 1
+        out[k] = n
 
 
 @cuda.jit
 def outside_steps(c, max_iter, counts, z, steps):
     """Where orbit and derivative of the samples with counts below max_iter pass the bailout; see `Orbit`."""
-    k = cuda.grid(1)
-    if k >= counts.size:
-        return
-    cx, cy = float(c[2 * k]), float(c[2 * k + 1])
-    x, y, dx, dy, n = cx, cy, 1.0, 0.0, 1
-    last = counts[k] + EXTRA_STEPS if counts[k] < max_iter else 0
-    while n <= last and mul(x, x) + mul(y, y) <= BAILOUT * BAILOUT:
-        slope_x, slope_y = mul(x, dx) - mul(y, dy), mul(x, dy) + mul(y, dx)
-        dx, dy = cuda.fma(2.0, slope_x, 1.0), slope_y + slope_y
-        x, y = step(x, y, cx, cy)
-        n += 1
-    if n > last:
-        x = y = dx = dy = math.nan
-    z[0, k], z[1, k], z[2, k], z[3, k], steps[k] = x, y, dx, dy, n
+    for k in range(cuda.grid(1), counts.size, cuda.gridsize(1)):
+        cx, cy = float(c[2 * k]), float(c[2 * k + 1])
+        x, y, dx, dy, n = cx, cy, 1.0, 0.0, 1
+        last = int(counts[k]) + EXTRA_STEPS if counts[k] < max_iter else 0
+        while n <= last and mul(x, x) + mul(y, y) <= BAILOUT * BAILOUT:
+            slope_x, slope_y = mul(x, dx) - mul(y, dy), mul(x, dy) + mul(y, dx)
+            dx, dy = twice_plus(slope_x, 1.0), slope_y + slope_y
+            x, y = step(x, y, cx, cy)
+            n += 1
+        if n > last:
+            x = y = dx = dy = math.nan
+        z[0, k], z[1, k], z[2, k], z[3, k], steps[k] = x, y, dx, dy, n
