@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import mandeldask as md
+from mandeldask import kernels
 from mandeldask.cluster import Session
 from mandeldask.kernels import KERNELS, choose, lacking
 
@@ -40,6 +41,7 @@ def test_without_a_gpu_it_says_so_in_one_line_and_auto_passes_it_by(no_gpu):
 
 
 def test_without_numba_cuda_it_says_what_to_install(monkeypatch):
+    monkeypatch.delattr(kernels, "cuda", raising=False)
     monkeypatch.setitem(sys.modules, "mandeldask.kernels.cuda", None)  # importing it raises ImportError
     with pytest.raises(md.ConfigError, match=r"numba-cuda, which cannot be imported here .*mandeldask\[cuda\]"):
         choose("cuda")
