@@ -127,7 +127,7 @@ def check_devices(client: Client) -> None:
         worker, reason = failed[0]
         raise ClusterError(
             f"{len(failed)} of {len(answers)} workers cannot run the kernel cuda: on {worker} it {reason}. "
-            "Have a GPU at each worker, or take --kernel numba, which gives the same counts"
+            "Have a GPU at each worker, or take --set kernel=numba: the same counts"
         )
 
 
