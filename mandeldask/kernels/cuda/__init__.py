@@ -118,6 +118,6 @@ def _device() -> Iterator[None]:
         except Exception as error:
             if type(error).__module__.partition(".")[0] not in {"numba", "cuda"}:
                 raise
-            said = " ".join(str(error).split())[:200]
+            said = " ".join(str(error).split())[:200].rstrip(" .:")
             remedy = next(remedy for sign, remedy in REMEDIES.items() if sign in said)
             raise MandeldaskError(f"no GPU that works: {remedy} ({said})") from error
