@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from mandeldask.grid import complex_grid
     from mandeldask.image import picture
     from mandeldask.job import (
+        Job,
         Plan,
         Status,
-        Submitted,
         Summary,
         Verification,
         deepen,
+        jobs,
         resume,
         run,
         status,
@@ -38,17 +39,19 @@ __version__ = "0.1.0"
 __all__ = [
     "ClusterError",
     "ConfigError",
+    "Job",
     "MandeldaskError",
     "Plan",
     "Status",
     "StoreError",
-    "Submitted",
     "Summary",
     "Verification",
     "View",
     "complex_grid",
     "deepen",
     "escape_time",
+    "job",
+    "jobs",
     "open",
     "picture",
     "resume",
@@ -57,7 +60,7 @@ __all__ = [
     "submit",
     "verify",
 ]
-# Where a name is, unless in mandeldask.job
+# Where a name is, unless in mandeldask.job, a room that can be called
 _ROOMS = {"complex_grid": "grid", "escape_time": "field", "open": "store", "picture": "image", "View": "view"}
 _ROOMS |= dict.fromkeys(("ClusterError", "ConfigError", "MandeldaskError", "StoreError"), "errors")
 
@@ -67,10 +70,10 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'mandeldask' has no attribute {name!r}")
     module = importlib.import_module(f"mandeldask.{_ROOMS.get(name, 'job')}")
-    value = module.open_field if name == "open" else getattr(module, name)
+    value = module if name == "job" else getattr(module, "open_field" if name == "open" else name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return ["__version__", *__all__]

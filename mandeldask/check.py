@@ -1,18 +1,25 @@
-"""What a worker does to verify a store: read a tile, and say what is wrong with it. It knows no driver."""
+"""What a worker does before a run, and to verify a store: look at it, read a tile, and say what is wrong.
+
+It knows no driver.
+"""
 
 from __future__ import annotations
 
 import math
+import os
+import sys
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.errors import DamagedError
-from mandeldask.kernels import KERNELS
-from mandeldask.store import Store, Tile, chunk_side, shard_key
+from mandeldask.errors import DamagedError, MandeldaskError
+from mandeldask.kernels import AUTO, FIELDS, KERNELS, choose
+from mandeldask.store import Store, StoredSamples, Tile, chunk_side, open_store, shard_key
 from mandeldask.tile import LevelTile, statistics
 
 Kind = Literal["description", "metadata", "coordinates", "shard", "value", "level", "statistics", "stray"]
@@ -22,6 +29,7 @@ BAND_SAMPLES = 2**22  # of a tile that are read at once: it may be larger than m
 BEST_RATIO = 2**15  # by which zstd and lz4 shrink samples of one value at most
 # Iterations of the reference kernel, at most, for a tile that is computed again: some 5 s.
 RECOMPUTED_ITERATIONS = 2**28
+OTHER_LOGARITHM = 1e-6  # by which smooth and distance may differ on another machine
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,8 @@ def check_tiles(tiles: list[tuple[LevelTile, Known | None]], store: Store, quick
 def check_again(tile: Tile, store: Store, seed: int) -> Checked:
     """Compute a tile again with the reference kernel, and compare the escape times bit for bit.
 
-    Where that would take more than `RECOMPUTED_ITERATIONS` if no sample escaped, a window of the tile, at random.
+    Where that would take more than `RECOMPUTED_ITERATIONS` if no sample escaped, a window of the tile, at random. Its
+    shard is counted where it is checked.
     """
     d = store.description
     rows, columns = window_shape(d.levels[0].tile_shape(tile), d.max_iter)
@@ -81,13 +90,13 @@ def check_again(tile: Tile, store: Store, seed: int) -> Checked:
         return Checked(0, 0, ())
     wrong = np.argwhere(found != wanted)
     if not wrong.size:
-        return Checked(1, wanted.nbytes, ())
+        return Checked(0, 0, ())
     i, j = wrong[0].tolist()
     problem = (
         f"has {found[i, j]} at row {y + i}, column {x + j}, where the reference kernel gives {wanted[i, j]}; "
         f"{len(wrong)} of {wanted.size} samples differ"
     )
-    return Checked(1, wanted.nbytes, (Finding("value", shard_key(0, "escape_time", tile), problem, (0, *tile)),))
+    return Checked(0, 0, (Finding("value", shard_key(0, "escape_time", tile), problem, (0, *tile)),))
 
 
 def window_shape(shape: tuple[int, int], max_iter: int) -> tuple[int, int]:
@@ -95,6 +104,25 @@ def window_shape(shape: tuple[int, int], max_iter: int) -> tuple[int, int]:
     samples = max(256, RECOMPUTED_ITERATIONS // max_iter)
     columns = min(shape[1], max(math.isqrt(samples), samples // shape[0]))
     return min(shape[0], max(1, samples // columns)), columns
+
+
+def can_use(store: Store) -> str:
+    """What keeps it from using the store; "" where nothing does."""
+    probe = f"zarr.{uuid.uuid4().hex}.partial"  # should this process die here, a leftover like any other
+    try:
+        if open_store(store.place).identity != store.identity:
+            return "another store is there"
+        store.place.put(probe, b"probe")
+        store.place.delete(probe)
+    except (OSError, MandeldaskError) as error:
+        return str(error).partition(";")[0]  # without the remedy, which is another here
+    return ""
+
+
+def loaded_from() -> list[str]:
+    """The archives, or folders, that the modules of mandeldask came from."""
+    files = {m.__file__ or "" for name, m in sys.modules.items() if name.partition(".")[0] == "mandeldask"}
+    return sorted({Path(file.rpartition(f"{os.sep}mandeldask{os.sep}")[0]).name for file in files})
 
 
 class _Shard:
@@ -108,17 +136,17 @@ class _Shard:
     def findings(self, quick: bool, known: Known | None) -> Iterator[Finding]:
         """What is wrong with it, band by band; `quick`: only whether zarr can read it, which checks each checksum."""
         totals: list[Known] = []
-        seen: set[str] = set()
+        seen: set[tuple[str, str]] = set()
         try:
             for y, x, samples in self._bands():
                 if quick:
                     continue
                 if self.name == "escape_time":
                     totals.append(statistics(samples, self.store.description.max_iter))
-                for kind, problem in self._problems(samples, y, x):
-                    if kind not in seen:  # one of a kind is enough to make it again
-                        seen.add(kind)
-                        yield Finding(kind, self.key, problem, self.tile)
+                for finding in self._problems(samples, y, x):
+                    if (finding.kind, finding.key) not in seen:  # one of a kind is enough to make a tile again
+                        seen.add((finding.kind, finding.key))
+                        yield finding
         except (DamagedError, OSError) as error:
             problem = error.problem if isinstance(error, DamagedError) else f"cannot be read: {error.strerror or error}"
             yield Finding("shard", self.key, problem, self.tile)
@@ -149,7 +177,7 @@ class _Shard:
                 window = slice(y, min(y + rows, bottom)), slice(x, min(x + columns, right))
                 yield y, x, self.store.window(*window, self.level, self.name)
 
-    def _problems(self, samples: NDArray[Any], y: int, x: int) -> Iterator[tuple[Kind, str]]:
+    def _problems(self, samples: NDArray[Any], y: int, x: int) -> Iterator[Finding]:
         """What is wrong with some samples, the first of which is at row `y`, column `x` of the level."""
         max_iter, wrong = self.store.description.max_iter, np.zeros(samples.shape, bool)
         if self.name == "escape_time":
@@ -161,7 +189,8 @@ class _Shard:
             if times is not None:
                 wrong = np.isnan(samples) != (times == max_iter)
         for i, j in np.argwhere(wrong)[:1].tolist():
-            yield "value", f"has {samples[i, j]} at row {y + i}, column {x + j}: {rule}"
+            problem = f"has {samples[i, j]} at row {y + i}, column {x + j}: {rule}"
+            yield Finding("value", self.key, problem, self.tile)
         below = self._same_samples(samples, y, x, self.level - 1, self.name) if self.level else None
         if below is None:
             return
@@ -171,15 +200,49 @@ class _Shard:
             there = ~np.isnan(below) | (True if times is None else times == max_iter)
         wrong = there & (np.ascontiguousarray(samples).view("u4") != np.ascontiguousarray(below).view("u4"))
         for i, j in np.argwhere(wrong)[:1].tolist():
-            found, wanted = samples[i, j], below[i, j]
-            yield "level", f"has {found} at row {y + i}, column {x + j}, where level {self.level - 1} has {wanted}"
+            where, other = f"row {y + i}, column {x + j}", f"level {self.level - 1} has {below[i, j]}"
+            yield Finding("level", self.key, f"has {samples[i, j]} at {where}, where {other}", self.tile)
+            yield from self._judged(wrong, y, x)
+
+    def _judged(self, doubtful: NDArray[np.bool_], y: int, x: int) -> Iterator[Finding]:
+        """The tiles of the field that are wrong where two levels differ: the kernel tells, in the time of one tile.
+
+        A tile of the levels between is cheap to make again.
+        """
+        d, stride = self.store.description, self.store.description.levels[self.level].stride
+        found = self._same_samples(doubtful, y, x, 0, self.name)
+        if found is None:
+            return
+        wanted = self._computed(doubtful, y, x)
+        near = 0.0 if self.name == "escape_time" else OTHER_LOGARITHM
+        wrong = np.argwhere(doubtful)[~np.isclose(found[doubtful], wanted[doubtful], rtol=near, atol=0, equal_nan=True)]
+        at = stride * (wrong + np.array((y, x)))
+        for i, j in wrong[np.unique(at // d.tile, axis=0, return_index=True)[1]].tolist():
+            row, column = stride * (y + i), stride * (x + j)
+            tile = row // d.tile[0], column // d.tile[1]
+            problem = f"has {found[i, j]} at row {row}, column {column}, where the kernel gives {wanted[i, j]}"
+            if self.store.place.size(key := shard_key(0, self.name, tile)):
+                yield Finding("value", key, problem, (0, *tile))
+
+    def _computed(self, chosen: NDArray[np.bool_], y: int, x: int) -> NDArray[Any]:
+        """What the fastest kernel gives for the chosen ones of some samples of this level."""
+        d, stride = self.store.description, self.store.description.levels[self.level].stride
+        bottom, right = (min(stride * (n + k), side) for n, k, side in zip((y, x), chosen.shape, d.shape, strict=True))
+        c = d.view.block((stride * y, bottom), (stride * x, right), stride=(stride, stride))[chosen]
+        block = KERNELS[choose(AUTO)[0]](d.max_iter, d.fields)(c)
+        computed = np.zeros(chosen.shape, np.dtype(FIELDS[self.name]))
+        computed[chosen] = block[self.name] if block.dtype.names else block
+        return computed
 
     def _same_samples(self, samples: NDArray[Any], y: int, x: int, level: int, name: str) -> NDArray[Any] | None:
-        """These samples in another array, of this level or the one below; None where it cannot be read."""
+        """These samples in another array, of this level or one below; None where they cannot be read.
+
+        Of a level below the fill value, where a shard is damaged.
+        """
         rows, columns = samples.shape
-        step = 1 + self.level - level
-        window = slice(step * y, step * (y + rows)), slice(step * x, step * (x + columns))
+        step = 1 << (self.level - level)
+        stored = StoredSamples(self.store, level, name, spare_damaged=True)
         try:
-            return self.store.window(*window, level, name)[::step, ::step]
+            return stored[step * y : step * (y + rows) : step, step * x : step * (x + columns) : step]
         except (DamagedError, OSError):  # told where that tile is checked
             return None

@@ -30,6 +30,10 @@ class DamagedError(StoreError):
         return str(self.args[0])
 
 
+class ReplacedError(StoreError):
+    """The store cannot be seen any more, or another has its place."""
+
+
 class ClusterError(MandeldaskError):
     """A cluster that cannot be started, was lost, or is too small for the tiles."""
 

@@ -85,19 +85,29 @@ class Timed:
 
     def __call__(self, c: NDArray[np.complex128], known: NDArray[Any] | None = None) -> NDArray[Any]:
         begin = time.perf_counter()
+        _last.copied = 0 if known is None else int(_times(known).sum(dtype=np.int64))
         block = self.function(c) if known is None else self._complete(c, known)
         _last.seconds = time.perf_counter() - begin
         return block
 
     def _complete(self, c: NDArray[np.complex128], known: NDArray[Any]) -> NDArray[Any]:
         block = known.copy()
-        unknown = (known["escape_time"] if known.dtype.names else known) == 0
+        unknown = _times(known) == 0
         rows = max(1, BAND * len(c) // max(1, c.size))
         for first in range(0, len(c), rows):
             band = slice(first, first + rows)
             if unknown[band].any():
                 block[band][unknown[band]] = self.function(c[band][unknown[band]])
         return block
+
+
+def _times(block: NDArray[Any]) -> NDArray[np.int32]:
+    return block["escape_time"] if block.dtype.names else block
+
+
+def copied_iterations() -> int:
+    """Iterations of this thread's last block that were not computed, but known; as `kernel_seconds`."""
+    return getattr(_last, "copied", 0)
 
 
 def kernel_seconds() -> float:

@@ -1,8 +1,21 @@
-"""Numbers, spans of time and paths as a person says them."""
+"""Numbers, spans of time, paths and commands as a person says them."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shlex
+import shutil
+import sys
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+COLUMN = 13  # where the text of a fact begins, after its label
+# What stays in one piece where a line is folded: a command, for it is copied; any other word.
+UNBROKEN = re.compile(r"(?<=:) +(?:\S+ -m )?\S*mandeldask .*|\S*?`[^`]*`\S*|\S+")
 
 
 def short_path(path: str) -> str:
@@ -13,6 +26,35 @@ def short_path(path: str) -> str:
     return path if relative.startswith(os.pardir) else relative
 
 
+def command(*words: str) -> str:
+    """A command of mandeldask as it works when typed here."""
+    arguments, program = shlex.join(words), Path(sys.argv[0])
+    if program.parts[-2:] == ("mandeldask", "__main__.py"):
+        return f"{shlex.quote(sys.orig_argv[0])} -m mandeldask {arguments}"
+    if program.name.startswith("dask") and sys.argv[1:2] != ["mandeldask"]:
+        return f"mandeldask {arguments}"  # of a scheduler or a worker, whose errors are read elsewhere
+    return f"{_program('mandeldask')} {arguments}"
+
+
+def pip_install(extra: str) -> str:
+    """The command that installs an extra of mandeldask here: of the checkout, where that is what is installed."""
+    project = "mandeldask"
+    with suppress(PackageNotFoundError):
+        origin = json.loads(distribution("mandeldask").read_text("direct_url.json") or "{}")
+        if origin.get("dir_info", {}).get("editable"):
+            project = short_path(unquote(urlsplit(origin["url"]).path))
+    return f"{_program('pip')} install {shlex.quote(f'{project}[{extra}]')}"
+
+
+def _program(name: str) -> str:
+    """How to call a program of this Python's environment: by its name alone where that finds it."""
+    path = os.path.join(os.path.dirname(sys.executable), name)
+    found = shutil.which(name)
+    if not os.path.exists(path) or (found and os.path.samefile(found, path)):
+        return name
+    return shlex.quote(short_path(path))
+
+
 def is_url(path: str) -> bool:
     """Whether a store is named by a URL, and not by a path."""
     return "://" in path
@@ -21,6 +63,34 @@ def is_url(path: str) -> bool:
 def printable(text: str) -> str:
     """Text from elsewhere, without what a terminal would obey."""
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+def fact(label: str, text: str, width: int | None = None) -> str:
+    """A label, and what there is to say in the column beside it; folded to `width` columns where that is given.
+
+    What is too long for the column, and is not to be folded, begins further left.
+    """
+    start = f"  {label:<{COLUMN - 3}} "
+    if not width:
+        return start + text
+    first, *others = fold(text, width - COLUMN)
+    if len(first) > width - COLUMN:
+        start, first, others = start.rstrip(), "", [first, *others]
+    further = [" " * min(COLUMN, max(0, width - len(line))) + line for line in others]
+    return "\n".join([start + first] * bool(start + first) + further)
+
+
+def fold(text: str, width: int) -> list[str]:
+    """Lines of at most `width` columns, but for longer words; a command before four spaces stays whole."""
+    command, gap, note = text.partition("    ")
+    if len(text) > width and gap:
+        return [command, *(f"  {line}" for line in fold(note, width - 2))]
+    lines = [""]
+    for piece in [text] if len(text) <= width else map(str.strip, UNBROKEN.findall(text)):
+        if lines[-1] and len(lines[-1]) + 1 + len(piece) > width:
+            lines.append("")
+        lines[-1] += f" {piece}" if lines[-1] else piece
+    return lines
 
 
 def plural(n: int, noun: str) -> str:

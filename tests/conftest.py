@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import uuid
 
 import pytest
@@ -14,6 +15,8 @@ from mandeldask.config import LocalCluster
 # A shell starts `scripts/test &` with SIGINT ignored, and whatever ignores a signal bequeaths that to its children:
 # Ctrl-C would not end the programs under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Hints name the program by its path where it is not on PATH: here it is, as in an environment that is activated.
+os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
@@ -25,6 +28,7 @@ ONCE = {
     "test_explorer_page",
     "test_faults",
     "test_faults_disks",
+    "test_faults_power",
     "test_faults_rounds",
     "test_faults_tiles",
     "test_foreign",

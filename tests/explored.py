@@ -62,6 +62,10 @@ class Asked:
 
     def tile(self, path):
         """A tile's samples, the lowest y first."""
+        return self.both(path)[0]
+
+    def both(self, path):
+        """A tile's samples, and their fractions; None where there are none."""
         status, headers, body = self.get(path)
         assert status == 200, body
         return read_tile(headers, body)
@@ -136,10 +140,13 @@ class Explorer(Asked):
 
 
 def read_tile(headers, body):
-    kind, rows, columns = headers["Tile"].split()
+    kind, *shape, what = headers["Tile"].split()
+    shape = tuple(map(int, shape))
     if headers["Content-Encoding"] == "deflate":
         body = zlib.decompress(body)
-    return np.frombuffer(body, np.dtype(kind).newbyteorder("<")).reshape(int(rows), int(columns))
+    counts = np.frombuffer(body, np.dtype(kind).newbyteorder("<"), np.prod(shape)).reshape(shape)
+    rest = np.frombuffer(body, np.uint8, offset=counts.nbytes)
+    return counts, rest.reshape(shape) if what == "smooth" else None
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -83,7 +84,8 @@ def test_run_shows_plan_link_and_summary_and_leaves_store_and_picture(finished):
     ):
         assert words in err
     assert open_store(cwd / "lesson.zarr").done().all()
-    assert Image.open(cwd / "lesson.png").size == (120, 100)
+    drawn = Image.open(cwd / "lesson.png")
+    assert (drawn.size, drawn.mode) == ((120, 100), "RGB"), "smooth, though the store has the counts alone"
 
 
 def test_json_is_one_object_that_agrees_with_the_store(finished, tmp_path):
@@ -113,6 +115,16 @@ def test_resume_says_what_is_done_and_run_does_the_same(finished):
     code, _, err = invoke("resume", "lesson.zarr", cwd=cwd)
     assert code == 0
     assert "nothing was left to compute" in err
+
+
+def test_where_nothing_is_computed_there_is_no_page_and_it_is_said_what_to_type(finished):
+    cwd, _ = finished
+    code, _, err = invoke("run", LESSON, *SMALL, "--report", "r.html", cwd=cwd)
+    again = shlex.join(["mandeldask", "run", LESSON, *SMALL, "--report", "r.html", "--overwrite"])
+    assert (code, (cwd / "r.html").exists()) == (0, False)
+    assert f"dashboard  none, and no report: nothing was computed. To compute it again: {again}\n" in err
+    code, _, err = invoke("resume", "lesson.zarr", cwd=cwd)
+    assert "dashboard  none: nothing was computed. To compute it again: mandeldask run CONFIG --overwrite\n" in err
 
 
 def test_checksum_is_of_the_samples_in_row_order(finished):
@@ -221,9 +233,9 @@ def test_an_unfinished_store_is_said_to_be_so(finished, tmp_path):
     shutil.copytree(finished[0] / "lesson.zarr", tmp_path / "a.zarr")
     (tmp_path / "a.zarr/0/escape_time/c/0/0").unlink()
     code, _, err = invoke("checksum", "a.zarr", cwd=tmp_path)
-    assert (code, "1 tiles are not computed yet" in err) == (4, True)
+    assert (code, "1 tile not computed yet" in err) == (4, True)
     code, _, err = invoke("image", "a.zarr", "a.png", cwd=tmp_path)
-    assert (code, "are grey" in err) == (0, True)
+    assert (code, "1 tile not computed yet: grey" in err) == (0, True)
 
 
 def test_files_that_look_like_leftovers_are_not(tmp_path):
@@ -266,7 +278,7 @@ def test_a_run_listens_on_loopback_only_and_an_interrupted_one_stops_its_process
     (os.killpg if to_group else os.kill)(process.pid, number)
     _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == exit_code
-    assert "go on with:  mandeldask resume lesson.zarr" in err
+    assert "mandeldask resume lesson.zarr" in err
     assert "Traceback" not in err
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive

@@ -5,16 +5,20 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import tomllib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 from conftest import skip_or_fail
 from dask import config as dask_config
 from distributed.comm import CommClosedError
@@ -23,15 +27,28 @@ from services import ENV, ROOT, Processes, free_port, listening, poll
 import mandeldask as md
 from mandeldask import cluster as clusters
 from mandeldask import dashboard
+from mandeldask.cli import cli
 from mandeldask.cluster import preflight, scheduler, workers
 from mandeldask.config import LocalCluster, json_schema, load_cluster
+from mandeldask.explorer import server
 from mandeldask.job import Notice
 from mandeldask.store import Description, open_for_writing, open_store
 
 CONFIG = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [200, 240]}, "max_iter": 100, "tile": [50, 60]}
 TILES = 16
 # Python runs this at its start: where this checkout is installed, it is to be found no more.
-FORGET = "import os, sys; sys.path[:] = [p for p in sys.path if not os.path.isdir(os.path.join(p, 'mandeldask'))]"
+FORGET = "import os, sys; sys.path[:] = [p for p in sys.path if not os.path.exists(f'{p}/mandeldask/__init__.py')]"
+
+
+# Nor are packages that mandeldask needs, and neither Dask nor Numba nor Zarr does.
+LACKS = """
+class Lacks:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in {"pydantic", "rich", "bokeh", "threadpoolctl", "xarray", "obstore", "PIL", "cmap"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Lacks)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +68,9 @@ def dask(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    """A scheduler and two workers in whose environment there is no mandeldask."""
+    """A scheduler and two workers with Dask, Numba and Zarr, and no mandeldask."""
     folder = tmp_path_factory.mktemp("bare")
-    (folder / "sitecustomize.py").write_text(FORGET)
+    (folder / "sitecustomize.py").write_text(FORGET + LACKS)
     with Processes(folder, env=os.environ | {"PYTHONPATH": str(folder)}) as dask:
         yield dask
 
@@ -100,6 +117,12 @@ def test_what_the_command_prints_of_a_scheduler(dask, tmp_path):
     assert (shown["workers"], shown["threads_per_worker"], shown["memory_limit"]) == (2, 1, 2 * 2**30)
     assert shown["versions"]["2 workers"]["mandeldask"] == md.__version__
     assert shown["versions"]["client"] == shown["versions"]["scheduler"] == shown["versions"]["2 workers"]
+
+
+def test_a_connection_leaves_nothing_odd_in_the_schedulers_log(dask):
+    with clusters.connect(load_cluster(dask.address)):
+        pass
+    assert "closed before handshake" not in dask.log(dask.scheduler)
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +208,16 @@ def test_the_command_line_tells_of_a_bad_address_in_one_line(tmp_path):
     code, out, err = call("run", "run.yaml", "--out", "a.zarr", "--quiet", "--cluster", address, cwd=tmp_path)
     assert (code, out, len(err.splitlines())) == (5, "", 1), err
     assert not (tmp_path / "a.zarr").exists()
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70, "[::1"])
+@pytest.mark.parametrize("command", [["run", "lesson"], ["submit", "lesson"], ["status", "job"], ["explore", "lesson"]])
+def test_a_host_that_no_look_up_can_find_is_told_before_anything_starts(tmp_path, monkeypatch, command, host):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(server, "serve", lambda *_: pytest.fail("it is served"))
+    said = CliRunner().invoke(cli, [*command, "--cluster", f"tcp://{host}:8786"], prog_name="mandeldask")
+    assert (said.exit_code, len(said.output.splitlines())) == (2, 1), said.output
+    assert "must be tcp://HOST:PORT or tls://HOST:PORT" in said.output
 
 
 def test_dasks_setting_may_leave_out_the_protocol_and_is_named_where_it_is_wrong():
@@ -282,11 +315,22 @@ def test_upload_sends_it_to_all_and_to_workers_that_come_later(bare, tmp_path, w
     assert (summary.computed, summary.failed) == (TILES, 0)
 
 
-def test_info_sends_it_too(bare, tmp_path):
-    code, out, err = call("info", "--cluster", bare.address, "--upload", "--json", cwd=tmp_path)
+def test_a_submitted_driver_needs_no_more_than_its_workers(bare, tmp_path, whole):
+    (tmp_path / "run.yaml").write_text(json.dumps(CONFIG | {"kernel": "numpy"}))
+    words = ["run.yaml", "--out", tmp_path / "a.zarr", "--name", "sent", "--upload"]
+    code, _, err = call("submit", *words, "--cluster", bare.address, cwd=tmp_path)
     assert code == 0, err
-    with bare.client() as client:
-        assert set(json.loads(out)["processes"]) == set(client.nthreads())
+    code, out, err = call("wait", "sent", "--cluster", bare.address, cwd=tmp_path)
+    assert code == 0, out + err
+    assert open_store(tmp_path / "a.zarr").checksum() == whole
+
+
+def test_a_package_that_is_missing_for_what_was_sent_is_named(bare, tmp_path):
+    code, out, err = call("info", "--cluster", bare.address, "--upload", cwd=tmp_path)
+    assert (code, out) == (5, "")
+    assert re.search(
+        r"No module named 'threadpoolctl', on the scheduler and [23] more: install threadpoolctl there", err
+    )
 
 
 def test_another_version_is_named_and_replaced_by_upload(tmp_path, whole):
@@ -302,6 +346,14 @@ def test_another_version_is_named_and_replaced_by_upload(tmp_path, whole):
     assert open_store(tmp_path / "a.zarr").checksum() == whole
 
 
+def test_the_oldest_packages_of_a_cluster_are_those_that_are_required_here():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = dict(re.findall(r"^([a-z]+)(?:\[array\])?>=([\d.]+)", "\n".join(project["dependencies"]), re.MULTILINE))
+    assert {name: version for name, version in preflight.OLDEST.items() if name in required} == {
+        name: required[name] for name in ("dask", "distributed", "numpy", "numba", "zarr")
+    }
+
+
 def columns(**workers):
     here = dict.fromkeys(preflight.OLDEST, "2026.8.0") | {"mandeldask": md.__version__, "numba": "0.68.1"}
     return {"client": here, "scheduler": here, "3 workers": here | workers}
@@ -311,7 +363,7 @@ def columns(**workers):
     ("workers", "kernel", "message"),
     [
         ({"numba": "missing"}, "numba", "numba is missing on 3 workers: .*kernel=numpy-compact"),
-        ({"dask": "2024.12.1"}, "numpy", r"dask is 2024\.12\.1 on 3 workers: install dask 2025\.7\.0 or newer"),
+        ({"dask": "2024.12.1"}, "numpy", r"dask is 2024\.12\.1 on 3 workers: install dask 2025\.7 or newer"),
         ({"zarr": "2.18.4"}, "numpy", r"zarr is 2\.18\.4"),
         ({"numba": "missing"}, "numpy", None),
         ({"python": "3.14.0rc1", "dask": "2026.9.1.dev3+g12"}, "numpy", None),
@@ -319,6 +371,7 @@ def columns(**workers):
 )
 def test_only_differences_that_break_a_run_stop_it(monkeypatch, workers, kernel, message):
     monkeypatch.setattr(preflight, "versions", lambda client: columns(**workers))
+    monkeypatch.setattr(preflight, "_ask", lambda *asked, **options: {})
     said = []
     if message is None:
         preflight.check(None, kernel, say=said.append)
@@ -427,8 +480,12 @@ def test_of_unequal_workers_the_one_with_the_least_memory_a_thread_speaks_for_al
     assert (size.workers, size.threads, size.threads_per_worker, size.memory_limit) == (2, 20, 4, 2**32)
     worst = "the one with the least memory a thread has 4 threads and 4.00 GiB"
     assert str(size) == f"2 workers of 20 threads together; {worst}"
+    starting = SimpleNamespace(cluster=SimpleNamespace(plan={"a", "b", "c"}))
+    assert clusters.size_of_client(starting).workers == 2, "of others nothing is known"
     found["a"]["nthreads"] = 4
     assert worst in str(clusters.size_of_client(None)), "workers with other memory are not alike"
+    found["a"]["memory_limit"] = 2**32
+    assert clusters.size_of_client(starting) == clusters.Size(3, 4, 2**32), "a cluster that is still starting"
 
 
 def test_a_worker_that_is_lost_while_it_is_asked_is_passed_over():
@@ -462,3 +519,44 @@ def test_a_local_run_listens_on_loopback_only():
         found = listening([os.getpid(), *client.run(os.getpid).values()])
     assert len(found) >= 3
     assert set(found) == {"127.0.0.1"}
+
+
+CLASS_FILE = """
+kind: class
+type: distributed.LocalCluster
+arguments:
+  n_workers: 1
+  threads_per_worker: 1
+  host: 127.0.0.1
+  dashboard_address: null
+  death_timeout: 30.5
+  worker_kwargs: {lifetime: 3600, resources: {tiles: 2.5}}
+  interfaces: [1, 2e2, -3]
+"""
+
+
+def test_numbers_of_a_file_reach_another_program_as_python_has_them(tmp_path):
+    """YAML's numbers keep their digits for the view; a class or a batch system takes int and float."""
+    (tmp_path / "cluster.yaml").write_text(CLASS_FILE)
+    (tmp_path / "queue.yaml").write_text("{kind: slurm, cores: 1, memory: 1GiB, options: {job_cpu: 2, asked: [1.5]}}")
+    arguments = load_cluster(tmp_path / "cluster.yaml").arguments
+    assert json.dumps(arguments, sort_keys=True) == json.dumps(
+        {
+            "n_workers": 1,
+            "threads_per_worker": 1,
+            "host": "127.0.0.1",
+            "dashboard_address": None,
+            "death_timeout": 30.5,
+            "worker_kwargs": {"lifetime": 3600, "resources": {"tiles": 2.5}},
+            "interfaces": [1, 200.0, -3],
+        },
+        sort_keys=True,
+    )
+    assert json.dumps(load_cluster(tmp_path / "queue.yaml").options) == '{"job_cpu": 2, "asked": [1.5]}'
+
+
+def test_a_class_is_started_with_the_numbers_of_a_file(tmp_path):
+    (tmp_path / "cluster.yaml").write_text("\n".join(CLASS_FILE.splitlines()[:8]))
+    with clusters.connect(load_cluster(tmp_path / "cluster.yaml")) as client:
+        client.wait_for_workers(1, timeout=60)
+        assert client.submit(lambda: 6 * 7).result() == 42

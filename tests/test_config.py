@@ -64,6 +64,17 @@ def test_the_lesson_is_the_lesson():
     )
 
 
+def test_the_american_spelling_of_centre_is_read_too(file):
+    described = "view: {%s: ['0.10', 0.2], span: 1, shape: [20, 30]}\nmax_iter: 9\n"
+    assert load(file(described % "center")) == load(file(described % "centre"))
+    changed = load(file(MINIMAL), ["view.center=['0.10',0.2]", "view.span=1"])
+    assert changed.view == View.around(center=("0.10", 0.2), span=1, shape=(20, 30))
+    both = "centre and center are the same key; give one of them"
+    assert both in refusal(file, "view: {centre: [0, 0], center: [0, 0], span: 1, shape: [4, 4]}\nmax_iter: 9\n")
+    with pytest.raises(ConfigError, match=both):
+        View.around(centre=(0, 0), center=(0, 0), span=1, shape=(4, 4))
+
+
 def test_the_schema_for_editors_is_current():
     """If it is not: write out json.dumps(mandeldask.config.json_schema(), indent=2)."""
     assert json.loads((CONFIGS / "schema.json").read_text()) == json_schema()
@@ -219,7 +230,7 @@ def test_a_bad_override_names_file_and_key(file, override):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("max_iter", "--set takes KEY=VALUE, such as view.shape=[4096,4096]; got 'max_iter'"),
+        ("max_iter", "--set takes KEY=VALUE, such as 'view.shape=[4096,4096]'; got 'max_iter'"),
         ("=5", "--set takes KEY=VALUE"),
         ("view..x=5", "--set takes KEY=VALUE"),
         ("max_iter.x=5", "--set max_iter.x: max_iter has no keys of its own"),

@@ -49,6 +49,16 @@ def true_costs(d=FIELD):
     return costs
 
 
+def test_the_workers_time_is_that_of_the_threads_that_were_there():
+    """One is there from the start and idle, one comes late, one leaves; a fourth is gone before it was counted."""
+    run = Estimate(np.ones((2, 2), np.bool_), None, 1)
+    run.count({"idle": 2, "leaves": 1}, 0.0)
+    for n, (worker, started, finished) in enumerate([("leaves", 10, 12), ("late", 15, 20), ("brief", 14, 15)]):
+        run.add(Record(divmod(n, 2), 1.0, 1, 1, 1, 0, worker, started, finished))
+    run.count({"idle": 2, "late": 4}, 25.0)
+    assert run.thread_seconds == 2 * (20 - 10) + 1 * (12 - 10) + 4 * (20 - 15) + 1 * (15 - 14)
+
+
 def test_expected_costs_are_near_the_true_ones():
     machine, pending = Machine(), np.ones(FIELD.tiles, np.bool_)
     costs = expect(FIELD, pending, machine.block_function, 2, machine.clock)

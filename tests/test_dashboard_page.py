@@ -119,7 +119,48 @@ def test_the_navigation_bar_links_the_page_and_the_page_waits_for_a_job(client, 
     status.tab.get_by_role("link", name="Mandeldask").click()
     status.tab.wait_for_url("**/mandeldask")
     status.tab.close()
-    visit(dashboard.link(client)).has("heading", "No job has been heard of yet")
+    page = visit(dashboard.link(client))
+    page.has("heading", "No job yet")
+    fits(page)
+
+
+def fits(page):
+    """Nothing overlaps, is cut or leaves the window, at any width."""
+    for width in (420, 768, 820, 1024, 1280, 1440, 1920, 2560):
+        page.tab.set_viewport_size({"width": width, "height": 900})
+        try:
+            page.tab.wait_for_function(f"({MISFITS})().length == 0", timeout=10000)
+        except Exception as error:
+            raise AssertionError(f"at {width} pixels: {page.tab.evaluate(MISFITS)}") from error
+
+
+MISFITS = """() => {
+    const box = (element) => element.getBoundingClientRect();
+    const meet = (a, b) => a.width * a.height * b.width * b.height > 0 && a.left < b.right - 1 &&
+        b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+    const overlaps = (named) => named.flatMap(([name, a], k) =>
+        named.slice(k + 1).filter(([, b]) => meet(box(a), box(b))).map(([other]) => `${name} on ${other}`));
+    const inside = (root) => Array.from(root.querySelectorAll("*")).flatMap((element) =>
+        [element, ...(element.shadowRoot ? inside(element.shadowRoot) : [])]);
+    const view = (name) => Bokeh.index.find_one_by_id(Bokeh.documents[0].get_model_by_name(name).id).el;
+    const blocks = ["job", "view", "tile", "frame", "legend", "side"].map((name) => [name, view(name)]);
+    blocks.push(["navigation", document.querySelector(".navbar")]);
+    const elements = blocks.flatMap(([, block]) => [block, ...(block.shadowRoot ? inside(block.shadowRoot) : [])]);
+    const label = (element) => `${element.tagName} ${element.textContent.trim().slice(0, 40)}`;
+    const ticks = elements.filter((element) => element.matches(".tick span")).map((tick) => [label(tick), tick]);
+    const pen = document.createElement("canvas").getContext("2d");
+    const wide = (input) => {
+        const { font, paddingLeft } = getComputedStyle(input);
+        pen.font = font;
+        return pen.measureText(input.placeholder).width + 2 * parseFloat(paddingLeft);
+    };
+    const texts = elements.filter((element) => (element.textContent.trim() || element.placeholder) &&
+        !element.matches(".tick, select, style"));
+    const cut = texts.filter((element) => box(element).width &&
+        (box(element).right > innerWidth + 1 || element.scrollWidth > element.clientWidth + 1 && element.clientWidth ||
+            element.placeholder && wide(element) > element.clientWidth));
+    return [...overlaps(blocks), ...overlaps(ticks), ...cut.map(label)];
+}"""
 
 
 def heard(*jobs):
@@ -189,6 +230,9 @@ def test_every_view_shows_the_tiles_and_hover_and_click_tell_their_facts(client,
     assert "state:done" in told
     assert "custom" not in told
     page.shot("hover")
+    fits(page)
+    box = page.tab.evaluate(FRAME)
+    at = {"x": box["x"] + 0.4 * box["width"], "y": box["y"] + 0.6 * box["height"]}
     page.tab.mouse.click(**at)
     page.has("facts", "Tile 2,2")
     page.has("facts", "rows 300 to 449, columns 400 to 599")
@@ -197,7 +241,7 @@ def test_every_view_shows_the_tiles_and_hover_and_click_tell_their_facts(client,
     page.has("facts", "Tile 5,0")
     page.tab.get_by_label("Look at tile").fill("<b>6,6</b>")
     page.tab.get_by_label("Look at tile").press("Enter")
-    page.has("facts", "there is no tile <b>6,6</b>")
+    page.has("facts", "There is no tile <b>6,6</b>")
 
 
 def is_by_tile(shown, path):
@@ -217,8 +261,8 @@ RIGHT = {
 LEGENDS = {
     "state": "by its state",
     "worker": "by the worker",
-    "seconds": "seconds of kernel",
-    "mean escape time": "mean escape time of a tile",
+    "seconds": "kernel time of each tile",
+    "mean escape time": "mean escape time of each tile",
     "picture": "not escaped within 200",
 }
 TOOLTIP = """() => {
@@ -243,14 +287,14 @@ def test_failed_tiles_are_marked_and_hostile_texts_are_text(client, visit, tmp_p
     page = visit(dashboard.link(client))
     page.has("heading", "<script>alert(1)<b>bold <img src=x onerror=alert(1)> $$x$$.zarr")
     page.has("failures", "ArithmeticError: the tile at the corner <b>failed</b>")
-    page.has("figures", "ended, 1 tile failed")
+    page.has("figures", "incomplete: 1 tile failed")
     assert page.column("labels", "text") == ["✕"]
     assert page.tab.locator("mjx-container").count() == 0
     page.shot("failed")
 
 
 def test_a_hostile_worker_name_is_text(visit, tmp_path):
-    name = "<img src=x onerror=alert(1)><b>w</b>"
+    name = "<img src=x onerror=alert(1)><b>w</b>" + 3 * "-of-a-long-name"
     with Processes(tmp_path / "dask", workers=0) as dask:
         dask.start_worker("--no-nanny", "--name", name)
         dask.wait()
@@ -259,6 +303,7 @@ def test_a_hostile_worker_name_is_text(visit, tmp_path):
             md.run(UNIT | {"kernel": "numpy"}, tmp_path / "a.zarr", client=client)
             page = visit(dashboard.link(client))
             page.has("workers", name)
+            fits(page)
             assert "Traceback" not in dask.log(dask.scheduler)
 
 
@@ -277,7 +322,7 @@ def test_a_worker_killed_in_mid_run_leaves_all_tiles_done(visit, tmp_path, kerne
         assert job.summary.failed == 0
         page.has("figures", f"{TILES} of {TILES}")
         page.has("figures", "finished")
-        page.has("workers", "1 worker of this job gone since")
+        page.has("workers", "1 worker of this job no longer connected")
         poll(lambda: np.array_equal(picture(page), stored(tmp_path / "a.zarr")), "the stored picture")
         page.shot("worker-killed")
 

@@ -8,7 +8,7 @@ import random
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -21,8 +21,10 @@ from services import poll
 
 from mandeldask.cluster import Size
 from mandeldask.dashboard import MAX_JOBS, Plugin, hooks
+from mandeldask.dashboard.figure import COLOURINGS
 from mandeldask.dashboard.page import parts, tile_facts
 from mandeldask.dashboard.state import DONE, FAILED, RETRY, WAITING, JobState, running_tiles
+from mandeldask.image import palette_index
 from mandeldask.job import Plan, TileDone, TileFailed
 from mandeldask.job.events import Progress
 from mandeldask.job.reporter import Reporter
@@ -163,7 +165,7 @@ def test_what_was_done_before_the_page_came_is_read_from_the_store_in_the_meanti
     )
     assert job.tiles["mean"][2, 3] == pytest.approx(FIELD[260:390, 510:680].mean())
     assert job.tiles["worker"][2, 3] == -1
-    assert ("worker", "of an earlier run") in tile_facts(job, (2, 3), [])
+    assert ("worker", "from an earlier run") in tile_facts(job, (2, 3), [])
 
 
 def test_a_page_that_comes_late_learns_of_the_tiles_that_it_missed(tmp_path):
@@ -205,6 +207,7 @@ def test_what_tasks_end_in_is_known_before_the_driver_tells():
     assert job.tiles["state"][0, :3].tolist() == [RETRY, DONE, WAITING]
     assert job.previews_wanted() == [(0, 1)], "its worker's event was lost"
     assert ("escape times", "not known") in tile_facts(job, (0, 1), [])
+    assert COLOURINGS["seconds"].label(job.tiles[0, 1]) == ""
     plugin.transition((TASK, 0, 0), "processing", "memory")
     plugin.transition((TASK, 0, 0), "processing", "erred")
     assert job.tiles["state"][0, 0] == DONE, "it was computed since"
@@ -340,7 +343,9 @@ def test_parts_of_tiles_fill_the_preview_without_seam(shape, tile):
 def test_a_key_tells_its_job_and_tile():
     ours, other = job_id("a", "/x.zarr"), job_id("a", "/y.zarr")
     assert ours != other
-    assert parse_key((key_name(ours, "run"), 18, 11)) == (ours, "run", (18, 11))
+    name = key_name(ours, "run")
+    for key in ((name, 18, 11), (f"{name}-0123abc", 18, 11)):  # as Dask 2025 has it
+        assert parse_key(key) == (ours, "run", (18, 11))
     for strange in ("a", ("a", 1, 2), (f"escape-time-tile-{ours}-x", "0", 0), (f"escape-time-tile-{ours}", 0, 0)):
         assert parse_key(strange) is None
 
@@ -425,12 +430,66 @@ def test_the_states_add_up_and_texts_from_outside_are_escaped():
     )
     scheduler = SimpleNamespace(workers={"w": worker})
     running = running_tiles(scheduler, job)
-    shown = parts(scheduler, job, "picture", running, (5, 4))
+    shown = parts(scheduler, job, running, (5, 4))
     for sign, n in (("done", 10), ("on a worker", 2), ("waiting", len(TILES) - 12)):
         assert f"{sign} <b>{n}</b>" in shown["figures"]
-    assert "to be tried again <b>" not in shown["figures"], "it is on a worker"
+    assert "will be retried <b>" not in shown["figures"], "it is on a worker"
     assert "&lt;script&gt;" in shown["heading"]
     assert "&lt;b&gt;" in shown["failures"]
     assert "&lt;img&gt;" in shown["workers"]
     for text in shown.values():
         assert not {"<script>", "<img>"} & set(re.findall("<[a-z]+>", text))
+
+
+def test_the_ticks_of_the_picture_lie_where_their_escape_times_are_coloured():
+    job = only(heard(WHOLE))
+    _, ticks = COLOURINGS["picture"].paint(job)
+    values = [int(tick.text.removesuffix("+")) for tick in ticks]
+    index = palette_index(job.preview, 300)(np.array(values))
+    assert [tick.at for tick in ticks] == pytest.approx((index - 1) / 253)
+    assert values[0] == job.preview.min()
+    assert len(values) == 5
+    assert all(b.at - a.at > 0.1 for a, b in pairwise(ticks)), "room for their texts"
+    deeper = (job.preview > values[-1]) & (job.preview < 300)
+    assert ticks[-1].text.endswith("+") == deeper.any()
+
+
+@pytest.mark.parametrize(
+    ("view", "numbers", "ticks"),
+    [
+        ("seconds", (0.01, 0.4), [(0, "0 ms"), (0.25, "100 ms"), (0.5, "200 ms"), (0.75, "300 ms"), (1, "400 ms")]),
+        ("seconds", (0.0, 1.1), [(0, "0 ms"), (0.227, "250 ms"), (0.455, "500 ms"), (0.682, "750 ms"), (1, "1.1 s")]),
+        ("seconds", (0.0, 0.0), [(0, "0 ms")]),
+        ("mean escape time", (10, 1000), [(0, "10"), (0.239, "30"), (0.5, "100"), (0.739, "300"), (1, "1 k")]),
+        ("mean escape time", (), []),
+    ],
+)
+def test_the_ticks_of_a_number_of_each_tile(view, numbers, ticks):
+    job = only(heard(told([])))
+    job.tiles[view.split()[0]][0, : len(numbers)] = numbers
+    found = [(round(tick.at, 3), tick.text) for tick in COLOURINGS[view].paint(job)[1]]
+    assert found == ticks
+
+
+def test_the_time_left_has_a_word_where_there_is_none():
+    job = only(heard(told([])[:1]))
+
+    def left():
+        return re.search(
+            r"time left</div><div class=\"value\">(.*?)</div>", str(parts(IDLE, job, [], None)["figures"])
+        )[1]
+
+    assert left() == "not known yet"
+    job.progress = replace(PROGRESS, seconds_left=60.0)
+    assert left() == "1 min 0 s"
+    job.heard -= 100
+    assert left() == "not known"
+    job.heard += 100
+    job.tiles["state"] = DONE
+    assert left() == "finishing"
+    for ended in ("stopped", "done"):
+        job.ended = ended
+        assert left() == ended
+
+
+IDLE = SimpleNamespace(workers={})

@@ -79,11 +79,13 @@ def test_the_kernel_sees_the_samples_at_the_old_cap_and_no_other(client, tmp_pat
     at_cap = np.count_nonzero(open_store(tmp_path / "a.zarr").escape_time[:] == 150)
     faults.install("sizes", partial(line_of_size, path=str(tmp_path / "sizes")))
     try:
-        md.deepen(tmp_path / "a.zarr", DEEPER, tmp_path / "b.zarr", kernel="sizes", client=client)
+        summary = md.deepen(tmp_path / "a.zarr", DEEPER, tmp_path / "b.zarr", kernel="sizes", client=client)
     finally:
         faults.remove("sizes")
     assert 0 < at_cap < 120 * 150
     assert sum(map(int, faults.counted(tmp_path / "sizes"))) == at_cap
+    deeper = open_store(tmp_path / "b.zarr").escape_time[:]
+    assert (summary.iterations, summary.total_iterations) == (deeper[deeper >= 150].sum(), deeper.sum())
 
 
 def test_what_is_missing_or_damaged_in_the_old_store_is_computed_whole(client, path, fresh, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -18,14 +19,14 @@ from click.testing import CliRunner
 from explored import DEADLINE, Explorer, Served, hold, read_tile, waiting_tiles, workers_held
 from hypothesis import given
 from hypothesis import strategies as st
-from services import Processes, listening, poll
+from services import Processes, free_port, listening, poll
 
 import mandeldask as md
 from mandeldask.cli import cli
 from mandeldask.config import LocalCluster, SchedulerAddress
 from mandeldask.errors import ConfigError
 from mandeldask.explorer import live as live_module
-from mandeldask.explorer import open_scene, tiles
+from mandeldask.explorer import open_scene, server, tiles
 from mandeldask.explorer.live import LiveTiles
 from mandeldask.explorer.tiles import SIDE, live_view
 from mandeldask.kernels import KERNELS
@@ -101,9 +102,11 @@ def test_an_address_that_is_out_of_range_or_too_deep_is_refused(address, said):
 
 
 def test_the_fraction_is_the_smooth_escape_time_beyond_the_count():
-    counts = np.array([3, 3, 7, 9, 5], np.int32)
-    smooth = np.array([2.25, 3.1, np.nan, -50, np.inf], np.float32)
-    assert tiles.fraction(counts, smooth).tolist() == [125, 210, 0, 1, 0]
+    counts = np.array([3, 3, 7, 9, 5, 1], np.int32)
+    smooth = np.array([2.25, 3.1, np.nan, -50, np.inf, 5.1], np.float32)
+    found = tiles.fraction(counts, smooth)
+    assert found[:-1].tolist() == [125, 210, 0, 1, 0]
+    assert tiles.FRACTIONS[found[-1] - 1] == pytest.approx(4.1, abs=0.2)
 
 
 # Stored tiles
@@ -116,10 +119,27 @@ def test_stored_tiles_equal_the_store_at_every_level(explorer, store):
         for i, j in windows(level):
             part = slice(i * SIDE, (i + 1) * SIDE), slice(j * SIDE, (j + 1) * SIDE)
             path = f"/stored/{level.number}/{i}/{j}"
-            np.testing.assert_array_equal(explorer.tile(path), whole[part])
-            np.testing.assert_array_equal(
-                explorer.tile(f"{path}?what=fraction"), tiles.fraction(whole[part], smooth[part])
-            )
+            counts, fraction = explorer.both(path)
+            np.testing.assert_array_equal(counts, whole[part])
+            np.testing.assert_array_equal(fraction, tiles.fraction(whole[part], smooth[part]))
+
+
+def test_a_store_of_counts_alone_is_smooth_too_unless_that_takes_long(client, store, tmp_path, monkeypatch):
+    md.run(FIELD | {"fields": ["escape_time"]}, tmp_path / "counts.zarr", client=client)
+    bare = open_store(tmp_path / "counts.zarr")
+    for level, row, column in ((0, 1, 2), (1, 0, 1)):
+        both = [tiles.stored_tile(one, level, row, column) for one in (store, bare)]
+        (counts, kept), (same, made) = (read_tile(headers_of(one), one.data) for one in both)
+        np.testing.assert_array_equal(same, counts)
+        assert np.abs(made.astype(int) - kept).max() <= 1  # the machine's logarithm
+    monkeypatch.setattr(tiles, "MAX_STEPS", 1000)
+    assert not tiles.stored_tile(bare, 0, 1, 2).smooth
+
+
+def headers_of(packed):
+    what = "smooth" if packed.smooth else "counts"
+    encoding = "deflate" if packed.deflated else None
+    return {"Tile": f"{packed.kind} {packed.shape[0]} {packed.shape[1]} {what}", "Content-Encoding": encoding}
 
 
 def test_tiles_that_are_not_computed_are_zeros_and_live_ones_are_there(client, copy):
@@ -134,7 +154,7 @@ def test_tiles_that_are_not_computed_are_zeros_and_live_ones_are_there(client, c
 def test_a_damaged_store_and_a_vanished_one_are_told_of_and_need_no_cluster(copy, tmp_path):
     shard = copy / "0/escape_time/c/0/0"
     shard.write_bytes(bytes(b ^ 0xFF for b in shard.read_bytes()))
-    with Served(open_scene(str(copy)), {"kind": "local", "workers": 1}) as explorer:
+    with Served(open_scene(str(copy)), f"tcp://127.0.0.1:{free_port()}") as explorer:
         status, said = explorer.error("/stored/0/0/0")
         assert (status, "is damaged: shard 0/escape_time/c/0/0" in said) == (409, True)
         assert explorer.tile("/stored/0/1/0").all()
@@ -158,10 +178,12 @@ def test_the_numbers_of_a_live_tile_are_the_kernels(explorer, address):
     x, y = (np.array([float((n * SIDE + i + Fraction(1, 2)) * step) for i in range(SIDE)]) for n in (column, row))
     c = np.empty((SIDE, SIDE), complex)
     c.real, c.imag = x, y[:, None]
-    np.testing.assert_array_equal(explorer.tile(f"/live/{address}?max_iter=700"), KERNELS["numpy"](700)(c))
+    counts, found = explorer.both(f"/live/{address}?max_iter=700")
     both = KERNELS["numpy"](700, ("escape_time", "smooth"))(c)
-    found = explorer.tile(f"/live/{address}?max_iter=700&what=fraction").astype(int)
-    assert np.abs(found - tiles.fraction(both["escape_time"], both["smooth"])).max() <= 1  # the machine's logarithm
+    np.testing.assert_array_equal(counts, both["escape_time"])
+    assert (
+        np.abs(found.astype(int) - tiles.fraction(both["escape_time"], both["smooth"])).max() <= 1
+    )  # the machine's logarithm
 
 
 def test_a_tile_that_was_computed_is_kept(explorer):
@@ -182,7 +204,7 @@ def test_requests_that_nobody_waits_for_are_cancelled_on_the_scheduler(explorer,
         poll(lambda: waiting_tiles(client) == 1, "the end of three tiles")
         assert explorer.state()["tiles"]["cancelled"] == cancelled + 3
     answer = asked[0].getresponse()
-    assert read_tile(answer.headers, answer.read()).shape == (SIDE, SIDE)
+    assert read_tile(answer.headers, answer.read())[0].shape == (SIDE, SIDE)
     asked[0].close()
 
 
@@ -333,9 +355,9 @@ def test_the_page_names_nothing_outside():
 def test_the_cache_of_live_tiles_is_bounded(monkeypatch):
     monkeypatch.setattr(live_module, "CACHE_BYTES", 10)
     live = LiveTiles(LocalCluster(workers=1), "numpy")
-    requests = [(live_view(0, n, 0), 10, "counts") for n in range(4)]
+    requests = [(live_view(0, n, 0), 10) for n in range(4)]
     for request in requests:
-        live.cache[request] = tiles.PackedTile(b"1234", False, "uint8", (2, 2))
+        live.cache[request] = tiles.PackedTile(b"1234", False, "uint8", (2, 2), False)
     assert list(live.cache) == requests[2:]
 
 
@@ -414,8 +436,6 @@ def test_a_port_that_is_taken_is_named(store):
 
 def test_ctrl_c_ends_the_explorer_and_its_workers(store, tmp_path):
     with Explorer(store.path, tmp_path, "--workers", "1") as explorer:
-        assert explorer.state()["cluster"]["state"] == "off"
-        assert psutil.Process(explorer.process.pid).children() == []
         view = live_view(*map(int, SEAHORSE.split("/")))
         c = view.block((0, SIDE), (0, SIDE))
         np.testing.assert_array_equal(explorer.tile(f"/live/{SEAHORSE}?max_iter=60"), KERNELS["numpy"](60)(c))
@@ -426,6 +446,36 @@ def test_ctrl_c_ends_the_explorer_and_its_workers(store, tmp_path):
         assert explorer.process.wait(timeout=DEADLINE) == 0
         assert psutil.wait_procs(family, timeout=DEADLINE)[1] == []
         assert "Traceback" not in explorer.log.read_text()
+
+
+def test_connections_beyond_the_file_descriptors_are_one_line_and_are_served_later(store, tmp_path):
+    with Explorer(store.path, tmp_path, "--cluster", f"tcp://127.0.0.1:{free_port()}") as explorer:
+        before = psutil.Process(explorer.process.pid).num_fds()
+        resource.prlimit(explorer.process.pid, resource.RLIMIT_NOFILE, (before + 8, before + 8))
+        taken = [socket.create_connection(("127.0.0.1", explorer.port)) for _ in range(40)]
+        poll(lambda: "no file descriptor is left" in explorer.log.read_text(), "the line", DEADLINE)
+        for connection in taken:
+            connection.close()
+        assert explorer.get("/")[0] == 200
+    assert explorer.log.read_text().count("mandeldask: no file descriptor is left") == 1
+    assert "Traceback" not in explorer.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["explore", "lesson", "--workers", "100000"], "100000 workers need .* and this machine has .*: use at most"),
+        (["run", "lesson", "--set", "cluster.workers=100000"], "100000 workers need .*: use at most"),
+        (["explore", "small.yaml"], "a tile of 256 x 256 needs about .* Use fewer workers with more memory each"),
+    ],
+)
+def test_workers_without_enough_memory_are_refused_before_they_start(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(server, "serve", lambda *_: pytest.fail("it is served"))
+    (tmp_path / "small.yaml").write_text(json.dumps(FIELD | {"cluster": {"workers": 1, "memory_limit": "100MiB"}}))
+    result = CliRunner().invoke(cli, words, prog_name="mandeldask")
+    assert (result.exit_code, bool(re.search(message, result.output))) == (5, True), result.output
+    assert result.output.splitlines()[-1].startswith("mandeldask: ")
 
 
 def executing(dask_worker):

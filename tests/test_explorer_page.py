@@ -16,12 +16,13 @@ from services import free_port, poll
 
 import mandeldask as md
 from mandeldask import config as configs
-from mandeldask.explorer import open_scene
+from mandeldask.explorer import open_scene, tiles
 from mandeldask.explorer.tiles import SIDE, live_view
 from mandeldask.kernels import KERNELS
 from mandeldask.store import open_store
 
 FIELD = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [2000, 2000]}, "max_iter": 250, "tile": [512, 512]}
+SMALL = {"width": 700, "height": 500}
 SEAHORSES = "#re=-0.7463&im=0.1102&span=0.005&n=400"
 
 
@@ -61,6 +62,11 @@ class Visit(Tab):
     def sharp(self):
         """Wait until every tile is there, the colours are laid out and the link is written."""
         poll(lambda: self.tab.evaluate(SHARP), "a sharp view", DEADLINE)
+        return self
+
+    def refined(self):
+        """Wait until the view has rested, and is drawn from tiles a level deeper."""
+        poll(lambda: self.tab.evaluate("explorer.refined && explorer.finer.length > 0"), "a refined view", DEADLINE)
         return self
 
     def go(self, fragment):
@@ -133,11 +139,12 @@ def kernel_at(path, max_iter):
 
 def test_a_whole_store_is_shown_from_its_levels_and_wakes_nobody(browser, store, visit, client):
     with Served(open_scene(store.path), client.scheduler.address) as asleep:
-        page = visit(link=asleep.link).sharp()
+        page = visit(link=asleep.link).sharp().refined()
         page.shot("explorer-home")
-        assert page.asked and all(path.startswith("/stored/1/") for path in page.asked)
+        assert page.asked and {path[:10] for path in page.asked} <= {"/stored/1/", "/stored/0/"}  # 0: at rest
+        assert page.asked[0].startswith("/stored/1/")
         assert asleep.state()["cluster"]["state"] == "off"
-        assert page.tab.inner_text("#cluster-words") == "asleep"
+        assert page.tab.inner_text("#cluster-words") == "not started"
     for key, counts in page.counts("stored").items():
         level, i, j = map(int, key.split("/")[1:])
         window = store.window(slice(i * SIDE, (i + 1) * SIDE), slice(j * SIDE, (j + 1) * SIDE), level)
@@ -145,7 +152,7 @@ def test_a_whole_store_is_shown_from_its_levels_and_wakes_nobody(browser, store,
 
 
 def test_the_wheel_zooms_at_the_pointer_and_deeper_tiles_are_the_kernels_numbers(visit):
-    page = visit().sharp()
+    page = visit("#re=-0.5&im=0&span=3&n=250").sharp()
     page.tab.mouse.move(500, 420)
     before, span = page.tab.evaluate("explorer.view.at(500, 420).map(explorer.number)"), page.view()[2]
     for _ in range(14):
@@ -216,7 +223,7 @@ def test_fingers_pinch_and_the_page_is_readable_on_a_phone(visit):
 
 
 def test_colours_change_at_once_and_without_a_request(visit):
-    page = visit().sharp()
+    page = visit().sharp().refined()
     asked, before = len(page.asked), page.pixels()
     changes = [
         ("#map", "viridis", "select"),
@@ -237,20 +244,84 @@ def test_colours_change_at_once_and_without_a_request(visit):
     assert len(page.asked) == asked
 
 
-def test_smooth_colouring_asks_for_the_fractions_once(visit):
-    page = visit(SEAHORSES).sharp()
-    before = len(page.asked)
-    page.tab.check("#smooth")
-    has_all = "explorer.targets.every((target) => explorer.tiles.here(target)?.fraction)"
-    poll(lambda: page.tab.evaluate(has_all), "the fractions", DEADLINE)
-    asked = len(page.asked)
-    assert asked > before
-    smooth = page.sharp().pixels()
+def test_the_first_view_is_smooth_and_bands_are_a_click_away(visit):
+    page = visit("#re=-0.5&im=0.4&span=1.6", viewport=SMALL).refined()  # from level 0: no worker is needed
+    smooth, asked = page.pixels(), len(page.asked)
     page.tab.uncheck("#smooth")
-    poll(lambda: not np.array_equal(page.pixels(), smooth), "the counts' colours")
+    page.refined()
+    bands = page.pixels()
+    flat = [(pixels[:, 1:] == pixels[:, :-1]).mean() for pixels in (smooth, bands)]
+    assert flat[0] + 0.05 < flat[1]
     page.tab.check("#smooth")
     poll(lambda: np.array_equal(page.pixels(), smooth), "the smooth colours")
     assert len(page.asked) == asked
+
+
+def test_a_store_whose_orbits_are_too_long_to_follow_again_says_what_smooth_needs(visit, monkeypatch):
+    monkeypatch.setattr(tiles, "MAX_STEPS", 10)
+    page = visit("#re=-0.5&im=0.5&span=1", viewport=SMALL).sharp()
+    assert "Needs the field smooth, which this store lacks" in page.tab.inner_text("#smooth-note")
+
+
+def test_a_view_that_rests_is_refined_until_it_is_moved(visit, explorer, client):
+    page = visit("#re=-1.3&im=0.05&span=1", viewport=SMALL).sharp()  # the store's finest level
+    assert explorer.get("/start", method="POST")[0] == 200
+    poll(lambda: page.tab.evaluate("explorer.tiles.clusterOn"), "word of the workers", DEADLINE)
+    with workers_held(client):
+        page.go("#re=-1.2&im=0.05&span=1")
+        poll(lambda: waiting_tiles(client) > 0, "finer tiles on the scheduler")
+        coarse, cancelled = page.pixels(), explorer.state()["tiles"]["cancelled"]
+        page.tab.keyboard.press("ArrowRight")
+        page.tab.keyboard.press("ArrowLeft")
+        poll(lambda: explorer.state()["tiles"]["cancelled"] > cancelled, "their end")
+    page.refined()
+    assert page.tab.evaluate("explorer.targets.every((t) => t.kind === 'stored')")
+    assert page.tab.evaluate("explorer.finer.every((t) => t.kind === 'live' && t.dx < explorer.view.pixel)")
+    fine = page.pixels()
+    assert not np.array_equal(fine, coarse)
+    assert roughness(fine) < roughness(coarse)
+
+
+def roughness(pixels):
+    """How much neighbouring pixels differ, in the mean."""
+    return np.abs(np.diff(pixels.view(np.uint8).reshape(*pixels.shape, 4).astype(int), axis=1)).mean()
+
+
+def test_iterations_follow_the_depth_unless_they_are_fixed(visit):
+    page = visit("#re=-1.4011552&im=0&span=3e-3", viewport=SMALL)  # deeper than the store
+    page.sharp()
+    followed = int(page.tab.input_value("#max-iter"))
+    assert followed > 1000
+    assert "&n=" not in page.tab.evaluate("location.hash")
+    page.tab.fill("#max-iter", "300")
+    page.tab.keyboard.press("Enter")
+    page.sharp()
+    assert not page.tab.is_checked("#automatic")
+    assert "&n=300" in page.tab.evaluate("location.hash")
+    page.tab.keyboard.press("Escape")
+    page.tab.keyboard.press("0")
+    page.sharp()
+    assert page.tab.input_value("#max-iter") == "300"
+    page.tab.check("#automatic")
+    page.sharp()
+    assert page.tab.input_value("#max-iter") == "250"  # the store's: its tiles serve
+    assert page.tab.evaluate("explorer.targets.some((t) => t.kind === 'stored')")
+
+
+def test_keys_work_after_a_click_on_any_control_but_are_typed_in_text(visit):
+    page = visit().sharp()
+    for control in ("#fit", "#smooth", "#density", "#outlines", "#max-iter-slider", "#map"):
+        before = page.view()
+        page.tab.dispatch_event(control, "pointerdown")
+        page.tab.focus(control)
+        page.tab.keyboard.press("ArrowRight")
+        poll(lambda before=before: page.view() != before, f"the move after {control}", DEADLINE)
+    page.sharp()
+    before = page.view()
+    page.tab.click("#render-name")
+    page.tab.keyboard.type("f0-")
+    assert page.tab.input_value("#render-name").count("f0-") == 1
+    assert page.sharp().view() == before
 
 
 def test_tiles_that_scroll_out_of_sight_are_cancelled_on_the_scheduler(visit, explorer, client):
@@ -279,13 +350,13 @@ def test_tiles_of_iterations_that_are_no_longer_wanted_are_cancelled(visit, expl
 
 
 def test_a_link_restores_the_view_its_iterations_and_its_colours(visit):
-    page = visit(SEAHORSES).sharp()
+    page = visit(SEAHORSES, viewport=SMALL).sharp()
     page.tab.select_option("#map", "magma")
     page.tab.mouse.wheel(0, -200)
-    page.sharp()
+    page.sharp().refined()
     link, picture = page.tab.evaluate("location.hash"), page.pixels()
     assert "map=magma" in link and "n=400" in link
-    other = visit(link).sharp()
+    other = visit(link, viewport=SMALL).sharp().refined()
     assert other.tab.evaluate("location.hash") == link
     np.testing.assert_array_equal(other.pixels(), picture)
     page.shot("explorer-seahorses")
@@ -302,6 +373,7 @@ def test_a_link_that_makes_no_sense_shows_the_whole(visit, fragment):
 
 def test_the_saved_config_has_the_numbers_of_the_view_to_the_bit(visit, tmp_path):
     page = visit(SEAHORSES).sharp()
+    page.tab.select_option("#finer", "0")
     with page.tab.expect_download() as saved:
         page.tab.click("#save-config")
     path = tmp_path / saved.value.suggested_filename
@@ -335,7 +407,7 @@ def test_a_finer_config_has_its_samples_at_the_same_places(visit):
 
 
 def test_the_picture_that_is_saved_is_the_canvas(visit, tmp_path):
-    page = visit(SEAHORSES).sharp()
+    page = visit(SEAHORSES, viewport=SMALL).sharp().refined()
     with page.tab.expect_download() as saved:
         page.tab.click("#save-picture")
     saved.value.save_as(tmp_path / "view.png")
@@ -356,11 +428,17 @@ def test_where_binary64_ends_the_page_says_so_and_stays(visit):
     poll(lambda: not page.tab.inner_text("#messages"), "the end of the message")
 
 
-def test_a_view_is_rendered_to_a_store_and_followed(visit, explorer):
-    page = visit(SEAHORSES).sharp()
+@pytest.mark.parametrize("scale", ["log", "root", "linear"])
+def test_a_view_is_rendered_to_a_store_and_a_picture_and_followed(visit, explorer, scale):
+    page = visit(f"{SEAHORSES}&scale={scale}&map=magma", viewport={"width": 1280, "height": 800}).sharp().refined()
+    canvas = page.pixels()
+    page.tab.select_option("#finer", "0")
     wanted = configs.parse(page.tab.evaluate("explorer.description()"))
     page.tab.fill("#render-name", "seahorses")
     page.tab.click("#render-start")
+    page.tab.wait_for_selector("#rendering", state="visible")
+    box = page.tab.locator("#rendering").bounding_box()
+    assert box["x"] >= 0 and box["y"] >= 0 and box["x"] + box["width"] <= 1280 and box["y"] + box["height"] <= 800
     poll(lambda: "mandeldask explore" in page.tab.inner_text("#render-words"), "the end of the job", DEADLINE)
     rendered = open_store(explorer.state()["rendering"]["store"])
     rows, columns = wanted.view.shape
@@ -369,6 +447,10 @@ def test_a_view_is_rendered_to_a_store_and_followed(visit, explorer):
         KERNELS["numpy-compact"](400)(wanted.view.block((0, rows), (0, columns))),
     )
     page.shot("explorer-rendered")
+    with Image.open(rendered.path.replace(".zarr", ".png")) as picture:
+        small = np.asarray(picture.convert("RGB").resize((16, 10), Image.Resampling.BOX), int)
+    shown = Image.fromarray(canvas.view(np.uint8).reshape(*canvas.shape, 4)).convert("RGB")
+    assert np.abs(small - np.asarray(shown.resize((16, 10), Image.Resampling.BOX), int)).mean() < 8
     page.tab.fill("#render-name", "no/name")
     page.tab.click("#render-start")
     page.says("letters, digits, dots and dashes, no more; got 'no/name'")
@@ -379,7 +461,7 @@ def test_a_store_that_vanishes_and_a_cluster_that_is_not_there_are_told_of(brows
     path = tmp_path / "there.zarr"
     shutil.copytree(store.path, path)
     with Served(open_scene(str(path)), f"tcp://127.0.0.1:{free_port()}") as explorer:
-        page = Visit(browser, explorer.link).sharp()
+        page = Visit(browser, explorer.link).sharp().refined()
         picture = page.pixels()
         shutil.move(path, tmp_path / "gone.zarr")
         page.says("is gone, or another by now")

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -62,7 +63,7 @@ def assert_resumes(store, undisturbed, client):
     assert md.resume(store.path, kernel="numpy", client=client).failed == 0
     assert store.checksum() == undisturbed.checksum()
     assert all(store.done(level.number).all() for level in store.description.levels)
-    assert md.status(store.path).state == "complete"
+    assert md.status(store.path).state == "finished"
 
 
 @pytest.mark.parametrize(
@@ -180,6 +181,25 @@ def test_what_dead_writers_left_is_swept_and_nothing_of_living_ones(client, tmp_
     assert not young.exists()
     assert living[0].exists()
     assert said == [("store", "removed 2.00 kiB of partial files that killed writers had left")] * 2
+
+
+def test_what_a_killed_overwrite_left_is_swept_by_the_next_run(client, tmp_path):
+    path, mine = tmp_path / "a.zarr", tmp_path / "a.zarr.removed-20261127"
+    md.run(UNIT, path, client=client)
+    mine.mkdir()
+    program = f"""if True:
+        import os, shutil, signal
+        import mandeldask as md
+        shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+        md.run({UNIT}, "a.zarr", overwrite=True)
+    """
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=ENV, check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = (p for p in tmp_path.glob("a.zarr.removed-*") if p != mine)
+    said = []
+    md.run(UNIT, path, client=client, tell=lambda event: said.append(getattr(event, "text", "")))
+    assert f"removing {left}, which a killed --overwrite had left" in said
+    assert sorted(tmp_path.iterdir()) == [path, mine]
 
 
 def test_a_field_that_may_not_fit_is_begun_with_a_word_and_ends_where_the_disk_is_full(client, disk):

@@ -24,7 +24,6 @@ from faults import counted
 from services import ENV, Processes, poll
 
 import mandeldask as md
-from mandeldask import job
 from mandeldask.job import lease
 from mandeldask.store import open_store
 
@@ -97,7 +96,9 @@ class Arena:
                 return self.dask.scheduler.pid
             case "driver" if name:
                 with self.dask.client() as client:
-                    said = [text for _, text in job.logs(client, name) if text.startswith("the driver runs on")]
+                    said = [
+                        text for _, text in md.job(name, client=client).logs() if text.startswith("the driver runs on")
+                    ]
                 return int(re.search("process ([0-9]+)", said[-1])[1])
         return command.pid
 
@@ -136,7 +137,7 @@ def test_a_run_that_is_struck_at_random_and_resumed_ends_as_an_undisturbed_one(
     story = []
 
     def over():
-        return command.poll() is not None and (not name or (path.exists() and md.status(path).state == "complete"))
+        return command.poll() is not None and (not name or (path.exists() and md.status(path).state == "finished"))
 
     for _ in range(chance.choice([1, 1, 2])):
         moment = len(counted(arena.counted)) + chance.randrange(1, TILES // 2)
@@ -169,7 +170,7 @@ def finish(arena, path, command, name):
         assert command.wait(PATIENCE) in (0, 3, 5, -signal.SIGKILL), (arena.folder / "commands.log").read_text()
         if path.exists():  # a driver that lives somewhere else
             poll(lambda: md.status(path).ended or arena.dask.scheduler.poll() is not None, "the driver's end", PATIENCE)
-            if md.status(path).state == "complete":
+            if md.status(path).state == "finished":
                 return attempt
         arena.make_whole()
         # the lease of a submitted job that died with its scheduler holds for a while

@@ -124,13 +124,13 @@ def test_a_job_that_waits_for_a_thread_says_so(dask_processes, tmp_path):
         others = client.map(blocked, [str(tmp_path / "go")] * 4, pure=False)
         poll(lambda: sum(map(len, client.processing().values())) == 4, "busy workers")
         job.submit({**UNIT, "kernel": "numpy"}, tmp_path / "a.zarr", name="patient", client=client)
-        status = poll(lambda: (s := job.status("patient", client)).message and s, "a word")
+        status = poll(lambda: (s := md.job("patient", client=client).status()).message and s, "a word")
         assert (status.state, status.message) == (
             "waiting",
             "all threads are busy: the next that is free takes its driver",
         )
         (tmp_path / "go").touch()
-        end = job.wait(lambda: job.status("patient", client), 100)
+        end = md.job("patient", client=client).wait(100)
         assert (end.state, end.message) == ("finished", None)
         del others
 
@@ -152,7 +152,7 @@ def test_two_drivers_that_race_past_the_lease_do_no_harm(dask_processes, tmp_pat
     store = open_store(tmp_path / "a.zarr")
     assert store.checksum() == expected
     assert all(store.done(level.number).all() for level in store.description.levels)
-    assert md.status(store.path).state == "complete"
+    assert md.status(store.path).state == "finished"
 
 
 @pytest.mark.parametrize("how", ["run", "wait"])

@@ -109,13 +109,10 @@ def test_a_description_beyond_all_bounds_is_refused(path, entries):
 
 
 def test_a_description_of_a_petabyte_in_few_tiles(path):
-    """A shape that the rules allow: nothing is allocated for what is not there."""
+    """No more samples than can be worked with: nothing is allocated for what is not there."""
     describe(path, shape=[2**31 - 2**20, 2**31 - 2**20], tile=[2**20, 2**20])
     found = use(path, "status", "verify quick", "open", "resume", "deepen")
-    assert found["verify quick"]["code"] == 6
-    assert found["open"]["code"] == 3
-    assert found["resume"]["code"] in (3, 5)
-    assert found["deepen"]["code"] in (3, 5)
+    assert {name: told["code"] for name, told in found.items()} == dict.fromkeys(found, 3)
 
 
 def test_four_million_tiles_of_one_sample(path):

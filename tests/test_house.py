@@ -35,8 +35,9 @@ RANKS = [
     {"check"},
     {"cluster"},
     {"image"},
-    {"job"},  # a notebook shows a run with its picture
-    {"dashboard", "explorer", "lab", "progress", "zoom"},  # leaves: none knows another
+    {"dashboard"},
+    {"job"},  # a notebook shows a run with its picture, and a run puts its page into the dashboard
+    {"explorer", "lab", "progress", "zoom"},  # leaves: none knows another
     {"cli"},
     {"__main__"},
 ]
@@ -185,17 +186,19 @@ def test_the_public_names():
     assert md.__all__ == [
         "ClusterError",
         "ConfigError",
+        "Job",
         "MandeldaskError",
         "Plan",
         "Status",
         "StoreError",
-        "Submitted",
         "Summary",
         "Verification",
         "View",
         "complex_grid",
         "deepen",
         "escape_time",
+        "job",
+        "jobs",
         "open",
         "picture",
         "resume",
@@ -204,6 +207,7 @@ def test_the_public_names():
         "submit",
         "verify",
     ]
+    assert dir(md) == sorted(["__version__", *md.__all__])
 
 
 @pytest.mark.parametrize("name", md.__all__)

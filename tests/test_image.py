@@ -23,6 +23,7 @@ MAX_ITER = 50
 NOT_COMPUTED, INTERIOR = 0, 255
 BOUNDS = ((-1.5, 0.5), (-0.2, 1.2))
 ALL = ("escape_time", "smooth", "distance")
+FLAT = {"shade": "counts", "supersample": 1}  # one sample a pixel, in a palette
 
 
 def field(rows, columns, max_iter=MAX_ITER, fields=("escape_time",)):
@@ -126,6 +127,7 @@ GOLDEN = {
     "mix": "1158f75502c8678e",
     "log": "5804b2ff0dd2dac4",
     "equalised": "c57800708ee71f34",
+    "root": "d77f9aa6a05d7d8c",
     "linear": "8b2578c2fcab9bb2",
 }
 
@@ -194,7 +196,7 @@ def test_a_size_draws_exact_samples(tmp_path_factory, rows, columns, size):
     """Every k-th sample from the first, whatever the blocks; k = m 2^n with m below 8 is near side / size."""
     counts = field(rows, columns)
     side = max(rows, columns)
-    k = picture(counts, size=size).samples.stride
+    k = picture(counts, size=size, **FLAT).samples.stride
     assert k >> max(0, k.bit_length() - 3) << max(0, k.bit_length() - 3) == k
     assert abs(k - max(1, side / size)) <= max(0.5, side / size / 8)
     out = tmp_path_factory.mktemp("stride") / "picture.png"
@@ -203,16 +205,16 @@ def test_a_size_draws_exact_samples(tmp_path_factory, rows, columns, size):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("mandeldask.image.render.BAND_BYTES", band)
             patch.setattr("mandeldask.image.render.BLOCK_SIDE", {True: block, False: block})
-            assert save(counts, out, size=size) == expected.shape
+            assert save(counts, out, size=size, **FLAT) == expected.shape
         assert np.array_equal(indices(out), expected)
 
 
 OPTIONS = {
-    "flat": {},
-    "averaged": {"supersample": 2},
+    "flat": FLAT,
+    "averaged": {"shade": "counts", "supersample": 2},
     "smooth": {"shade": "smooth", "scale": "log"},
     "distance under a light": {"shade": "distance", "light": (315, 45), "supersample": 4},
-    "counts under a light": {"light": (90, 30), "repeat": 3, "colormap": "magma", "reverse": True},
+    "counts under a light": {"shade": "counts", "light": (90, 30), "repeat": 3, "colormap": "magma", "reverse": True},
 }
 
 
@@ -230,6 +232,48 @@ def test_a_store_is_drawn_as_its_field_is(tmp_path, out, name, size, monkeypatch
     assert len(store.description.levels) == 3
     drawn, wanted = colours(out), np.array(Image.open(io.BytesIO(expected)).convert("RGB"))
     assert np.array_equal(drawn, wanted)
+
+
+LOOKS = {
+    "smooth": {"shade": "smooth", "scale": "equalised"},
+    "distance": {"shade": "distance"},
+    "counts under a light": {"shade": "counts", "light": (315, 45)},
+    "smooth under a light": {"shade": "smooth", "light": (315, 45), "supersample": 2},
+}
+
+
+@pytest.mark.parametrize("name", LOOKS)
+@pytest.mark.parametrize("few", [0, 2**40], ids=["numba", "numpy"])
+def test_what_a_store_does_not_keep_is_worked_out_from_its_counts(tmp_path, name, few, monkeypatch):
+    """The picture is that of a store which keeps it; tiles that are not computed are grey."""
+    monkeypatch.setattr("mandeldask.image.samples.FEW", few)
+    monkeypatch.delitem(sys.modules, "numba") if few else None
+    for i, fields in enumerate([("escape_time",), ALL]):
+        store = stored(tmp_path / f"{i}.zarr", (300, 430), (100, 150), fields, leave_out={(1, 1)})
+        picture(store, size=215, **{"supersample": 1} | LOOKS[name]).save(tmp_path / f"{i}.png")
+    worked_out, kept = (colours(tmp_path / f"{i}.png").astype(int) for i in range(2))
+    assert (worked_out != GREY).any() and (kept == GREY).all(axis=-1).any()
+    # the scale is laid out for a quarter of the samples
+    assert np.abs(worked_out - kept).mean() < 2
+
+
+def test_a_picture_is_smooth_and_averaged_where_nothing_else_is_asked_for(tmp_path, monkeypatch):
+    store = stored(tmp_path / "a.zarr", (300, 400), (300, 400))
+    drawn = picture(store, size=200)
+    assert (drawn.shade, drawn.box, drawn.shape, drawn.palette) == ("smooth", 2, (150, 200), None)
+    assert picture(store).shape == (300, 400)
+    assert picture(store.escape_time[:], max_iter=MAX_ITER).shade == "counts"
+    assert picture(View(*BOUNDS, (300, 400)), max_iter=MAX_ITER).shade == "smooth"
+    monkeypatch.setattr("mandeldask.image.render.AFFORDABLE", drawn.samples.cost / 2)
+    assert picture(store, size=200).shade == "counts"
+    assert picture(stored(tmp_path / "b.zarr", (300, 400), (300, 400), ALL)).shade == "smooth"
+
+
+@given(side=st.integers(1, 10**7), size=st.integers(1, 10**4))
+def test_all_samples_that_a_level_has_are_averaged_but_no_more_than_nine_a_pixel(side, size):
+    stride, k = PictureOptions(size=size).sampling((side, 1))
+    assert k <= 3 and (k > 1) == (side >= 1.5 * size)
+    assert abs(stride * k - max(1, side / size)) <= max(1.5, side / size / 8)
 
 
 def reads(monkeypatch):
@@ -250,17 +294,17 @@ def reads(monkeypatch):
 def test_a_small_picture_is_read_from_a_coarse_level_and_so_is_the_scale(tmp_path, out, monkeypatch):
     store = stored(tmp_path / "a.zarr", (2048, 2048), (512, 512))
     seen = reads(monkeypatch)
-    picture(store, size=256).save(out)
+    picture(store, size=256, **FLAT).save(out)
     assert sorted(seen) == [(1, 1024**2), (2, 511**2)]
     seen.clear()
-    picture(store).save(out)
+    picture(store, **FLAT).save(out)
     assert sum(size for level, size in seen if level == 0) == 2048**2
 
 
 def test_an_averaged_picture_decodes_each_chunk_once(tmp_path, out, monkeypatch):
     store = stored(tmp_path / "a.zarr", (2048, 2048), (512, 512))
     seen = reads(monkeypatch)
-    picture(store, supersample=2).save(out)
+    picture(store, shade="counts", supersample=2).save(out)
     assert [size for level, size in seen if level == 0] == [512**2] * 16
 
 
@@ -269,7 +313,7 @@ def test_of_a_field_in_the_making_the_levels_are_read_that_its_own_tiles_write(t
     store = stored(tmp_path / "a.zarr", (2048, 2048), (512, 512), leave_out=left_out)
     assert store.description.fine == 1 and not store.done(2).all()
     seen = reads(monkeypatch)
-    drawn = picture(store, size=256)
+    drawn = picture(store, size=256, **FLAT)
     drawn.save(out)
     assert {level for level, _ in seen} == {1}
     assert drawn.missing == 1
@@ -279,11 +323,11 @@ def test_of_a_field_in_the_making_the_levels_are_read_that_its_own_tiles_write(t
 
 def test_a_level_that_lost_a_shard_is_not_read(tmp_path, out, monkeypatch):
     store = stored(tmp_path / "a.zarr", (2048, 2048), (512, 512))
-    picture(store, size=256).save(out)
+    picture(store, size=256, **FLAT).save(out)
     expected = out.read_bytes()
     (tmp_path / "a.zarr/2/escape_time/c/0/0").unlink()
     seen = reads(monkeypatch)
-    picture(store, size=256).save(out)
+    picture(store, size=256, **FLAT).save(out)
     assert out.read_bytes() == expected
     assert {level for level, _ in seen} == {1}
 
@@ -296,11 +340,11 @@ def test_the_same_field_gives_the_same_bytes(tmp_path):
         stored(tmp_path / "b.zarr", (1400, 1500), (100, 900)),
     ]
     for i, source in enumerate(stores):
-        picture(source).save(tmp_path / f"{i}.png")
+        picture(source, **FLAT).save(tmp_path / f"{i}.png")
     assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
     save(counts, tmp_path / "2.png")
     assert np.array_equal(indices(tmp_path / "0.png"), indices(tmp_path / "2.png"))
-    picture(stores[0], size=500).save(tmp_path / "small.png")
+    picture(stores[0], size=500, **FLAT).save(tmp_path / "small.png")
     assert np.array_equal(indices(tmp_path / "small.png"), indices(tmp_path / "0.png")[::-1][::3, ::3][::-1])
 
 
@@ -337,14 +381,14 @@ def test_a_turned_view_and_a_strip_are_drawn_as_their_fields_are(out):
         counts = KERNELS["numpy-compact"](MAX_ITER)(view.block((0, view.shape[0]), (0, view.shape[1])))
         for size in (None, 60):
             k = 1 if size is None else -(-max(view.shape) // size)
-            drawn = picture(view, size=size, max_iter=MAX_ITER)
+            drawn = picture(view, size=size, max_iter=MAX_ITER, **FLAT)
             drawn.save(out)
             wanted = palette_index(counts[::k, ::k], MAX_ITER)(counts[::k, ::k])[::-1]
             np.testing.assert_array_equal(indices(out), wanted)
         assert Image.open(out).text["Description"] == f"Mandelbrot escape times, {view}, max_iter {MAX_ITER}"
 
 
-@pytest.mark.parametrize("bad", [{"size": 0}, {"size": "a"}, {"supersample": 3}])
+@pytest.mark.parametrize("bad", [{"size": 0}, {"size": "a"}, {"supersample": 9}])
 def test_a_view_is_drawn_at_no_size_that_a_field_is_not(bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):
         picture(View(*BOUNDS, (20, 20)), **bad)
@@ -390,7 +434,7 @@ def test_memory_does_not_grow_with_the_field(tmp_path, out):
     store.write_level(2, (0, 0))
     tracemalloc.start()
     try:
-        picture(store).save(out)
+        picture(store, **FLAT).save(out)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -424,7 +468,7 @@ def test_every_colour_map_has_its_own_ends(name):
 
 def test_without_cmap_its_maps_are_named_with_what_to_install(monkeypatch):
     monkeypatch.setattr("mandeldask.image.colour._cmap", lambda: None)
-    with pytest.raises(ConfigError, match=r"pip install 'mandeldask\[pictures\]'.*got 'cmocean:ice'"):
+    with pytest.raises(ConfigError, match=r"pip install '.*\[pictures\]'.*got 'cmocean:ice'"):
         gradient("cmocean:ice", 5)
 
 
@@ -438,7 +482,7 @@ def test_without_cmap_its_maps_are_named_with_what_to_install(monkeypatch):
         ({"colormap": ["magma"]}, "colormap must be a name"),
         ({"scale": "equalized"}, "scale .*did you mean equalised"),
         ({"shade": "smoth"}, "shade .*did you mean smooth"),
-        ({"shade": "smooth"}, r"needs the field smooth.*--set 'fields=\[escape_time,smooth\]"),
+        ({"shade": "smooth"}, "shade smooth needs the field smooth.*Draw a store or a view, or a dataset with smooth"),
         ({"light": (315, 45)}, "light needs the field smooth"),
         ({"light": (315, 0)}, "light must be azimuth and height"),
         ({"light": 3}, "light must be azimuth and height"),
@@ -451,7 +495,8 @@ def test_without_cmap_its_maps_are_named_with_what_to_install(monkeypatch):
         ({"phase": 0.5}, "phase is where"),
         ({"colour": "red"}, "unknown option of a picture: colour; known are colormap, "),
         ({"reverse": 1}, "reverse must be"),
-        ({"supersample": 3}, "supersample must be one of 1, 2, 4, 8; got 3"),
+        ({"supersample": 9}, "supersample must be from 1 to 8; got 9"),
+        ({"supersample": True}, "supersample .*got True"),
         ({"supersample": 4}, "as many samples a side"),
         ({"size": 0}, "size .*got 0"),
         ({"size": 1.5}, "size .*got 1.5"),

@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -135,6 +136,29 @@ def test_processes_that_start_together_compile_once(tmp_path):
     with ThreadPoolExecutor(3) as pool:
         misses = list(pool.map(lambda _: run(script, NUMBA_CACHE_DIR=str(tmp_path)), range(3)))
     assert [sum(int(miss.split()[k]) for miss in misses) for k in range(2)] == [1, 1]  # each function once
+
+
+def test_code_that_is_in_the_cache_takes_no_lock():
+    """Whoever holds the lock may have been stopped."""
+    assert run(CHECKSUM) == run("import fcntl; fcntl.flock = None  # an error to call\n" + CHECKSUM)
+
+
+def test_a_stopped_process_that_compiles_is_waited_for_a_while_only(tmp_path):
+    from mandeldask.kernels.lanes.compiled import _one_at_a_time
+
+    script = (
+        "import signal; from mandeldask.kernels.lanes.compiled import _one_at_a_time as lock\n"
+        f"with lock({str(tmp_path)!r}): print('held', flush=True); signal.pause()"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        holder.send_signal(signal.SIGSTOP)
+        with _one_at_a_time(str(tmp_path), seconds=0.1):
+            assert holder.poll() is None
+    finally:
+        holder.kill()
+        holder.communicate()
 
 
 def test_it_compiles_where_nothing_can_be_cached():

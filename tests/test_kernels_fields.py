@@ -7,7 +7,7 @@ import pytest
 from kernel_contract import ON_CPU
 
 from mandeldask.kernels import KERNELS
-from mandeldask.kernels.fields import Orbit, smooth_and_distance
+from mandeldask.kernels.fields import Orbit, distance, smooth
 from mandeldask.view import View
 
 EVERY = ("escape_time", "smooth", "distance")
@@ -35,9 +35,9 @@ def test_smooth_and_distance_are_right_to_float32(name):
     c = view.block((0, 41), (0, 43)).ravel()
     out = KERNELS[name](1000, EVERY)(c)
     chosen = np.flatnonzero(out["escape_time"] <= 40)[::5]
-    smooth, distance = np.array([exact(v) for v in c[chosen]]).T
-    np.testing.assert_allclose(out["smooth"][chosen], smooth, rtol=2e-7, atol=2e-6)
-    np.testing.assert_allclose(out["distance"][chosen], distance, rtol=2e-6)
+    steps, away = np.array([exact(v) for v in c[chosen]]).T
+    np.testing.assert_allclose(out["smooth"][chosen], steps, rtol=2e-7, atol=2e-6)
+    np.testing.assert_allclose(out["distance"][chosen], away, rtol=2e-6)
 
 
 @pytest.mark.parametrize("name", ON_CPU)
@@ -58,7 +58,7 @@ def test_an_escape_just_before_max_iter_goes_on_past_it(name):
 
 @pytest.mark.parametrize("name", ON_CPU)
 def test_large_samples_keep_their_meaning(name):
-    """For large |c|, G(c) tends to ln|c| / 2 with z_1 = c."""
+    """For large |c|, G(c) tends to ln|c| / 2: it is half the Green's function."""
     c = np.array([1e3, 1e7j, 1e150, -1e300 + 0j])
     out = KERNELS[name](50, EVERY)(c)
     np.testing.assert_allclose(out["smooth"], 1 - np.log2(np.log2(abs(c))), rtol=1e-4)
@@ -75,5 +75,4 @@ def test_all_kernels_give_the_same_fields():
 def test_a_derivative_that_overflows_means_no_distance():
     one = np.ones(1)
     orbit = Orbit(2.0**21 * one, 0 * one, np.inf * one, np.nan * one, np.array([1000]))
-    smooth, distance = smooth_and_distance(orbit)
-    assert np.isfinite(smooth[0]) and distance[0] == 0
+    assert np.isfinite(smooth(orbit)[0]) and distance(orbit)[0] == 0

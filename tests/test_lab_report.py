@@ -244,3 +244,16 @@ def as_no_root(function):
     os.close(writer)
     with open(reader) as told:
         return told.read()
+
+
+def test_a_table_wider_than_the_terminal_goes_on_below_itself():
+    table = [["name", "a", "b", "c"], ["one", "1" * 8, "2" * 8, "some words more"]]
+    assert max(map(len, tables.text(table).split("\n"))) == 4 + 2 + 8 + 2 + 8 + 2 + 15
+    assert tables.text(table, 24).split("\n") == [
+        "name  a         b",
+        "one   11111111  22222222",
+        "",
+        "name  c",
+        "one   some words more",
+    ]
+    assert tables.text(table, 18).split("\n")[-2:] == ["one   some words", "      more"]

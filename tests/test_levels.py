@@ -346,7 +346,7 @@ def test_a_run_makes_every_level_the_strided_field(client, tmp_path, view, tile)
     store = open_store(tmp_path / "a.zarr")
     assert (summary.failed, summary.computed) == (0, store.done().size)
     check_levels(store, field_of(config))
-    assert md.status(tmp_path / "a.zarr").state == "complete"
+    assert md.status(tmp_path / "a.zarr").state == "finished"
 
 
 def test_a_run_makes_the_levels_of_every_field(client, tmp_path):
@@ -378,7 +378,7 @@ def test_lost_levels_are_made_again_without_a_call_of_the_kernel(client, tmp_pat
         for name in lost:
             shutil.rmtree(path / name) if (path / name).is_dir() else (path / name).unlink()
         status = md.status(path)
-        assert (status.state, status.done, status.exit_code) == ("stopped", status.tiles, 4)
+        assert (status.state, status.done, status.exit_code) == ("incomplete", status.tiles, 4)
         events = []
         summary = md.resume(path, kernel="counted", client=client, tell=events.append)
         (plan,) = (e for e in events if isinstance(e, md.Plan))
@@ -386,7 +386,7 @@ def test_lost_levels_are_made_again_without_a_call_of_the_kernel(client, tmp_pat
         assert (summary.computed, summary.failed, summary.levels) == (0, 0, plan.levels)
         assert [e.levels for e in events if isinstance(e, Progress)][-1] == 0
         assert files(path) == whole
-        assert md.status(path).state == "complete"
+        assert md.status(path).state == "finished"
     assert faults.counted(calls) == computed
 
 
@@ -416,10 +416,10 @@ def test_a_tile_that_fails_leaves_what_is_made_of_it_missing_and_no_more(client,
     missing = {(level.number, *tile) for level in d.levels for tile in np.argwhere(~store.done(level.number)).tolist()}
     assert missing == {(k, 0, 0) for k in range(len(d.levels))}
     status = md.status(path)
-    assert (status.state, status.exit_code, status.done, status.tiles, status.levels) == ("stopped", 4, 11, 12, None)
+    assert (status.state, status.exit_code, status.done, status.tiles, status.levels) == ("incomplete", 4, 11, 12, None)
     assert md.resume(path, kernel="numpy", client=client).computed == 1
     check_levels(open_store(path), field_of(UNIT))
-    assert md.status(path).state == "complete"
+    assert md.status(path).state == "finished"
 
 
 def test_a_level_that_cannot_be_written_is_named_and_made_by_the_next_run(client, tmp_path):
@@ -430,11 +430,11 @@ def test_a_level_that_cannot_be_written_is_named_and_made_by_the_next_run(client
     assert (summary.computed, summary.failed, list(summary.errors)) == (12, 1, ["level 1: 0,0"])
     assert "IsADirectoryError" in summary.errors["level 1: 0,0"]
     status = md.status(path)
-    assert (status.state, status.done, status.levels, list(status.errors)) == ("stopped", 12, 2, ["level 1: 0,0"])
+    assert (status.state, status.done, status.levels, list(status.errors)) == ("incomplete", 12, 2, ["level 1: 0,0"])
     said = subprocess.run(
         [sys.executable, "-m", "mandeldask", "status", path], capture_output=True, text=True, check=False
     ).stdout
-    assert "stopped: 12/12 tiles, 2 pyramid tiles to build, 1 failed" in said
+    assert "incomplete: 12/12 tiles, 2 pyramid tiles to build, 1 failed" in said
     shutil.rmtree(path / "1/escape_time/c/0/0")
     summary = md.resume(path, client=client)
     assert (summary.computed, summary.failed) == (0, 0)

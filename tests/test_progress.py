@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import pty
+import re
 import select
+import shlex
 import struct
 import subprocess
 import sys
@@ -23,12 +26,14 @@ from services import poll
 
 import mandeldask as md
 from mandeldask import progress
+from mandeldask.dashboard import problem_with
 from mandeldask.image import palette, palette_index
 from mandeldask.job.events import Plan, Progress, TileDone, TileFailed
-from mandeldask.kernels import KERNELS
+from mandeldask.kernels import KERNELS, tells_of_compilation
 from mandeldask.progress import Bar
 from mandeldask.progress.screen import Mosaic, Screen
 from mandeldask.telemetry import Preview
+from mandeldask.text import fact
 from mandeldask.tile import Record
 from mandeldask.view import View
 
@@ -176,7 +181,7 @@ def test_the_command_that_tries_failed_tiles_again_can_be_typed(client, tmp_path
     screen = Screen(Console(file=io.StringIO(), width=100))
     summary = md.run(CONFIG, tmp_path / "a b.zarr", client=client, tell=screen)
     screen(replace(summary, failed=2))
-    assert "2 tiles; `mandeldask resume 'a b.zarr'` tries them again" in screen.console.file.getvalue()
+    assert "mandeldask resume 'a b.zarr'` tries them again" in screen.console.file.getvalue()
 
 
 def drawn(width, *state, **options):
@@ -193,6 +198,12 @@ def test_a_bar_keeps_to_one_line_and_shrinks_before_its_words_do(width):
     (line,) = drawn(width, 3, 12, words).splitlines()
     assert len(line.rstrip()) <= width
     assert (words in line) == (width >= 60)
+
+
+def test_where_a_bar_has_no_room_the_rate_goes_before_the_time_left():
+    words = "waiting: 3/12 tiles, 12.5 M samples/s, 2 workers, 1 min 30 s left"
+    assert words in drawn(100, 3, 12, words)
+    assert "waiting: 3/12 tiles, 1 min 30 s left" in drawn(60, 3, 12, words)
 
 
 def test_a_bar_of_what_has_no_known_end_tells_the_seconds():
@@ -230,22 +241,16 @@ def test_a_count_tells_the_time_left_at_the_rate_since_the_first(monkeypatch):
     assert bar.state == (3, 12, "3/12, 9 s left")
 
 
-def test_the_command_draws_in_a_real_terminal(tmp_path):
-    """Through a pseudo-terminal, as a person sees it; the cursor is back at the end."""
-    command = [
-        sys.executable,
-        "-m",
-        "mandeldask",
-        "run",
-        str(ROOT / "configs/lesson.yaml"),
-        "--set",
-        "cluster.workers=1",
-    ]
+def in_a_terminal(command, tmp_path, answer):
+    """What a command prints in a pseudo-terminal of its own; `answer` makes keys of what it has said so far."""
     terminal, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
     env = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    take = "import os, sys, fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
     ends = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-    process = subprocess.Popen(command, cwd=tmp_path, env=env, **ends, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", take, *command], cwd=tmp_path, env=env, **ends, start_new_session=True
+    )
     os.close(theirs)
     said, deadline = b"", time.monotonic() + 120
     while time.monotonic() < deadline:
@@ -255,11 +260,81 @@ def test_the_command_draws_in_a_real_terminal(tmp_path):
             except OSError:  # Linux says so of a terminal whose other end is closed
                 break
             said += part
-            if not part:
-                break
+            if keys := answer(said.decode(errors="replace")):
+                os.write(terminal, keys)
     os.close(terminal)
-    text = said.decode()
-    assert process.wait(timeout=60) == 0, text
+    assert process.wait(timeout=60) == 0, said.decode()
+    assert b"Traceback" not in said
+    return said.decode()
+
+
+LESSON = [sys.executable, "-m", "mandeldask", "run", str(ROOT / "configs/lesson.yaml"), "--set", "cluster.workers=1"]
+LESSON += ["--set", "view.shape=[200,200]", "--set", "tile=[100,100]"]
+
+
+def test_a_run_draws_in_a_terminal_and_leaves_the_page_of_a_short_one_up_until_enter(tmp_path):
+    """The cursor is back at the end; whether the page was up is asked while it waits."""
+    up = []
+
+    def answer(said):
+        if "stays up" in said and not up:
+            (link,) = set(re.findall(r"http://\S+/mandeldask", said))
+            up.append(problem_with(link))
+            assert (tmp_path / "lesson.png").exists()
+            return b"\n"
+        return None
+
+    text = in_a_terminal(LESSON, tmp_path, answer)
+    assert up == [""]
+    assert "stays up for 20 s; press Enter to close it" in text
     assert "▀" in text
-    assert "Traceback" not in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+
+
+def test_a_run_in_a_script_waits_for_nobody(tmp_path):
+    text = in_a_terminal(["sh", "-c", f"{shlex.join(LESSON)}; true"], tmp_path, lambda said: None)
+    assert "large.png" in text
+    assert "stays up" not in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_no_line_is_wider_than_the_terminal(client, tmp_path, width, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, height=40, color_system="truecolor")
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", run_on(console, client, Path()))
+    assert "in the kernel" in " ".join(plain.split())
+    assert ("▀" in plain) == (width >= 80)
+    assert max(map(len, re.split(r"[\r\n]+", plain))) <= width
+    assert "…" not in plain
+
+
+FACTS = {  # and what of it stays whole
+    "prose": ("2 workers of 1 thread and 11.77 GiB; a tile needs 32.42 MiB", []),
+    "a command and what it does": ("mandeldask image a.zarr b.png    the picture", ["mandeldask image a.zarr b.png"]),
+    "a quoted command": ("2 tiles; `mandeldask resume 'a b'` tries them again", ["`mandeldask resume 'a b'`"]),
+    "a command at the end": ("interrupted; go on with:  mandeldask resume b.zarr", ["mandeldask resume b.zarr"]),
+    "a path that is too long": (f"{'a/' * 30}b.zarr, at most 3 MiB", [f"{'a/' * 30}b.zarr,"]),
+}
+
+
+@pytest.mark.parametrize("width", [40, 60, 200])
+@pytest.mark.parametrize(("text", "whole"), FACTS.values(), ids=FACTS)
+def test_a_fact_is_folded_and_what_is_copied_stays_whole(text, whole, width):
+    shown = fact("label", text, width)
+    lines = [line.strip() for line in shown.split("\n")]
+    assert " ".join(shown.split()) == " ".join(f"label {text}".split())
+    assert all(any(piece in line for line in lines) for piece in whole)
+    assert all(len(line) <= width or line in whole for line in shown.split("\n"))
+    assert fact("label", text) == f"  label      {text}"
+
+
+def test_compiling_is_said_where_something_is_compiled_and_not_of_a_cache(tmp_path):
+    (tmp_path / "tiny.py").write_text("import numba\n\n@numba.njit(cache=True)\ndef twice(x):\n    return 2 * x\n")
+    said = []
+    for times in (1, 1):  # the second finds the code of the first
+        spec = importlib.util.spec_from_file_location("tiny", tmp_path / "tiny.py")
+        tiny = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(tiny)
+        with tells_of_compilation(lambda: said.append("compiling")):
+            assert tiny.twice(2) == 4
+        assert len(said) == times

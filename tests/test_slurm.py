@@ -99,7 +99,7 @@ def test_a_field_is_submitted_to_a_batch_system_and_left_to_it(here, whole):
     job.submit(CONFIG, here / "a.zarr", name="batch", cluster=QUEUE)
     (keeper,) = keepers()
     try:
-        assert job.wait(lambda: job.status(here / "a.zarr"), 90).state == "complete"
+        assert job.wait(lambda: job.status(here / "a.zarr"), 90).state == "finished"
         assert set(listening([keeper.pid])) == {"127.0.0.1"}
     finally:
         keeper.terminate()
@@ -110,7 +110,7 @@ def test_a_field_is_submitted_to_a_batch_system_and_left_to_it(here, whole):
 def test_a_submission_that_the_batch_system_refuses_is_told_at_once(here):
     with pytest.raises(md.ClusterError, match="the batch system refused the job"):
         job.submit(CONFIG, here / "a.zarr", name="refused", cluster=QUEUE | {"queue": "closed"})
-    assert job.status(here / "a.zarr").state == "stopped"
+    assert job.status(here / "a.zarr").state == "incomplete"
 
 
 def test_a_submission_that_never_gets_a_worker_ends_after_its_start_timeout(here):
@@ -118,10 +118,10 @@ def test_a_submission_that_never_gets_a_worker_ends_after_its_start_timeout(here
     (keeper,) = keepers()
     try:
         with Client(submitted.scheduler) as client:
-            end = job.wait(lambda: job.status("late", client), DEADLINE)
+            end = md.job("late", client=client).wait(DEADLINE)
         assert (end.state, end.exit_code) == ("failed", 5)
         assert "no worker came up within 3 s" in end.message
-        assert job.status(here / "a.zarr").state == "stopped"
+        assert job.status(here / "a.zarr").state == "failed"
     finally:
         keeper.terminate()
         keeper.wait(30)
@@ -182,7 +182,7 @@ def test_ctrl_c_ends_a_run_in_order_and_takes_its_jobs_along(here):
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130, err
-    assert "go on with:  mandeldask resume a.zarr" in err
+    assert "mandeldask resume a.zarr" in err
     assert "Traceback" not in err
 
 

@@ -8,7 +8,9 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,8 +27,18 @@ from hypothesis import strategies as st
 from zarr.codecs import ShardingCodec
 
 import mandeldask as md
-from mandeldask.store import FORMAT_VERSION, KEY, Description, TileColumns, chunk_side, open_for_writing, open_store
+from mandeldask.store import (
+    FORMAT_VERSION,
+    KEY,
+    Description,
+    TileColumns,
+    chunk_side,
+    metadata,
+    open_for_writing,
+    open_store,
+)
 from mandeldask.store.arrays import one_by_one
+from mandeldask.store.samples import _pieces
 
 VIEW = md.View(x=(-2, 1), y=(-1.5, 1.5), shape=(70, 50))
 FIELD = Description.of(VIEW, 100, ("escape_time",), (32, 20))
@@ -545,7 +557,7 @@ def test_what_can_be_no_path_is_refused(tmp_path, monkeypatch, open_it, bad):
 
 @pytest.mark.parametrize("open_it", [open_store, md.open])
 def test_where_no_store_is_the_command_that_makes_one_is_told(path, open_it):
-    with pytest.raises(md.StoreError, match=r"no store at .*a\.zarr; compute one with `mandeldask run CONFIG --out"):
+    with pytest.raises(md.StoreError, match=r"no store at .*a\.zarr; compute one with `.*mandeldask run CONFIG --out"):
         open_it(path)
     assert not path.exists()
 
@@ -683,6 +695,44 @@ def test_a_writer_whose_store_was_removed_does_not_bring_it_back(path, known):
     assert not path.exists()
 
 
+LATE = """if True:
+    import os, signal, sys
+    import numpy as np
+    from mandeldask.store import Store, open_store
+
+    checks, check = [], Store.check_identity
+
+    def check_and_sleep(self, *here):
+        check(self, *here)
+        checks.append(here)
+        if len(checks) == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    store = open_store(sys.argv[1])
+    Store.check_identity = check_and_sleep
+    names = [("escape_time", "i4"), ("smooth", "f4")]
+    store.write((0, 0), np.ones(store.description.levels[0].tile_shape((0, 0)), names))
+"""
+
+
+@pytest.mark.parametrize("checks", [1, 2])
+def test_a_worker_that_slept_between_check_and_write_does_not_reach_a_store_that_took_its_place(path, checks):
+    """Neither the field, nor another field, nor a level."""
+    view = dataclasses.replace(VIEW, shape=(1030, 1100))
+    fields = ("escape_time", "smooth")
+    open_for_writing(path, Description.of(view, 100, fields, (512, 512)))
+    worker = subprocess.Popen([sys.executable, "-c", LATE, str(path), str(checks)], stderr=subprocess.PIPE)
+    assert os.WIFSTOPPED(os.waitpid(worker.pid, os.WUNTRACED)[1]), worker.stderr.read()
+    new = open_for_writing(path, Description.of(view, 50, fields, (512, 512)), overwrite=True)
+    before = files(path)
+    os.kill(worker.pid, signal.SIGCONT)
+    _, complaint = worker.communicate(timeout=60)
+    assert re.search("FileNotFoundError|was replaced while a run was writing it", complaint.decode())
+    assert not any(new.done(level.number).any() for level in new.description.levels)
+    assert files(path) == before
+    assert list(path.parent.iterdir()) == [path]
+
+
 @pytest.fixture(scope="module")
 def shard(tmp_path_factory):
     """A store of one shard that holds two chunks: the store, the shard's file and its bytes."""
@@ -800,6 +850,77 @@ def test_a_read_only_disk_is_refused_before_a_run_and_still_read(small_disk):
 
 
 # Stores of format version 2, whose shards are compressed by zstd
+
+
+def claim(path, side, tile):
+    """A store whose description claims a field of `side` x `side`, of which nothing is there."""
+    description = Description.of(md.View((-2, 1), (-1.5, 1.5), (side, side)), 100, ("escape_time",), (tile, tile))
+    path.mkdir()
+    manifest = metadata.new_manifest(description, "0" * 32, {})
+    (path / "zarr.json").write_text(json.dumps(metadata.root(manifest, description)))
+    return path
+
+
+MEASURED = """if True:
+    import re, sys
+    from mandeldask.cli import main
+    sys.argv[0] = "mandeldask"
+    try:
+        main()
+    finally:
+        # unlike ru_maxrss nothing of the parent's
+        print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024)
+"""
+
+
+def measured(*words):
+    """Exit code, message and MiB of a command."""
+    done = subprocess.run([sys.executable, "-c", MEASURED, *words], capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr, int(done.stdout.split()[-1])
+
+
+@pytest.mark.parametrize(
+    ("command", "side", "tile", "code", "message"),
+    [
+        ("checksum", 2**31 - 1, 2**20, 3, "at most 2^46 samples"),
+        ("image", 2**31 - 1, 2**20, 3, "at most 2^46 samples"),
+        ("checksum", 2**22, 4096, 3, "lacks 1048576 tiles of 17.6 T samples"),
+        ("image", 2**17, 2048, 0, ""),
+    ],
+)
+def test_a_store_that_claims_to_be_huge_takes_no_memory(tmp_path, command, side, tile, code, message):
+    path = claim(tmp_path / "a.zarr", side, tile)
+    out = [str(tmp_path / "a.png"), "--size", "100", "--quiet"] if command == "image" else []
+    got, said, mebibytes = measured(command, str(path), *out)
+    assert got == code, said
+    assert not code or message in said.splitlines()[-1]
+    assert mebibytes < 600
+
+
+@pytest.mark.parametrize(
+    ("side", "message"), [(2**31 - 1, r"at most 2\^46"), (2**22, "too large for Dask: open its level 1")]
+)
+def test_a_field_too_large_for_dask_is_not_opened(tmp_path, side, message):
+    with pytest.raises(md.StoreError, match=message):
+        md.open(claim(tmp_path / "a.zarr", side, 2**20))
+
+
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 299), st.integers(1, 64))
+def test_every_kth_index_lies_in_one_piece(stop, step, start, side):
+    indices = range(min(start, stop), stop, step)
+    pieces = list(_pieces(indices, side))
+    assert [i for _, piece in pieces for i in piece] == list(indices)
+    assert all(indices[there] == piece and len({i // side for i in piece}) == 1 for there, piece in pieces)
+
+
+def test_every_kth_sample_of_an_unfinished_field_is_that_of_the_whole(path):
+    view = dataclasses.replace(VIEW, shape=(1030, 1100))
+    description = Description.of(view, 100, ("escape_time",), (512, 512))
+    store, values = open_for_writing(path, description), samples(description)
+    fill(store, values, [(0, 0), (1, 2), (2, 1)])
+    whole = store.escape_time[:, :]
+    for window in (slice(3, 1029, 5), slice(0, None, 700)), (slice(600, 601), slice(1, None, 2)):
+        assert np.array_equal(store.escape_time[window], whole[window])
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ class AStore(RuleBasedStateMachine):
     @rule(tile=st.sampled_from(TILES))
     def a_worker_is_killed_between_two_shards(self, tile):
         if store := self.opened():
-            store._write_shards(FIELD.fine, tile, wanted(FIELD, FIELD.fine, tile))
+            store.place.put_all(store._shards(FIELD.fine, tile, wanted(FIELD, FIELD.fine, tile)))
 
     @rule(tile=st.sampled_from(TILES))
     def a_worker_is_killed_within_a_shard(self, tile):
@@ -139,7 +139,7 @@ class AStore(RuleBasedStateMachine):
 
     @rule(quick=st.booleans())
     def repair(self, quick):
-        md.verify(self.path, quick=quick, repair=True)
+        md.verify(self.path, quick=quick, remove_damaged=True)
         self.readable = True
         assert {state for _, state in self.states(open_store(self.path))} <= {"right", "missing"}
         assert md.verify(self.path).findings == ()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import preloaded
@@ -19,6 +22,7 @@ from services import DEADLINE, ENV, Processes, keepers, listening, poll
 
 import mandeldask as md
 from mandeldask import job
+from mandeldask.dashboard import problem_with
 from mandeldask.job import background, lease, submission
 from mandeldask.job.ledger import Ledger
 from mandeldask.store import Description, open_for_writing, open_store
@@ -77,7 +81,7 @@ def scheduler(dask):
 
 def drivers(client, name):
     """The processes that a job's driver has lived in, the latest last."""
-    texts = [text for _, text in job.logs(client, name)]
+    texts = [text for _, text in md.job(name, client=client).logs()]
     return [int(re.search("process ([0-9]+)", text)[1]) for text in texts if text.startswith("the driver runs on")]
 
 
@@ -103,16 +107,51 @@ def test_a_job_goes_on_without_its_client(dask, scheduler, fresh, tmp_path, expe
         with dask.client() as mine:
             submitted = job.submit(UNIT, tmp_path / "a.zarr", name="alone", client=mine)
         assert (submitted.tiles, submitted.pending) == (TILES, TILES)
-        running = poll(lambda: (s := job.status("alone", scheduler)).state == "running" and s.done and s, "a tile")
+        running = poll(
+            lambda: (s := md.job("alone", client=scheduler).status()).state == "running" and s.done and s, "a tile"
+        )
         assert running.progress.workers == 2
-    end = job.wait(lambda: job.status("alone", scheduler), DEADLINE)
+    end = md.job("alone", client=scheduler).wait(DEADLINE)
     assert (end.state, end.done, end.failed, end.exit_code) == ("finished", TILES, 0, 0)
     assert open_store(tmp_path / "a.zarr").checksum() == expected
     assert len(counted(fresh)) == TILES
-    assert [status.job for status in job.status_of_jobs(scheduler)].count("alone") == 1
-    texts = [text for _, text in job.logs(scheduler, "alone")]
+    assert [known.name for known in md.jobs(client=scheduler)].count("alone") == 1
+    texts = [text for _, text in md.job("alone", client=scheduler).logs()]
     assert texts[0].startswith("the driver runs on tcp://")
     assert texts[-1] == f"finished: {TILES} tiles computed, 0 failed"
+
+
+def test_a_job_is_found_again_listed_and_shown_without_its_client(dask, fresh, tmp_path):
+    with held(fresh, after=TILES // 2):
+        with dask.client() as mine:
+            submitted = md.submit(UNIT, tmp_path / "a.zarr", name="handle", client=mine)
+            assert mine.dashboard_link.replace("status", "mandeldask") == submitted.dashboard
+            assert not problem_with(submitted.dashboard)
+        assert repr(submitted).startswith(f"<Job handle: submitted, {TILES} of {TILES} tiles to compute; {tmp_path}")
+        running = poll(lambda: (s := submitted.status()).done and s, "a tile")
+        assert (running.state, submitted.last) == ("running", running)
+        found = md.job("handle", dask.address)
+        assert found == dataclasses.replace(submitted, pending=found.pending)
+        assert f"<Job handle: running: {found.last.done}/{TILES} tiles" in repr(found)
+        (listed,) = [known for known in md.jobs(dask.address) if known.name == "handle"]
+        assert listed.last.state == "running"
+    assert submitted.wait(DEADLINE).state == found.status().state == md.status(found.store).state == "finished"
+    page = found._repr_html_()
+    assert f'value="{TILES}" max="{TILES}"' in page and "<img" in page and f'href="{found.dashboard}"' in page
+    with pytest.raises(md.ConfigError, match="knows no job 'nobody'"):
+        md.job("nobody", dask.address)
+    with pytest.raises(md.ConfigError, match="which scheduler"):
+        md.jobs()
+
+
+def test_a_job_whose_scheduler_is_gone_says_so(tmp_path, counts):
+    with Processes(tmp_path / "dask", workers=1) as dask:
+        submitted = md.submit({**UNIT, "kernel": "numpy"}, tmp_path / "a.zarr", cluster=dask.address)
+        assert submitted.wait(DEADLINE).exit_code == 0
+    for ask in (submitted.status, submitted.wait, submitted.cancel, submitted.logs):
+        with pytest.raises(md.ClusterError, match="nothing is listening on tcp"):
+            ask()
+    assert "nothing is listening on tcp" in submitted._repr_html_()
 
 
 def test_the_store_tells_how_far_its_job_is(dask, scheduler, fresh, tmp_path):
@@ -126,7 +165,7 @@ def test_the_store_tells_how_far_its_job_is(dask, scheduler, fresh, tmp_path):
         assert (status.state, status.job, status.tiles) == ("running", "told", TILES)
         assert status.progress.workers == 2
     end = job.wait(lambda: job.status(path), DEADLINE)
-    assert (end.state, end.done, end.exit_code, end.job) == ("complete", TILES, 0, "told")
+    assert (end.state, end.done, end.exit_code, end.job) == ("finished", TILES, 0, "told")
 
 
 def test_a_second_driver_is_kept_out(dask, scheduler, fresh, tmp_path):
@@ -137,7 +176,7 @@ def test_a_second_driver_is_kept_out(dask, scheduler, fresh, tmp_path):
             job.submit(UNIT, path, name="second", client=scheduler)
         with pytest.raises(md.StoreError, match="job first is writing"):
             md.run(UNIT, path, client=scheduler)
-    assert job.wait(lambda: job.status("first", scheduler), DEADLINE).done == TILES
+    assert md.job("first", client=scheduler).wait(DEADLINE).done == TILES
     assert len(counted(fresh)) == TILES
 
 
@@ -145,18 +184,18 @@ def test_a_cancelled_job_ends_soon_and_another_finishes_its_store(dask, schedule
     path = tmp_path / "a.zarr"
     with held(fresh, after=TILES // 2):
         job.submit({**UNIT, "tile": [8, 8]}, path, name="stopped", client=scheduler)
-        poll(lambda: job.status("stopped", scheduler).done, "a finished tile")
-    end = job.cancel(scheduler, "stopped")
+        poll(lambda: md.job("stopped", client=scheduler).status().done, "a finished tile")
+    end = md.job("stopped", client=scheduler).cancel()
     assert (end.state, end.exit_code) == ("cancelled", 130)
     stored = job.status(path)
-    assert stored.state == "stopped"
+    assert (stored.state, stored.exit_code, stored.message) == ("cancelled", 130, end.message)
     assert 0 < stored.done < 4 * TILES
     with pytest.raises(md.ConfigError, match="ended already: cancelled"):
-        job.cancel(scheduler, "stopped")
+        md.job("stopped", client=scheduler).cancel()
     again = job.submit({**UNIT, "tile": [8, 8]}, path, client=scheduler)
     assert again.name.startswith("a-")
     assert again.pending <= 4 * TILES - stored.done
-    job.wait(lambda: job.status(again.name, scheduler), DEADLINE)
+    md.job(again.name, client=scheduler).wait(DEADLINE)
     assert open_store(path).checksum() == expected
 
 
@@ -168,7 +207,7 @@ def test_a_driver_survives_the_death_of_its_worker_five_times(dask, scheduler, f
         computing = lambda n=n: len(drivers(scheduler, name)) > n and job.status(path).done > 4 * n  # noqa: E731
         poll(computing, "a driver that computes")
         os.kill(drivers(scheduler, name)[-1], signal.SIGKILL)
-    end = job.wait(lambda: job.status(name, scheduler), 120)
+    end = md.job(name, client=scheduler).wait(120)
     assert (end.state, end.done, end.failed) == ("finished", tiles, 0)
     assert len(drivers(scheduler, name)) == kills + 1
     assert open_store(path).checksum() == expected
@@ -179,8 +218,8 @@ def test_a_driver_survives_the_death_of_its_worker_five_times(dask, scheduler, f
 def test_a_tile_that_kills_its_workers_is_named_and_the_rest_is_computed(dask, scheduler, tmp_path):
     path = tmp_path / "a.zarr"
     job.submit({**UNIT, "kernel": "crash", "tile": [48, 48]}, path, name="deadly", client=scheduler)
-    end = job.wait(lambda: job.status("deadly", scheduler), 200)
-    assert (end.state, end.done, end.failed, end.exit_code) == ("finished", 3, 1, 4)
+    end = md.job("deadly", client=scheduler).wait(200)
+    assert (end.state, end.done, end.failed, end.exit_code) == ("incomplete", 3, 1, 4)
     assert list(end.errors) == ["0,0"]
     assert "worker died" in end.errors["0,0"]
 
@@ -191,9 +230,11 @@ def test_the_command_line_submits_asks_and_waits(dask, tmp_path, expected):
     sent = mandeldask("submit", "unit.yaml", "--cluster", dask.address, "--name", "cli", cwd=tmp_path)
     assert sent.returncode == 0, sent.stderr
     assert "mandeldask status cli --cluster tcp://" in sent.stderr
+    assert f"  job        cli, on the scheduler at {dask.address}\n" in sent.stderr
+    assert sent.stderr.count("\n  cluster ") == 1
     assert mandeldask("wait", "cli", cwd=tmp_path, env=env).returncode == 0
     shown = mandeldask("status", "unit.zarr", cwd=tmp_path)
-    assert "complete: 144/144 tiles" in shown.stdout
+    assert "finished: 144/144 tiles" in shown.stdout
     listed = mandeldask("jobs", "--json", cwd=tmp_path, env=env)
     assert {"cli": "finished"}.items() <= {j["job"]: j["state"] for j in json.loads(listed.stdout)}.items()
     assert "finished: 144 tiles" in mandeldask("logs", "cli", "--cluster", dask.address, cwd=tmp_path).stdout
@@ -219,9 +260,44 @@ def test_a_client_killed_right_after_it_submitted_leaves_its_job_running(dask, s
     """
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=ENV, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
-    end = job.wait(lambda: job.status("orphan", scheduler), DEADLINE)
+    end = md.job("orphan", client=scheduler).wait(DEADLINE)
     assert (end.state, end.done) == ("finished", TILES)
     assert open_store(tmp_path / "unit.zarr").checksum() == expected
+
+
+def test_a_submit_killed_before_its_job_is_sent_holds_the_store_for_a_minute(
+    dask, scheduler, tmp_path, monkeypatch, expected
+):
+    config, path = {**UNIT, "kernel": "numpy"}, tmp_path / "a.zarr"
+    program = f"""if True:
+        import os, signal
+        from mandeldask import job
+        def tell(event):
+            if isinstance(event, job.Plan):  # the store is made, and held for the job
+                os.kill(os.getpid(), signal.SIGKILL)
+        job.submit({config}, "a.zarr", cluster="{dask.address}", name="early", tell=tell)
+    """
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=ENV, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    with pytest.raises(md.StoreError, match=r"job early is writing .* forgotten after 60 s"):
+        md.run(config, path, client=scheduler)
+    monkeypatch.setattr(lease, "time", SimpleNamespace(time=lambda: time.time() + 61))
+    assert md.run(config, path, client=scheduler).done == TILES
+    assert open_store(path).checksum() == expected
+
+
+def test_a_store_stays_held_while_the_cluster_of_its_job_starts(tmp_path, monkeypatch, counts):
+    def start(cluster):
+        beat = lambda: open_store(tmp_path / "a.zarr").read_notes()["lease"]["heartbeat"]  # noqa: E731
+        first = beat()
+        poll(lambda: beat() > first, "a heartbeat")
+        raise md.ClusterError("it did not start")
+
+    monkeypatch.setattr(submission, "kept_cluster", start)
+    monkeypatch.setattr(submission, "HEARTBEAT_SECONDS", 0.05)
+    with pytest.raises(md.ClusterError, match="it did not start"):
+        job.submit(UNIT, tmp_path / "a.zarr", cluster={"kind": "local", "workers": 1})
+    assert "lease" not in open_store(tmp_path / "a.zarr").read_notes()
 
 
 def test_a_job_that_waits_for_a_worker_can_be_seen_and_cancelled(tmp_path, counts, expected):
@@ -236,17 +312,18 @@ def test_a_job_that_waits_for_a_worker_can_be_seen_and_cancelled(tmp_path, count
                 poll(lambda: not client.nthreads(), "the end of the worker")
 
         job.submit(config, path, name="waiting", client=client, tell=tell)
-        assert job.status("waiting", client).state == "waiting"
+        assert md.job("waiting", client=client).status().state == "waiting"
         assert job.status(path).state == "waiting"
         with pytest.raises(md.StoreError, match="job waiting is writing"):
             md.run(config, path, cluster={"kind": "local", "workers": 1})
-        end = job.cancel(client, "waiting")
+        end = md.job("waiting", client=client).cancel()
         assert (end.state, end.exit_code) == ("cancelled", 130)
-        assert job.status(path).state == "stopped"
+        stored = job.status(path)
+        assert (stored.state, stored.exit_code, stored.message) == ("cancelled", 130, end.message)
         dask.start_worker("--no-nanny")
         dask.wait(1)
         job.submit(config, path, name="waiting", client=client)
-        assert job.wait(lambda: job.status("waiting", client), DEADLINE).state == "finished"
+        assert md.job("waiting", client=client).wait(DEADLINE).state == "finished"
     assert open_store(path).checksum() == expected
 
 
@@ -256,21 +333,25 @@ def test_a_name_is_free_again_when_its_job_has_ended(scheduler, fresh, tmp_path)
         with pytest.raises(md.ConfigError, match="has a job twice that has not ended"):
             job.submit(UNIT, tmp_path / "b.zarr", name="twice", client=scheduler)
     assert not (tmp_path / "b.zarr").exists()
-    job.wait(lambda: job.status("twice", scheduler), DEADLINE)
+    md.job("twice", client=scheduler).wait(DEADLINE)
     job.submit(UNIT, tmp_path / "b.zarr", name="twice", client=scheduler)
-    end = job.wait(lambda: job.status("twice", scheduler), DEADLINE)
+    end = md.job("twice", client=scheduler).wait(DEADLINE)
     assert (end.state, end.done, end.store) == ("finished", TILES, str(tmp_path / "b.zarr"))
 
 
 def test_a_cluster_started_for_a_job_is_kept_in_the_background_on_loopback(tmp_path, expected):
     path = tmp_path / "a.zarr"
     config = {**UNIT, "kernel": "numpy"}
-    submitted = job.submit(config, path, name="kept", cluster={"kind": "local", "workers": 2})
+    told = []
+    submitted = job.submit(config, path, name="kept", cluster={"kind": "local", "workers": 2}, tell=told.append)
     (keeper,) = keepers()
+    said = {event.about: event.text for event in told if isinstance(event, job.Notice)}
+    assert said["job"] == "kept, on worker processes on this machine"
+    assert said["background"].endswith("ends 60 s after its last job")
     try:
         assert os.getsid(keeper.pid) == keeper.pid  # a terminal that closes does not end it
         with Client(submitted.scheduler) as client:
-            end = job.wait(lambda: job.status("kept", client), DEADLINE)
+            end = md.job("kept", client=client).wait(DEADLINE)
         assert (end.state, end.done) == ("finished", TILES)
         assert set(listening([keeper.pid])) == {"127.0.0.1"}
     finally:
@@ -312,7 +393,7 @@ def test_the_same_name_on_another_scheduler_is_another_job(dask, scheduler, fres
             with pytest.raises(md.StoreError, match="job mini is writing"):
                 job.submit(again, path, name="mini", overwrite=overwrite, client=client)
     identity = open_store(path).identity
-    assert job.cancel(scheduler, "mini").state == "cancelled"
+    assert md.job("mini", client=scheduler).cancel().state == "cancelled"
     assert open_store(path).identity == identity
 
 
@@ -336,7 +417,7 @@ def test_a_store_that_the_driver_does_not_see_is_not_made_again(dask, scheduler,
             path.rename(tmp_path / "elsewhere")
 
     job.submit(config, path, name="blind", client=scheduler, tell=tell)
-    end = job.wait(lambda: job.status("blind", scheduler), DEADLINE)
+    end = md.job("blind", client=scheduler).wait(DEADLINE)
     assert (end.state, end.exit_code, end.done) == ("failed", 3, 0)
     assert "does not see the store" in end.message
     assert not path.exists()
@@ -349,7 +430,7 @@ def test_the_lease_of_a_driver_is_not_taken_for_a_reservation(tmp_path):
         assert job.status(tmp_path / "a.zarr").state == "running"
         with pytest.raises(md.StoreError, match="job job is writing"):
             lease.reserve(store, "job", "another run")
-    assert job.status(tmp_path / "a.zarr").state == "stopped"
+    assert job.status(tmp_path / "a.zarr").state == "incomplete"
     lease.reserve(store, "job", "run")
     assert job.status(tmp_path / "a.zarr").state == "waiting"
     lease.release(store.path, "another run")
@@ -357,7 +438,7 @@ def test_the_lease_of_a_driver_is_not_taken_for_a_reservation(tmp_path):
     for tile in np.ndindex(2, 2):
         store.write(tile, np.ones((2, 2), np.int32))
     store.write_level(1, (0, 0))
-    assert job.status(tmp_path / "a.zarr").state == "complete"  # nothing is left to hold it for
+    assert job.status(tmp_path / "a.zarr").state == "finished"  # nothing is left to hold it for
     lease.release(store.path, "run")
     assert "lease" not in store.read_notes()
 
@@ -383,15 +464,15 @@ def test_what_others_write_into_the_metadata_hides_no_job(scheduler, tmp_path):
     scheduler.set_metadata(["mandeldask", "odd"], {"name": "odd"})
     scheduler.set_metadata(["mandeldask", "text"], "text")
     job.submit({**UNIT, "kernel": "numpy"}, tmp_path / "a.zarr", name="seen", client=scheduler)
-    assert job.wait(lambda: job.status("seen", scheduler), DEADLINE).state == "finished"
-    assert not {"odd", "text"} & {status.job for status in job.status_of_jobs(scheduler)}
+    assert md.job("seen", client=scheduler).wait(DEADLINE).state == "finished"
+    assert not {"odd", "text"} & {known.name for known in md.jobs(client=scheduler)}
 
 
 def test_cancel_and_logs_of_a_store_are_of_its_own_job(dask, scheduler, tmp_path):
     """A name is used again for another store, and the first store still names it."""
     for name in ("a.zarr", "b.zarr"):
         job.submit({**UNIT, "kernel": "numpy"}, tmp_path / name, name="nightly", client=scheduler)
-        job.wait(lambda: job.status("nightly", scheduler), DEADLINE)
+        md.job("nightly", client=scheduler).wait(DEADLINE)
     for command in ("cancel", "logs"):
         refused = mandeldask(command, "a.zarr", "--cluster", dask.address, cwd=tmp_path)
         assert refused.returncode == 2

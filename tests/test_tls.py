@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -60,6 +61,16 @@ def test_the_certificates_of_dasks_settings_are_used_where_none_is_named(tls, ce
     command = [sys.executable, "-m", "mandeldask", "run", "run.yaml", "--out", "a.zarr", "--quiet", "--no-image"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=90)
     assert (done.returncode, done.stderr) == (0, "")
+    assert open_store(tmp_path / "a.zarr").checksum() == whole
+
+
+def test_a_job_takes_its_certificates_along_into_another_process(tls, certificates, tmp_path, whole):
+    submitted = md.submit(CONFIG, tmp_path / "a.zarr", cluster=described(tls.address, certificates["client"]))
+    program = "import pickle, sys; print(pickle.load(sys.stdin.buffer).wait(90).words)"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=ENV, input=pickle.dumps(submitted), capture_output=True, check=True, timeout=120)
+    assert done.stdout == b"finished: 4/4 tiles\n"
+    assert submitted.status().exit_code == 0
     assert open_store(tmp_path / "a.zarr").checksum() == whole
 
 

@@ -99,7 +99,7 @@ def test_a_sound_store_is_found_sound_and_left_as_it_is(sound):
     assert (found.sound, found.damaged, found.missing, found.missing_levels, found.exit_code) == (True, 0, 0, 0, 0)
     assert found.findings == ()
     shards = len(list(sound.glob("[0-9]*/*/c/*/*")))
-    assert (found.shards, found.recomputed, found.seed) == (shards + 3, 3, 1)
+    assert (found.shards, found.recomputed, found.seed) == (shards, 3, 1)
     assert md.verify(sound, quick=True).shards == shards
     assert {p: p.read_bytes() for p in sound.rglob("*") if p.is_file()} == before
 
@@ -121,17 +121,17 @@ def test_damaged_shards_are_named_and_mended_to_the_bit(sound, path, client, har
         found = md.verify(path, quick=quick)
         assert (found.exit_code, found.kinds) == (6, {"shard": 4})
         assert keys(found) == harmed
-    mended = md.verify(path, quick=True, repair=True)
-    assert mended.repaired and mended.exit_code == 4
-    assert md.resume(path, client=client, kernel="numpy").computed == 2
+    mended = md.verify(path, quick=True, repair=True, client=client)
+    assert (mended.repaired, mended.computed, mended.exit_code) == (True, 2, 0)
     assert numbers(path) == numbers(sound)
     assert md.verify(path).exit_code == 0
 
 
-def test_repair_takes_out_a_tile_and_what_was_made_from_it_and_nothing_else(sound, path):
+def test_damage_is_removed_with_what_was_made_from_it_and_nothing_else(sound, path):
     flip(path / "0/escape_time/c/1/1")
     before = {p.relative_to(path) for p in path.rglob("*") if p.is_file()}
-    md.verify(path, repair=True)
+    removed = md.verify(path, remove_damaged=True)
+    assert (removed.repaired, removed.computed, removed.missing, removed.exit_code) == (True, 0, 1, 4)
     d = open_store(path).description
     gone = before - {p.relative_to(path) for p in path.rglob("*") if p.is_file()}
     assert {str(p) for p in gone} == {
@@ -155,7 +155,7 @@ def test_a_repair_that_is_interrupted_leaves_no_level_of_a_tile_that_is_gone(pat
     """A level that stayed would not be made again: the tile that it was made from was perhaps wrong in it too."""
     flip(path / "0/escape_time/c/1/1")
     Watched.deleted.clear()
-    md.verify(Watched(str(path)), repair=True)
+    md.verify(Watched(str(path)), remove_damaged=True)
     levels = [int(key.partition("/")[0]) for key in Watched.deleted]
     assert levels == [2, 2, 1, 1, 0, 0]
 
@@ -179,8 +179,7 @@ def test_a_wrong_number_behind_right_checksums_is_found(sound, path, client, lev
     assert shard_key(level, "escape_time", tile) in keys(found)
     assert found.kinds[kind] >= 1
     assert md.verify(path, quick=True).damaged == 0
-    md.verify(path, repair=True)
-    md.resume(path, client=client, kernel="numpy")
+    md.verify(path, repair=True, client=client)
     assert numbers(path) == numbers(sound)
 
 
@@ -197,8 +196,7 @@ def test_a_number_that_only_the_kernel_can_tell_is_found_by_computing_it_again(s
     (wrong,) = [finding for finding in found.findings if "reference kernel" in finding.problem]
     assert wrong.key == "0/escape_time/c/1/1"
     assert "2 of 393216 samples differ" in wrong.problem
-    md.verify(path, recompute=9, repair=True)
-    assert md.resume(path, client=client, kernel="numpy").computed == 1
+    assert md.verify(path, recompute=9, repair=True, client=client).computed == 1
     assert numbers(path) == numbers(sound)
 
 
@@ -211,7 +209,7 @@ def test_a_tile_that_is_too_dear_is_computed_again_in_a_window():
     assert window_shape((1, 10**6), 10**4) == (1, 26843)
 
 
-def test_statistics_that_disagree_are_found_and_read_again(sound, path, client):
+def test_tiles_whose_statistics_disagree_are_found_and_computed_again(sound, path, client):
     store = open_store(path)
     columns = store.read_tiles()
     right = {name: columns[name].copy() for name in ("iterations", "minimum", "maximum", "not_escaped")}
@@ -221,9 +219,9 @@ def test_statistics_that_disagree_are_found_and_read_again(sound, path, client):
     found = md.verify(path)
     assert found.kinds == {"statistics": 2}
     assert "of tile 2,1 has iterations" in " ".join(finding.problem for finding in found.findings)
-    assert md.verify(path, repair=True).exit_code == 0
-    summary = md.resume(path, client=client)
-    assert summary.computed == 0
+    mended = md.verify(path, repair=True, client=client)
+    assert (mended.exit_code, mended.computed) == (0, 2)
+    assert numbers(path) == numbers(sound)
     assert all(np.array_equal(open_store(path).read_tiles()[name], right[name]) for name in right)
 
 
@@ -232,12 +230,62 @@ def test_a_damaged_part_of_the_table_of_tiles_is_found_and_made_again(path, clie
     right = open_store(path).read_tiles()[name]
     flip(path / f"tiles/{name}/c/0/0", 5)
     assert keys(md.verify(path)) == {f"tiles/{name}/c/0/0"}
-    md.verify(path, quick=True, repair=True)
+    md.verify(path, quick=True, remove_damaged=True)
     assert not (path / f"tiles/{name}/c/0/0").exists()
     assert md.verify(path).findings == ()  # what is lost is not known, and not wrong
     md.resume(path, client=client)
     assert md.verify(path).exit_code == 0
     assert np.array_equal(open_store(path).read_tiles()[name], right)
+
+
+def forget_statistics(path):
+    """As a killed driver leaves them."""
+    for name in ("minimum", "not_escaped"):
+        remove(path / f"tiles/{name}/c/0/0")
+
+
+SLIPS = {  # a shard that is copied over another: from, to; and what else happened
+    "of the field": [("0/escape_time/c/0/1", "0/escape_time/c/1/1")],
+    "of the field, statistics lost": [("0/escape_time/c/0/1", "0/escape_time/c/1/1"), forget_statistics],
+    "of the field, its neighbour cut": [
+        ("0/escape_time/c/0/0", "0/escape_time/c/0/1"),
+        ("0/smooth/c/0/0", "0/smooth/c/0/1"),
+        lambda path: cut(path / "0/escape_time/c/1/0"),
+        lambda path: cut(path / "0/smooth/c/1/1"),
+        forget_statistics,
+    ],
+    "of the other field": [("0/smooth/c/0/0", "0/smooth/c/1/0")],
+    "of a level": [("1/escape_time/c/0/0", "1/escape_time/c/0/1")],
+    "of the coarsest level": [("1/escape_time/c/0/0", "2/escape_time/c/0/0")],
+    "of the field and a level": [
+        ("0/escape_time/c/0/1", "0/escape_time/c/1/1"),
+        ("1/escape_time/c/0/1", "1/escape_time/c/1/1"),
+        ("0/smooth/c/0/1", "0/smooth/c/1/1"),
+        ("1/smooth/c/0/1", "1/smooth/c/1/1"),
+        forget_statistics,
+    ],
+}
+
+
+@pytest.mark.parametrize("slips", SLIPS.values(), ids=SLIPS)
+def test_a_valid_shard_in_the_wrong_place_is_believed_by_no_repair(sound, path, client, slips):
+    """Tiles of the field are computed again where they are wrong, and no others."""
+    for slip in slips:
+        if callable(slip):
+            slip(path)
+        else:
+            shutil.copy(path / slip[0], path / slip[1])
+    field = {key for slip in slips if not callable(slip) and (key := slip[1]).startswith("0/")}
+    found = md.verify(path)
+    assert found.exit_code == 6
+    assert field <= keys(found)
+    mended = md.verify(path, repair=True, client=client)
+    assert mended.exit_code == 0
+    assert mended.computed == len({finding.tile for finding in found.findings if finding.tile and not finding.tile[0]})
+    assert bool(mended.computed) == bool(field)
+    assert open_store(path).checksum() == open_store(sound).checksum()
+    assert numbers(path) == numbers(sound)
+    assert md.verify(path).findings == ()
 
 
 METADATA = {
@@ -277,7 +325,7 @@ def test_edited_metadata_is_named_and_put_right_at_once(sound, path, client, key
     assert found.exit_code == 6
     assert keys(found) == {key}
     assert keys(md.verify(path, quick=True, client=client)) == {key}
-    assert md.verify(path, quick=True, repair=True).exit_code == 0
+    assert md.verify(path, quick=True, remove_damaged=True).exit_code == 0
     assert md.verify(path).findings == ()
     for file in sound.rglob("zarr.json"):
         if file.parent.name != "tiles":
@@ -291,7 +339,7 @@ def test_metadata_that_cannot_be_read_is_put_right(sound, path, key, text):
     found = md.verify(path)
     assert found.exit_code == 6
     assert keys(found) == {key}
-    md.verify(path, repair=True)
+    md.verify(path, remove_damaged=True)
     assert md.verify(path).findings == ()
     assert numbers(path) == numbers(sound)
 
@@ -300,7 +348,7 @@ def test_metadata_that_cannot_be_read_is_put_right(sound, path, key, text):
 def test_metadata_that_was_removed_is_put_back(sound, path, key):
     (path / key).unlink()
     assert keys(md.verify(path)) == {key}
-    md.verify(path, repair=True)
+    md.verify(path, remove_damaged=True)
     assert md.verify(path).findings == ()
     assert numbers(path) == numbers(sound)
 
@@ -322,7 +370,7 @@ def test_coordinates_that_are_not_those_of_the_view_are_written_again(sound, pat
     found = md.verify(path)
     assert found.kinds == {"coordinates": 4}
     assert keys(found) == {"0/x/c/0", "2/y/c/0", "1/x/c/0", "0/y/c/0"}
-    assert md.verify(path, repair=True).exit_code == 0
+    assert md.verify(path, remove_damaged=True).exit_code == 0
     for key in keys(found):
         assert (path / key).read_bytes() == (sound / key).read_bytes()
     assert store.description == open_store(path).description
@@ -336,7 +384,7 @@ def test_stray_files_are_named_and_left_alone(path):
     (path / "0/link").symlink_to("/etc/passwd")
     (path / f"0/escape_time/c/0/0.{'0123456789abcdef' * 2}.partial").write_text("half")  # of a writer that was killed
     (path / f"zarr.{'0123456789abcdef' * 2}.partial").write_text("probe")  # and of a worker that was to write
-    found = md.verify(path, repair=True)
+    found = md.verify(path, remove_damaged=True)
     assert keys(found) == strays | {"0/link"}
     assert (found.damaged, found.exit_code) == (0, 0)
     assert all((path / key).read_text() == "years of work" for key in strays)
@@ -351,12 +399,12 @@ def test_repair_is_refused_while_a_driver_writes(path):
     with lease.held(open_store(path)):
         assert keys(md.verify(path)) == {"0/escape_time/c/1/1"}, "to look is allowed"
         with pytest.raises(md.StoreError, match="another run is writing"):
-            md.verify(path, repair=True)
+            md.verify(path, remove_damaged=True)
         edit(path / "zarr.json", lambda m: m["attributes"]["mandeldask"]["field"].update(max_iter=61))
         with pytest.raises(md.StoreError, match="another run is writing"):
-            md.verify(path, repair=True)
+            md.verify(path, remove_damaged=True)
         assert (path / "0/escape_time/c/1/1").read_bytes() == damaged
-    md.verify(path, repair=True)
+    md.verify(path, remove_damaged=True)
     assert "lease" not in open_store(path).read_notes()
 
 
@@ -366,7 +414,7 @@ def test_a_store_that_is_none_is_told(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/thesis.tex").write_text("years of work")
     with pytest.raises(md.StoreError, match="is not a store of mandeldask"):
-        md.verify(tmp_path / "a", repair=True)
+        md.verify(tmp_path / "a", remove_damaged=True)
     with pytest.raises(md.ConfigError, match="recompute"):
         md.verify(tmp_path / "a", recompute=-1)
 
@@ -407,12 +455,12 @@ def test_the_commands_find_and_mend_all_of_it_at_once(sound, path, tmp_path):
         "0/escape_time/c/1/2",
         "0/smooth/c/2/2",
     }
-    code, out, _ = call("verify", "a.zarr", "--repair", cwd=tmp_path)
+    code, out, _ = call("verify", "a.zarr", "--remove-damaged", cwd=tmp_path)
     assert code == 4
     assert "mandeldask resume a.zarr" in out
-    code, _, err = call("resume", "a.zarr", "--no-image", "--workers", "1", "--kernel", "numpy", cwd=tmp_path)
+    code, out, err = call("verify", "a.zarr", "--repair", "--workers", "1", cwd=tmp_path)
     assert code == 0
-    assert "3 to compute" in err
+    assert "3 to compute" in err and "nothing is missing or wrong" in out
     code, out, _ = call("verify", "a.zarr", "--recompute", "2", "--seed", "7", cwd=tmp_path)
     assert code == 0
     assert "nothing is missing or wrong" in out and "--seed 7" in out

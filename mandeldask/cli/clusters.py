@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 import webbrowser
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mandeldask.cli import options
-from mandeldask.cli.group import cli, print_facts, signals_end_in_order, warn
+from mandeldask.cli.group import cli, columns, print_facts, signals_end_in_order, warn
 from mandeldask.errors import ClusterError, ConfigError
 from mandeldask.text import printable
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from mandeldask.cluster import Size
-    from mandeldask.job import Started
 
 USUAL = "http://127.0.0.1:8787"
 NAME_ONE = "name the scheduler, --cluster tcp://HOST:PORT, or start a run: it prints the link before its first tile"
@@ -97,7 +96,7 @@ def _of_workers(cluster: str, upload: bool) -> tuple[dict[str, Any], dict[str, i
     from mandeldask.cluster import Session
     from mandeldask.lab import machine
 
-    with signals_end_in_order(), Session(cluster, upload=upload, say=warn) as there:
+    with signals_end_in_order(), Session(cluster, upload=upload, needs=machine.__name__, say=warn) as there:
         if not there.runs_already:
             warn("starting the workers")
         client = there.ready()
@@ -114,7 +113,7 @@ def _side_by_side(processes: dict[str, Any]) -> str:
     names, rows = list(processes), side_by_side(processes.values())
     if len(names) > 1 and all(len(set(texts)) == 1 for _, texts in rows):
         names, rows = [f"{len(names)} workers, all alike"], [(label, texts[:1]) for label, texts in rows]
-    return text([["", *names], *([label, *texts] for label, texts in rows)])
+    return text([["", *names], *([label, *texts] for label, texts in rows)], columns(sys.stdout))
 
 
 @cli.command("dashboard")
@@ -161,8 +160,7 @@ def _find_dashboard(cluster: str | None) -> dict[str, Any]:
         if not there.runs_already:
             raise ConfigError(f"a cluster that does not run yet has no dashboard: {NAME_ONE}")
         client = there.connect()
-        problem = dashboard.install(client)
-        link = client.dashboard_link if problem else dashboard.link(client)
+        link, problem = dashboard.page_of(client)
         if problem == dashboard.SWITCHED_OFF:
             raise ClusterError(f"{problem}; start it with `dask scheduler --dashboard`, and with bokeh installed")
         if problem:
@@ -184,14 +182,3 @@ def _of_this_machine() -> dict[str, Any]:
         if not problem_with(f"{USUAL}/{page}"):
             return {"link": f"{USUAL}/{page}", "store": None, "scheduler": None}
     raise ClusterError(f"no run of yours has a dashboard on this machine now, and {USUAL} does not answer: {NAME_ONE}")
-
-
-def with_page(event: Started) -> Started:
-    """Put our page into the dashboard; the event with the link to look at."""
-    from mandeldask import dashboard
-
-    problem = dashboard.install(event.client)
-    if problem:
-        warn(f"no picture in the dashboard: {problem}")
-        return replace(event, dashboard="") if problem == dashboard.SWITCHED_OFF else event
-    return replace(event, dashboard=dashboard.link(event.client))

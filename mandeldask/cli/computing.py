@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
+import select
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,20 +16,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mandeldask.cli import options
-from mandeldask.cli.clusters import with_page
-from mandeldask.cli.group import cli, signals_end_in_order, warn
+from mandeldask.cli.group import cli, signals_end_in_order, typed, warn
 from mandeldask.cli.stores import draw
 from mandeldask.errors import ConfigError, DamagedError, MandeldaskError
-from mandeldask.text import is_url, short_path
+from mandeldask.text import command, is_url, short_path
 
 if TYPE_CHECKING:
     from mandeldask.job import Summary
     from mandeldask.progress.screen import Screen
 
+LINGER_SECONDS = 20  # that the dashboard of a shorter run stays up
 PICTURE_SIDE = 2048  # of the picture that a run makes; `mandeldask image` makes larger ones
 
 output_options = options.together(
-    click.option("--keep-dashboard", is_flag=True, help="Keep the dashboard up at the end, until Enter."),
+    click.option(
+        "--keep-dashboard",
+        is_flag=True,
+        help="Keep the dashboard up at the end, until Enter. A short run in a terminal keeps it for 20 s.",
+    ),
     click.option("--report", type=click.Path(), help="Save Dask's performance report, a page of HTML."),
     click.option("--image", type=click.Path(), help="The picture; by default beside the store."),
     click.option("--no-image", is_flag=True, help="Make no picture."),
@@ -50,7 +54,7 @@ continuing_options = options.together(
 @options.description
 @output_options
 def _run(config: str, out: str | None, overrides: tuple[str, ...], **given: Any) -> int:
-    """Compute the field that CONFIG (a YAML file) describes; on a store of the same field, what is missing."""
+    """Compute the field that CONFIG describes, a file or a name that `init` lists; on its store, what is missing."""
     from mandeldask import config as configs
     from mandeldask import job
     from mandeldask.image import PictureOptions
@@ -58,8 +62,8 @@ def _run(config: str, out: str | None, overrides: tuple[str, ...], **given: Any)
     described = configs.load(config, overrides)
     look = described.picture.model_dump(exclude_none=True) if described.picture else {}
     if look and not given["no_image"]:
-        PictureOptions.of(look).check(described.view.shape, described.fields)
-    return _compute(partial(job.run, described, out), look, **given)
+        PictureOptions.of(look).check(described.view.shape)
+    return _compute(partial(job.run, described, out), look, typed("--overwrite"), **given)
 
 
 @cli.command("resume")
@@ -69,7 +73,7 @@ def _resume(store: str, **given: Any) -> int:
     """Compute what is missing of STORE, and only that."""
     from mandeldask import job
 
-    return _compute(partial(job.resume, store), {}, **given)
+    return _compute(partial(job.resume, store), {}, command("run", "CONFIG", "--overwrite"), **given)
 
 
 @cli.command("deepen")
@@ -81,7 +85,7 @@ def _deepen(store: str, max_iter: int, out: str, **given: Any) -> int:
     """Compute STORE's field with more iterations: only the samples that had not escaped; the others are copied."""
     from mandeldask import job
 
-    return _compute(partial(job.deepen, store, max_iter, out), {}, **given)
+    return _compute(partial(job.deepen, store, max_iter, out), {}, command("run", "CONFIG", "--overwrite"), **given)
 
 
 @cli.command("schema")
@@ -96,6 +100,7 @@ def _schema(what: str) -> None:
 def _compute(
     compute: Callable[..., Summary],
     look: dict[str, Any],
+    again: str,
     *,
     as_json: bool,
     quiet: bool,
@@ -107,7 +112,10 @@ def _compute(
     workers: int | None = None,
     **how: Any,
 ) -> int:
-    """Run a computation under a screen, then make the picture; the exit code."""
+    """Run a computation under a screen, then make the picture; the exit code.
+
+    `again` is the command that computes even where the store has all.
+    """
     from mandeldask.dashboard import announce
     from mandeldask.image import check_path
     from mandeldask.job import Event, Plan, Started, Summary
@@ -129,21 +137,24 @@ def _compute(
             nonlocal picture, store, link
             if isinstance(event, Plan):
                 store = event.store.path
-                if_interrupted["store"] = shlex.quote(short_path(store))
+                if_interrupted["store"] = short_path(store)
                 picture = None if no_image else image or _picture_beside(store)
             if isinstance(event, Started):
-                event = with_page(event)
                 link = event.dashboard
                 if link:
                     announce(link, store, os.getpid())
                 if report:
-                    recorded.enter_context(_recorded(report))
+                    recorded.enter_context(_recorded(report, screen))
             screen(event)
             if isinstance(event, Summary):
                 recorded.close()
+                if not (event.computed or event.levels or event.failed):
+                    nothing = "none, and no report" if report else "none"
+                    screen.line("dashboard", f"{nothing}: nothing was computed. To compute it again: {again}")
                 _end(event, picture, look, screen, as_json)
-                if keep_dashboard and link:
-                    _keep(link)
+                short = event.seconds < LINGER_SECONDS and not screen.console.quiet and _was_typed()
+                if link and (keep_dashboard or short):
+                    _keep(link, screen, None if keep_dashboard else LINGER_SECONDS)
 
         return compute(cluster=who, tell=tell, **how).exit_code
 
@@ -152,11 +163,11 @@ def _end(summary: Summary, picture: str | None, look: dict[str, Any], screen: Sc
     """The picture, and what there is to say at the end. A picture that fails takes nothing from the run."""
     from mandeldask import image
 
-    store = shlex.quote(short_path(summary.store))
+    path = short_path(summary.store)
     opened = "mandeldask.open({})" if is_url(summary.store) else 'xarray.open_zarr({}, group="0")'
     then = {
-        "next": f"mandeldask image {store} large.png    the picture, one pixel a sample",
-        "": f"{opened.format(json.dumps(short_path(summary.store)))}    the numbers",
+        "next": f"{command('image', path, 'large.png')}    the picture, one pixel a sample",
+        "": f"{opened.format(json.dumps(path))}    the numbers",
     }
     if picture:
         try:
@@ -166,7 +177,7 @@ def _end(summary: Summary, picture: str | None, look: dict[str, Any], screen: Sc
             warn(f"no picture: {error}")
             picture = None
             if isinstance(error, DamagedError):
-                then = {"next": f"mandeldask verify {store} --repair    takes out what is damaged"}
+                then = {"next": f"{command('verify', path, '--repair')}    computes what is damaged again"}
     if as_json:
         click.echo(json.dumps({**asdict(summary), "efficiency": summary.efficiency, "picture": picture}))
     for label, text in then.items():
@@ -184,7 +195,7 @@ def _picture_beside(store: str) -> str | None:
         check_path(path)
         if not os.path.lexists(path) or is_ours(path):
             return path
-        problem: object = f"{path} is there already, from elsewhere"
+        problem: object = f"{path} exists and was not made by mandeldask"
     except (MandeldaskError, OSError) as error:
         problem = error
     warn(f"no picture will be made: {problem}; name one with --image")
@@ -201,7 +212,7 @@ def _check_report(path: str | None) -> None:
 
 
 @contextmanager
-def _recorded(path: str) -> Iterator[None]:
+def _recorded(path: str, screen: Screen) -> Iterator[None]:
     """Dask's performance report of what happens in the context, in a file; what goes wrong is told, no more."""
     from distributed import performance_report
 
@@ -215,10 +226,11 @@ def _recorded(path: str) -> Iterator[None]:
     try:
         yield
     except BaseException:  # the cluster, which knows what there is to report, is gone with the run
-        _no_report("the run did not come to its end")
+        _no_report("the run did not finish")
         raise
     try:
         recording.__exit__(None, None, None)
+        screen.line("report", short_path(path))
     except Exception as error:  # the run is done all the same
         _no_report(error)
 
@@ -228,8 +240,20 @@ def _no_report(why: object) -> None:
         warn(f"no report: {why}")
 
 
-def _keep(link: str) -> None:
-    """Wait for Enter, with the cluster up; Ctrl-C will do as well."""
-    click.echo(f"  the dashboard stays up: {link}\n  Enter ends it", err=True)
+def _was_typed() -> bool:
+    """Whether a person waits at a terminal for this command, and not a script for one of its own.
+
+    A shell makes what is typed the leader of the terminal's foreground process group; a script's commands are in its.
+    """
+    with suppress(OSError, ValueError):  # no terminal, or a closed one
+        return sys.stdin is not None and sys.stderr.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == os.getpid()
+    return False
+
+
+def _keep(link: str, screen: Screen, seconds: float | None) -> None:
+    """Wait for Enter with the cluster up, at most so many seconds; Ctrl-C will do as well."""
+    until = f"for {seconds} s; press Enter to close it" if seconds else "until you press Enter"
+    screen.line("dashboard", f"{link}    stays up {until}")
     with suppress(KeyboardInterrupt):
-        sys.stdin.readline()
+        if sys.stdin and select.select([sys.stdin], [], [], seconds)[0]:
+            sys.stdin.readline()

@@ -9,30 +9,37 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 from mandeldask import __version__
 from mandeldask.errors import MandeldaskError, StoreError
-from mandeldask.text import printable
+from mandeldask.text import command, fact, fold, printable
 
 EXIT_FAILED_TILES = 4
-EPILOG = """\b
-Exit codes
-  0    done
-  2    a wrong command line, run description or argument
-  3    a store that cannot be used: another field, another program's, unwritable, disk full, busy
-  4    done, but some tiles failed or are missing; `mandeldask resume STORE` tries them again
-  5    a cluster that cannot be started, was lost, or has too little memory for a tile
-  6    verify: something in the store is wrong; `mandeldask verify STORE --repair` takes it out
-  130  interrupted (143 by SIGTERM, 129 by a closed terminal); what is finished is in the store
-  1    a bug: please report it with the traceback
-"""
+EXIT_CODES = [
+    ("0", "done"),
+    ("2", "a wrong command line, run description or argument"),
+    ("3", "a store that cannot be used: another field, another program's, unwritable, disk full, busy"),
+    ("4", "done, but some tiles failed or are missing; `mandeldask resume STORE` tries them again"),
+    ("5", "a cluster that cannot be started, was lost, or has too little memory for a tile"),
+    ("6", "verify: something in the store is wrong; `mandeldask verify STORE --repair` repairs it"),
+    ("130", "interrupted (143 by SIGTERM, 129 by a closed terminal); what is finished is in the store"),
+    ("1", "a bug: please report it with the traceback"),
+]
 
 
 class Commands(click.Group):
     """Commands that return their exit code, None for 0. Our errors become a line on stderr and an exit code."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.ensure_object(dict)["typed"] = list(args)
+        return super().parse_args(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Exit codes"):
+            formatter.write_dl(EXIT_CODES)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -47,8 +54,8 @@ class Commands(click.Group):
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as interruption:
             store = ctx.obj and ctx.obj.get("store")
-            then = f"; go on with:  mandeldask resume {store}" if store else ""
-            click.echo(f"\nmandeldask: interrupted{then}", err=True)
+            click.echo(err=True)
+            warn("interrupted" + (f"; go on with:  {command('resume', store)}" if store else ""))
             ctx.exit(128 + (interruption.args or [signal.SIGINT])[0])
 
 
@@ -57,13 +64,12 @@ def _of_a_file(error: OSError) -> StoreError | None:
     if error.filename is None and error.errno not in (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE):
         return None
     where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
-    return StoreError(f"{error.strerror}{where}. What is finished stays; remove the cause, and call again")
+    return StoreError(f"{error.strerror}{where}. What is finished stays; fix that and run the command again")
 
 
 @click.group(
     "mandeldask",  # `dask mandeldask` is found by this name, not by that of its entry point
     cls=Commands,
-    epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(__version__, prog_name="mandeldask")
@@ -98,13 +104,25 @@ def signals_end_in_order() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def typed(*more: str) -> str:
+    """The command as it was typed, with more words, to be typed again."""
+    return command(*click.get_current_context().obj["typed"], *more)
+
+
 def warn(*texts: str) -> None:
-    for text in texts:
-        click.echo("\n".join(map(printable, f"mandeldask: {text}".split("\n"))), err=True)
+    """Lines on stderr; folded where that is a terminal."""
+    for line in "\n".join(f"mandeldask: {text}" for text in texts).split("\n"):
+        width = None if line.startswith(" ") else columns(sys.stderr)  # else it is a list, to be copied from
+        click.echo("\n  ".join(fold(printable(line), width - 2) if width else [printable(line)]), err=True)
 
 
 def print_facts(*facts: tuple[str, str | None]) -> None:
     """A line for each of which there is something to say, with its label in a column."""
     for label, text in facts:
         if text:
-            click.echo(f"  {label:<10} {printable(text)}")
+            click.echo(fact(label, printable(text), columns(sys.stdout)))
+
+
+def columns(stream: TextIO) -> int | None:
+    """The columns of a terminal; None of anything else."""
+    return (os.get_terminal_size(stream.fileno()).columns or None) if stream.isatty() else None

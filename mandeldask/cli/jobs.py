@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mandeldask.cli import options
-from mandeldask.cli.clusters import with_page
 from mandeldask.cli.group import cli, print_facts
 from mandeldask.errors import ConfigError
-from mandeldask.text import duration, is_url, plural, printable, short_path, si
+from mandeldask.text import command, is_url, printable, short_path
 
 if TYPE_CHECKING:
-    from distributed import Client
-
-    from mandeldask.job import Event, Started, Status
+    from mandeldask.job import Event, Job, Plan, Started, Status
 
 SHOWN = 5  # failed tiles named to a person
+TOLD = ("name", "store", "scheduler", "dashboard", "tiles", "pending")  # of a job that was submitted
 
 target_options = options.together(click.argument("target", metavar="STORE|JOB"), options.cluster)
 
@@ -41,43 +38,36 @@ def _submit(config: str, out: str | None, as_json: bool, quiet: bool, **how: Any
     from mandeldask import job
     from mandeldask.progress.screen import Screen
 
-    link = store = ""
     with Screen(quiet=quiet or as_json) as screen:
 
         def tell(event: Event) -> None:
-            nonlocal link, store
-            if isinstance(event, job.Plan):
-                store = event.store.path
             if isinstance(event, job.Started):
-                event = with_page(event)
-                link = event.dashboard
-                _announce(event, store)
+                _announce(event, screen.plan)
             else:
                 screen(event)
 
-        submitted = replace(job.submit(config, out, tell=tell, **how), dashboard=link)
+        submitted = job.submit(config, out, tell=tell, **how)
         if as_json:
-            click.echo(json.dumps(asdict(submitted)))
+            click.echo(json.dumps({key: getattr(submitted, key) for key in TOLD}))
             return
         if quiet:
             click.echo(submitted.name)
             return
         screen.line("dashboard", submitted.dashboard or "switched off")
-        screen.line("job", f"{submitted.name}, on {submitted.scheduler}")
-        ask = f"mandeldask status {submitted.name} --cluster {_again(how['cluster'], submitted.scheduler)}"
+        ask = command("status", submitted.name, "--cluster", _again(how["cluster"], submitted.scheduler))
         screen.line("next", f"{ask}    how far it is; wait, cancel and logs likewise")
-        ask = f"mandeldask status {shlex.quote(short_path(submitted.store))}    the same from the store alone"
+        ask = f"{command('status', short_path(submitted.store))}    the same from the store alone"
         hidden = f"{submitted.store} is on the workers' side, and cannot be seen from here"
         screen.line("", ask if is_url(submitted.store) or os.path.isdir(submitted.store) else hidden)
 
 
-def _announce(event: Started, store: str) -> None:
+def _announce(event: Started, plan: Plan | None) -> None:
     """Let `mandeldask dashboard` find a job whose scheduler is on this machine, while the scheduler lives."""
     from mandeldask.dashboard import announce
 
     with suppress(Exception):  # a convenience; the link is printed all the same
-        if event.dashboard and event.client.run_on_scheduler(socket.gethostname) == socket.gethostname():
-            announce(event.dashboard, store, event.client.run_on_scheduler(os.getpid))
+        if plan and event.dashboard and event.client.run_on_scheduler(socket.gethostname) == socket.gethostname():
+            announce(event.dashboard, plan.store.path, event.client.run_on_scheduler(os.getpid))
 
 
 def _again(cluster: str | None, scheduler: str) -> str:
@@ -87,7 +77,7 @@ def _again(cluster: str | None, scheduler: str) -> str:
     from mandeldask import config as configs
 
     if cluster and isinstance(configs.load_cluster(cluster), configs.RunningScheduler):
-        return shlex.quote(cluster)
+        return cluster
     return scheduler
 
 
@@ -98,15 +88,14 @@ def _jobs(cluster: str | None, as_json: bool) -> None:
     """List the jobs that a scheduler has had since it started."""
     from mandeldask import job
 
-    with _client(cluster) as client:
-        found = job.status_of_jobs(client)
+    found = [known.last for known in job.jobs(cluster) if known.last]
     if as_json:
         click.echo(json.dumps([asdict(status) for status in found]))
     elif not found:
         click.echo("no jobs", err=True)
     else:
         rows = [["JOB", "STATE", "TILES", "LEFT", "STORE"]]
-        rows += [list(map(printable, (s.job or "", s.state, f"{s.done}/{s.tiles}", _left(s), s.store))) for s in found]
+        rows += [list(map(printable, (s.job or "", s.state, f"{s.done}/{s.tiles}", s.left, s.store))) for s in found]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             click.echo("  ".join(map(str.ljust, row, widths)).rstrip())
@@ -117,8 +106,13 @@ def _jobs(cluster: str | None, as_json: bool) -> None:
 @options.as_json
 def _status(target: str, cluster: str | None, as_json: bool) -> None:
     """Tell how far a store or a job is; for a store no scheduler is needed."""
-    with _looking(target, cluster) as look:
-        _show(look(), as_json)
+    from mandeldask import job
+
+    if _is_store(target):
+        _show(job.status(target), as_json)
+        return
+    with _job(target, cluster) as found:
+        _show(found.status(), as_json)
 
 
 @cli.command("wait")
@@ -130,13 +124,17 @@ def _wait(target: str, cluster: str | None, timeout: float | None, as_json: bool
     from mandeldask import job
     from mandeldask.progress import Bar
 
-    with _looking(target, cluster) as look, Bar(quiet=as_json) as bar:
+    with Bar(quiet=as_json) as bar:
 
         def tell(now: Status) -> None:
             if not now.ended:
-                bar.show(now.done, now.tiles, _line(now))
+                bar.show(now.done, now.tiles, now.words)
 
-        end = job.wait(look, timeout, tell)
+        if _is_store(target):
+            end = job.wait(partial(job.status, target), timeout, tell)
+        else:
+            with _job(target, cluster) as found:
+                end = found.wait(timeout, tell=tell)
     _show(end, as_json)
     return end.exit_code
 
@@ -146,10 +144,8 @@ def _wait(target: str, cluster: str | None, timeout: float | None, as_json: bool
 @options.as_json
 def _cancel(target: str, cluster: str | None, as_json: bool) -> None:
     """End a job; what is finished stays in its store."""
-    from mandeldask import job
-
-    with _job(target, cluster) as (client, name):
-        _show(job.cancel(client, name), as_json)
+    with _job(target, cluster) as found:
+        _show(found.cancel(), as_json)
 
 
 @cli.command("logs")
@@ -157,10 +153,8 @@ def _cancel(target: str, cluster: str | None, as_json: bool) -> None:
 @options.as_json
 def _logs(target: str, cluster: str | None, as_json: bool) -> None:
     """Print what a job's driver had to say: where it ran, tiles that failed, how it ended."""
-    from mandeldask import job
-
-    with _job(target, cluster) as (client, name):
-        lines = job.logs(client, name)
+    with _job(target, cluster) as found:
+        lines = found.logs()
     if as_json:
         click.echo(json.dumps([{"time": at, "text": text} for at, text in lines]))
     else:
@@ -169,44 +163,20 @@ def _logs(target: str, cluster: str | None, as_json: bool) -> None:
 
 
 @contextmanager
-def _client(cluster: str | None) -> Iterator[Client]:
-    """A client of the scheduler named: this command starts none."""
-    from mandeldask.cluster import Session
-
-    with Session(cluster) as there:
-        if not there.runs_already:
-            raise ConfigError(
-                "which scheduler? Name one that is up: --cluster tcp://HOST:PORT (as `submit` printed it), or set "
-                "DASK_SCHEDULER_ADDRESS; the status of a store needs none: mandeldask status STORE"
-            )
-        yield there.connect()
-
-
-@contextmanager
-def _looking(target: str, cluster: str | None) -> Iterator[Callable[[], Status]]:
-    """A function that gives the status of a store or a job."""
+def _job(target: str, cluster: str | None) -> Iterator[Job]:
+    """The job of that name, or the one that works on that store, while one connection is open for all it is asked."""
     from mandeldask import job
 
-    with nullcontext() if _is_store(target) else _client(cluster) as client:
-        yield partial(job.status, target, client)
-
-
-@contextmanager
-def _job(target: str, cluster: str | None) -> Iterator[tuple[Client, str]]:
-    """A client of a scheduler, and the name of its job: the one given, or the one that works on the store given."""
-    from mandeldask import job
-
-    name: str | None = target
-    if _is_store(target):
-        name = job.status(target).job
+    name = job.status(target).job if _is_store(target) else target
     if not name:
         raise ConfigError(f"no submitted job works on {target}; a run ends with Ctrl-C where it was started")
-    with _client(cluster) as client:
-        if _is_store(target) and _real(works_on := job.status(name, client).store) != _real(target):
+    with job.scheduler_of(cluster) as client:
+        found = job.find(name, client=client)
+        if _is_store(target) and _real(found.store) != _real(target):
             raise ConfigError(
-                f"job {name} of this scheduler works on {printable(works_on)}, not on {target}; give the job's name"
+                f"job {name} of this scheduler works on {printable(found.store)}, not on {target}; give the job's name"
             )
-        yield client, name
+        yield found
 
 
 def _is_store(target: str) -> bool:
@@ -221,29 +191,14 @@ def _show(s: Status, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(s)))
         return
-    again = s.state == "stopped" or (s.ended and s.done < s.tiles)
+    again = f"{command('resume', short_path(s.store))}, or submit it again"
     print_facts(
         ("store", short_path(s.store)),
         ("job", s.job),
-        ("state", _line(s)),
+        ("state", s.words),
         ("why", s.message if s.ended else None),
         ("updated", f"{max(0.0, time.time() - s.updated):.0f} s ago" if s.updated and not s.ended else None),
         *(("failed", f"tile {tile}: {error}") for tile, error in list(s.errors.items())[:SHOWN]),
         ("failed", f"and {len(s.errors) - SHOWN} more: --json has them all" if len(s.errors) > SHOWN else None),
-        ("next", f"mandeldask resume {shlex.quote(short_path(s.store))}, or submit it again" if again else None),
+        ("next", again if s.ended and s.state != "finished" else None),
     )
-
-
-def _line(s: Status) -> str:
-    now = s.progress
-    rate = f", {si(now.samples_per_second)} samples/s" if now and now.samples_per_second else ""
-    workers = f", {plural(now.workers, 'worker')}" if now else ""
-    failed = f", {s.failed} failed" if s.failed else ""
-    left = f", {_left(s)} left" if _left(s) else ""
-    waits = f", {s.message}" if s.state == "waiting" and s.message else ""
-    levels = f", {plural(s.levels, 'pyramid tile')} to build" if s.levels and s.done == s.tiles else ""
-    return f"{s.state}: {s.done}/{s.tiles} tiles{levels}{failed}{rate}{workers}{left}{waits}"
-
-
-def _left(s: Status) -> str:
-    return duration(s.progress.seconds_left) if s.progress and s.progress.seconds_left is not None else ""

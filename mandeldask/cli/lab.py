@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from mandeldask.cli import options
-from mandeldask.cli.group import cli, signals_end_in_order, warn
+from mandeldask.cli.group import cli, columns, signals_end_in_order, warn
 
 WIDTH = 110
 
@@ -43,9 +44,9 @@ def _claims(quick: bool, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2))
         return
     for claim in found["claims"]:
-        click.echo(f'{tables.verdict(claim)}: "{claim["says"]}"')
+        click.echo(textwrap.fill(f'{tables.verdict(claim)}: "{claim["says"]}"', _width(), subsequent_indent="  "))
         for text in filter(None, (claim["figure"], claim["why"])):
-            click.echo(textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="    "))
+            click.echo(textwrap.fill(text, _width(), initial_indent="    ", subsequent_indent="    "))
 
 
 @_lab.command("strategies")
@@ -66,12 +67,12 @@ def _strategies(no_scaling: bool, as_json: bool, **depth: Any) -> None:
         click.echo(json.dumps(found, indent=2))
         return
     shown = tables.tables(found)
-    click.echo(tables.text(shown["Strategies"]))
+    click.echo(tables.text(shown["Strategies"], columns(sys.stdout)))
     for fault in tables.faults(found):
-        click.echo(textwrap.fill(fault, WIDTH, initial_indent="  as printed: ", subsequent_indent="    "))
+        click.echo(textwrap.fill(fault, _width(), initial_indent="  as printed: ", subsequent_indent="    "))
     if not no_scaling:
         for title in tables.SCALING:
-            click.echo(f"\n{title}\n{tables.text(shown[title])}")
+            click.echo(f"\n{title}\n{tables.text(shown[title], columns(sys.stdout))}")
         _print_balance(found)
 
 
@@ -81,7 +82,7 @@ def _print_balance(found: dict[str, Any]) -> None:
 
     for balance in found["balance"]:
         click.echo(f"\n{balance['name']}, {seconds(balance['seconds'])}")
-        for line in tables.timelines(balance):
+        for line in tables.timelines(balance, min(60, _width() - 14)):
             click.echo(f"  {line}")
     warn(*(f"{name}: {why}" for name, why in found["problems"].items()))
 
@@ -103,6 +104,11 @@ def _report(out: str, source: str | None, **depth: Any) -> None:
             found = report.measure(depth_of(**depth), tell)
     for path in report.write(found, out):
         click.echo(path)
+
+
+def _width() -> int:
+    """Of the terminal, or a line that is easily read."""
+    return min(WIDTH, columns(sys.stdout) or WIDTH)
 
 
 @contextmanager

@@ -44,10 +44,17 @@ quiet = click.option("--quiet", "-q", is_flag=True, help="Print nothing but erro
 cluster = click.option(
     "--cluster",
     metavar="FILE|ADDRESS",
-    help="Who computes: a cluster description (configs/clusters), the address of a scheduler, its scheduler file, or "
-    "the word local. By default what the run description names, else DASK_SCHEDULER_ADDRESS, else this machine.",
+    help="Who computes: a cluster description (`init clusters/slurm` writes one), the address of a scheduler, its "
+    "scheduler file, or the word local. By default what the run description names, else DASK_SCHEDULER_ADDRESS, else "
+    "this machine.",
 )
 workers = click.option("--workers", type=int, help="Worker processes on this machine; by default one a usable core.")
+trust = click.option(
+    "--trust",
+    is_flag=True,
+    help="Use whatever cluster the description names. Without it only worker processes on this machine: any other can "
+    "run programs as you.",
+)
 upload = click.option(
     "--upload",
     is_flag=True,
@@ -67,6 +74,7 @@ description = together(
         help="Change a key of the description, e.g. --set 'view.shape=[4096,4096]'; may be repeated.",
     ),
     cluster,
+    trust,
     upload,
     ignore_space,
     click.option("--overwrite", is_flag=True, help="Replace the store that is there, if it is mandeldask's."),

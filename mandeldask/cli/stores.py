@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -15,10 +14,11 @@ import click
 from mandeldask.cli import options
 from mandeldask.cli.clusters import open_in_browser
 from mandeldask.cli.group import EXIT_FAILED_TILES, cli, print_facts, signals_end_in_order, warn
-from mandeldask.text import plural, printable, short_path, si
+from mandeldask.text import command, plural, printable, short_path, si
 
 if TYPE_CHECKING:
     from mandeldask.image import Picture
+    from mandeldask.job import Event
     from mandeldask.job.verification import Checking, Verification
 
 LARGE = 10**8  # samples: to read them takes seconds
@@ -32,14 +32,16 @@ who_options = options.together(options.cluster, options.upload, options.workers)
 @click.argument("out", type=click.Path())
 @click.option("--colormap", help="classic (the default), a palette of Bokeh such as magma, or any map of cmap.")
 @click.option("--reverse", is_flag=True, default=None, help="The colour map from its last colour to its first.")
-@click.option("--scale", help="mix (the default: half log, half equalised), log, equalised or linear.")
+@click.option("--scale", help="mix (the default: half log, half equalised), log, equalised, root or linear.")
 @click.option("--repeat", type=float, metavar="N", help="Run through the map, there and back, N times on the scale.")
 @click.option("--period", type=float, metavar="N", help="Run through the map, there and back, once in N iterations.")
 @click.option("--phase", type=float, help="Where the rounds start: 0.5 with the map's last colour.")
 @click.option("--interior", help="Colour of the samples that do not escape, #rrggbb; black by default.")
-@click.option("--shade", help="What is coloured: counts (the default), smooth or distance, the fields of these names.")
+@click.option("--shade", help="What is coloured: smooth (the default where that takes seconds), counts or distance.")
 @click.option("--light", type=(float, float), metavar="AZIMUTH HEIGHT", help="Slopes under a light, such as 315 45.")
-@click.option("--supersample", type=int, default=1, help="A pixel is the mean of 2, 4 or 8 samples a side.")
+@click.option(
+    "--supersample", type=int, help="A pixel is the mean of so many samples a side; of 2 or 3 if --size leaves them."
+)
 @click.option("--size", type=int, help="Pixels of the longer side, about; by default one a sample.")
 @options.quiet
 def _image(store: str, out: str, quiet: bool, **look: Any) -> None:
@@ -55,7 +57,7 @@ def _image(store: str, out: str, quiet: bool, **look: Any) -> None:
     if not quiet:
         rows, columns = drawn.shape
         click.echo(f"{out}: {columns} x {rows} pixels", err=True)
-        _tell_missing(drawn.missing, "are grey")
+        _tell_missing(drawn.missing, "grey in the picture")
 
 
 def draw(picture: Picture, path: str, quiet: bool) -> None:
@@ -77,21 +79,22 @@ def _checksum(store: str) -> int:
         warn(f"reading {opened.description.view.size / 1e9:.3g} G samples")
     click.echo(f"{opened.checksum()}  {store}")
     missing = int((~opened.done()).sum())
-    _tell_missing(missing, "count as zeros")
+    _tell_missing(missing, "zeros in the checksum")
     return EXIT_FAILED_TILES if missing else 0
 
 
 def _tell_missing(missing: int, what: str) -> None:
     if missing:
-        warn(f"{missing} tiles are not computed yet, and {what}")
+        warn(f"{plural(missing, 'tile')} not computed yet: {what}")
 
 
 @cli.command("explore")
 @click.argument("what", metavar="STORE|CONFIG", type=click.Path())
 @who_options
+@options.trust
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="By default a free one.")
 @click.option("--no-browser", is_flag=True, help="Print the link, and open nothing.")
-def _explore(what: str, cluster: str | None, upload: bool, workers: int | None, port: int, no_browser: bool) -> None:
+def _explore(what: str, cluster: str | None, workers: int | None, no_browser: bool, **how: Any) -> None:
     """Pan and zoom over STORE, or over the view of CONFIG, in the browser; what no store holds is computed live."""
     from mandeldask import explorer
     from mandeldask.config import load_cluster
@@ -109,7 +112,7 @@ def _explore(what: str, cluster: str | None, upload: bool, workers: int | None, 
 
     at = load_cluster(described) if described else None
     with signals_end_in_order():
-        explorer.explore(scene, at, port=port, upload=upload, ready=ready)
+        explorer.explore(scene, at, ready=ready, **how)
 
 
 @cli.command("verify")
@@ -123,23 +126,33 @@ def _explore(what: str, cluster: str | None, upload: bool, workers: int | None, 
     help="Compute N random tiles again with the reference kernel, and compare bit for bit.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Of the random tiles; by default another each time.")
-@click.option("--repair", is_flag=True, help="Take out what is wrong, so that `resume` makes it again.")
+@click.option("--repair", is_flag=True, help="Take out what is wrong, and compute it and all else that is missing.")
+@click.option("--remove-damaged", is_flag=True, help="Take out what is wrong, and no more, for a later `resume`.")
 @who_options
 @options.as_json
 @options.quiet
 def _verify(store: str, cluster: str | None, workers: int | None, as_json: bool, quiet: bool, **how: Any) -> int:
-    """Find what of STORE is missing or wrong: exit code 0 sound, 4 tiles are missing, 6 something is wrong."""
+    """Find what of STORE is missing or wrong: exit code 0 sound, 4 tiles are missing, 6 something is wrong.
+
+    After --repair the store is sound and whole, or tiles failed; after --remove-damaged it is sound, and lacks tiles.
+    """
     from mandeldask.job import verify
     from mandeldask.job.verification import Checking
     from mandeldask.progress import Bar
+    from mandeldask.progress.screen import Screen
 
-    with signals_end_in_order(), Bar("verify", quiet=as_json or quiet) as bar:
+    silent, if_interrupted = as_json or quiet, click.get_current_context().obj
+    with signals_end_in_order(), Screen(quiet=silent) as screen, Bar("verify", quiet=silent) as bar:
 
-        def tell(event: Checking | str) -> None:
+        def tell(event: Checking | str | Event) -> None:
             if isinstance(event, Checking):
                 bar.show(event.done, event.tiles, _how_far(event))
-            else:
+            elif isinstance(event, str):
                 bar.line("", event)
+            else:
+                bar.stop()
+                if_interrupted["store"] = short_path(store)
+                screen(event)
 
         found = verify(store, cluster=options.cluster_of(cluster, workers), tell=tell, **how)
     if as_json:
@@ -151,30 +164,32 @@ def _verify(store: str, cluster: str | None, workers: int | None, as_json: bool,
 
 def _how_far(c: Checking) -> str:
     wrong = f", {c.damaged} wrong" if c.damaged else ""
-    return f"{c.done}/{c.tiles} tiles, {si(c.bytes / max(1e-3, c.seconds))}B/s{wrong}"
+    return f"{c.done}/{plural(c.tiles, 'tile')}, {si(c.bytes / max(1e-3, c.seconds))}B/s{wrong}"
 
 
 def _facts(v: Verification) -> Iterator[tuple[str, str]]:
     """What a person is told: what was looked at, what is wrong, and what to type."""
-    store = shlex.quote(short_path(v.store))
+    store = short_path(v.store)
     what = "checksums" if v.quick else "checksums, values, levels, coordinates"
     yield "store", short_path(v.store)
     yield "checked", f"{plural(v.shards, 'shard')}, {si(v.bytes)}B, in {v.seconds:.1f} s: {what}"
     if v.seed is not None:
         yield "recomputed", f"{plural(v.recomputed, 'tile')} or a window of each, --seed {v.seed}"
-    if v.missing or v.missing_levels:
-        levels = f", and {plural(v.missing_levels, 'pyramid tile')}" if v.missing_levels else ""
-        yield "missing", f"{v.missing} of {plural(v.tiles, 'tile')} of the field{levels}"
+    field = f"{v.missing} of {plural(v.tiles, 'tile')} of the field" if v.missing else ""
+    levels = plural(v.missing_levels, "pyramid tile") if v.missing_levels else ""
+    yield "missing", ", and ".join(filter(None, [field, levels]))
     for label, number in (("wrong", v.damaged), ("stray", v.kinds.get("stray", 0))):
         found = [f"{f.key} {f.problem}" for f in v.findings if (f.kind == "stray") == (label == "stray")]
         yield from ((label, text) for text in found[:SHOWN])
         if number > SHOWN:
             yield label, f"and {number - SHOWN} more: --json names the first thousand"
-    if v.repaired:
+    if v.computed:
+        yield "repaired", f"{plural(v.computed, 'tile')} computed"
+    elif v.repaired:
         yield "repaired", "what was wrong is taken out or written again"
     if not v.sound:
-        yield "next", f"mandeldask verify {store} --repair    takes it out"
+        yield "next", f"{command('verify', store, '--repair')}    takes it out, and computes it again"
     elif v.missing or v.missing_levels:
-        yield "next", f"mandeldask resume {store}    computes what is missing"
+        yield "next", f"{command('resume', store)}    computes what is missing"
     else:
         yield "sound", "nothing is missing or wrong"

@@ -2,15 +2,19 @@
 
 from mandeldask.cluster.preflight import table, versions
 from mandeldask.cluster.queues import job_script
+from mandeldask.cluster.scheduler import SchedulerReference
 from mandeldask.cluster.session import Session, connect, resolve
-from mandeldask.cluster.workers import Size, size_of_client, workers_of
+from mandeldask.cluster.workers import IDLE_WORKER_BYTES, Size, size_of, size_of_client, workers_of
 
 __all__ = [
+    "IDLE_WORKER_BYTES",
+    "SchedulerReference",
     "Session",
     "Size",
     "connect",
     "job_script",
     "resolve",
+    "size_of",
     "size_of_client",
     "table",
     "versions",

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pkgutil
 import re
-import sys
-import uuid
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -24,32 +21,40 @@ from distributed import Client
 from distributed.versions import get_versions
 
 from mandeldask import __version__
-from mandeldask.errors import ClusterError, MandeldaskError
+from mandeldask.check import can_use, loaded_from
+from mandeldask.errors import ClusterError
 from mandeldask.kernels import lacking
-from mandeldask.store import Store, open_store
+from mandeldask.store import Store
 from mandeldask.text import plural
 
 ANSWER_SECONDS = 30.0
 MISSING = "missing"
-# Client and workers on Python 3.11 and 3.13, numpy 2.4 and 2.5, zarr 3.1.6 and 3.4.2 worked, either way round, and so
-# did a scheduler or workers with dask 2025.7.0 and 2026.7.1; with 2024.12.1 nothing was computed. The others are what
-# mandeldask itself needs.
+# What mandeldask itself needs. Client and workers on Python 3.11 and 3.13, numpy 2.4 and 2.5, zarr 3.1.6 and 3.4.2
+# worked, either way round, and so did a scheduler or workers with dask 2025.7.0 and 2026.7.1.
 OLDEST = {
     "mandeldask": __version__,
     "python": "3.11",
-    "dask": "2025.7.0",
-    "distributed": "2025.7.0",
-    "numpy": "2.1",
-    "numba": "0",
-    "zarr": "3.1.6",
+    "dask": "2025.7",
+    "distributed": "2025.7",
+    "numpy": "2.0",
+    "numba": "0.62",
+    "zarr": "3.1.4",
 }
 Versions = dict[str, dict[str, str]]  # "client", "scheduler", "2 workers" -> package -> version
 
 
-def check(client: Client, kernel: str, *, upload: bool = False, say: Callable[[str], None] = lambda _: None) -> None:
+def check(
+    client: Client,
+    kernel: str,
+    *,
+    upload: bool = False,
+    needs: str = "mandeldask.check",
+    say: Callable[[str], None] = lambda _: None,
+) -> None:
     """Compare versions, after an `upload` if wanted; `say` is given a table where they differ.
 
-    ClusterError names what is missing or too old for the `kernel`, where, and what to do.
+    ClusterError names what is missing or too old for the `kernel` or for a module of ours that scheduler and workers
+    are to import, where, and what to do.
     """
     if upload:
         say("sending mandeldask to the scheduler and the workers")
@@ -59,6 +64,17 @@ def check(client: Client, kernel: str, *, upload: bool = False, say: Callable[[s
         say(text)
     if problems := [problem for name in OLDEST if (problem := _problem(name, found, kernel))]:
         raise ClusterError("\n".join(problems))
+    _check_imports(client, needs)
+
+
+def _check_imports(client: Client, module: str) -> None:
+    """ClusterError where scheduler or workers lack a package that the module imports."""
+    answers = _ask(client, pkgutil.resolve_name, f"{module}:__name__", scheduler=True)
+    failed = {place: error for place, error in answers.items() if isinstance(error, ImportError)}
+    for place, error in failed.items():
+        others = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+        where = "the scheduler" if place == "scheduler" else place
+        raise ClusterError(f"{error}, on {where}{others}: install {error.name} there")
 
 
 def versions(client: Client) -> Versions:
@@ -102,9 +118,9 @@ def _problem(name: str, found: Versions, kernel: str) -> str:
     def works(version: str) -> bool:
         if name == "mandeldask":
             return version == __version__
-        if version == MISSING:
-            return name == "numba" and kernel != "numba"
-        return _numbers(version) >= _numbers(OLDEST[name])
+        if name == "numba" and kernel != "numba":
+            return True
+        return version != MISSING and _numbers(version) >= _numbers(OLDEST[name])
 
     wrong = [
         f"{column[name]} on {place if 'worker' in place else f'the {place}'}"
@@ -133,27 +149,15 @@ def check_devices(client: Client) -> None:
 
 def check_store(client: Client, store: Store) -> None:
     """Have every worker look at the store, write a small file there and remove it; ClusterError for one that cannot."""
-    answers = _ask(client, _use, store)
+    answers = _ask(client, can_use, store)
     failed = [(worker, reason) for worker, reason in answers.items() if reason]
     if failed:
         worker, reason = failed[0]
         raise ClusterError(
-            f"{len(failed)} of {len(answers)} workers cannot use the store: {worker} says of {store.path}: {reason}. "
-            "Every worker needs a path that all machines share, and the right to write there: choose it with --out"
+            f"{len(failed)} of {plural(len(answers), 'worker')} cannot use the store: {worker} says of "
+            f"{store.path}: {reason}. Every worker needs a path that all machines share, and the right to write there: "
+            "choose it with --out"
         )
-
-
-def _use(store: Store) -> str:
-    """Runs on a worker: what keeps it from using the store; "" where nothing does."""
-    probe = f"zarr.{uuid.uuid4().hex}.partial"  # should this process die here, a leftover like any other
-    try:
-        if open_store(store.place).identity != store.identity:
-            return "another store is there"
-        store.place.put(probe, b"probe")
-        store.place.delete(probe)
-    except (OSError, MandeldaskError) as error:
-        return str(error).partition(";")[0]  # without the remedy, which is another here
-    return ""
 
 
 def _upload(client: Client) -> None:
@@ -171,18 +175,12 @@ def _upload(client: Client) -> None:
             client.upload_file(str(archive))
         except Exception as error:  # whatever an import there may raise
             raise ClusterError(f"the cluster cannot import what was sent: {type(error).__name__}: {error}") from None
-    loaded = _ask(client, _loaded_from, scheduler=True)
+    loaded = _ask(client, loaded_from, scheduler=True)
     if stale := sorted(place for place, archives in loaded.items() if archives != [archive.name]):
         raise ClusterError(
             f"{', '.join(stale)} had loaded a mandeldask before, and goes on with that: restart it first "
             "(client.restart() restarts workers)"
         )
-
-
-def _loaded_from() -> list[str]:
-    """Runs on scheduler and workers: the archives, or folders, that the modules of mandeldask came from."""
-    files = {m.__file__ or "" for name, m in sys.modules.items() if name.partition(".")[0] == "mandeldask"}
-    return sorted({Path(file.rpartition(f"{os.sep}mandeldask{os.sep}")[0]).name for file in files})
 
 
 def _ask(client: Client, function: Callable[..., Any], *arguments: Any, scheduler: bool = False) -> dict[str, Any]:

@@ -17,9 +17,11 @@ import dask
 from distributed import Client, Status
 from tornado.ioloop import PeriodicCallback
 
+from mandeldask import config as configs
+from mandeldask.cluster.origins import guard
 from mandeldask.cluster.start import DASHBOARD, LOOPBACK, cluster_settings, one_line
-from mandeldask.config import Queue
 from mandeldask.errors import ClusterError
+from mandeldask.text import pip_install
 
 MAX_STAGGER_SECONDS = 300  # workers end one by one, the last so long, or a 20th of the walltime, before the walltime
 LOST_SECONDS = 30.0  # without a worker: then a job is over, and submitted again; a nanny brings a killed one back in 3
@@ -31,7 +33,7 @@ KEEP_FREED_MEMORY = (
 
 
 @contextmanager
-def start_queue(cluster: Queue) -> Iterator[Client]:
+def start_queue(cluster: configs.Queue) -> Iterator[Client]:
     """A client of a new scheduler, here, and of the jobs that it submits; all are cancelled when the context ends."""
     made, arguments = _class(cluster), _arguments(cluster)
     jobs = _Jobs(cluster)
@@ -40,12 +42,13 @@ def start_queue(cluster: Queue) -> Iterator[Client]:
             queue = made(**arguments, job_cls=jobs.recorded(made.job_cls), silence_logs=logging.CRITICAL)
         except (TypeError, ValueError, OSError, RuntimeError, ImportError) as error:
             raise _cannot_start(cluster, error) from None
+        guard(queue)
         queue.mandeldask_jobs = jobs  # for `wait_for_worker`, which has nothing but a client
         with queue, jobs.kept(queue), Client(queue) as client:
             yield client
 
 
-def job_script(cluster: Queue) -> str:
+def job_script(cluster: configs.Queue) -> str:
     """The script of each job, as it would be submitted; nothing is started."""
 
     async def script() -> str:  # a cluster made in a running event loop starts no scheduler
@@ -60,7 +63,7 @@ def job_script(cluster: Queue) -> str:
 class _Jobs:
     """The jobs of one cluster: what became of their submission, and those that end submitted again."""
 
-    def __init__(self, cluster: Queue) -> None:
+    def __init__(self, cluster: configs.Queue) -> None:
         self.wanted, self.minimum = cluster.jobs, cluster.minimum_jobs or cluster.jobs
         self.ids: list[str] = []
         self.refusal = ""  # what the batch system said when it last refused a job
@@ -118,21 +121,19 @@ class _Jobs:
         return over
 
 
-def _class(cluster: Queue) -> Any:
+def _class(cluster: configs.Queue) -> Any:
     before = signal.getsignal(signal.SIGINT)
     try:
         classes = vars(importlib.import_module("dask_jobqueue"))
         return next(made for name, made in classes.items() if name.lower() == f"{cluster.kind}cluster")
     except ImportError:
-        raise ClusterError(
-            f"a {cluster.kind} cluster needs dask-jobqueue: pip install 'mandeldask[jobqueue]'"
-        ) from None
+        raise ClusterError(f"a {cluster.kind} cluster needs dask-jobqueue: {pip_install('jobqueue')}") from None
     finally:
         if signal.getsignal(signal.SIGINT) is not before:  # dask-jobqueue 0.9 answers Ctrl-C with sys.exit()
             signal.signal(signal.SIGINT, before)
 
 
-def _arguments(cluster: Queue) -> dict[str, Any]:
+def _arguments(cluster: configs.Queue) -> dict[str, Any]:
     """The arguments of dask-jobqueue's class: the description's, beside those of Dask's own settings."""
     settings = dask.config.get(f"jobqueue.{cluster.kind}", {})
     options = dict(cluster.options)
@@ -180,5 +181,5 @@ def _seconds(walltime: str) -> int:
     return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + sum(seconds)
 
 
-def _cannot_start(cluster: Queue, error: Exception) -> ClusterError:
+def _cannot_start(cluster: configs.Queue, error: Exception) -> ClusterError:
     return ClusterError(f"cannot start a {cluster.kind} cluster: {one_line(error)}; see the cluster description")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from distributed import Client, rpc
 from distributed.comm.addressing import parse_address, parse_host_port
@@ -19,50 +19,75 @@ from distributed.security import Security
 from distributed.utils import silence_logging_cmgr
 from distributed.versions import VersionMismatchWarning
 
-from mandeldask.config import RunningScheduler, SchedulerAddress, SchedulerFile
-from mandeldask.config.models import ADDRESS
-from mandeldask.errors import ClusterError
+from mandeldask import config as configs
+from mandeldask.errors import ClusterError, ConfigError
 
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS, SOON_SECONDS = 5.0, 0.3
 CERTIFICATES = {"ca_file": "tls_ca_file", "cert": "tls_client_cert", "key": "tls_client_key"}
 
 
 @contextmanager
-def connect_scheduler(cluster: RunningScheduler) -> Iterator[Client]:
+def connect_scheduler(cluster: configs.RunningScheduler) -> Iterator[Client]:
     """A client of a scheduler that runs already, and goes on when the context ends; ClusterError within seconds."""
+    address = _address(cluster)
+    where = f". The address is that of {cluster.path}" if isinstance(cluster, configs.SchedulerFile) else ""
+    with _connected(address, partial(_security, cluster, address), where) as client:
+        yield client
+
+
+class SchedulerReference:
+    """How to reach a client's scheduler again: by a client that was given, while it is open, else by address and
+    certificates.
+
+    It may be pickled, without the client, for another process.
+    """
+
+    def __init__(self, client: Client, given: Client | None) -> None:
+        self.address, self.security, self._given = client.scheduler.address, client.security, given
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_given": None}
+
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """A client; ClusterError within seconds where there is no scheduler any more."""
+        if self._given and self._given.status == "running":
+            yield self._given
+        else:
+            with _connected(self.address, lambda: self.security) as client:
+                yield client
+
+
+@contextmanager
+def _connected(address: str, security: Callable[[], Security | None], where: str = "") -> Iterator[Client]:
     with silence_logging_cmgr(logging.CRITICAL):
-        address = _address(cluster)
         try:
-            client = _client(address, _security(cluster, address))
+            client = _client(address, security())
         except ClusterError:
             raise
         except Exception as error:  # whatever Dask makes of what another program sends
-            where = f". The address is that of {cluster.path}" if isinstance(cluster, SchedulerFile) else ""
             raise ClusterError(f"{_explain(error, address)}{where}") from None
         with client:
             yield client
 
 
-def _address(cluster: RunningScheduler) -> str:
+def _address(cluster: configs.RunningScheduler) -> str:
     """The address described, or in the file that `dask scheduler --scheduler-file` wrote."""
-    if isinstance(cluster, SchedulerAddress):
+    if isinstance(cluster, configs.SchedulerAddress):
         return cluster.address
-    assert isinstance(cluster, SchedulerFile)
+    assert isinstance(cluster, configs.SchedulerFile)
     try:
         with open(cluster.path, encoding="utf-8") as file:
-            address = str(json.load(file)["address"])
-        if re.match(ADDRESS, address):
-            return address
-        why: object = f"{address} is no address"
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        why = error
-    raise ClusterError(
-        f"{cluster.path} is not a scheduler file ({why}): a scheduler writes it when it has started, dask scheduler "
-        "--scheduler-file FILE"
-    )
+            described = {"kind": "address", "address": json.load(file)["address"]}
+        return cast("configs.SchedulerAddress", configs.load_cluster(described)).address
+    except (OSError, ValueError, LookupError, TypeError, ConfigError) as error:
+        raise ClusterError(
+            f"{cluster.path} is not a scheduler file ({error}): a scheduler writes it when it has started, dask "
+            "scheduler --scheduler-file FILE"
+        ) from None
 
 
-def _security(cluster: RunningScheduler, address: str) -> Security | None:
+def _security(cluster: configs.RunningScheduler, address: str) -> Security | None:
     """The certificates of the description, else those of Dask's settings; None where the address needs none."""
     if not _is_tls(address):
         return None
@@ -79,12 +104,10 @@ def _security(cluster: RunningScheduler, address: str) -> Security | None:
 
 
 def _client(address: str, security: Security | None) -> Client:
-    """Dask tries an address again and again, then waits without end for whatever has the port (distributed 2026.8).
+    """A client of a scheduler; Dask's waits without end for whatever has the port (distributed 2026.8).
 
-    So it is looked at first whether anything listens there, and asked who that is.
+    So it is asked first who that is.
     """
-    host, port = parse_host_port(parse_address(address)[1], 8786)
-    socket.create_connection((host, port), timeout=ANSWER_SECONDS).close()
     with ThreadPoolExecutor(1) as thread:  # in a notebook this one has an event loop that runs
         kind = thread.submit(asyncio.run, _kind_of_server(address, security)).result()
     if kind != "Scheduler":
@@ -95,10 +118,18 @@ def _client(address: str, security: Security | None) -> Client:
 
 
 async def _kind_of_server(address: str, security: Security | None) -> str:
+    """What a server says it is. Dask tries an address again and again, even where nothing listens.
+
+    So where no answer comes soon, a connection is tried; a scheduler notes in its log each that says nothing.
+    """
+    host, port = parse_host_port(parse_address(address)[1], 8786)
     arguments = security.get_connection_args("client") if security else {}
     server: Any = rpc(address, timeout=ANSWER_SECONDS, connection_args=arguments)
     try:
-        return str((await asyncio.wait_for(server.identity(), ANSWER_SECONDS))["type"])
+        asked = asyncio.ensure_future(server.identity())
+        if not (await asyncio.wait([asked], timeout=SOON_SECONDS))[0]:
+            socket.create_connection((host, port), timeout=ANSWER_SECONDS).close()
+        return str((await asyncio.wait_for(asked, ANSWER_SECONDS))["type"])
     finally:
         await server.close_rpc()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from multiprocessing import current_process
 from typing import Any, Self
 
@@ -17,36 +17,36 @@ from mandeldask.cluster.queues import start_queue
 from mandeldask.cluster.scheduler import connect_scheduler
 from mandeldask.cluster.start import start_class, start_local
 from mandeldask.cluster.workers import START_SECONDS, Size, size_of, size_of_client, wait_for_worker
-from mandeldask.config import AnyCluster, Cluster, LocalCluster, RunningScheduler, load_cluster
 from mandeldask.errors import ConfigError
 from mandeldask.store import Store
 
-_CONNECT: dict[type, Callable[[Any], AbstractContextManager[Client]]] = {
-    LocalCluster: start_local,
-    configs.SchedulerAddress: connect_scheduler,
-    configs.SchedulerFile: connect_scheduler,
-    configs.Queue: start_queue,
-    configs.ClusterClass: start_class,
+_CONNECT: dict[str, Callable[[Any], AbstractContextManager[Client]]] = {
+    "local": start_local,
+    "address": connect_scheduler,
+    "scheduler-file": connect_scheduler,
+    "class": start_class,
 }
 
 
-def connect(cluster: Cluster) -> AbstractContextManager[Client]:
+def connect(cluster: configs.Cluster) -> AbstractContextManager[Client]:
     """A client of the cluster described. What was started for it ends with the context; what ran already stays.
 
     The workers may still come up while the caller goes on: `wait_for_worker` waits for the first.
     """
-    return _CONNECT[type(cluster)](cluster)
+    if isinstance(cluster, configs.Queue):
+        return start_queue(cluster)
+    return _CONNECT[cluster.kind](cluster)
 
 
-def resolve(cluster: AnyCluster | None) -> Cluster:
+def resolve(cluster: configs.AnyCluster | None) -> configs.Cluster:
     """The cluster described; where none is, the scheduler that Dask's settings name, else a local cluster."""
     if cluster:
-        return load_cluster(cluster)
+        return configs.load_cluster(cluster)
     address = dask.config.get("scheduler-address", None)
     if not address:
-        return load_cluster("local")
+        return configs.load_cluster("local")
     try:
-        return load_cluster(address if "://" in address else f"tcp://{address}")  # as Dask reads it
+        return configs.load_cluster(address if "://" in address else f"tcp://{address}")  # as Dask reads it
     except ConfigError as error:
         raise ConfigError(f"Dask's setting scheduler-address (DASK_SCHEDULER_ADDRESS): {error}") from None
 
@@ -66,29 +66,36 @@ class Session:
         A cluster that is already there: `cluster` is not looked at, nothing is started, and nothing ends.
     upload
         Send this mandeldask to the scheduler and the workers before they are checked.
+    needs
+        The module of ours that scheduler and workers must be able to import; that of a driver takes more packages.
     say
         Is given lines for a person: which cluster it is, what is waited for, versions that differ.
     start
         Starts the cluster described, in place of `connect`: for a cluster that another process keeps.
+    introduce
+        Whether `say` is given the cluster that is described, unless that is local.
     """
 
     def __init__(
         self,
-        cluster: AnyCluster | None = None,
+        cluster: configs.AnyCluster | None = None,
         *,
         kernel: str = "numpy",
         client: Client | None = None,
         upload: bool = False,
+        needs: str = "mandeldask.check",
         say: Callable[[str], None] = lambda _: None,
-        start: Callable[[Cluster], AbstractContextManager[Client]] = connect,
+        start: Callable[[configs.Cluster], AbstractContextManager[Client]] = connect,
+        introduce: bool = True,
     ) -> None:
         self._stack = ExitStack()
         if client is None and getattr(current_process(), "_inheriting", False):
             raise SystemExit(1)  # a worker that imports a script without main guard; `wait_for_worker` tells its parent
         self.description = resolve(cluster) if client is None else None
-        self.kernel, self.client, self.upload, self.say, self.start = kernel, client, upload, say, start
+        self.kernel, self.client, self.say, self.start = kernel, client, say, start
+        self._check = partial(check, kernel=kernel, upload=upload, needs=needs, say=say)
         self._ready = False
-        if self.description and not isinstance(self.description, LocalCluster):  # whose size says it all
+        if introduce and self.description and not isinstance(self.description, configs.LocalCluster):
             say(self.description.introduction)
 
     def __enter__(self) -> Self:
@@ -100,17 +107,17 @@ class Session:
     @property
     def runs_already(self) -> bool:
         """Whether the cluster was there before this session, and stays when it ends."""
-        return self.description is None or isinstance(self.description, RunningScheduler)
+        return self.description is None or isinstance(self.description, configs.RunningScheduler)
 
     @property
     def in_this_environment(self) -> bool:
         """Whether the workers are processes of ours on this machine: their versions and files are this process's."""
-        return isinstance(self.description, LocalCluster)
+        return self.description is not None and isinstance(self.description, configs.LocalCluster)
 
     @property
     def planned_size(self) -> Size | None:
         """The size that the description asks for; None where only the scheduler knows."""
-        return size_of(self.description)
+        return size_of(self.description) if self.description else None
 
     @cached_property
     def size(self) -> Size:
@@ -130,7 +137,7 @@ class Session:
         if not self._ready:
             wait_for_worker(client, self.description.start_timeout if self.description else START_SECONDS, self.say)
             if not self.in_this_environment:
-                check(client, self.kernel, upload=self.upload, say=self.say)
+                self._check(client)
             if self.kernel == "cuda":  # also on this machine: a GPU may be another's, or have no room for so many
                 check_devices(client)
             self._ready = True

@@ -17,8 +17,9 @@ import distributed
 from distributed import Client
 from distributed.utils import silence_logging_cmgr
 
+from mandeldask import config as configs
+from mandeldask.cluster.origins import guard
 from mandeldask.cluster.workers import size_of
-from mandeldask.config import ClusterClass, LocalCluster
 from mandeldask.errors import ClusterError
 
 LOOPBACK = "127.0.0.1"
@@ -63,7 +64,7 @@ def one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def start_local(cluster: LocalCluster) -> Iterator[Client]:
+def start_local(cluster: configs.LocalCluster) -> Iterator[Client]:
     """A client of a new local cluster that ends with the context; all of it listens on loopback alone."""
     if getattr(sys.modules["__main__"], "__file__", "") == "<stdin>":
         raise ClusterError("worker processes cannot import a program from standard input: save it in a file, run that")
@@ -86,6 +87,7 @@ def start_local(cluster: LocalCluster) -> Iterator[Client]:
                 )
         except (OSError, RuntimeError) as error:  # distributed wraps most of its own
             raise ClusterError(f"cannot start a local cluster: {one_line(error)}") from None
+        guard(local)
         with local, Client(local) as client:
             local.scale(size.workers)
             yield client
@@ -109,7 +111,7 @@ def _signals_kept_from_children() -> Iterator[None]:
 
 
 @contextmanager
-def start_class(cluster: ClusterClass) -> Iterator[Client]:
+def start_class(cluster: configs.ClusterClass) -> Iterator[Client]:
     """A client of a new cluster of the class described, which ends with the context.
 
     One of this machine is kept on loopback, where its class takes a host and is given no other.
@@ -120,6 +122,7 @@ def start_class(cluster: ClusterClass) -> Iterator[Client]:
             made = pkgutil.resolve_name(cluster.type)
             takes = ours.keys() <= inspect.signature(made).parameters.keys()
             manager = stack.enter_context(made(**(ours if takes else {}) | cluster.arguments))
+            guard(manager)
             if cluster.workers is not None:
                 manager.scale(cluster.workers)
             client = stack.enter_context(manager.get_client())

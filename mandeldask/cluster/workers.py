@@ -13,11 +13,12 @@ from dask.utils import format_bytes, parse_bytes
 from distributed import Client, Status
 from distributed.system import MEMORY_LIMIT
 
-from mandeldask.config import Cluster, LocalCluster, Queue
+from mandeldask import config as configs
 from mandeldask.errors import ClusterError
 from mandeldask.text import plural
 
 START_SECONDS = 60.0  # to wait for the first worker where no description says otherwise
+IDLE_WORKER_BYTES = 240 * 2**20  # an interpreter with distributed, zarr and numba: scripts/bench_run
 FIRST_LINE_SECONDS = 5.0  # of waiting; the next line comes after twice as long
 
 
@@ -44,14 +45,22 @@ class Size:
         return f"{together}; the one with the least memory a thread has {each}"
 
 
-def size_of(cluster: Cluster | None) -> Size | None:
-    """The size that a description asks for; None where only the scheduler knows."""
+def size_of(cluster: configs.Cluster) -> Size | None:
+    """The size that a description asks for; None where only the scheduler knows.
+
+    ClusterError for more workers than this machine has memory for, even where they do nothing.
+    """
     match cluster:
-        case LocalCluster():  # what is left out comes from this machine's usable cores and memory
+        case configs.LocalCluster():  # what is left out comes from this machine's usable cores and memory
             workers = cluster.workers or max(1, CPU_COUNT // cluster.threads_per_worker)
+            if workers > (most := max(1, MEMORY_LIMIT // IDLE_WORKER_BYTES)):
+                raise ClusterError(
+                    f"{workers} workers need {format_bytes(workers * IDLE_WORKER_BYTES)} before they compute anything, "
+                    f"and this machine has {format_bytes(MEMORY_LIMIT)}: use at most {most}"
+                )
             memory = parse_bytes(cluster.memory_limit) if cluster.memory_limit else MEMORY_LIMIT // workers
             return Size(workers, cluster.threads_per_worker, memory)
-        case Queue():  # when all of its jobs run
+        case configs.Queue():  # when all of its jobs run
             processes = cluster.processes or cluster.cores
             memory = parse_bytes(cluster.memory) // processes
             return Size(cluster.jobs * processes, cluster.cores // processes, memory)
@@ -60,20 +69,22 @@ def size_of(cluster: Cluster | None) -> Size | None:
 
 def workers_of(client: Client) -> dict[str, Any]:
     """What the scheduler knows of each worker, by its address; `client.scheduler_info` may give none (2026.8)."""
-    return dict(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
+    return dict(client.sync(client.scheduler.identity)["workers"])
 
 
 def size_of_client(client: Client) -> Size:
     """The size of the cluster a client is connected to, the worker with the least memory a thread speaking for all.
 
-    ClusterError for none.
+    Workers that its cluster object has yet to start count too. ClusterError for none.
     """
     workers = [(w["nthreads"], w["memory_limit"] or MEMORY_LIMIT) for w in workers_of(client).values()]
     if not workers:
         raise ClusterError("the cluster has no workers: start some, `dask worker ADDRESS`, and try again")
     threads, memory = min(workers, key=lambda worker: worker[1] / worker[0])
     alike = len(set(workers)) == 1
-    return Size(len(workers), threads, memory, None if alike else sum(nthreads for nthreads, _ in workers))
+    planned = len(getattr(getattr(client, "cluster", None), "plan", ()))
+    count = max(planned, len(workers)) if alike else len(workers)
+    return Size(count, threads, memory, None if alike else sum(nthreads for nthreads, _ in workers))
 
 
 def wait_for_worker(

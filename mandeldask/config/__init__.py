@@ -1,17 +1,30 @@
-"""The run description: one YAML file, or a dict, to a frozen `Config` of checked values."""
+"""The run description: one YAML file, or a dict, to a frozen `Config` of checked values.
 
-from mandeldask.config.models import (
-    Cluster,
-    ClusterClass,
-    Config,
-    LocalCluster,
-    Queue,
-    RunningScheduler,
-    SchedulerAddress,
-    SchedulerFile,
-    json_schema,
-)
-from mandeldask.config.reading import AnyCluster, load, load_cluster, parse
+What reads one is imported when it is first used: a driver on a cluster is given what is read, and may lack pydantic.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mandeldask.config.examples import find, no_such, shipped, title
+    from mandeldask.config.models import (
+        Cluster,
+        ClusterClass,
+        Config,
+        LocalCluster,
+        Queue,
+        RunningScheduler,
+        SchedulerAddress,
+        SchedulerFile,
+        json_schema,
+    )
+    from mandeldask.config.reading import AnyCluster, load, load_cluster, parse, refuse_untrusted
+
+_ROOMS = dict.fromkeys(("AnyCluster", "load", "load_cluster", "parse", "refuse_untrusted"), "reading")
+_ROOMS |= dict.fromkeys(("find", "no_such", "shipped", "title"), "examples")
 
 __all__ = [
     "AnyCluster",
@@ -23,8 +36,19 @@ __all__ = [
     "RunningScheduler",
     "SchedulerAddress",
     "SchedulerFile",
+    "find",
     "json_schema",
     "load",
     "load_cluster",
+    "no_such",
     "parse",
+    "refuse_untrusted",
+    "shipped",
+    "title",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'mandeldask.config' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"mandeldask.config.{_ROOMS.get(name, 'models')}"), name)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import operator
-import re
-from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -18,62 +14,29 @@ from pydantic import (
     Strict,
     TypeAdapter,
     ValidatorFunctionWrapHandler,
-    WithJsonSchema,
     WrapValidator,
     model_validator,
 )
 
+from mandeldask.config.values import (
+    ADDRESS,
+    Arguments,
+    ByteSize,
+    Coordinate,
+    Count,
+    Minutes,
+    Pair,
+    Path,
+    Section,
+    Side,
+    Text,
+    address,
+    integer,
+    kernel_name,
+)
 from mandeldask.kernels import AUTO, KERNELS, MAX_ITER_LIMIT
 from mandeldask.text import plural
-from mandeldask.view import LOG_POLAR, MAX_SIDE, LogPolar, Registration, Turned, View
-
-NUMBER = r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?"  # YAML 1.2: 1e5 is a number, 1:30 and 1_000 are not
-BYTES = r"[0-9]{1,15}(\.[0-9]{1,15})? ?([kmgtpKMGTP]i?)?[bB]?"  # a part of what dask.utils.parse_bytes reads
-ADDRESS = r"^(tcp|tls|ws|wss|ucx)://\S+$"
-
-
-class Section(BaseModel):
-    """A mapping with the keys it names, and no others."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def integer(value: Any) -> Any:
-    """An integer in any of its spellings, as int; anything else as it came."""
-    if isinstance(value, float | Decimal) and float(value).is_integer():
-        return int(value)  # 1e5
-    return operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
-
-
-def _bytes(value: Any) -> str:
-    size = str(integer(value))
-    if not re.fullmatch(BYTES, size) or not re.search("[1-9]", size):
-        raise ValueError("must be a size above zero, such as 4GiB")
-    return size
-
-
-def _path(value: str) -> str:
-    if not value.strip() or not value.isprintable():
-        raise ValueError("must be a path of printable characters")
-    return value
-
-
-def _kernel(value: str) -> str:
-    if value not in (*KERNELS, AUTO):
-        raise ValueError(f"must be {', '.join(KERNELS)} or {AUTO}")
-    return value
-
-
-Count = Annotated[int, Strict(), Field(ge=1), BeforeValidator(integer)]
-Side = Annotated[int, Strict(), Field(ge=1, le=MAX_SIDE), BeforeValidator(integer)]
-ByteSize = Annotated[str, BeforeValidator(_bytes, json_schema_input_type=str | int)]
-Text = Annotated[str, Strict(), Field(min_length=1, max_length=1000)]
-Path = Annotated[str, Strict(), AfterValidator(_path)]
-Minutes = Annotated[str, Strict(), Field(pattern=r"^([0-9]+-)?[0-9]{1,3}:[0-5][0-9](:[0-5][0-9])?$")]
-Coordinate = Annotated[
-    Any, WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": f"^{NUMBER}$"}]})
-]
-Pair = tuple[Coordinate, Coordinate]
+from mandeldask.view import LOG_POLAR, LogPolar, Registration, Turned, View
 
 
 class ViewDescription(Section):
@@ -185,7 +148,9 @@ class SchedulerAddress(RunningScheduler):
     """A scheduler that runs already."""
 
     kind: Literal["address"] = Field(description="A scheduler that runs already.")
-    address: Annotated[str, Strict()] = Field(pattern=ADDRESS, description="tcp://HOST:PORT, or tls://HOST:PORT.")
+    address: Annotated[str, Strict(), AfterValidator(address)] = Field(
+        pattern=ADDRESS, description="tcp://HOST:PORT, or tls://HOST:PORT."
+    )
 
     @property
     def introduction(self) -> str:
@@ -224,7 +189,7 @@ class Queue(_Described):
         description="Network interface that the jobs reach the scheduler by, such as ib0; loopback, which only jobs on "
         "this machine reach, when left out.",
     )
-    options: dict[str, Any] = Field(
+    options: Arguments = Field(
         default_factory=dict, description="Further arguments of dask-jobqueue's cluster class, as they are."
     )
     start_timeout: Count = Field(3600, description="Seconds to wait for the first worker.")
@@ -232,7 +197,7 @@ class Queue(_Described):
     @property
     def introduction(self) -> str:
         jobs = plural(self.jobs, f"{self.kind} job")
-        return f"{jobs} of {self.cores} cores and {self.memory}, for {self.walltime} each"
+        return f"{jobs} of {plural(self.cores, 'core')} and {self.memory}, for {self.walltime} each"
 
     @model_validator(mode="after")
     def _numbers_agree(self) -> Queue:
@@ -248,7 +213,7 @@ class ClusterClass(_Described):
 
     kind: Literal["class"] = Field(description="A cluster manager by its import path.")
     type: Text = Field(description="Import path of the class, such as dask_kubernetes.operator.KubeCluster.")
-    arguments: dict[str, Any] = Field(default_factory=dict, description="Its arguments, by name.")
+    arguments: Arguments = Field(default_factory=dict, description="Its arguments, by name.")
     workers: Count | None = Field(
         None, description="Workers to ask for with its scale(); as its arguments say when left out."
     )
@@ -272,7 +237,7 @@ class PictureDescription(Section):
 
     colormap: str | None = Field(None, description="classic, a palette of Bokeh such as magma, or a map of cmap.")
     reverse: bool | None = Field(None, description="The map from its last colour to its first.")
-    scale: str | None = Field(None, description="mix, log, equalised or linear.")
+    scale: str | None = Field(None, description="mix, log, equalised, root or linear.")
     repeat: float | None = Field(
         None, description="Run through the map, there and back, so many times on the scale; above 0."
     )
@@ -281,11 +246,11 @@ class PictureDescription(Section):
     )
     phase: float | None = Field(None, description="Where the rounds start; 0.5 starts with the map's last colour.")
     interior: str | None = Field(None, description="Colour of the samples that do not escape, #rrggbb.")
-    shade: str | None = Field(None, description="What is coloured: counts, or the field smooth or distance.")
+    shade: str | None = Field(None, description="What is coloured: counts, smooth or distance.")
     light: tuple[float, float] | None = Field(
         None, description="Slopes under a light: [azimuth, height] in degrees, such as [315, 45]."
     )
-    supersample: int | None = Field(None, description="Samples a side of a pixel: 1, 2, 4 or 8.")
+    supersample: int | None = Field(None, description="Samples a side of a pixel, 1 to 8.")
     size: int | None = Field(None, description="Pixels of the longer side, about.")
 
 
@@ -308,7 +273,7 @@ class Config(Section):
     max_iter: Annotated[int, Strict(), Field(ge=1, le=MAX_ITER_LIMIT), BeforeValidator(integer)] = Field(
         description="Iterations after which a sample counts as not escaped."
     )
-    kernel: Annotated[str, Strict(), AfterValidator(_kernel)] = Field(
+    kernel: Annotated[str, Strict(), AfterValidator(kernel_name)] = Field(
         AUTO,
         description="What iterates; all kernels give the same bits, and auto takes the fastest for CPUs.",
         json_schema_extra={"enum": [*KERNELS, AUTO]},

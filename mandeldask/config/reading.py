@@ -18,9 +18,18 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from mandeldask.config.models import NUMBER, Cluster, Config, PictureDescription, Section, ViewDescription
+from mandeldask.config.examples import find, no_such
+from mandeldask.config.models import (
+    Cluster,
+    Config,
+    LocalCluster,
+    PictureDescription,
+    ViewDescription,
+)
+from mandeldask.config.values import NUMBER, Section
 from mandeldask.errors import ConfigError
-from mandeldask.text import printable
+from mandeldask.text import command, printable
+from mandeldask.view import as_centre
 
 AnyCluster = Cluster | Mapping[str, Any] | str | os.PathLike[str]  # what `load_cluster` takes
 Model = TypeVar("Model", bound=Section)
@@ -62,7 +71,9 @@ _RULES = {
 
 
 def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
-    """Read and check one YAML file; ConfigError has a line for each fault.
+    """Read and check one YAML file, or one that comes with mandeldask, by its name: `lesson`, `gallery/shell`.
+
+    ConfigError has a line for each fault.
 
     `overrides` are `KEY=VALUE` strings, with dotted keys and YAML values, that replace what the file says:
     `max_iter=500`, `view.shape=[4096,4096]`, `tile=null`. Centre or span set here drops the file's x and y, and x or y
@@ -79,11 +90,25 @@ def parse(mapping: Mapping[str, Any], source: str = "run description", overrides
 
     Takes what `Config.model_dump()` gives. `source` is what error messages call it; `overrides` are as for `load`.
     """
+    if isinstance(mapping, Mapping) and isinstance(view := mapping.get("view"), Mapping):
+        mapping = {**mapping, "view": as_centre(view, f"{source}: view")}
     changes = dict(map(_split, overrides))
     if not changes:
         return _check(Config, mapping, source)
     changed = _changed(dict(mapping), changes) if isinstance(mapping, Mapping) else mapping
     return _check(Config, changed, f"{source} with --set")
+
+
+def refuse_untrusted(cluster: Cluster | None) -> None:
+    """ConfigError for a cluster of a file from anybody that could run programs as the user: any but worker processes.
+
+    A class and a batch system do so here; a scheduler may send its clients pickled objects that do.
+    """
+    if not isinstance(cluster, LocalCluster | None):
+        raise ConfigError(
+            f"the description names a cluster of kind {cluster.kind}, which can run any program as you: if you trust "
+            "the file, add --trust (in Python, trust=True), or name a cluster of your own, --cluster FILE"
+        )
 
 
 def load_cluster(cluster: AnyCluster) -> Cluster:
@@ -116,22 +141,25 @@ def load_cluster(cluster: AnyCluster) -> Cluster:
 
 
 def read_file(path: str | os.PathLike[str]) -> Any:
-    """The value of a YAML file; ConfigError where it cannot be read, or is not such a file."""
+    """The value of a YAML file, or of one that comes with mandeldask, by its name; ConfigError where it is neither."""
+    path = find(path)
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except IsADirectoryError:
-        raise _error(f"{path}: must be a YAML file, and is a folder; `mandeldask resume` takes a store") from None
+        raise _error(f"{path}: must be a YAML file, and is a folder; `{command('resume')}` takes a store") from None
+    except FileNotFoundError as error:
+        raise _error(f"{path}: cannot be read: {error.strerror}, and {no_such(path)}") from None
     except (OSError, ValueError) as error:
         raise _error(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    return _read_yaml(data, os.fspath(path))
+    return _read_yaml(data, path)
 
 
 def _split(override: str) -> tuple[tuple[str, ...], Any]:
     key, equals, text = override.partition("=")
-    keys = tuple(part.strip() for part in key.split("."))
+    keys = tuple("centre" if part.strip() == "center" else part.strip() for part in key.split("."))
     if not equals or not all(keys):
-        raise _error(f"--set takes KEY=VALUE, such as view.shape=[4096,4096]; got {_show(override)}")
+        raise _error(f"--set takes KEY=VALUE, such as 'view.shape=[4096,4096]'; got {_show(override)}")
     return keys, _read_yaml(text.encode(errors="surrogatepass"), f"--set {key}")
 
 

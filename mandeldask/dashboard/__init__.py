@@ -19,13 +19,25 @@ from urllib.parse import urlsplit
 import psutil
 from distributed import Client, Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
+from numpy.typing import NDArray
 
 from mandeldask.dashboard import hooks
 from mandeldask.dashboard.hooks import SWITCHED_OFF
 from mandeldask.dashboard.state import JobState
 from mandeldask.telemetry import TOPIC, DriverEvent, TileEvent, parse_event, parse_key
 
-__all__ = ["SWITCHED_OFF", "Plugin", "announce", "install", "link", "problem_with", "running", "ssh_tunnel"]
+__all__ = [
+    "SWITCHED_OFF",
+    "Plugin",
+    "announce",
+    "install",
+    "link",
+    "page_of",
+    "picture_of",
+    "problem_with",
+    "running",
+    "ssh_tunnel",
+]
 
 PAGE = "mandeldask"
 MAX_JOBS = 20  # shown; the oldest are forgotten
@@ -104,13 +116,43 @@ def install(client: Client) -> str:
     """
     try:
         client.register_plugin(Plugin())
-        return str(client.run_on_scheduler(_problem))
     except Exception as error:
         return f"the scheduler cannot load mandeldask.dashboard ({type(error).__name__}: {error})"
+    return _look(client)
+
+
+def _look(client: Client) -> str:
+    """Why there is no page on the client's scheduler, or ""."""
+    try:
+        return str(client.run_on_scheduler(_problem))
+    except Exception as error:
+        return f"the scheduler has no page of mandeldask ({type(error).__name__}: {error})"
+
+
+def picture_of(job: str, stamp: int, dask_scheduler: Scheduler = None) -> tuple[int, NDArray[Any], int] | None:
+    """On the scheduler: the picture of a job as far as it is there, its stamp, escape times and max_iter.
+
+    None where there is none, or no other than that of `stamp`.
+    """
+    state = getattr(dask_scheduler.plugins.get(PAGE), "jobs", {}).get(job)
+    if state is None or state.stamp == stamp:
+        return None
+    return state.stamp, state.preview.astype(state.grid.sample_type), state.grid.max_iter
 
 
 def _problem(dask_scheduler: Scheduler) -> str:
     return str(dask_scheduler.plugins[PAGE].problem)
+
+
+def page_of(client: Client, add: bool = True) -> tuple[str, str]:
+    """The link of the page, and ""; unless it is not to be added, it is installed where it is missing.
+
+    Where there is none, Dask's own link and why; where the dashboard is switched off, "" and that.
+    """
+    problem = install(client) if add else _look(client)
+    if problem == SWITCHED_OFF:
+        return "", problem
+    return str(client.dashboard_link) if problem else link(client), problem
 
 
 def link(client: Client) -> str:

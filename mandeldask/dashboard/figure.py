@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from bokeh.models import ColumnDataSource, CustomJSHover, DataRange1d, FixedTicker, HoverTool
+from bokeh.models import ColumnDataSource, CustomJS, CustomJSHover, DataRange1d, FixedTicker, HoverTool
 from bokeh.palettes import Category20_20, Cividis256, Viridis256
 from bokeh.plotting import figure
 from numpy.typing import NDArray
 
+from mandeldask.dashboard import hooks
 from mandeldask.dashboard.state import DONE, FAILED, RETRY, WAITING, JobState, RunningTile
 from mandeldask.image import palette, palette_index
 from mandeldask.telemetry import Tile
@@ -32,16 +34,18 @@ SIGNS = {
     DONE: _Sign("done", "■", "done"),
     RUNNING: _Sign("on a worker", "▭", "running"),
     WAITING: _Sign("waiting", "╱", "waiting"),
-    RETRY: _Sign("failed, to be tried again", "↻", "retry"),
+    RETRY: _Sign("failed, will be retried", "↻", "retry"),
     FAILED: _Sign("failed", "✕", "failed"),
 }
 NOTHING = "#00000000"  # index 0: what lies below shows
 STATE_COLOURS = {RETRY: "#e69f00", FAILED: "#c8322b", DONE: "#2f9e75"}
 WORKER_COLOURS = tuple(Category20_20)
+TONES = len(palette()) - 2  # without those of samples not computed, or not escaped
 SCALE_SAMPLES = 2**15  # that the colours are laid out for
 MAX_LINES = 64  # between rows or columns of tiles
 MAX_LABELLED, MAX_LABELLED_ROWS = 400, 24  # tiles, and rows or columns of them, with something written on each
 MAX_MARKS = 2000
+MIN_GAP = 0.12  # of a scale between two ticks, for their texts
 MARK_COLOURS = {FAILED: "#c8322b", RETRY: "#b36b00", DONE: "#00000080"}
 FACTS = ("state", "seconds", "mean", "minimum", "maximum", "worker")
 EDGES = ("left", "right", "bottom", "top")
@@ -74,6 +78,7 @@ SOURCES = {  # the columns of each
     "image": ("image", "dw", "dh"),
     "tiles": (*FACTS, "dw", "dh"),
     "running": (*EDGES, "level"),
+    "values": ("x", "y", "text", "colour"),
     "labels": ("x", "y", "text", "colour"),
     "chosen": EDGES,
 }
@@ -83,90 +88,134 @@ GLYPHS = [  # from below, and the source of each
     ("tiles", "image", EXTENT | {"image": "state"}),  # not seen: for the pointer
     ("running", "quad", FILL | {"fill_color": "#f28e2b"}),
     ("running", "quad", LINE | {"line_color": "#b4540a"}),
+    ("values", "text", SIGN),
     ("labels", "text", SIGN),
     ("chosen", "quad", LINE | {"line_color": "#d81b60", "line_dash": "dashed"}),
 ]
 
 
+class Tick(NamedTuple):
+    """A mark on a scale of colours."""
+
+    at: float  # 0 to 1, from its first colour to its last
+    text: str
+
+
+Paint = tuple[NDArray[np.uint8], Sequence[Tick]]
+
+
 @dataclass(frozen=True)
-class _Colouring:
+class Colouring:
     """A way to colour a job: an index into its palette for each tile, or for each sample of the preview."""
 
     palette: Sequence[str]  # 256
-    index: Callable[[JobState], NDArray[np.uint8]]
+    paint: Callable[[JobState], Paint]  # the indices, and the ticks of their scale if it has one
     words: str  # what the colours mean
-    ends: Callable[[JobState], Sequence[str]] | None = None  # of a scale; a third text says what the last colour means
+    last: str = ""  # what the last colour means, if it is not of the scale
     label: Callable[[np.void], str] | None = None  # what is written on a finished tile; None: samples are coloured
 
-    def image(self, job: JobState) -> NDArray[np.uint8]:
-        """The palette indices over the preview."""
-        index = self.index(job)
+    def image(self, job: JobState) -> Paint:
+        """The palette indices over the preview, and the ticks."""
+        index, ticks = self.paint(job)
         if self.label is None:
-            return index
+            return index, ticks
         rows, columns = (
             np.arange(n) * job.grid.stride // side for n, side in zip(job.grid.size, job.grid.tile, strict=True)
         )
-        return index[np.ix_(rows, columns)]
+        return index[np.ix_(rows, columns)], ticks
 
 
-def _picture(job: JobState) -> NDArray[np.uint8]:
+def _ticks(
+    low: float, high: float, place: Callable[[NDArray[Any]], NDArray[Any]], text: Callable[[float], str]
+) -> list[Tick]:
+    """Both ends of a scale, and up to three round numbers between them; `place` gives where a number lies."""
+    if high <= low:
+        return [Tick(0.0, text(low))]
+    power = 10.0 ** math.floor(math.log10((high - low) / 5))
+    step = power * next(m for m in (1, 2, 2.5, 5, 10) if high - low <= 5 * m * power)
+    steps = np.arange(low // step + 1, high / step) * step
+    decades = np.multiply.outer(10.0 ** np.arange(10), np.arange(1, 10)).ravel()
+    between = np.unique(np.concatenate([steps, decades]))
+    values = np.array([low, *between[(between > low) & (between < high)], high])
+    at = place(values)
+    chosen = [0]
+    for share in (0.25, 0.5, 0.75):
+        k = int(np.abs(at - share).argmin())
+        if at[k] - at[chosen[-1]] > MIN_GAP and at[-1] - at[k] > MIN_GAP:
+            chosen.append(k)
+    return [Tick(float(at[k]), text(float(values[k]))) for k in (*chosen, -1)]
+
+
+def _picture(job: JobState) -> Paint:
     known = job.preview[job.preview > 0]
-    index: NDArray[np.uint8] = palette_index(known[:: 1 + known.size // SCALE_SAMPLES], job.job.max_iter)(job.preview)
-    return index
+    known = known[:: 1 + known.size // SCALE_SAMPLES]
+    index = palette_index(known, job.job.max_iter)
+    escaped = np.unique(known[known < job.job.max_iter])
+    if not escaped.size:
+        return index(job.preview), ()
+
+    def place(values: NDArray[Any]) -> NDArray[Any]:
+        return (index(np.rint(values).astype(np.int32)) - 1) / (TONES - 1)
+
+    last = min(int(np.searchsorted(index(escaped), TONES)), escaped.size - 1)
+    low, high = int(escaped[0]), int(escaped[last])
+    ticks = _ticks(low, high, place, "{:.0f}".format)
+    more = "+" if escaped[-1] > high else ""  # a few deep samples have the last colour too
+    return index(job.preview), [*ticks[:-1], Tick(ticks[-1].at, ticks[-1].text + more)]
 
 
-def _picture_ends(job: JobState) -> tuple[str, str, str]:
-    known = job.preview[(job.preview > 0) & (job.preview < job.job.max_iter)]
-    low, high = (known.min(), known.max()) if known.size else (1, job.job.max_iter)
-    return str(low), str(high), f"not escaped within {job.job.max_iter}"
+def kernel_time(seconds: float) -> str:
+    """Seconds of kernel, short enough for a tile."""
+    if seconds >= 1:
+        return duration(seconds)
+    return f"{1000 * seconds:.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.2g} ms"
 
 
-def _bounds(job: JobState, column: str) -> tuple[float, float]:
-    known = job.tiles[column][np.isfinite(job.tiles[column])]
-    low, high = (float(known.min()), float(known.max())) if known.size else (1.0, 1.0)
-    return (0.0, high) if column == "seconds" else (low, high)
-
-
-def _measure(column: str, colours: Sequence[str], words: str, text: Callable[[float], str]) -> _Colouring:
+def _measure(column: str, colours: Sequence[str], words: str, text: Callable[[float], str]) -> Colouring:
     """Tiles by a number: seconds from 0 up, mean escape times on a logarithmic scale."""
 
-    def index(job: JobState) -> NDArray[np.uint8]:
-        values, bounds = job.tiles[column], np.array(_bounds(job, column))
-        if column == "mean":
-            values, bounds = np.log(values), np.log(bounds)
-        share = (values - bounds[0]) / max(bounds[1] - bounds[0], 1e-9)
-        return np.where(np.isnan(share), 0, 1 + np.rint(np.nan_to_num(share) * 253)).astype(np.uint8)
+    def paint(job: JobState) -> Paint:
+        values = job.tiles[column]
+        known = values[np.isfinite(values)]
+        if not known.size:
+            return np.zeros(values.shape, np.uint8), ()
+        low, high = 0.0 if column == "seconds" else float(known.min()), float(known.max())
 
-    return _Colouring(
-        [NOTHING, *colours[:255]],
-        index,
-        words,
-        lambda job: [text(bound) for bound in _bounds(job, column)],
-        lambda tile: text(float(tile[column])),
-    )
+        def place(values: NDArray[Any]) -> NDArray[Any]:
+            if column == "mean":
+                return np.log(values / low) / max(math.log(high / low), 1e-9)
+            return values / max(high, 1e-9)
+
+        index = np.where(np.isnan(values), 0, 1 + np.rint(np.nan_to_num(place(values)) * (TONES - 1)))
+        return index.astype(np.uint8), _ticks(low, high, place, text)
+
+    def label(tile: np.void) -> str:
+        return text(float(tile[column])) if np.isfinite(tile[column]) else ""
+
+    return Colouring([NOTHING, *colours[:255]], paint, words, label=label)
 
 
 COLOURINGS = {
-    "picture": _Colouring(
+    "picture": Colouring(
         [NOTHING, *(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in palette()[1:])],
         _picture,
         "escape time",
-        _picture_ends,
+        last="not escaped within {} iterations",
     ),
-    "state": _Colouring(
+    "state": Colouring(
         [STATE_COLOURS.get(state, NOTHING) for state in range(256)],
-        lambda job: job.tiles["state"],
-        "each tile by its state: the signs at the side name them",
+        lambda job: (job.tiles["state"], ()),
+        "each tile by its state",
         label=lambda _: "✓",
     ),
-    "worker": _Colouring(
+    "worker": Colouring(
         [NOTHING, *(WORKER_COLOURS[k % len(WORKER_COLOURS)] for k in range(255))],
-        lambda job: np.where(job.tiles["worker"] >= 0, 1 + job.tiles["worker"] % 240, 0).astype(np.uint8),
-        "each tile by the worker that computed it: its number is in the table of workers",
+        lambda job: (np.where(job.tiles["worker"] >= 0, 1 + job.tiles["worker"] % 240, 0).astype(np.uint8), ()),
+        "each tile by the worker that computed it, with its number in the table of workers",
         label=lambda tile: str(tile["worker"]) if tile["worker"] >= 0 else "",
     ),
-    "seconds": _measure("seconds", Viridis256, "seconds of kernel a tile", duration),
-    "mean escape time": _measure("mean", Cividis256, "mean escape time of a tile, logarithmic", si),
+    "seconds": _measure("seconds", Viridis256, "kernel time of each tile", kernel_time),
+    "mean escape time": _measure("mean", Cividis256, "mean escape time of each tile", si),
 }
 
 
@@ -182,58 +231,67 @@ class FieldFigure:
         )  # fmt: skip
         self.plot.toolbar.logo = None
         self.plot.grid.level = "overlay"
+        self.plot.grid.visible = False
         self.plot.grid.grid_line_color, self.plot.grid.grid_line_alpha = "#ffffff", 0.35
         self.sources = {
             name: ColumnDataSource(data={column: [] for column in columns}, name=name)
             for name, columns in SOURCES.items()
         }
         drawn = [getattr(self.plot, glyph)(source=self.sources[name], **options) for name, glyph, options in GLYPHS]
-        ground, image, tiles = drawn[:3]
+        ground, image, tiles, _, _, self.values, *_ = drawn
         ground.data_source.data = {"left": [0], "right": [1], "bottom": [0], "top": [1]}
         self.ground, self.mapper = ground.glyph, image.glyph.color_mapper
         self.mapper.low, self.mapper.high = -0.5, 255.5
         self.plot.x_range.renderers = self.plot.y_range.renderers = [ground]  # the axes hold it, whatever else is drawn
         self.hovers = {field: CustomJSHover(code=code) for field, code in HOVER.items()}
         self.plot.add_tools(HoverTool(renderers=[tiles], tooltips=TOOLTIPS, formatters=self.hovers))
+        self.fit = CustomJS(args={"plot": self.plot, "values": self.values, "side": (1, 1)}, code=hooks.asset("fit.js"))
+        self.plot.js_on_change("inner_width", self.fit)
+        self.plot.x_range.js_on_change("end", self.fit)
+        self.sources["values"].js_on_change("data", self.fit)
 
     def open(self, job: JobState) -> None:
         """Another job: its extent, and the lines between its tiles."""
         rows, columns = job.grid.shape
         self.sources["ground"].data = {"left": [0], "right": [columns], "bottom": [0], "top": [rows]}
+        self.fit.args = {**self.fit.args, "side": job.grid.tile}
         lines = max(job.grid.tiles) <= MAX_LINES
-        for grid, n, side in zip(self.plot.grid[::-1], job.grid.tiles, job.grid.tile, strict=True):
+        for grid, n, side, length in zip(
+            self.plot.grid[::-1], job.grid.tiles, job.grid.tile, (columns, rows), strict=True
+        ):
+            grid.cross_bounds = (0, length)
             grid.ticker = FixedTicker(ticks=[k * side for k in range(1, n)] if lines else [])
 
-    def draw(self, job: JobState, colouring: _Colouring) -> None:
-        """Draw a job."""
+    def draw(self, job: JobState, colouring: Colouring) -> Sequence[Tick]:
+        """Draw a job; gives the ticks of its colours."""
         if self.mapper.palette != colouring.palette:
             self.mapper.palette = list(colouring.palette)
         self.plot.grid.visible = colouring.label is not None
         rows, columns = (n * job.grid.stride for n in job.grid.size)
-        self.sources["image"].data = {"image": [colouring.image(job)], "dw": [columns], "dh": [rows]}
+        index, ticks = colouring.image(job)
+        self.sources["image"].data = {"image": [index], "dw": [columns], "dh": [rows]}
         rows, columns = (n * side for n, side in zip(job.grid.tiles, job.grid.tile, strict=True))
-        facts = {name: [np.ascontiguousarray(job.tiles[name])] for name in FACTS}
+        facts = {name: [np.nan_to_num(job.tiles[name])] for name in FACTS}
         self.sources["tiles"].data = {**facts, "dw": [columns], "dh": [rows]}
         args = {"side": job.grid.tile, "workers": list(job.workers)}
         for hover in self.hovers.values():
             hover.args = args
         self._label(job, colouring.label)
+        return ticks
 
     def _label(self, job: JobState, label: Callable[[np.void], str] | None) -> None:
         """Signs on the tiles that failed; a label on those done, where they are few."""
         state = job.tiles["state"]
-        failed = (state == FAILED) | (state == RETRY)
         few = state.size <= MAX_LABELLED and max(state.shape) <= MAX_LABELLED_ROWS
-        write = label if few else None
-        at = np.argwhere(failed | (state == DONE) if write else failed)[:MAX_MARKS]
-        texts, colours = [], []
-        for tile in job.tiles[*at.T]:
-            kind = int(tile["state"])
-            texts.append(write(tile) if write and kind == DONE else SIGNS[kind].sign)
-            colours.append(MARK_COLOURS[kind])
-        edges = _edges(job, at)
+        self._write("labels", job, (state == FAILED) | (state == RETRY), lambda tile: SIGNS[int(tile["state"])].sign)
+        self._write("values", job, (state == DONE) & bool(label and few), label or str)
+
+    def _write(self, source: str, job: JobState, where: NDArray[np.bool_], text: Callable[[np.void], str]) -> None:
+        at = np.argwhere(where)[:MAX_MARKS]
+        tiles, edges = job.tiles[*at.T], _edges(job, at)
         x, y = (edges["left"] + edges["right"]) / 2, (edges["bottom"] + edges["top"]) / 2
-        self.sources["labels"].data = {"x": x, "y": y, "text": texts, "colour": colours}
+        colours = [MARK_COLOURS[int(tile["state"])] for tile in tiles]
+        _replace(self.sources[source], {"x": x, "y": y, "text": [*map(text, tiles)], "colour": colours})
 
     def draw_running(self, job: JobState, running: Sequence[RunningTile]) -> None:
         """Outline the tiles on workers, each filled to one half in the time that the median tile takes."""
@@ -248,7 +306,7 @@ class FieldFigure:
         _replace(self.sources["chosen"], _edges(job, [tile] if tile else []))
 
 
-def _replace(source: ColumnDataSource, data: Mapping[str, NDArray[Any]]) -> None:
+def _replace(source: ColumnDataSource, data: Mapping[str, Any]) -> None:
     """Send new columns, unless there is nothing to see now as before."""
     first = next(iter(data))
     if len(data[first]) or len(source.data[first]):

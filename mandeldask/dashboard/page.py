@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from bokeh.document import Document
 from bokeh.events import DocumentReady, Tap
-from bokeh.layouts import column, row
+from bokeh.layouts import column
 from bokeh.models import (
     ColumnDataSource,
     CustomJS,
@@ -27,7 +27,7 @@ from jinja2 import Environment
 from numpy.typing import NDArray
 
 from mandeldask.dashboard import hooks
-from mandeldask.dashboard.figure import CLEAR, COLOURINGS, RUNNING, SIGNS, WORKER_COLOURS, FieldFigure
+from mandeldask.dashboard.figure import CLEAR, COLOURINGS, RUNNING, SIGNS, WORKER_COLOURS, FieldFigure, kernel_time
 from mandeldask.dashboard.state import DONE, FAILED, RETRY, JobState, RunningTile, running_tiles
 from mandeldask.telemetry import TOPIC, Tile
 from mandeldask.text import duration, plural, si
@@ -64,27 +64,25 @@ class JobPage:
         self.scheduler = scheduler
         self.job: JobState | None = None
         self.shown: object = None  # what the field shows
-        look: Any = {"stylesheets": [InlineStyleSheet(css=hooks.asset("panel.css"))]}
-        self.choice = Select(title="Job", name="job", value=LATEST, width=220, **look)
-        self.view = RadioButtonGroup(name="view", labels=list(COLOURINGS), active=0, margin=(22, 5, 5, 5), **look)
-        self.tile = TextInput(title="Look at tile", name="tile", placeholder="row,column or click", width=150, **look)
+        look: Any = {"stylesheets": [InlineStyleSheet(css=hooks.asset("panel.css"))], "margin": 0}
+        self.choice = Select(title="Job", name="job", value=LATEST, width=200, **look)
+        self.tile = TextInput(title="Look at tile", name="tile", placeholder="row,column or click", width=180, **look)
+        self.view = RadioButtonGroup(name="view", labels=list(COLOURINGS), active=0, **look)
         for widget, what in ((self.choice, "value"), (self.view, "active"), (self.tile, "value")):
             widget.on_change(what, lambda attr, old, new: self.update())  # noqa: ARG005 (Bokeh's)
         self.field = FieldFigure()
         self.field.plot.on_event(Tap, self._tap)
         self.points = ColumnDataSource(data={"seconds": [0], "rate": [0]}, name="rate")
-        rate = _rate_plot(self.points)
-        coloured = {"axes": list(rate.axis), "grids": list(rate.ygrid), "ground": self.field.ground}
+        self.rate = _rate_plot(self.points)
+        coloured = {"axes": list(self.rate.axis), "grids": list(self.rate.ygrid), "ground": self.field.ground}
         self.theme = CustomJS(args=coloured, code=hooks.asset("theme.js"))  # light or dark
         self.divs = {
             name: Div(name=name, visible=False, sizing_mode="stretch_width", disable_math=True, **look) for name in DIVS
         }
         heading, figures, *rest, legend = self.divs.values()
         self.roots = [
-            row(self.choice, self.view, self.tile, name="head", sizing_mode="stretch_width"),
-            self.field.plot,
-            legend,
-            column(heading, figures, rate, *rest, name="side", sizing_mode="stretch_width"),
+            *(self.choice, self.tile, self.view, self.field.plot, legend),
+            column(heading, figures, self.rate, *rest, name="side", sizing_mode="stretch_width"),
         ]
 
     def update(self) -> None:
@@ -101,10 +99,13 @@ class JobPage:
         if job is not self.job:
             self.job = job
             self.field.open(job)
+            self.rate.visible = True
             self.tile.value = ""
         view = self.view.labels[self.view.active or 0]
         if self.shown != (job, view, job.stamp):
-            self.field.draw(job, COLOURINGS[view])
+            colouring = COLOURINGS[view]
+            ticks = self.field.draw(job, colouring)
+            self._show({"legend": HTML.legend(colouring, ticks, job.job.max_iter)})
             seconds, rates = zip((0.0, 0.0), *job.points, strict=True)
             self.points.data = {"seconds": list(seconds), "rate": list(rates)}
         self.shown = job, view, job.stamp
@@ -112,7 +113,7 @@ class JobPage:
         tile = _parse(self.tile.value, job)
         self.field.draw_running(job, running)
         self.field.choose(job, tile)
-        shown = parts(self.scheduler, job, view, running, tile)
+        shown = parts(self.scheduler, job, running, tile)
         if self.tile.value and not tile:
             shown["facts"] = HTML.no_tile(self.tile.value, *job.grid.tiles)
         self._show(shown)
@@ -134,7 +135,7 @@ def _rate_plot(points: ColumnDataSource) -> figure:
     rate = figure(
         height=130, sizing_mode="stretch_width", tools="", toolbar_location=None, margin=(10, 0, 0, 0),
         x_axis_label="seconds since the start", y_axis_label="iterations/s", min_border_left=4,
-        x_range=DataRange1d(start=0), y_range=DataRange1d(start=0), **CLEAR,
+        x_range=DataRange1d(start=0), y_range=DataRange1d(start=0), visible=False, **CLEAR,
     )  # fmt: skip
     rate.line("seconds", "rate", source=points, line_width=2, line_color="#dd7a2b")
     rate.yaxis.formatter = CustomJSTickFormatter(code=hooks.asset("si.js"))
@@ -158,20 +159,15 @@ def _parse(text: str, job: JobState) -> Tile | None:
     return (row, column) if job.has((row, column)) else None
 
 
-def parts(
-    scheduler: Scheduler, job: JobState, view: str, running: Sequence[RunningTile], tile: Tile | None
-) -> dict[str, Any]:
-    """The HTML of each part of the page."""
+def parts(scheduler: Scheduler, job: JobState, running: Sequence[RunningTile], tile: Tile | None) -> dict[str, Any]:
+    """The HTML of each part of the side."""
     failed = sorted(job.failures.values(), key=lambda f: (not f.final, f.tile))
-    colouring = COLOURINGS[view]
-    ends = colouring.ends(job) if colouring.ends else ()
     return {
         "heading": HTML.heading(job.job),
         "figures": _figures(job, running),
         "facts": HTML.facts(f"Tile {tile[0]},{tile[1]}", tile_facts(job, tile, running)) if tile else "",
         "workers": _workers(scheduler, job, running),
         "failures": HTML.failures(failed, {True: SIGNS[FAILED], False: SIGNS[RETRY]}, MAX_FAILURES),
-        "legend": HTML.legend(colouring.words, ends, colouring.palette),
     }
 
 
@@ -186,21 +182,25 @@ def _figures(job: JobState, running: Sequence[RunningTile]) -> Any:
 
 
 def _left(job: JobState) -> str:
+    if job.ended:
+        return job.ended
     if job.done == job.tiles.size:
-        return "none"
-    if job.ended or job.progress is None or job.progress.seconds_left is None:
-        return "–"
+        return "finishing"
+    if job.silent:
+        return NOT_KNOWN
+    if job.progress is None or job.progress.seconds_left is None:
+        return "not known yet"
     return duration(max(1.0, round(job.progress.seconds_left - (time.monotonic() - job.heard))))
 
 
 def _status(job: JobState) -> str:
     failed = int(np.count_nonzero(job.tiles["state"] == FAILED))
     if job.ended == "done":
-        return f"ended, {plural(failed, 'tile')} failed" if failed else "finished"
+        return f"incomplete: {plural(failed, 'tile')} failed" if failed else "finished"
     if job.ended == "stopped":
-        return "stopped; mandeldask resume goes on"
+        return "interrupted; mandeldask resume continues it"
     if job.silent:
-        return f"no update from its driver for {duration(round(job.silent))}: it may be gone"
+        return f"no update from the driver for {duration(round(job.silent))}; it may be gone"
     levels = job.progress.levels if job.progress else 0
     return f"running; {plural(levels, 'pyramid tile')} to build" if levels else "running"
 
@@ -234,11 +234,11 @@ def tile_facts(job: JobState, tile: Tile, running: Sequence[RunningTile]) -> lis
         since = "" if on_worker.seconds is None else f" for {duration(on_worker.seconds)}"
         facts = [("state", f"on worker {on_worker.worker}{since}")]
     if known["state"] == DONE:
-        worker = next((name for name, number in job.workers.items() if number == known["worker"]), "of an earlier run")
+        names = [name for name, number in job.workers.items() if number == known["worker"]]
         times = f"{known['minimum']} to {known['maximum']}, mean {known['mean']:.6g}"
         facts += [
-            ("worker", worker),
-            ("kernel", duration(float(known["seconds"])) if known["seconds"] > 0 else NOT_KNOWN),
+            ("worker", names[0] if names else "from an earlier run"),
+            ("kernel", kernel_time(float(known["seconds"])) if known["seconds"] > 0 else NOT_KNOWN),
             ("escape times", times if known["minimum"] else NOT_KNOWN),
         ]
     if tile in job.failures:

@@ -15,20 +15,21 @@ from distributed import Client
 from zict import LRU
 
 from mandeldask import config as configs
-from mandeldask import job
+from mandeldask import image, job
 from mandeldask.cluster import Session
 from mandeldask.errors import ClusterError, ConfigError, JobCancelledError, MandeldaskError
-from mandeldask.explorer.tiles import Content, PackedTile, Scene, compute_tile, live_view
-from mandeldask.text import is_url, plural, short_path
+from mandeldask.explorer.tiles import PackedTile, Scene, compute_tile, live_view
+from mandeldask.text import command, is_url, plural, short_path
 from mandeldask.view import View
 
 CACHE_BYTES = 2**27
 END_SECONDS = 30.0  # for a cluster to end; it ends with the process anyway
 WARM = live_view(8, -192, 26)  # at the seahorse valley: 2^-16 apart
 MAX_SAMPLES = 2**34  # 17 gigasamples: a slip of the pointer must not fill a disk
+PICTURE_SIDE = 4096  # pixels, at most about; `mandeldask image` makes larger ones
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}"
 
-Asked = tuple[View, int, Content]  # a tile, its max_iter, and which bytes of it
+Asked = tuple[View, int]  # a tile and its max_iter
 
 
 class LiveTiles:
@@ -95,9 +96,9 @@ class LiveTiles:
         self.state, self.message = "lost", text
         self._end.set()
 
-    async def tile(self, view: View, max_iter: int, content: Content = "counts") -> PackedTile:
+    async def tile(self, view: View, max_iter: int) -> PackedTile:
         """A tile, from the cache or computed; ClusterError where the cluster could not be started, or was lost."""
-        asked = view, max_iter, content
+        asked = view, max_iter
         if asked in self.cache:
             return self.cache[asked]
         if self.state == "lost":
@@ -121,12 +122,12 @@ class LiveTiles:
             raise ClusterError(self.message)
         return self.thread_client
 
-    async def _compute(self, view: View, max_iter: int, content: Content) -> PackedTile:
+    async def _compute(self, view: View, max_iter: int) -> PackedTile:
         client = self.client
         if self.state != "ready" or client is None:
             raise ClusterError(self.message)
         key = f"explorer-tile-{uuid.uuid4().hex}"  # never the key of a task that was cancelled
-        future = client.submit(compute_tile, view, max_iter, self.kernel, content, key=key, pure=False)
+        future = client.submit(compute_tile, view, max_iter, self.kernel, key=key, pure=False)
         # Dask fetches the results of several futures together: cancelling one fetch would cancel the others
         result: asyncio.Future[PackedTile] = asyncio.ensure_future(future)
         try:
@@ -205,16 +206,27 @@ class Rendering:
     async def _run(self, config: configs.Config) -> None:
         try:
             client = await self.live.connected()
-            summary = await asyncio.to_thread(job.run, config, client=client, tell=self._tell)
+            made = await asyncio.to_thread(self._make, config, client)
         except (MandeldaskError, OSError) as error:
             self.state, self.message = "failed", str(error)
         except Exception as error:
             self.state, self.message = "failed", repr(error)
             raise
         else:
-            self.state = "failed" if summary.failed else "done"
-            explore = f"mandeldask explore {short_path(self.store)}"
-            self.message = f"{summary.failed} tiles failed" if summary.failed else explore
+            self.state, self.message = "done", f"{made}. To open it: {command('explore', short_path(self.store))}"
+
+    def _make(self, config: configs.Config, client: Client) -> str:
+        """Runs in a thread: the store, then the picture beside it; what was made."""
+        summary = job.run(config, client=client, tell=self._tell)
+        if summary.failed:
+            raise MandeldaskError(f"{plural(summary.failed, 'tile')} of {short_path(self.store)} failed")
+        self.message = "drawing the picture"
+        path, made = Path(self.store).with_suffix(".png"), f"Made {short_path(self.store)}"
+        if path.exists() and not image.is_ours(path):
+            return f"{made}, no picture: {path.name} exists and was not made by mandeldask"
+        look = config.picture.model_dump(exclude_none=True) if config.picture else {}
+        image.picture(self.store, **{"size": PICTURE_SIDE, **look}).save(path)
+        return f"{made} and {path.name}"
 
     def _tell(self, event: job.Event) -> None:
         """Runs in the job's thread. Progress comes in another thread, which a stop must not end with a traceback."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import re
@@ -21,7 +22,8 @@ from mandeldask import cluster as clusters
 from mandeldask import config as configs
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
 from mandeldask.explorer.live import LiveTiles, Rendering
-from mandeldask.explorer.tiles import MAX_ITER, PackedTile, Scene, live_view, stored_tile
+from mandeldask.explorer.tiles import LIVE_FIELDS, MAX_ITER, SIDE, PackedTile, Scene, live_view, stored_tile
+from mandeldask.job.plan import check_memory
 from mandeldask.store import Store
 
 LOOPBACK = "127.0.0.1"
@@ -37,9 +39,10 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+FULL_SECONDS = 0.05  # between two tries to take a connection without a file descriptor for it
 STATUS = {ClusterError: 503, ConfigError: 400, StoreError: 409}
 
-
+logger = logging.getLogger(__name__)
 _Action = Callable[..., Awaitable[Any]]
 
 
@@ -78,12 +81,12 @@ class Explorer:
         self.live.start()
         return {}
 
-    async def stored(self, handler: _Handler, level: str, row: str, column: str) -> PackedTile:
+    async def stored(self, _: _Handler, level: str, row: str, column: str) -> PackedTile:
         store = self.scene.store
         if store is None:
             raise ConfigError("no store is shown")
         await asyncio.to_thread(_check, store)
-        return await asyncio.to_thread(stored_tile, store, int(level), int(row), int(column), handler.content)
+        return await asyncio.to_thread(stored_tile, store, int(level), int(row), int(column))
 
     async def computed(self, handler: _Handler, level: str, column: str, row: str) -> PackedTile:
         view = live_view(int(level), int(column), int(row))
@@ -91,7 +94,7 @@ class Explorer:
         max_iter = int(text) if re.fullmatch("[0-9]{1,12}", text) else 0
         if not 1 <= max_iter <= MAX_ITER:
             raise ConfigError(f"max_iter of live tiles is a whole number from 1 to {MAX_ITER}; got {text[:40]!r}")
-        return await self.live.tile(view, max_iter, handler.content)
+        return await self.live.tile(view, max_iter)
 
     async def render(self, handler: _Handler) -> dict[str, Any]:
         if handler.request.headers.get("Content-Type", "").partition(";")[0] != "application/json":
@@ -187,7 +190,8 @@ class _Handler(RequestHandler):  # type: ignore[misc]
     def send(self, found: PackedTile | dict[str, Any] | bytes) -> None:
         if isinstance(found, PackedTile):
             self.set_header("Content-Type", "application/octet-stream")
-            self.set_header("Tile", f"{found.kind} {found.shape[0]} {found.shape[1]}")
+            what = "smooth" if found.smooth else "counts"
+            self.set_header("Tile", f"{found.kind} {found.shape[0]} {found.shape[1]} {what}")
             if found.deflated:
                 self.set_header("Content-Encoding", "deflate")
             found = found.data
@@ -206,10 +210,21 @@ class _Handler(RequestHandler):  # type: ignore[misc]
             self.work.cancel()
             self.work = None
 
-    @property
-    def content(self) -> Any:
-        """Which bytes of a tile are asked for."""
-        return "fraction" if self.get_query_argument("what", "counts") == "fraction" else "counts"
+
+class _LoopErrors:
+    """Takes the errors of an event loop: that no file descriptor is left is one line, however often it is so."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if getattr(context.get("exception"), "errno", None) not in (errno.EMFILE, errno.ENFILE):
+            loop.default_exception_handler(context)
+            return
+        if not self.told:
+            logger.warning("mandeldask: no file descriptor is left (ulimit -n): connections wait until others end")
+        self.told = True
+        time.sleep(FULL_SECONDS)  # the socket stays readable: without a pause this would take a core
 
 
 def explore(
@@ -217,15 +232,23 @@ def explore(
     cluster: configs.Cluster | None = None,
     *,
     port: int = 0,
+    trust: bool = False,
     upload: bool = False,
     ready: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serve the explorer on loopback until it is interrupted. ConfigError where the port cannot be used; 0 is any.
 
-    The cluster computes live tiles; by default it is the one that the scene's run description names, else as for a run.
-    It is started with the first live tile, or at once where the scene has no complete store. `ready` is told the link.
+    The cluster computes live tiles; by default it is the one that the scene's run description names, where that is to
+    `trust` (see `run`), else as for a run.
+    Worker processes on this machine are started at once; another cluster where the scene has no complete store, or else
+    with the first live tile. `ready` is told the link.
     """
-    described = clusters.resolve(cluster or (scene.config.cluster if scene.config else None))
+    named = scene.config.cluster if scene.config else None
+    if not (cluster or trust):
+        configs.refuse_untrusted(named)
+    described = clusters.resolve(cluster or named)
+    if size := clusters.size_of(described):
+        check_memory(LIVE_FIELDS, (SIDE, SIDE), size)
     with suppress(KeyboardInterrupt):
         asyncio.run(serve(scene, LiveTiles(described, scene.kernel, upload), port, ready, asyncio.Event()))
 
@@ -237,6 +260,7 @@ async def serve(scene: Scene, live: LiveTiles, port: int, ready: Callable[[str],
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot listen on port {port}: {reason}. Leave --port out for a free one") from None
+    asyncio.get_running_loop().set_exception_handler(_LoopErrors())
     port = sockets[0].getsockname()[1]
     explorer = Explorer(scene, live)
     server = HTTPServer(
@@ -245,7 +269,7 @@ async def serve(scene: Scene, live: LiveTiles, port: int, ready: Callable[[str],
     server.add_sockets(sockets)
     try:
         done, tiles = await asyncio.to_thread(scene.tiles)
-        if done < tiles or not tiles:
+        if done < tiles or not tiles or isinstance(live.cluster, configs.LocalCluster):
             live.start()
         ready(f"http://{LOOPBACK}:{port}/")
         await stop.wait()

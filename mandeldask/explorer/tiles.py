@@ -14,28 +14,31 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.config import Config, load
+from mandeldask.config import Config, find, load
 from mandeldask.errors import ConfigError, StoreError
 from mandeldask.image import palette
 from mandeldask.kernels import AUTO, KERNELS, BlockFunction, choose
+from mandeldask.kernels.fields import smooth
 from mandeldask.store import Description, Store, open_store
 from mandeldask.telemetry import sample_type
-from mandeldask.text import short_path
+from mandeldask.text import command, short_path
 from mandeldask.view import View
 
-Content = Literal["counts", "fraction"]
+Counts = NDArray[np.int32]
 
 SIDE = 256
+LIVE_FIELDS = ("escape_time", "smooth")
 MAX_ITER = 1_000_000  # of live tiles: 6.6e10 iterations, which is a minute of one core where no shortcut helps
+MAX_STEPS = 2**29  # iterations: most of a second
 MIN_LEVEL, MAX_LEVEL = -8, 1000
 FARTHEST = 1024  # |Re c|, |Im c|: every escape time is 1 out there
-# `smooth` minus the count lies in (-1.7, 0.3] for |c| < 10: hundredths from -2 up, and 0 for no value
-FRACTION_STEP, FRACTION_START = 0.01, -2.0
+# What `smooth` may be beyond the count: (-1.7, 0.3] for |c| < 10, but more near c = -2, where orbits take long to leave
+FRACTIONS = np.concatenate([np.arange(-199, 33) / 100, np.linspace(0.6, 8, 23)])
 COLORMAPS = ("classic", "viridis", "magma", "inferno", "plasma", "cividis", "turbo")
 
 
@@ -54,7 +57,7 @@ class Scene:
         if self.view.frame is not None:
             raise ConfigError(
                 f"the explorer shows upright rectangles, and this is {self.view}; "
-                "draw it with `mandeldask image STORE OUT.png`"
+                f"draw it with `{command('image', 'STORE', 'OUT.png')}`"
             )
 
     def tiles(self) -> tuple[int, int]:
@@ -77,18 +80,20 @@ class Scene:
             "max_iter_limit": MAX_ITER,
             "side": SIDE,
             "stored": d is not None,
-            "smooth": d is not None and "smooth" in d.fields,
             "levels": [{"rows": v.shape[0], "columns": v.shape[1], "stride": v.stride} for v in levels],
+            "fractions": FRACTIONS.tolist(),
             "colormaps": {name: [list(colour) for colour in palette(name)[1:255]] for name in COLORMAPS},
         }
 
 
 def open_scene(path: str) -> Scene:
-    """The scene of a store, or of a run description with its store, if that exists and holds the same field.
+    """The scene of a store, or of a run description (a file, or the name of one that comes with mandeldask) with its
+    store, if that exists and holds the same field.
 
     ConfigError where there is neither, the description has a fault, or the view is a turned one or a log-polar strip;
     StoreError where the store is not one of mandeldask's, damaged, or of another field than its description.
     """
+    path = find(path)
     if os.path.isfile(path):
         config = load(path)
         store = _same_field(config)
@@ -112,7 +117,7 @@ def _same_field(config: Config) -> Store | None:
         path = short_path(store.path)
         raise StoreError(
             f"{path} holds another field than the run description: {'; '.join(d.differences(wanted))}. "
-            f"Look at the store itself, `mandeldask explore {path}`, or name another in the description"
+            f"Look at the store itself, `{command('explore', path)}`, or name another in the description"
         )
     return store
 
@@ -137,29 +142,27 @@ def _exact(n: int, level: int) -> str:
 
 @dataclass(frozen=True)
 class PackedTile:
-    """Samples as bytes, rows from the lowest y up, and how to read them."""
+    """Counts as bytes, rows from the lowest y up, then in a byte each what `fraction` gives; and how to read them."""
 
     data: bytes
     deflated: bool
-    kind: str  # uint8, uint16, uint32; little-endian
+    kind: str  # of the counts: uint8, uint16, uint32; little-endian
     shape: tuple[int, ...]
+    smooth: bool  # whether the fractions are there
 
 
-def compute_tile(view: View, max_iter: int, kernel: str, content: Content = "counts") -> PackedTile:
+def compute_tile(view: View, max_iter: int, kernel: str) -> PackedTile:
     """Compute a live tile; this runs on a worker."""
-    fields = ("escape_time",) if content == "counts" else ("escape_time", "smooth")
-    block = _block_function(kernel, max_iter, fields)(view.block((0, SIDE), (0, SIDE)))
-    if content == "counts":
-        return _packed(block.astype(sample_type(max_iter)))
-    return _packed(fraction(block["escape_time"], block["smooth"]))
+    block = _block_function(kernel, max_iter)(view.block((0, SIDE), (0, SIDE)))
+    return _packed(block["escape_time"], block["smooth"], max_iter)
 
 
 @lru_cache(maxsize=16)
-def _block_function(kernel: str, max_iter: int, fields: tuple[str, ...]) -> BlockFunction:
-    return KERNELS[kernel](max_iter, fields)
+def _block_function(kernel: str, max_iter: int) -> BlockFunction:
+    return KERNELS[kernel](max_iter, LIVE_FIELDS)
 
 
-def stored_tile(store: Store, level: int, row: int, column: int, content: Content = "counts") -> PackedTile:
+def stored_tile(store: Store, level: int, row: int, column: int) -> PackedTile:
     """A window of 256 x 256 samples of a store's level, less at its edge; 0 where nothing is computed yet.
 
     ConfigError where there is no such window; DamagedError or OSError where it cannot be read.
@@ -170,25 +173,34 @@ def stored_tile(store: Store, level: int, row: int, column: int, content: Conten
     rows, columns = (-(-n // SIDE) for n in d.levels[level].shape)
     if not (0 <= row < rows and 0 <= column < columns):
         raise ConfigError(f"level {level} has {rows} x {columns} windows of {SIDE}; got row {row}, column {column}")
-    if content == "fraction" and "smooth" not in d.fields:
-        raise ConfigError(f"the store has no field smooth; it has {', '.join(d.fields)}")
     window = slice(row * SIDE, (row + 1) * SIDE), slice(column * SIDE, (column + 1) * SIDE)
     counts = store.window(*window, level)
-    if content == "counts":
-        return _packed(counts.astype(sample_type(d.max_iter)))
-    return _packed(fraction(counts, store.window(*window, level, "smooth")))
+    if "smooth" in d.fields:
+        return _packed(counts, store.window(*window, level, "smooth"), d.max_iter)
+    return _packed(counts, _smooth(d, d.levels[level].stride, (row, column), counts), d.max_iter)
 
 
-def fraction(counts: NDArray[np.int32], smooth: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """What the continuous escape time is beyond the count, in hundredths from -2 up; 0 where it has no value."""
-    with np.errstate(invalid="ignore"):
-        steps = np.rint((smooth - counts - FRACTION_START) / FRACTION_STEP)
-    return np.where(np.isfinite(steps), np.clip(steps, 1, 255), 0).astype(np.uint8)
+def _smooth(d: Description, stride: int, at: tuple[int, int], counts: Counts) -> NDArray[np.float32] | None:
+    """The field smooth of a store without it: the orbits are followed once more. None where that takes seconds."""
+    if counts.sum(where=counts < d.max_iter, dtype=np.int64) > MAX_STEPS:
+        return None
+    y, x = ((n * SIDE * stride, (n * SIDE + side - 1) * stride + 1) for n, side in zip(at, counts.shape, strict=True))
+    samples = d.view.block(y, x, stride=(stride, stride)).ravel()
+    known = np.where(counts > 0, counts, d.max_iter).astype(np.int32).ravel()
+    return smooth(KERNELS[choose(AUTO)[0]](1).outside(samples, d.max_iter, known)).reshape(counts.shape)
 
 
-def _packed(samples: NDArray[Any]) -> PackedTile:
+def fraction(counts: Counts, smooth: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """What the continuous escape time is beyond the count: the k-th of `FRACTIONS`, from 1; 0 where it has no value."""
+    beyond = smooth - counts
+    steps = np.interp(beyond, FRACTIONS, np.arange(1, FRACTIONS.size + 1))
+    return np.where(np.isfinite(beyond), np.rint(steps), 0).astype(np.uint8)
+
+
+def _packed(counts: Counts, smooth: NDArray[np.float32] | None, max_iter: int) -> PackedTile:
     """Deflated where that saves a tenth."""
-    raw = samples.tobytes()
+    kind = sample_type(max_iter)
+    raw = counts.astype(kind).tobytes() + (b"" if smooth is None else fraction(counts, smooth).tobytes())
     deflated = zlib.compress(raw, 1)
     worth = len(deflated) < 0.9 * len(raw)
-    return PackedTile(deflated if worth else raw, worth, samples.dtype.name, samples.shape)
+    return PackedTile(deflated if worth else raw, worth, np.dtype(kind).name, counts.shape, smooth is not None)

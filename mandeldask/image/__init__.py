@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mandeldask.image.colour import GREY, SCALES, PictureOptions, gradient, palette, palette_index
 from mandeldask.image.files import Pixels, check_path, is_ours, replacing
-from mandeldask.image.render import Picture, averaged, picture
+from mandeldask.image.render import Picture, averaged, linear, picture, srgb_curve
 
 __all__ = [
     "GREY",
@@ -16,8 +16,10 @@ __all__ = [
     "check_path",
     "gradient",
     "is_ours",
+    "linear",
     "palette",
     "palette_index",
     "picture",
     "replacing",
+    "srgb_curve",
 ]

@@ -20,10 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
+from mandeldask.kernels import FIELDS
+from mandeldask.text import pip_install
 
-SCALES = ("mix", "log", "equalised", "linear")
+SCALES = ("mix", "log", "equalised", "root", "linear")
 SHADES = ("counts", "smooth", "distance")
-SUPERSAMPLES = (1, 2, 4, 8)
+MAX_SUPERSAMPLE = 8
 NOT_COMPUTED, INTERIOR = 0, 255  # palette indices; from 1 to TONES the colours of the map
 TONES = 254
 GREY = (128, 128, 128)
@@ -38,6 +40,7 @@ OWN = {
         (1, 120, 20, 10),
     ),
 }
+LARGEST = 1e300  # of a number: what floats hold, with room
 TOP = 0.999  # of the escaped samples lie below the last colour: a few deep ones would darken all others
 TABLE_LIMIT = 2**17  # counts up to here are looked up; those beyond are few, and worked out one by one
 EDGE = 1e-9  # of a tone, added before rounding: the last bits of a logarithm differ between machines
@@ -81,7 +84,7 @@ def gradient(colormap: str, n: int, reverse: bool = False) -> NDArray[np.float64
         except (KeyError, TypeError, ValueError):
             pass
     names = [*OWN, *_bokeh_names()]
-    more = "any of cmap's" if cmap else "with `pip install 'mandeldask[pictures]'` any of cmap's"
+    more = "any of cmap's" if cmap else f"with `{pip_install('pictures')}` any of cmap's"
     near = _did_you_mean(colormap, [*names, *(cmap.Catalog().unique_keys() if cmap else ())])
     raise ConfigError(f"colormap must be one of {', '.join(names)}, or {more}; got {colormap!r}{near}")
 
@@ -119,20 +122,22 @@ class PictureOptions:
     colormap : `classic`, a palette of `bokeh.palettes` in lower case, or a map of `cmap`
         The lowest escape time has the first colour; with `reverse` the last.
     scale : how values are laid out over the map, from the lowest to the 99.9th percentile
-        `linear`, `log`, `equalised` (each tone covers the same area), or `mix`: half log, half equalised.
+        `linear`, `root`, `log`, `equalised` (each tone covers the same area), or `mix`: half log, half equalised.
     repeat : how many times the map is run through, there and back, from one end of the scale to the other
     period : in so many iterations it is run through once, there and back, in place of the named scale
     phase : where such rounds start: 0.5 starts with the map's last colour
     interior : "#rrggbb", the colour of the samples that did not escape
     shade : what is coloured
-        `counts`, the escape times; or the field of that name: `smooth`, the continuous escape times, or `distance`.
+        `counts`, the escape times; `smooth`, the continuous escape times, without bands; or `distance`. By default
+        smooth where that is to be had at little cost (see `Picture.shade`), else counts.
     light : (azimuth, height), in degrees as on maps
         Where the light comes from: clockwise from the top (315 is the upper left), and above the horizon. The escape
-        time is taken for a hill that rises towards the set. It needs the field smooth or distance.
+        time is taken for a hill that rises towards the set.
     size : pixels of the longer side, about
-        Every k-th sample is drawn, k = m 2^n with m below 8. Nothing is resampled.
-    supersample : 1, 2, 4 or 8
-        A pixel is the mean, in linear light, of so many by so many samples.
+        Pixels are k samples apart, k = m 2^n with m below 8. Nothing is interpolated.
+    supersample : 1 to 8
+        A pixel is the mean, in linear light, of so many by so many samples. By default 2 or 3 where a size leaves as
+        many to a pixel, else 1.
     """
 
     colormap: str = "classic"
@@ -142,14 +147,14 @@ class PictureOptions:
     period: float | None = None
     phase: float = 0.0
     interior: str = "#000000"
-    shade: str = "counts"
+    shade: str | None = None
     light: tuple[float, float] | None = None
     size: int | None = None
-    supersample: int = 1
+    supersample: int | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (("shade", SHADES), ("scale", SCALES)):
-            if (value := getattr(self, name)) not in choices:
+            if (value := getattr(self, name)) not in choices and (name, value) != ("shade", None):
                 near = _did_you_mean(value, choices)
                 raise ConfigError(f"{name} must be one of {', '.join(choices)}; got {value!r}{near}")
         if not isinstance(self.reverse, bool):
@@ -159,12 +164,14 @@ class PictureOptions:
         self._check_rounds()
         if self.light is not None:
             object.__setattr__(self, "light", _light(self.light))
-        if isinstance(self.supersample, bool) or self.supersample not in SUPERSAMPLES:
-            known = ", ".join(map(str, SUPERSAMPLES))
-            raise ConfigError(f"supersample must be one of {known}; got {self.supersample!r}")
-        whole = _is_number(self.size) and isinstance(self.size, int | np.integer)
-        if self.size is not None and not (whole and self.size >= 1):
-            raise ConfigError(f"size must be a number of pixels, at least 1; got {self.size!r}")
+        for key, most, rule in (
+            ("supersample", MAX_SUPERSAMPLE, f"from 1 to {MAX_SUPERSAMPLE}"),
+            ("size", math.inf, "a number of pixels, at least 1"),
+        ):
+            value = getattr(self, key)
+            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if value is not None and not (whole and 1 <= value <= most):
+                raise ConfigError(f"{key} must be {rule}; got {value!r}")
 
     def _check_rounds(self) -> None:
         for key in ("repeat", "period", "phase"):
@@ -188,44 +195,36 @@ class PictureOptions:
         return cls(**options)
 
     @cached_property
-    def palette(self) -> list[Colour] | None:
-        """The 256 colours of a picture that needs no others, else None."""
-        flat = self.shade == "counts" and not self.light and self.supersample == 1
-        return self.count_colours if flat else None
-
-    @cached_property
-    def count_colours(self) -> list[Colour]:
+    def palette(self) -> list[Colour]:
+        """The 256 colours of a picture of counts."""
         return palette(self.colormap, self.interior, self.reverse)
 
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The fields to compute for a picture of a view."""
-        more = {self.shade} - {"counts"} | ({"smooth"} if self.light else set())
-        return "escape_time", *sorted(more)
-
-    def check(self, shape: tuple[int, int], fields: Sequence[str]) -> None:
-        """Raise ConfigError where a field of this shape with these parts cannot be drawn so."""
-        needed = {self.shade} - {"counts"}
+    def check(self, shape: tuple[int, int], fields: Sequence[str] = tuple(FIELDS)) -> None:
+        """Raise ConfigError where a field of this shape, with these parts or all, cannot be drawn so."""
+        needed = {self.shade} - {"counts", None}
         if self.light and not {"smooth", "distance"} & set(fields):
             needed.add("smooth")
-        lacking = sorted(needed - set(fields))
-        if lacking:
+        if lacking := sorted(needed - set(fields), key=str):
             why = f"shade {self.shade}" if self.shade in lacking else "light"
             raise ConfigError(
-                f"{why} needs the field {lacking[0]}; the store has {', '.join(fields)} only. Compute it with "
-                f"`mandeldask run CONFIG --out NEW --set 'fields=[{','.join([*fields, *lacking])}]'`"
+                f"{why} needs the field {lacking[0]}, and an array of escape times does not say where its samples lie. "
+                f"Draw a store or a view, or a dataset with {lacking[0]}"
             )
-        k = self.supersample
-        if min(shape) < k:
+        if self.supersample and min(shape) < self.supersample:
+            k = self.supersample
             raise ConfigError(f"supersample {k} needs as many samples a side; got {shape[0]} x {shape[1]}")
 
-    def stride(self, shape: tuple[int, int]) -> int:
-        """Draw every `stride`-th sample: m 2^n with m below 8, so that most are read from a coarse level."""
+    def sampling(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Every how many-th sample is drawn, and how many a side make a pixel.
+
+        The first is m 2^n with m below 8, so that most are read from a coarse level.
+        """
         if self.size is None:
-            return 1
-        side, drawn = max(shape), self.size * self.supersample
-        step = 1 << max(0, (side // drawn).bit_length() - 3)
-        return max(1, (2 * side + drawn * step) // (2 * drawn * step) * step)
+            return 1, self.supersample or 1
+        if self.supersample:
+            return _stride(max(shape), self.size * self.supersample), self.supersample
+        apart = _stride(max(shape), self.size)
+        return (1, apart) if apart in (1, 3) else (-(-apart // 2), 2)
 
     def tones(self, sample: NDArray[Any]) -> ToTone:
         """The function from values to tones, from 0 (the map's first colour) to 1, laid out for a sample of them."""
@@ -249,6 +248,9 @@ class PictureOptions:
         v = np.clip(v, low, high)
         if self.scale == "linear":
             return np.asarray((v - low) / (high - low))
+        if self.scale == "root":
+            root = np.sqrt([max(low, 0), high])
+            return np.asarray((np.sqrt(np.maximum(v, 0)) - root[0]) / (root[1] - root[0]))
         log = np.log((v - low + start) / start) / np.log((high - low + start) / start)
         equalised = np.searchsorted(values, v) / max(1, int(np.searchsorted(values, high)))
         return np.asarray({"log": log, "equalised": equalised, "mix": (log + equalised) / 2}[self.scale])
@@ -260,8 +262,15 @@ class PictureOptions:
         return np.asarray(1 - np.abs(2 * (t - np.floor(t)) - 1))
 
 
+def _stride(side: int, drawn: int) -> int:
+    """Which samples of a side to draw, for about so many: each m 2^n-th, with m below 8."""
+    step = 1 << max(0, (side // drawn).bit_length() - 3)
+    return max(1, (2 * side + drawn * step) // (2 * drawn * step) * step)
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return number and bool(abs(value) <= LARGEST)
 
 
 def _light(light: Any) -> tuple[float, float]:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError, StoreError
 from mandeldask.image.colour import Colour
+from mandeldask.text import pip_install
 from mandeldask.view import MAX_SIDE
 
 Pixels = NDArray[np.uint8]  # (rows, columns) of palette indices, or (rows, columns, 3) of sRGB
@@ -162,7 +163,7 @@ def _write_tiff(file: BinaryIO, _: Path, levels: Sequence[_Raster], text: str, c
     try:
         tifffile: Any = importlib.import_module("tifffile")
     except ImportError:
-        raise ConfigError("TIFF needs tifffile: pip install 'mandeldask[pictures]', or write a .png") from None
+        raise ConfigError(f"TIFF needs tifffile: {pip_install('pictures')}, or write a .png") from None
     with tifffile.TiffWriter(file, bigtiff=True) as tiff:
         for i, level in enumerate(levels):
             tiff.write(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
@@ -20,11 +21,15 @@ from mandeldask.image.files import Pixels, Progress, encode, write
 from mandeldask.image.samples import Samples, computed, samples_of
 from mandeldask.view import View
 
-SCALE_SIDE = 1024  # the scale is laid out for so many samples a side: within 0.0005 of the exact histogram
+# Iterations: a few seconds with Numba. A run does not keep `smooth` for its picture: the kernel would take 4 to 11
+# times as long, and the store 4 to 16 times the bytes (the views of configs/, one core). A picture works it out for
+# the samples that it draws, and of those only for the escaped.
+AFFORDABLE = 2**32
 BAND_BYTES = 2**24  # of pixels: 512 rows of 32768 columns with a palette
 BLOCK_SIDE = {True: 1024, False: 512}  # samples, read and coloured at a time, with a palette and without
 NOTEBOOK_SIDE = 800  # pixels of a picture in a notebook
 STEPS = 4096  # of a colour map
+THREADS = min(4, os.cpu_count() or 1)  # that draw; each holds a band
 SLOPE = math.radians(50)  # of the hill, wherever one sample differs little from the next
 AMBIENT = 0.12  # share of the light that comes from everywhere
 BRIGHTEST = 1.8  # at most, of a slope that faces the light; level ground is 1
@@ -56,11 +61,12 @@ def picture(field: Any, *, max_iter: int | None = None, **options: Any) -> Pictu
     """
     chosen = PictureOptions.of(options)
     if isinstance(field, View):
-        side = (chosen.size or NOTEBOOK_SIDE) * chosen.supersample
-        return Picture(computed(field, chosen.fields, max_iter, side), chosen)
+        stride, k = replace(chosen, size=chosen.size or NOTEBOOK_SIDE).sampling(field.shape)
+        return Picture(computed(field, max_iter, stride), replace(chosen, supersample=k))
     samples = samples_of(field, max_iter)
     chosen.check(samples.shape, samples.fields)
-    return Picture(replace(samples, stride=chosen.stride(samples.shape)), chosen)
+    stride, k = chosen.sampling(samples.shape)
+    return Picture(replace(samples, stride=stride), replace(chosen, supersample=k))
 
 
 @dataclass(frozen=True)
@@ -68,19 +74,36 @@ class Picture:
     """Samples of a field in colours, y upwards."""
 
     samples: Samples
-    options: PictureOptions
+    options: PictureOptions  # with a supersample
     scale_of: Picture | None = None  # another of the same field, whose scale this one shares
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of pixels; those at the upper and right edge are the mean of what samples there are."""
-        rows, columns = (-(-n // self.options.supersample) for n in self.samples.shape)
+        rows, columns = (-(-n // self.box) for n in self.samples.shape)
         return rows, columns
 
     @property
+    def box(self) -> int:
+        """Samples a side of a pixel."""
+        return self.options.supersample or 1
+
+    @cached_property
+    def shade(self) -> str:
+        """What is coloured. By default smooth, where it is stored or affordable: see `AFFORDABLE`."""
+        if self.options.shade:
+            return self.options.shade
+        if self.scale_of:
+            return self.scale_of.shade
+        samples = self.samples
+        known = "smooth" in samples.levels[0] or (samples.view and samples.cost < AFFORDABLE)
+        return "smooth" if known else "counts"
+
+    @cached_property
     def palette(self) -> list[Colour] | None:
         """The 256 colours that it is drawn with; None where it needs more."""
-        return self.options.palette
+        flat = self.shade == "counts" and not self.options.light and self.box == 1
+        return self.options.palette if flat else None
 
     @property
     def missing(self) -> int:
@@ -91,7 +114,7 @@ class Picture:
     def samples_read(self) -> int:
         """Samples of each field that are read to draw it."""
         rows, columns = self.shape
-        return rows * columns * (self.options.supersample * self.samples.step) ** 2
+        return rows * columns * (self.box * self.samples.step) ** 2
 
     def pyramid(self, side: int) -> list[Picture]:
         """The picture and its halves, each half of the last, rounded up, until no side is longer than `side`."""
@@ -105,14 +128,17 @@ class Picture:
     def bands(self) -> Iterator[Pixels]:
         """Rows of pixels from the top of the picture down: palette indices, or sRGB with a last axis of 3.
 
-        A thread draws one band ahead, while the caller compresses the last one without the interpreter's lock.
+        Threads draw the next ones, while the caller compresses the last one without the interpreter's lock.
         """
-        bands = self._bands()
-        with ThreadPoolExecutor(1, "mandeldask-picture") as thread:
-            coming = thread.submit(next, bands, None)
-            while (band := coming.result()) is not None:
-                coming = thread.submit(next, bands, None)
-                yield band
+        _ = self._layout, self._map  # once, before threads ask for them
+        height, rows = self._block()[0], self.shape[0]
+        coming: deque[Future[Pixels]] = deque()
+        with ThreadPoolExecutor(THREADS, "mandeldask-picture") as threads:
+            for first in reversed(range(0, rows, height)):
+                coming.append(threads.submit(self._band, slice(first, min(first + height, rows))))
+                if len(coming) > THREADS:
+                    yield coming.popleft().result()
+            yield from (band.result() for band in coming)
 
     def save(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
         """Write a file: PNG, a pyramidal BigTIFF or a Deep Zoom image, as the name ends (.png, .tif, .dzi).
@@ -133,43 +159,42 @@ class Picture:
         rows, columns = self.shape
         return f"<Picture of {columns} x {rows} pixels: {self.samples.text or 'a field'}>"
 
-    def _bands(self) -> Iterator[Pixels]:
-        rows, columns = self.shape
-        height, width = self._block()
-        for first in reversed(range(0, rows, height)):
-            last = min(first + height, rows)
-            band = np.empty((last - first, columns) if self.palette else (last - first, columns, 3), np.uint8)
-            for start, end in pairwise([*range(0, columns, width), columns]):
-                band[:, start:end] = self._draw(slice(first, last), slice(start, end))
-            yield band[::-1]
+    def _band(self, rows: slice) -> Pixels:
+        height, columns, width = rows.stop - rows.start, self.shape[1], self._block()[1]
+        band = np.empty((height, columns) if self.palette else (height, columns, 3), np.uint8)
+        for start, end in pairwise([*range(0, columns, width), columns]):
+            band[:, start:end] = self._draw(rows, slice(start, end))
+        return band[::-1]
 
     def _block(self) -> tuple[int, int]:
         """Rows and columns of pixels that are drawn at once: whole chunks where they fit, so that each is read once."""
-        k, columns, flat = self.options.supersample, self.shape[1], bool(self.palette)
+        k, columns, flat = self.box, self.shape[1], bool(self.palette)
         side = max(1, BLOCK_SIDE[flat] // (k * self.samples.step))
         rows_read, columns_read = (max(1, n // k) for n in self.samples.chunk)
         height = _whole(rows_read, max(1, min(side, BAND_BYTES // (columns * (1 if flat else 3)))))
         return height, _whole(columns_read, max(1, side * side // height))
 
     def _draw(self, rows: slice, columns: slice) -> Pixels:
-        k, options, max_iter = self.options.supersample, self.options, self.samples.max_iter
+        k, options, max_iter = self.box, self.options, self.samples.max_iter
         y, x = (
             slice(s.start * k, min(s.stop * k, n)) for s, n in zip((rows, columns), self.samples.shape, strict=True)
         )
         counts = self.samples.read("escape_time", y, x)
-        if options.shade == "counts":
+        hill = self._hill(y, x) if options.light else None
+        if self.shade == "counts":
             index = self._layout(counts)
         else:
-            tones = self._layout(self.samples.read(options.shade, y, x))
+            known = hill[1:-1, 1:-1] if hill is not None and self.shade == "smooth" else None
+            tones = self._layout(self.samples.read(self.shade, y, x, counts) if known is None else known)
             index = 1 + np.nan_to_num(tones * (STEPS - 1) + 0.5, nan=0.0).astype(np.intp)
             index[counts <= 0] = 0
             index[counts >= max_iter] = STEPS + 1
         if self.palette:
             return index
         light = self._map.take(index, axis=1)
-        if options.light:
+        if options.light and hill is not None:
             escaped = (counts > 0) & (counts < max_iter)
-            light *= np.where(escaped, _lit(self._hill(y, x), options.light), np.float32(1))
+            light *= np.where(escaped, _lit(hill, options.light), np.float32(1))
             np.minimum(light, 1, out=light)
         return _to_srgb(averaged(light, k))
 
@@ -189,8 +214,8 @@ class Picture:
     def _map(self) -> Floats:
         """In linear light the palette, or one with `STEPS` colours of the map."""
         o = self.options
-        grey, *tones, interior = o.count_colours
-        return _linear([grey, *(tones if o.shade == "counts" else gradient(o.colormap, STEPS, o.reverse)), interior])
+        grey, *tones, interior = o.palette
+        return linear([grey, *(tones if self.shade == "counts" else gradient(o.colormap, STEPS, o.reverse)), interior])
 
     @cached_property
     def _layout(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
@@ -200,17 +225,15 @@ class Picture:
         """
         if self.scale_of:
             return self.scale_of._layout
-        stride, options = 1, self.options
-        while max(replace(self.samples, stride=stride).shape) > SCALE_SIDE:
-            stride *= 2
-        samples = replace(self.samples, stride=stride)
-        whole = slice(0, samples.shape[0]), slice(0, samples.shape[1])
-        counts = samples.read("escape_time", *whole)
-        if options.shade == "counts":
+        samples, options = self.samples.overview, self.options
+        counts = samples.counts
+        if self.shade == "counts":
             return palette_index(counts.ravel(), samples.max_iter, options)
-        values = samples.read(options.shade, *whole)
+        if self.shade not in samples.levels[0]:  # a quarter will do of what has to be worked out
+            samples, counts = replace(samples, stride=2 * samples.stride), counts[::2, ::2]
+        values = samples.read(self.shade, slice(0, samples.shape[0]), slice(0, samples.shape[1]), counts)
         escaped = values[(counts > 0) & (counts < samples.max_iter) & np.isfinite(values)].astype(np.float64)
-        if options.shade == "smooth":
+        if self.shade == "smooth":
             return options.curve(escaped)
         farthest = float(escaped.max(initial=1e-300))
         tones = options.curve(farthest / escaped[escaped > 0])
@@ -222,7 +245,7 @@ def _whole(chunk: int, room: int) -> int:
     return room // chunk * chunk or room
 
 
-def _linear(srgb: Any) -> Floats:
+def linear(srgb: Any) -> Floats:
     """Colours, shape (n, 3), from 0 to 255 in sRGB, as planes of light from 0 to 1. Source: IEC 61966-2-1."""
     v = np.asarray(srgb, np.float64).T / 255
     return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4).astype(np.float32)
@@ -230,11 +253,12 @@ def _linear(srgb: Any) -> Floats:
 
 def _to_srgb(light: Floats) -> NDArray[np.uint8]:
     """Planes of light from 0 to 1 as pixels of sRGB, shape (rows, columns, 3)."""
-    return np.moveaxis(_curve().take((light * np.float32(65535) + np.float32(0.5)).astype(np.uint16)), 0, -1)
+    return np.moveaxis(srgb_curve().take((light * np.float32(65535) + np.float32(0.5)).astype(np.uint16)), 0, -1)
 
 
 @cache
-def _curve() -> NDArray[np.uint8]:
+def srgb_curve() -> NDArray[np.uint8]:
+    """The sRGB number of light in steps of 1 / 65535."""
     v = np.linspace(0, 1, 65536)
     return np.round(255 * np.where(v <= 0.0031308, 12.92 * v, 1.055 * v ** (1 / 2.4) - 0.055)).astype(np.uint8)
 

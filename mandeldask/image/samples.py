@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError, StoreError
 from mandeldask.kernels import AUTO, FIELDS, KERNELS, MAX_ITER_LIMIT, choose
+from mandeldask.kernels.block import Outside
+from mandeldask.kernels.fields import BEYOND
 from mandeldask.view import View
 
 if TYPE_CHECKING:  # zarr is imported once there is a store
@@ -20,6 +24,9 @@ if TYPE_CHECKING:  # zarr is imported once there is a store
 
 VIEW_SIDE = 4096  # samples a side, at most, of a view that is computed for a picture
 IN_MEMORY = 2**28  # samples: 1 GiB of escape times
+OVERVIEW_SIDE = 1024
+ORBIT_END = 16  # iterations that a sample costs beside its count: the way to the larger bailout, and a logarithm
+FEW = 2**25  # iterations: a quarter of a second of NumPy
 
 
 @dataclass(frozen=True)
@@ -34,11 +41,14 @@ class Samples:
     text: str = ""  # describes the field
     missing: int = 0  # tiles that are not computed
     path: str = ""
+    view: View | None = None  # where the samples lie; None where that is not known
+    apart: int = 1  # level 0 has every so many-th sample of the view
     stride: int = 1
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return tuple(self.levels[0])
+        """What can be read: the parts, and where samples lie in a view the others too."""
+        return tuple(FIELDS if self.view else self.levels[0])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -60,12 +70,51 @@ class Samples:
         rows, columns = getattr(self.levels[self.level]["escape_time"], "chunks", (1, 1))  # memory has none
         return max(1, rows // self.step), max(1, columns // self.step)
 
-    def read(self, name: str, rows: slice, columns: slice) -> NDArray[Any]:
+    @cached_property
+    def overview(self) -> Samples:
+        """The field in so few samples that it can be held in memory: within 0.0005 of the exact histogram."""
+        stride = 1
+        while max(replace(self, stride=stride).shape) > OVERVIEW_SIDE:
+            stride *= 2
+        return replace(self, stride=stride)
+
+    @cached_property
+    def counts(self) -> NDArray[Any]:
+        """All escape times."""
+        return self.read("escape_time", slice(0, self.shape[0]), slice(0, self.shape[1]))
+
+    @cached_property
+    def cost(self) -> float:
+        """Iterations, about, that it takes to follow the orbits of all samples that escaped once more."""
+        counts = self.overview.counts
+        return math.prod(self.shape) * (float(np.where(counts < self.max_iter, counts, 0).mean()) + ORBIT_END)
+
+    def read(self, name: str, rows: slice, columns: slice, counts: NDArray[Any] | None = None) -> NDArray[Any]:
+        """A window of a part; of one that is not there from the orbits, given the `counts` there or without."""
+        if name not in self.levels[self.level]:
+            counts = self.read("escape_time", rows, columns) if counts is None else counts
+            return self._beyond(name, rows, columns, counts)
         y, x = (slice(s.start * self.step, (s.stop - 1) * self.step + 1, self.step) for s in (rows, columns))
         try:
             return np.asarray(self.levels[self.level][name][y, x])
         except OSError as error:
             raise StoreError(f"cannot read {self.path}: {error.strerror or error}") from None
+
+    def _beyond(self, name: str, rows: slice, columns: slice, counts: NDArray[Any]) -> NDArray[np.float32]:
+        """A field beyond the count, of the samples that escaped: their orbits are followed once more."""
+        assert self.view
+        k = self.stride * self.apart
+        y, x = ((s.start * k, (s.stop - 1) * k + 1) for s in (rows, columns))
+        c = self.view.block(y, x, stride=(k, k)).ravel()
+        known = np.where(counts > 0, counts, self.max_iter).astype(np.int32, copy=False).ravel()
+        orbits = self._outside(c, self.max_iter, known)
+        return BEYOND[name](orbits).reshape(counts.shape)
+
+    @cached_property
+    def _outside(self) -> Outside:
+        """What follows orbits: for a few NumPy, for Numba takes a third of a second to import."""
+        few = "numba" not in sys.modules and self.cost < FEW
+        return KERNELS["numpy-compact" if few else choose(AUTO)[0]](1).outside
 
 
 def samples_of(field: Any, max_iter: int | None) -> Samples:
@@ -104,22 +153,21 @@ def _stored(store: Store) -> Samples:
     further = range(1, d.fine + 1) if missing else range(1, len(d.levels))
     levels = [0, *(k for k in further if store.done(k)[done if missing else ...].all())]
     fields = {k: {name: StoredSamples(store, k, name) for name in d.fields} for k in levels}
-    return Samples(fields, d.max_iter, _text(d.view, d.max_iter), missing, store.path)
+    return Samples(fields, d.max_iter, _text(d.view, d.max_iter), missing, store.path, d.view)
 
 
-def computed(view: View, fields: tuple[str, ...], max_iter: int | None, side: int) -> Samples:
-    """Every k-th sample of a view, computed in this process, with the least k that leaves about `side` a side.
+def computed(view: View, max_iter: int | None, stride: int) -> Samples:
+    """Every k-th sample of a view, computed in this process, k being `stride` or more.
 
     ConfigError for a view too deep for binary64, a `max_iter` out of range.
     """
-    stride = max(1, -(-max(view.shape) // min(side, VIEW_SIDE)))
+    stride = max(stride, -(-max(view.shape) // VIEW_SIDE))
     rows, columns = view.shape
     cap = 1000 if max_iter is None else max_iter
-    compute = KERNELS[choose(AUTO, view)[0]](cap, fields)
+    compute = KERNELS[choose(AUTO, view)[0]](cap)
     bands = [(first, min(first + 64 * stride, rows)) for first in range(0, rows, 64 * stride)]
-    block = np.concatenate([compute(view.block(band, (0, columns), stride=(stride, stride))) for band in bands])
-    arrays = {name: block[name] for name in fields} if block.dtype.names else {"escape_time": block}
-    return Samples({0: arrays}, int(cap), _text(view, cap))
+    counts = np.concatenate([compute(view.block(band, (0, columns), stride=(stride, stride))) for band in bands])
+    return Samples({0: {"escape_time": counts}}, int(cap), _text(view, cap), view=view, apart=stride)
 
 
 def _text(view: View, max_iter: int) -> str:

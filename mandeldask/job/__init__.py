@@ -1,17 +1,28 @@
-"""Run, resume, submit, and ask for jobs: the one room that joins graph, cluster and store."""
+"""The one room that joins graph, cluster and store: run, resume, submit, and ask for jobs.
+
+It can be called: `mandeldask.job(name, cluster)` is the submitted `Job` of that name, see `mandeldask.job.find`.
+"""
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
+from distributed import Client
+
+from mandeldask import config as configs
 from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Preparing, Started, Summary, TileDone, ignore
-from mandeldask.job.job_status import Status, cancel, logs, status, status_of_jobs, wait
+from mandeldask.job.handle import Job, find, jobs, scheduler_of
+from mandeldask.job.job_status import Status, status, wait
 from mandeldask.job.runs import deepen, resume, run
-from mandeldask.job.submission import Submitted, submit
+from mandeldask.job.submission import submit
 from mandeldask.job.verification import Verification, verify
 from mandeldask.telemetry import Progress, TileFailed
 
 __all__ = [
     "Event",
     "Expected",
+    "Job",
     "Notice",
     "Observer",
     "Plan",
@@ -19,20 +30,29 @@ __all__ = [
     "Progress",
     "Started",
     "Status",
-    "Submitted",
     "Summary",
     "TileDone",
     "TileFailed",
     "Verification",
-    "cancel",
     "deepen",
+    "find",
     "ignore",
-    "logs",
+    "jobs",
     "resume",
     "run",
+    "scheduler_of",
     "status",
-    "status_of_jobs",
     "submit",
     "verify",
     "wait",
 ]
+
+
+class _Room(ModuleType):
+    """A module whose name is that of a function too: an import of the room would take `mandeldask.job` from it."""
+
+    def __call__(self, name: str, cluster: configs.AnyCluster | None = None, *, client: Client | None = None) -> Job:
+        return find(name, cluster, client=client)
+
+
+sys.modules[__name__].__class__ = _Room

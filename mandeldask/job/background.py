@@ -23,7 +23,6 @@ from distributed import Client
 from mandeldask import cluster as clusters
 from mandeldask import config as configs
 from mandeldask.cluster.workers import jobs_of, raise_if_none_will_come
-from mandeldask.config import Cluster, RunningScheduler
 from mandeldask.errors import ClusterError, MandeldaskError
 from mandeldask.job.job_status import SPACE, give_up, status_of_jobs
 from mandeldask.job.lease import reserve
@@ -39,13 +38,13 @@ DESCRIPTION, SCHEDULER, FAILURE, LOG = "cluster.json", "scheduler.json", "failur
 
 
 @contextmanager
-def kept_cluster(cluster: Cluster) -> Iterator[Client]:
+def kept_cluster(cluster: configs.Cluster) -> Iterator[Client]:
     """A client of a cluster that outlives this process: of one that runs already, or one kept in the background.
 
     The process that keeps it goes on when the context ends well; an error in the context ends the cluster. ClusterError
     says why it could not be started.
     """
-    if isinstance(cluster, RunningScheduler):
+    if isinstance(cluster, configs.RunningScheduler):
         with clusters.connect(cluster) as client:
             yield client
         return
@@ -125,7 +124,7 @@ def _refused_at_once(client: Client) -> None:
         time.sleep(0.1)
 
 
-def _stay(client: Client, cluster: Cluster) -> None:
+def _stay(client: Client, cluster: configs.Cluster) -> None:
     """Until all jobs have ended, and a while more; jobs whose workers never come are ended after the start_timeout."""
     begun = idle = time.monotonic()
     timeout = cluster.start_timeout

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice, product
 
 import numpy as np
@@ -118,6 +118,26 @@ class Estimate:
         self.kernel = 0.0  # seconds of kernel that they took
         self.busy = 0.0  # seconds that threads spent on them, writing included
         self.first, self.last = np.inf, -np.inf  # when the first task began and the last ended
+        self.threads: dict[str, int] = {}  # of each worker
+        self.seen: dict[str, tuple[float, float]] = {}  # each worker, first and last
+
+    def count(self, threads: Mapping[str, int], now: float) -> None:
+        """Note which workers are there at a Unix time, and the threads of each."""
+        self.threads |= threads
+        for worker in threads:
+            self._see(worker, now, now)
+
+    @property
+    def thread_seconds(self) -> float:
+        """What the workers' threads had, from the first task to the last: of a worker that came late, or left, less."""
+        return sum(
+            self.threads.get(worker, 1) * max(0.0, min(last, self.last) - max(first, self.first))
+            for worker, (first, last) in self.seen.items()
+        )
+
+    def _see(self, worker: str, start: float, end: float) -> None:
+        first, last = self.seen.get(worker, (start, end))
+        self.seen[worker] = min(first, start), max(last, end)
 
     def add(self, record: Record) -> None:
         self._leave(record.tile)
@@ -125,8 +145,9 @@ class Estimate:
         self.expected += float(self.costs[record.tile])
         self.kernel += record.seconds
         self.busy += record.finished - record.started
-        self.iterations += record.iterations
+        self.iterations += record.iterations - record.copied
         self.first, self.last = min(self.first, record.started), max(self.last, record.finished)
+        self._see(record.worker, record.started, record.finished)
 
     def give_up(self, tile: Tile) -> None:
         """Enter a tile that failed for good."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import shlex
 import time
 import uuid
 from collections import Counter, deque
@@ -23,6 +22,7 @@ from mandeldask.job.periodic import every
 from mandeldask.job.plan import Levels
 from mandeldask.store import Store, Tile
 from mandeldask.telemetry import TileFailed, job_id, key_name, parse_key
+from mandeldask.text import command
 from mandeldask.tile import LevelTile, Record, tile_name
 
 # Tiles in flight never fall below this while any are left, so that one slow tile leaves no worker idle; with a batch
@@ -34,7 +34,6 @@ MAX_DEATHS = 3  # of workers that had nothing but this tile to compute
 TELL_SECONDS = 1.0
 # Fetching the records of short tiles one by one costs the scheduler a third more; meanwhile others are in flight.
 GATHER_SECONDS = 0.02
-COUNT_SECONDS = 10.0
 LOST = "the cluster was lost: its scheduler is gone or cancelled the work. What is finished is in the store; go on with"
 CANCELLED = "cancelled; what is finished is in the store"
 KILLED = "its worker died each time it was tried (out of memory, or a crash in the kernel)"
@@ -90,7 +89,7 @@ class Dispatcher:
         self.completed = as_completed(loop=self.client.loop)
         self._count_threads()
         try:
-            with every(COUNT_SECONDS, self._count_threads, "threads"), every(TELL_SECONDS, self._progress, "progress"):
+            with every(TELL_SECONDS, self._progress, "progress"):
                 self._refill()
                 while self.in_flight:
                     ended = self.completed.next_batch()
@@ -124,8 +123,10 @@ class Dispatcher:
         """A cluster grows and shrinks."""
         threads = self.client.nthreads()
         self.workers, self.threads = len(threads), sum(threads.values())
+        self.estimate.count(threads, time.time())
 
     def _progress(self) -> None:
+        self._count_threads()
         self.tell(self.estimate.progress(time.time(), self.workers, max(1, self.threads), len(self.levels)))
 
     def _refill(self) -> None:
@@ -287,7 +288,7 @@ def _deaths(client: Client, job: str, run: str) -> Counter[Tile]:
 
 def cluster_lost(store: Store) -> ClusterError:
     """What to say where the scheduler is gone."""
-    return ClusterError(f"{LOST}: mandeldask resume {shlex.quote(store.path)}")
+    return ClusterError(f"{LOST}: {command('resume', store.path)}")
 
 
 def _describe(error: BaseException) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 from dask.utils import format_bytes
+from distributed import Client
 from numpy.typing import NDArray
 
+from mandeldask import dashboard
 from mandeldask.cluster import Session
 from mandeldask.job import lease
 from mandeldask.job.cost import Costs, Estimate, expect, makespan, order
@@ -20,7 +23,7 @@ from mandeldask.job.ledger import Ledger, cannot_write
 from mandeldask.job.periodic import every
 from mandeldask.job.plan import space_warning
 from mandeldask.job.reporter import Reporter
-from mandeldask.kernels import KERNELS
+from mandeldask.kernels import KERNELS, tells_of_compilation
 from mandeldask.store import Store
 from mandeldask.telemetry import Progress
 from mandeldask.tile import tile_name
@@ -67,9 +70,11 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     d, pending = plan.store.description, ~plan.store.done()
     if warning := space_warning(plan):
         tell(Notice(warning, about="store"))
-    block_function = KERNELS[plan.kernel](d.max_iter, d.fields, d.view)  # compiled here first, for all workers
+    compiling = partial(tell, Notice("compiling the Numba kernel; the next run finds it compiled", about="kernel"))
+    with tells_of_compilation(compiling) if plan.kernel == "numba" else nullcontext():  # here first, for all workers
+        block_function = KERNELS[plan.kernel](d.max_iter, d.fields, d.view)
     client = session.connect()
-    tell(Started(client.dashboard_link, client))
+    tell_started(client, tell)
     # while the workers of a new cluster start
     costs = expect(d, pending, block_function, plan.cluster.threads) if plan.pending else None
     if costs is not None:
@@ -95,6 +100,15 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     return dispatcher
 
 
+def tell_started(client: Client, tell: Observer) -> str:
+    """Put our page into the scheduler's dashboard, and tell that the scheduler is up; gives the link."""
+    link, problem = dashboard.page_of(client)
+    if link and problem:
+        tell(Notice(f"Dask's own pages only: {problem}", "dashboard"))
+    tell(Started(link, client))
+    return link
+
+
 def _finish(plan: Plan, ledger: Ledger, dispatcher: Dispatcher | None) -> Summary:
     """The summary of a run that has come to its end, and the store's last touches."""
     store, done = plan.store, plan.store.done()
@@ -103,8 +117,6 @@ def _finish(plan: Plan, ledger: Ledger, dispatcher: Dispatcher | None) -> Summar
     run = dispatcher.estimate if dispatcher else Estimate(np.zeros((1, 1), np.bool_), None, 0)
     failed = dispatcher.failed if dispatcher else []
     seconds = max(0.0, run.last - run.first)
-    not_escaped = int(ledger.columns["not_escaped"][done].sum())
-    cell = store.description.view.cell_area
     return Summary(
         store=store.path,
         tiles=plan.tiles,
@@ -114,13 +126,14 @@ def _finish(plan: Plan, ledger: Ledger, dispatcher: Dispatcher | None) -> Summar
         failed=len(failed),
         seconds=seconds,
         kernel_seconds=run.kernel,
-        threads=plan.cluster.threads,
+        threads=dispatcher.threads if dispatcher else 0,
+        thread_seconds=run.thread_seconds,
         iterations=run.iterations,
         iterations_per_second=run.iterations / seconds if seconds else 0.0,
         total_iterations=int(ledger.columns["iterations"][done].sum()),
-        not_escaped=not_escaped,
+        not_escaped=int(ledger.columns["not_escaped"][done].sum()),
         samples=plan.samples,
-        area=not_escaped * cell if cell else None,
+        area=ledger.area(done),
         errors={tile_name(tile): ledger.errors.get(tile_name(tile), "") for tile in failed},
     )
 
@@ -130,6 +143,8 @@ def _sweep(store: Store, older: float, tell: Observer) -> None:
     with suppress(OSError):  # of files that nobody reads
         if size := store.place.sweep(older):
             tell(Notice(f"removed {format_bytes(size)} of partial files that killed writers had left", "store"))
+        for removed in store.place.sweep_removed():
+            tell(Notice(f"removing {removed}, which a killed --overwrite had left", "store"))
 
 
 def _expected(pending: NDArray[np.bool_], costs: Costs, threads: int) -> Expected:

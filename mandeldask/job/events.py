@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from distributed import Client
+from numpy.typing import NDArray
 
 from mandeldask.cluster import Size
 from mandeldask.store import Store
-from mandeldask.telemetry import Progress, TileFailed
+from mandeldask.telemetry import Preview, Progress, TileFailed
 from mandeldask.text import duration, plural, short_path, si
 from mandeldask.tile import Record
 
 
 @dataclass(frozen=True)
 class Preparing:
-    """The kernel was chosen and is made ready; on a new machine that takes seconds, while it is compiled."""
+    """The kernel was chosen."""
 
     kernel: str
     reason: str
-    here: bool = True  # in this process; a submitted job's kernel is made ready by its driver
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,22 @@ class Plan:
         return 4 * self.samples * len(self.store.description.fields)
 
     @property
+    def grid(self) -> Preview:
+        """The small picture of the field, which each finished tile's record has a part of."""
+        d = self.store.description
+        return Preview(d.shape, d.tile, d.max_iter)
+
+    def preview(self) -> NDArray[np.int32]:
+        """The samples of that picture before the run: a tile that was done earlier in its mean, 0 elsewhere."""
+        d, samples = self.store.description, np.zeros(self.grid.size, np.int32)
+        if self.resumed:
+            iterations = self.store.read_tiles()["iterations"]
+            for row, column in np.argwhere(self.store.done()).tolist():
+                mean = iterations[row, column] / math.prod(d.levels[0].tile_shape((row, column)))
+                samples[self.grid.cells((row, column))] = np.clip(round(mean), 1, d.max_iter)
+        return samples
+
+    @property
     def facts(self) -> dict[str, str]:
         """The plan in words, for a terminal or a notebook."""
         d = self.store.description
@@ -80,7 +99,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Started:
-    """The scheduler is up; its workers may still be coming. `client` is for observers that live on the scheduler."""
+    """The scheduler is up; its workers may still be coming. `client` is for observers that live on the scheduler.
+
+    `dashboard` is the link of our page; Dask's own where that cannot be, as a Notice says; "" where it is switched off.
+    """
 
     dashboard: str
     client: Client
@@ -102,7 +124,11 @@ class TileDone:
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended. Iterations and samples are those of the whole field, seconds and rate those of this run."""
+    """How a run ended.
+
+    Samples, those that did not escape, their area and `total_iterations` are of the whole field; seconds, iterations
+    and their rate are of this run. Iterations are the sum of the escape times that were computed.
+    """
 
     store: str
     tiles: int
@@ -112,7 +138,8 @@ class Summary:
     failed: int  # tiles of the field and of the pyramid
     seconds: float  # wall time from the first task to the last shard
     kernel_seconds: float
-    threads: int
+    threads: int  # of the workers that were there at the end
+    thread_seconds: float  # that the workers' threads were there for, from the first task to the last shard
     iterations: int  # in this run
     iterations_per_second: float
     total_iterations: int
@@ -124,7 +151,7 @@ class Summary:
     @property
     def efficiency(self) -> float:
         """Kernel seconds over the worker threads' seconds."""
-        return self.kernel_seconds / (self.threads * self.seconds) if self.seconds else 0.0
+        return self.kernel_seconds / self.thread_seconds if self.thread_seconds else 0.0
 
     @property
     def exit_code(self) -> int:
@@ -151,3 +178,9 @@ Observer = Callable[[Event], None]
 
 def ignore(event: Event, /) -> None:
     """An observer that does nothing."""
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, whose cells can show HTML."""
+    ipython = sys.modules.get("IPython")
+    return bool(ipython and getattr(ipython.get_ipython(), "kernel", None))

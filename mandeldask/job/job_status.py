@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,15 +16,17 @@ from typing import Any, TypeVar
 
 from distributed import Client
 
-from mandeldask.errors import ClusterError, ConfigError, MandeldaskError
-from mandeldask.job.lease import is_alive, is_reserved, release
+from mandeldask.errors import ClusterError, ConfigError, JobCancelledError, MandeldaskError
+from mandeldask.job.lease import is_alive, is_reserved, outcome, release
 from mandeldask.job.plan import missing
 from mandeldask.store import open_store
 from mandeldask.telemetry import Progress
+from mandeldask.text import command, duration, plural, si
 
 SPACE = "mandeldask"  # of the scheduler's metadata, published data and event topics
 POLL_SECONDS = 0.5
 CANCEL_SECONDS = 20.0
+NEVER_BEGAN = "cancelled before its driver began"
 Kind = TypeVar("Kind")
 
 
@@ -33,8 +34,14 @@ Kind = TypeVar("Kind")
 class Status:
     """How far a job or a store is.
 
-    `state`: of a job waiting (for a worker), running, finished, failed, cancelled; of a store waiting, running,
-    complete, stopped (no driver works on it).
+    `state` is one of these, and the same of a job and of its store:
+
+    - waiting: for a worker to start its driver
+    - running
+    - finished: all is computed
+    - incomplete: it came to its end or was interrupted, and tiles are missing
+    - failed: an error ended it, which `message` tells
+    - cancelled
     """
 
     state: str
@@ -48,41 +55,55 @@ class Status:
     progress: Progress | None  # of the driver at work; None where there is none, or where it has just begun
     updated: float | None  # Unix time of the last update from the driver
     message: str | None = None  # why it failed, or what it waits for
-    exit_code: int | None = None  # of a job that has ended
+    exit_code: int | None = None  # once it has ended
 
     @property
     def ended(self) -> bool:
         return self.exit_code is not None
 
+    @property
+    def words(self) -> str:
+        """State, tiles, rate and time left, on one line."""
+        now = self.progress
+        rate = f"{si(now.samples_per_second)} samples/s" if now and now.samples_per_second else ""
+        levels = f"{plural(self.levels, 'pyramid tile')} to build" if self.levels and self.done == self.tiles else ""
+        words = (
+            f"{self.state}: {self.done}/{plural(self.tiles, 'tile')}",
+            levels,
+            f"{self.failed} failed" if self.failed else "",
+            rate,
+            plural(now.workers, "worker") if now else "",
+            f"{self.left} left" if self.left else "",
+            self.message if self.state == "waiting" else "",
+        )
+        return ", ".join(filter(None, words))
 
-def status(target: str | os.PathLike[str], client: Client | None = None) -> Status:
-    """How far a store is, which needs no scheduler; or, given a client of its scheduler, a job by its name.
-
-    Raises
-    ------
-    StoreError
-        No store of mandeldask there.
-    ConfigError
-        The scheduler knows no such job.
-    """
-    return _status_of_job(client, os.fspath(target)) if client else _status_of_store(os.fspath(target))
+    @property
+    def left(self) -> str:
+        """The time left as a person says it; "" where it is not known."""
+        seconds = self.progress.seconds_left if self.progress else None
+        return "" if seconds is None else duration(seconds)
 
 
-def _status_of_store(path: str) -> Status:
-    store = open_store(path)
-    notes = store.read_notes()
-    lease, errors = (notes[key] if isinstance(notes.get(key), dict) else {} for key in ("lease", "errors"))
+def status(store: str | os.PathLike[str]) -> Status:
+    """How far a store is, which needs no scheduler; StoreError where there is none of mandeldask."""
+    opened = open_store(store)
+    notes = opened.read_notes()
+    keys = ("lease", "errors", "ended")
+    lease, errors, ended = (notes[key] if isinstance(notes.get(key), dict) else {} for key in keys)
     job = lease.get("job") or notes.get("job")
-    present = store.done()
+    present = opened.done()
     done, tiles = int(present.sum()), present.size
-    levels = sum(int(tiles.sum()) for tiles in missing(store, ~present)) if done == tiles else None
+    levels = sum(int(tiles.sum()) for tiles in missing(opened, ~present)) if done == tiles else None
     complete = levels == 0
     waits = is_reserved(lease)
     alive = is_alive(lease) and not (waits and complete)  # nothing is left for the driver that it is held for
-    at_work, at_rest = "waiting" if waits else "running", "complete" if complete else "stopped"
+    state, code, message = ("finished", 0, None) if complete else _ended(ended)
+    if alive:
+        state, code, message = "waiting" if waits else "running", None, None
     return Status(
-        state=at_work if alive else at_rest,
-        store=store.path,
+        state=state,
+        store=opened.path,
         job=job if isinstance(job, str) else None,
         tiles=tiles,
         done=done,
@@ -91,8 +112,17 @@ def _status_of_store(path: str) -> Status:
         errors={str(tile): str(error) for tile, error in errors.items()},
         progress=_tried(Progress.checked, notes.get("progress")) if alive else None,
         updated=_tried(_finite, lease.get("heartbeat")),
-        exit_code=None if alive else 0 if complete else 4,
+        message=message,
+        exit_code=code,
     )
+
+
+def _ended(noted: dict[str, Any]) -> tuple[str, int | None, str | None]:
+    """State, exit code and message of a driver that is gone, as far as it noted them in the store."""
+    match noted:
+        case {"state": "failed" | "cancelled" as state, "exit_code": int(code), "message": str(message)}:
+            return state, code, message
+    return "incomplete", 4, None
 
 
 def status_of_jobs(client: Client) -> list[Status]:
@@ -105,10 +135,10 @@ def status_of_jobs(client: Client) -> list[Status]:
     return [status for _, status in sorted(known, key=lambda pair: pair[0])]
 
 
-def _status_of_job(client: Client, name: str) -> Status:
-    known = {status.job: status for status in status_of_jobs(client)}
+def status_of_job(client: Client, name: str) -> Status:
+    known = {str(status.job): status for status in status_of_jobs(client)}
     if name not in known:
-        names = ", ".join(map(str, known)) or "none"
+        names = ", ".join(known) or "none"
         raise ConfigError(f"the scheduler at {client.scheduler.address} knows no job {name!r}; it has {names}")
     return known[name]
 
@@ -125,13 +155,13 @@ def wait(
         except ClusterError as error:
             if status is None:
                 raise
-            raise ClusterError(f"{error}: mandeldask resume {shlex.quote(status.store)}") from None
+            raise ClusterError(f"{error}: {command('resume', status.store)}") from None
         tell(status)
         if status.ended:
             return status
         if deadline is not None and time.monotonic() >= deadline:
             raise ClusterError(
-                f"not done after {timeout:g} s: {status.done} of {status.tiles} tiles; wait again, or longer"
+                f"not done after {timeout:g} s: {status.done} of {plural(status.tiles, 'tile')}; wait again, or longer"
             )
         time.sleep(POLL_SECONDS)
 
@@ -141,31 +171,31 @@ def cancel(client: Client, name: str) -> Status:
 
     ConfigError where there is no such job, or one that has ended; ClusterError where its driver does not answer.
     """
-    status = _status_of_job(client, name)
+    status = status_of_job(client, name)
     if status.ended:
         raise ConfigError(f"job {name} has ended already: {status.state}")
     client.set_metadata([SPACE, name, "cancel"], time.time())
     if status.state == "waiting":  # a driver that begins just now sees that it is cancelled
-        _drop_driver(client, name)
+        _drop_driver(client, name, outcome(JobCancelledError(NEVER_BEGAN)))
     deadline = time.monotonic() + CANCEL_SECONDS
     while time.monotonic() < deadline:
-        status = _status_of_job(client, name)
+        status = status_of_job(client, name)
         if status.ended:
             return status
         time.sleep(POLL_SECONDS)
     raise ClusterError(
-        f"the driver of job {name} has not answered for {CANCEL_SECONDS:.0f} s; it may yet: ask for its status"
+        f"the driver of job {name} has not answered for {CANCEL_SECONDS:.0f} s; it may still stop; check its status"
     )
 
 
 def give_up(client: Client, name: str, why: str) -> None:
     """Enter that a job whose driver never began has failed, and let its store go."""
-    outcome = {"state": "failed", "message": why, "exit_code": ClusterError.exit_code, "ended": time.time()}
-    client.set_metadata([SPACE, name, "outcome"], outcome)
-    _drop_driver(client, name)
+    ended = outcome(ClusterError(why))
+    client.set_metadata([SPACE, name, "outcome"], ended | {"ended": time.time()})
+    _drop_driver(client, name, ended)
 
 
-def _drop_driver(client: Client, name: str) -> None:
+def _drop_driver(client: Client, name: str, ended: dict[str, Any]) -> None:
     """Take back a driver that no worker has begun, and the hold on its store.
 
     The hold is released here, or where a worker sees the store; where neither can, it is forgotten after a while.
@@ -174,14 +204,14 @@ def _drop_driver(client: Client, name: str) -> None:
     client.cancel([client.get_dataset(topic_of(name))], force=True)
     with suppress(MandeldaskError, OSError):
         try:
-            release(store, run)
+            release(store, run, ended)
         except (MandeldaskError, OSError):
-            client.run(release, store, run, workers=list(client.nthreads())[:1])
+            client.run(release, store, run, ended, workers=list(client.nthreads())[:1])
 
 
 def logs(client: Client, name: str) -> list[tuple[float, str]]:
     """What a job's drivers had to say: Unix time and text, the oldest first, at most the last thousand."""
-    _status_of_job(client, name)
+    status_of_job(client, name)
     try:
         events = client.get_events(topic_of(name)) or ()
     except OSError as error:
@@ -190,19 +220,19 @@ def logs(client: Client, name: str) -> list[tuple[float, str]]:
 
 
 def _of_job(job: dict[str, Any]) -> Status:
-    outcome, told, driver = job.get("outcome") or {}, job.get("told") or {}, job["driver"]
-    state, message, code = outcome.get("state"), outcome.get("message"), outcome.get("exit_code")
+    ended, told, driver = job.get("outcome") or {}, job.get("told") or {}, job["driver"]
+    state, message, code = ended.get("state"), ended.get("message"), ended.get("exit_code")
     if state is None:
         if driver["state"] == "erred":
             state, message, code = "failed", driver["error"], 1
         elif driver["state"] is None:
             cancelled = bool(job.get("cancel"))
             state, code = ("cancelled", 130) if cancelled else ("failed", 5)
-            message = None if cancelled else "the scheduler has lost its driver; submit it again"
+            message = NEVER_BEGAN if cancelled else "the scheduler has lost its driver; submit it again"
         else:
             state = "running" if driver["state"] == "processing" and told else "waiting"
             message = driver["waits"] if state == "waiting" else None
-    progress, summary = _tried(Progress.checked, told.get("progress")), outcome.get("summary") or {}
+    progress, summary = _tried(Progress.checked, told.get("progress")), ended.get("summary") or {}
     return Status(
         state=state,
         store=job["store"],
@@ -213,7 +243,7 @@ def _of_job(job: dict[str, Any]) -> Status:
         failed=progress.failed if progress else 0,
         errors=summary.get("errors") or told.get("errors") or {},
         progress=progress if state == "running" else None,
-        updated=outcome.get("ended") or told.get("time"),
+        updated=ended.get("ended") or told.get("time"),
         message=message,
         exit_code=code,
     )
@@ -245,7 +275,9 @@ def on_scheduler(client: Client, function: Callable[..., Any], *arguments: Any) 
     address = client.scheduler.address
     try:
         return client.run_on_scheduler(function, *arguments)
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError) as error:
+        if not (getattr(error, "name", None) or "mandeldask").startswith("mandeldask"):
+            raise ClusterError(f"{error}, on the scheduler at {address}: install it there") from None
         raise ClusterError(
             f"the scheduler at {address} has no mandeldask of this version, so no jobs either: "
             "install it there, or submit with --upload"
@@ -270,7 +302,7 @@ def _waits_for(task: Any, dask_scheduler: Any) -> str | None:
     """On the scheduler: why a driver does not begin; None where it has, or will in a moment."""
     workers = dask_scheduler.workers.values()
     if not workers:
-        return "there is no worker: start some"
+        return "no workers yet: start some, or wait if they are starting"
     busy = "all threads are busy: the next that is free takes its driver"
     worker = task and task.processing_on
     if not worker:

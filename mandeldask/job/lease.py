@@ -14,13 +14,14 @@ from typing import Any
 
 import psutil
 
-from mandeldask.errors import StoreError
+from mandeldask.errors import JobCancelledError, MandeldaskError, StoreError
 from mandeldask.job.periodic import every
 from mandeldask.store import AnyPath, Store, open_store
+from mandeldask.text import command
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0  # a driver on another host is gone after so long without a heartbeat
-RESERVED_SECONDS = 600.0  # the same of a job whose driver has not begun: workers may be busy, or still to come
+RESERVED_SECONDS = 600.0  # the same of a job that was sent to a cluster, and whose driver waits for a worker
 AHEAD_SECONDS = 3600.0  # by which another host's clock may be ahead; more would hold the store for ever
 _HELD: set[str] = set()  # leases of this process
 _beating = threading.Lock()
@@ -42,18 +43,28 @@ def held(store: Store, job: str | None = None, run: str | None = None) -> Iterat
     }
     if job:
         lease |= {"job": job, "run": run}
-    store.write_notes(job=job)
-    _write(store, lease)
+    _write(store, lease, job=job, ended=None)
     _HELD.add(lease["id"])
+    ended = None
     try:
         with every(HEARTBEAT_SECONDS, partial(_beat, store, lease), "lease"):
             yield
+    except (MandeldaskError, OSError) as error:
+        ended = outcome(error)
+        raise
     finally:
         with _beating:
             _HELD.discard(lease["id"])
         with suppress(OSError, StoreError):  # full, or replaced: the lease of a driver that is gone binds nobody
             if _of(store).get("id") == lease["id"]:
-                store.write_notes(lease=None)
+                store.write_notes(lease=None, ended=ended)
+
+
+def outcome(error: MandeldaskError | OSError) -> dict[str, Any]:
+    """How a driver ended that could not go on, as its store and its scheduler note it."""
+    told = StoreError(error.strerror or str(error)) if isinstance(error, OSError) else error
+    state = "cancelled" if isinstance(told, JobCancelledError) else "failed"
+    return {"state": state, "message": str(told), "exit_code": told.exit_code}
 
 
 def refuse_second_driver(store: Store, run: str | None = None) -> None:
@@ -62,10 +73,9 @@ def refuse_second_driver(store: Store, run: str | None = None) -> None:
     if not is_alive(lease) or (run and lease.get("run") == run):
         return
     if lease.get("job"):
-        after = RESERVED_SECONDS if is_reserved(lease) else STALE_SECONDS
         raise StoreError(
-            f"job {lease['job']} is writing {store.path}: `mandeldask wait {store.path}`, or cancel it; "
-            f"a job that is lost with its cluster is forgotten after {after:.0f} s"
+            f"job {lease['job']} is writing {store.path}: `{command('wait', store.path)}`, or cancel it; "
+            f"a job that is lost with its cluster is forgotten after {_patience(lease):.0f} s"
         )
     raise StoreError(
         f"another run is writing {store.path}: process {lease.get('pid')} on {lease.get('host')}. "
@@ -73,23 +83,25 @@ def refuse_second_driver(store: Store, run: str | None = None) -> None:
     )
 
 
-def reserve(store: Store, job: str, run: str) -> None:
+def reserve(store: Store, job: str, run: str, sent: bool = False) -> None:
     """Hold the store for a job whose driver is yet to begin; the lease of a driver that did is left alone.
 
+    The caller does so again every few seconds, until it has `sent` the job to a cluster that it does not keep up.
     StoreError where a driver that is alive, or another job, holds it.
     """
     refuse_second_driver(store, run)
     lease = _of(store)
     if is_reserved(lease) or not is_alive(lease):
-        _write(store, {"job": job, "run": run, "host": socket.gethostname()})
+        lease = {"job": job, "run": run, "host": socket.gethostname(), "sent": sent}
+        _write(store, lease, job=job, ended=None)
 
 
-def release(path: AnyPath, run: str) -> None:
-    """Take back what `reserve` did, for a job that will not be computed."""
+def release(path: AnyPath, run: str, ended: Mapping[str, Any] | None = None) -> None:
+    """Take back what `reserve` did, for a job that is not computed; `ended` is its `outcome`, where it was sent."""
     store = open_store(path)
     lease = _of(store)
     if is_reserved(lease) and lease.get("run") == run:
-        store.write_notes(lease=None)
+        store.write_notes(lease=None, ended=ended)
 
 
 def is_reserved(lease: Mapping[str, Any]) -> bool:
@@ -102,13 +114,18 @@ def is_alive(lease: Mapping[str, Any]) -> bool:
     try:
         if lease.get("job") or lease["host"] != socket.gethostname():
             silent = time.time() - float(lease["heartbeat"])
-            return -AHEAD_SECONDS <= silent <= (RESERVED_SECONDS if is_reserved(lease) else STALE_SECONDS)
+            return -AHEAD_SECONDS <= silent <= _patience(lease)
         if lease["pid"] == os.getpid():
             return lease.get("id") in _HELD
         age = psutil.Process(int(lease["pid"])).create_time() - float(lease["started"])
         return abs(age) < 1
     except (psutil.Error, KeyError, TypeError, ValueError, OverflowError):
         return False
+
+
+def _patience(lease: Mapping[str, Any]) -> float:
+    """Seconds without a heartbeat after which the lease binds nobody."""
+    return RESERVED_SECONDS if is_reserved(lease) and lease.get("sent") else STALE_SECONDS
 
 
 def _of(store: Store) -> dict[str, Any]:
@@ -123,5 +140,5 @@ def _beat(store: Store, lease: Mapping[str, Any]) -> None:
             _write(store, lease)
 
 
-def _write(store: Store, lease: Mapping[str, Any]) -> None:
-    store.write_notes(lease={**lease, "heartbeat": time.time()})
+def _write(store: Store, lease: Mapping[str, Any], **notes: Any) -> None:
+    store.write_notes(**notes, lease={**lease, "heartbeat": time.time()})

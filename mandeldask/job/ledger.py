@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from mandeldask.errors import DamagedError, StoreError
 from mandeldask.job.periodic import every
 from mandeldask.store import Store, Tile
+from mandeldask.text import command
 from mandeldask.tile import LevelTile, Record, statistics, tile_name
+from mandeldask.view import Range
 
 FLUSH_SECONDS = 2.0
 MAX_ERRORS = 100  # kept in the store; each cut to MAX_ERROR_LENGTH characters
@@ -77,6 +80,36 @@ class Ledger:
                 values = statistics(self.store.read((i, j)), self.store.description.max_iter)
                 self._enter((i, j), **dict(zip(FIGURES, values, strict=True)))
 
+    def area(self, done: NDArray[np.bool_]) -> float | None:
+        """Of the samples that did not escape, in the units of c; None for a line or a strip.
+
+        On the border of a gridline view a sample stands for half a cell, in a corner for a quarter.
+        """
+        view = self.store.description.view
+        cells = float(self.columns["not_escaped"][done].sum())
+        if view.cell_area and view.registration == "gridline":
+            rows, columns = ([(i, i + 1) for i in (0, n - 1)] for n in view.shape)
+            lines = [(row, (0, view.shape[1])) for row in rows] + [((0, view.shape[0]), column) for column in columns]
+            corners = product(rows, columns)
+            cells -= sum(self._not_escaped(done, *line) for line in lines) / 2
+            cells += sum(self._not_escaped(done, *corner) for corner in corners) / 4
+        return cells * view.cell_area if view.cell_area else None
+
+    def _not_escaped(self, done: NDArray[np.bool_], rows: Range, columns: Range) -> int:
+        """Samples of a window that did not escape; a tile of which all did, or none, is not read."""
+        d, found = self.store.description, 0
+        tiles = (range(a // side, (b - 1) // side + 1) for (a, b), side in zip((rows, columns), d.tile, strict=True))
+        for i, j in product(*tiles):
+            (top, bottom), (left, right) = d.levels[0].window((i, j))
+            y, x = slice(max(top, rows[0]), min(bottom, rows[1])), slice(max(left, columns[0]), min(right, columns[1]))
+            number = self.columns["not_escaped"][i, j] if done[i, j] else 0
+            if number == (bottom - top) * (right - left):
+                found += (y.stop - y.start) * (x.stop - x.start)
+            elif number:
+                with suppress(DamagedError, OSError):  # `mandeldask verify` will tell
+                    found += int((self.store.window(y, x) == d.max_iter).sum())
+        return found
+
     def flush(self) -> None:
         with self._flushing:
             with self._lock:
@@ -113,5 +146,5 @@ def cannot_write(store: Store, error: OSError) -> StoreError:
     """What to say of a disk that refuses."""
     return StoreError(
         f"cannot write {store.path}: {error.strerror or error}. What is finished stays; make room or repair it, then "
-        f"`mandeldask resume {store.path}`"
+        f"`{command('resume', store.path)}`"
     )

@@ -12,8 +12,8 @@ import numpy as np
 from dask.utils import format_bytes
 from numpy.typing import NDArray
 
-from mandeldask.cluster import Size
-from mandeldask.config import Config
+from mandeldask import config as configs
+from mandeldask.cluster import IDLE_WORKER_BYTES, Size
 from mandeldask.errors import ClusterError, ConfigError, StoreError
 from mandeldask.job.events import Plan
 from mandeldask.job.lease import refuse_second_driver
@@ -28,7 +28,6 @@ TILE_SIDES = (4096, 2048, 1024, 512, 256)
 LARGE = 2**36  # samples: 16,384 tiles of 2048
 TILES_A_THREAD = 8  # at least, so that unequal tiles can be shared out
 ENCODING_BYTES = 8  # a sample, while a shard is compressed and written
-IDLE_WORKER_BYTES = 240 * 2**20  # an interpreter with distributed, zarr and numba: scripts/bench_run
 USABLE = 0.8  # of a worker's memory limit: Dask pauses it there
 LEVELS = 4 / 3  # bytes of all levels over those of the field: 1 + 1/4 + 1/16 + ...
 BEST_RATIO = 1 / 256  # of compression: lz4 makes a 255th of samples that are all alike
@@ -36,7 +35,7 @@ NOT = -1  # a tile of a level that is not to be built; no parent
 
 
 def make_plan(
-    config: Config,
+    config: configs.Config,
     kernel: str,
     size: Size,
     overwrite: bool = False,
@@ -66,8 +65,7 @@ def make_plan(
         or _choose_tile(config.view, config.fields, size)
     )
     description = Description.of(config.view, config.max_iter, config.fields, tile)
-    memory = _tile_memory(config.fields, description.tile)
-    _check_memory(memory, description, size)
+    memory = check_memory(config.fields, description.tile, size)
     if not (ignore_space or there or description.problem()):
         _check_space(place_of(path), description)
     store = open_for_writing(path, description, config.view.given, overwrite)
@@ -117,14 +115,16 @@ def _fits(memory: int, size: Size) -> bool:
     return IDLE_WORKER_BYTES + memory * size.threads_per_worker <= USABLE * size.memory_limit
 
 
-def _check_memory(memory: int, d: Description, size: Size) -> None:
+def check_memory(fields: tuple[str, ...], tile: tuple[int, int], size: Size) -> int:
+    """Bytes that a worker thread needs for one tile; ClusterError where a worker has less."""
+    memory = _tile_memory(fields, tile)
     if _fits(memory, size):
-        return
-    side = next((s for s in TILE_SIDES if _fits(_tile_memory(d.fields, (s, s)), size)), None)
+        return memory
+    side = next((s for s in TILE_SIDES if _fits(_tile_memory(fields, (s, s)), size)), None)
     remedy = f"tile: [{side}, {side}]" if side else "fewer workers with more memory each"
     threads = f", times {size.threads_per_worker} threads a worker" if size.threads_per_worker > 1 else ""
     raise ClusterError(
-        f"a tile of {d.tile[0]} x {d.tile[1]} needs about {format_bytes(memory)}{threads}, beside "
+        f"a tile of {tile[0]} x {tile[1]} needs about {format_bytes(memory)}{threads}, beside "
         f"{format_bytes(IDLE_WORKER_BYTES)} for the worker itself, and a worker may use {USABLE:.0%} of its "
         f"{format_bytes(size.memory_limit)}. Use {remedy}"
     )

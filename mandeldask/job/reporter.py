@@ -96,6 +96,7 @@ class Reporter:
         while not self._stop.wait(REPORT_SECONDS):
             self._guarded(self._report)
             self._guarded(self._serve_page)
+        self._guarded(self._serve_page)  # a run may end within its first second
         self._guarded(self._report)
 
     def _guarded(self, report: Callable[[], None]) -> None:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from distributed import Client
 
 from mandeldask import config as configs
 from mandeldask.cluster import Session
-from mandeldask.config import AnyCluster
 from mandeldask.errors import ConfigError
 from mandeldask.job.driver import drive
-from mandeldask.job.events import Notice, Observer, Preparing, Summary, ignore
+from mandeldask.job.events import Notice, Observer, Preparing, Summary, ignore, in_notebook
 from mandeldask.job.plan import make_plan
 from mandeldask.kernels import AUTO, MAX_ITER_LIMIT, choose
 from mandeldask.store import Store, open_store
 from mandeldask.text import plural
 
-AnyConfig = configs.Config | Mapping[str, Any] | str | os.PathLike[str]
+AnyConfig: TypeAlias = "configs.Config | Mapping[str, Any] | str | os.PathLike[str]"
 
 
 def run(
@@ -29,18 +28,19 @@ def run(
     *,
     overrides: Sequence[str] = (),
     overwrite: bool = False,
-    cluster: AnyCluster | None = None,
+    cluster: configs.AnyCluster | None = None,
     client: Client | None = None,
+    trust: bool = False,
     upload: bool = False,
     ignore_space: bool = False,
-    tell: Observer = ignore,
+    tell: Observer | None = None,
 ) -> Summary:
     """Compute a field into a store; on a store of the same field, compute what is missing.
 
     Parameters
     ----------
-    config : path of a YAML file, mapping, or Config
-        The run description.
+    config : path of a YAML file, name, mapping, or Config
+        The run description; `lesson`, `gallery/shell` and others come with mandeldask (`mandeldask init` lists them).
     out : path, optional
         The store; takes precedence over the description's.
     overrides : sequence of "KEY=VALUE"
@@ -51,12 +51,16 @@ def run(
         Who computes; takes precedence over the description's.
     client : distributed.Client, optional
         A cluster that is already there; by default the one described is started and ended.
+    trust : bool
+        Use whatever cluster a description from a file names; by default only worker processes on this machine, for any
+        other can run programs as you. A mapping is trusted: it is the caller's own.
     upload : bool
         Send this mandeldask to the scheduler and the workers first; by default they must have it.
     ignore_space : bool
         Begin even where the field will surely not fit on the disk.
     tell : callable, optional
-        Is given each event as it happens: `Preparing`, `Plan`, `Started`, `TileDone`, `TileFailed`, `Summary`.
+        Is given each event as it happens: `Preparing`, `Plan`, `Started`, `TileDone`, `TileFailed`, `Summary`. By
+        default a notebook shows a bar and the picture as it forms, and nothing is told elsewhere.
 
     Returns
     -------
@@ -68,23 +72,23 @@ def run(
     ConfigError, StoreError, ClusterError
         One or two lines that say what is wrong and what to do. What was finished stays in the store.
     """
-    described = read_description(config, overrides, out)
-    return _compute_field(described, cluster, client, upload, ignore_space, tell, overwrite=overwrite)
+    described = read_description(config, overrides, out, trust or bool(cluster) or client is not None)
+    return _compute_field(described, cluster, client, upload, ignore_space, _observer(tell), overwrite=overwrite)
 
 
 def resume(
     store: str | os.PathLike[str],
     *,
     kernel: str = AUTO,
-    cluster: AnyCluster | None = None,
+    cluster: configs.AnyCluster | None = None,
     client: Client | None = None,
     upload: bool = False,
     ignore_space: bool = False,
-    tell: Observer = ignore,
+    tell: Observer | None = None,
 ) -> Summary:
     """Compute what is missing of a store, with any kernel on any cluster: the bits are the same. See `run`."""
     described = configs.parse(_description_of(store, kernel), source=f"resume {os.fspath(store)}")
-    return _compute_field(described, cluster, client, upload, ignore_space, tell)
+    return _compute_field(described, cluster, client, upload, ignore_space, _observer(tell))
 
 
 def deepen(
@@ -93,11 +97,11 @@ def deepen(
     out: str | os.PathLike[str],
     *,
     kernel: str = AUTO,
-    cluster: AnyCluster | None = None,
+    cluster: configs.AnyCluster | None = None,
     client: Client | None = None,
     upload: bool = False,
     ignore_space: bool = False,
-    tell: Observer = ignore,
+    tell: Observer | None = None,
 ) -> Summary:
     """Compute the field of `store` with a larger `max_iter` into the store `out`: to the bit what a run would give.
 
@@ -131,13 +135,14 @@ def deepen(
         described = described.model_copy(update={"view": replace(described.view, given=given)})
     lacks = int((~source.done()).sum())
     whole = f", and {plural(lacks, 'tile')} that it lacks" if lacks else ""
+    tell = _observer(tell)
     tell(Notice(f"{source.path}: only the samples that it has at {old}{whole} are computed", "deepens"))
     return _compute_field(described, cluster, client, upload, ignore_space, tell, source=source)
 
 
 def _compute_field(
     config: configs.Config,
-    cluster: AnyCluster | None,
+    cluster: configs.AnyCluster | None,
     client: Client | None,
     upload: bool,
     ignore_space: bool,
@@ -161,15 +166,32 @@ def _compute_field(
     return summary
 
 
-def read_description(config: AnyConfig, overrides: Sequence[str], out: str | os.PathLike[str] | None) -> configs.Config:
-    """The run description, with what the caller changes in it."""
+def _observer(tell: Observer | None) -> Observer:
+    """The observer that was given; else a cell of a notebook, or nobody."""
+    if tell or not in_notebook():
+        return tell or ignore
+    from mandeldask.job.cell import Cell  # imports what draws pictures, which no worker needs
+
+    return Cell()
+
+
+def read_description(
+    config: AnyConfig, overrides: Sequence[str], out: str | os.PathLike[str] | None, trust: bool
+) -> configs.Config:
+    """The run description, with what the caller changes in it.
+
+    ConfigError for a cluster other than a local one, unless there is `trust`: a mapping was made by the caller, a
+    Config may have been read from a file.
+    """
     if isinstance(config, configs.Config):
-        config = configs.parse(config.model_dump(), overrides=overrides) if overrides else config
+        read = configs.parse(config.model_dump(), overrides=overrides) if overrides else config
     elif isinstance(config, Mapping):
-        config = configs.parse(config, overrides=overrides)
+        read, trust = configs.parse(config, overrides=overrides), True
     else:
-        config = configs.load(config, overrides)
-    return config if out is None else config.model_copy(update={"store": os.fspath(out)})
+        read = configs.load(config, overrides)
+    if not trust:
+        configs.refuse_untrusted(read.cluster)
+    return read if out is None else read.model_copy(update={"store": os.fspath(out)})
 
 
 def _description_of(path: str | os.PathLike[str], kernel: str) -> dict[str, object]:

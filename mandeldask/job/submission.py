@@ -8,28 +8,32 @@ import secrets
 import socket
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from distributed import Client, get_client, get_worker, secede
 
-from mandeldask.cluster import Session, Size, size_of_client
-from mandeldask.config import AnyCluster, parse
+from mandeldask import config as configs
+from mandeldask.cluster import SchedulerReference, Session, Size, size_of_client
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
-from mandeldask.job.background import kept_cluster
-from mandeldask.job.driver import Submission, drive
-from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Preparing, Started, Summary, ignore
+from mandeldask.job.background import LINGER_SECONDS, kept_cluster
+from mandeldask.job.driver import Submission, drive, tell_started
+from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Preparing, Summary, ignore
+from mandeldask.job.handle import Job
 from mandeldask.job.job_status import SPACE, driver_key, on_scheduler, status_of_jobs, topic_of
-from mandeldask.job.lease import release, reserve
+from mandeldask.job.lease import HEARTBEAT_SECONDS, outcome, release, reserve
 from mandeldask.job.ledger import MAX_ERROR_LENGTH, MAX_ERRORS
+from mandeldask.job.periodic import every
 from mandeldask.job.plan import make_plan
 from mandeldask.job.runs import AnyConfig, read_description
 from mandeldask.kernels import choose
-from mandeldask.store import Place, open_store, place_of
-from mandeldask.telemetry import Progress, TileFailed
+from mandeldask.store import Place, Store, open_store, place_of
+from mandeldask.telemetry import Progress, TileFailed, job_id
+from mandeldask.text import plural
 from mandeldask.tile import tile_name
 
 PRIORITY = 100  # a driver does not wait for other people's tasks: it takes no thread for longer than a moment
@@ -37,23 +41,11 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
 @dataclass(frozen=True)
-class Submitted:
-    """A job that was handed over."""
-
-    name: str
-    store: str
-    scheduler: str
-    dashboard: str
-    tiles: int
-    pending: int
-
-
-@dataclass(frozen=True)
 class _Request:
     """What is sent to the cluster."""
 
     name: str
-    config: Mapping[str, Any]
+    config: Any  # what `make_plan` wants of the run description: a driver may lack what reads one
     kernel: str
     run_id: str  # of this submission: a name may be used again
     place: Place  # of the store
@@ -62,7 +54,7 @@ class _Request:
 
     def plan(self, size: Size, overwrite: bool = False) -> Plan:
         return make_plan(
-            parse(self.config),
+            self.config,
             self.kernel,
             size,
             overwrite,
@@ -71,10 +63,13 @@ class _Request:
             place=self.place,
         )
 
-    def release(self) -> None:
+    def reserve(self, store: Store, sent: bool = False) -> None:
+        reserve(store, self.name, self.run_id, sent)
+
+    def release(self, ended: Mapping[str, Any] | None = None) -> None:
         """Let go of the store; where that cannot be, the hold on it is forgotten after a while."""
         with suppress(MandeldaskError, OSError):
-            release(self.place, self.run_id)
+            release(self.place, self.run_id, ended)
 
 
 def submit(
@@ -84,12 +79,13 @@ def submit(
     overrides: Sequence[str] = (),
     overwrite: bool = False,
     name: str | None = None,
-    cluster: AnyCluster | None = None,
+    cluster: configs.AnyCluster | None = None,
     client: Client | None = None,
+    trust: bool = False,
     upload: bool = False,
     ignore_space: bool = False,
     tell: Observer = ignore,
-) -> Submitted:
+) -> Job:
     """Compute a field into a store on a cluster, without waiting for it.
 
     The driver is a task of the cluster: it is started again elsewhere when its worker dies, and needs no client. A
@@ -98,44 +94,52 @@ def submit(
 
     Parameters
     ----------
-    config, out, overrides, overwrite, cluster, upload, ignore_space, tell
+    config, out, overrides, overwrite, cluster, trust, upload, ignore_space
         As for `run`. The store's path is one that the workers see; of a bucket they need credentials.
     name : str, optional
         Of the job; by default the store's name and a few random digits.
     client : distributed.Client, optional
         A cluster that is already there.
+    tell : callable, optional
+        Is given each event until the job is sent: `Preparing`, `Notice`, `Plan`, `Started`.
 
     Returns
     -------
-    Submitted
-        For `status`, `wait`, `cancel` and `logs`, from any process that sees the scheduler, or the store.
+    Job
+        To wait for, ask, cancel. `mandeldask.job(name, cluster)` finds it again from any process.
 
     Raises
     ------
     ConfigError, StoreError, ClusterError
         One or two lines that say what is wrong and what to do; then nothing was submitted.
     """
-    described = read_description(config, overrides, out)
+    described = read_description(config, overrides, out, trust or bool(cluster) or client is not None)
     if not described.store:
         raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
     place = place_of(described.store)
     kernel, reason = choose(described.kernel, described.view, here=False)
-    tell(Preparing(kernel, reason, here=False))
-    settings = described.model_copy(update={"store": place.url, "cluster": None}).model_dump()
+    tell(Preparing(kernel, reason))
+    wanted = {name: getattr(described, name) for name in ("view", "max_iter", "fields", "tile")}
     name = _new_name(place.url) if name is None else _checked(name)
-    request = _Request(name, settings, kernel, uuid.uuid4().hex, place, ignore_space)
+    request = _Request(name, SimpleNamespace(**wanted, store=place.url), kernel, uuid.uuid4().hex, place, ignore_space)
     with Session(
         cluster or described.cluster,
         kernel=kernel,
         client=client,
         upload=upload,
+        needs="mandeldask.job",
         say=lambda text: tell(Notice(text)),
         start=kept_cluster,
+        introduce=False,
     ) as there:
+        tell(Notice(f"{name}, on {there.description.introduction if there.description else 'your cluster'}", "job"))
         if upload and client is None and not there.runs_already:
             raise ConfigError(
                 "--upload is for a cluster that runs already; the workers of one that is started have mandeldask"
             )
+        if not there.runs_already:
+            ends = f"ends {LINGER_SECONDS:.0f} s after its last job"
+            tell(Notice(f"the cluster is started as a process of its own, and {ends}", "background"))
         return _submit(request, there, overwrite, tell)
 
 
@@ -154,26 +158,27 @@ def _checked(name: str) -> str:
     return name
 
 
-def _submit(request: _Request, there: Session, overwrite: bool, tell: Observer) -> Submitted:
+def _submit(request: _Request, there: Session, overwrite: bool, tell: Observer) -> Job:
     with ExitStack() as stack:
         if there.planned_size:
             # A cluster that is started has this machine's files. Its workers may take their time: the driver checks
             # the plan again when it begins.
             plan = _prepare(request, there.planned_size, overwrite)
             stack.callback(request.release)  # unless all goes well
-            client = there.connect()
+            with every(HEARTBEAT_SECONDS, partial(request.reserve, plan.store), "lease"):  # then its keeper does so
+                client = there.connect()
+            tell(plan)
         else:
             client = there.ready()
             plan = _prepare_there(client, request, overwrite)
-            stack.callback(_release_there, request, client)
+            stack.callback(_there, client, request.release)
             there.check_store(plan.store)
-        tell(plan)
+            tell(plan)
+            _there(client, partial(request.reserve, plan.store, sent=True))
         _send(client, replace(request, identity=plan.store.identity), plan)
         stack.pop_all()
-    tell(Started(client.dashboard_link, client))
-    return Submitted(
-        request.name, plan.store.path, client.scheduler.address, client.dashboard_link, plan.tiles, plan.pending
-    )
+    reach, link = SchedulerReference(client, None if there.description else client), tell_started(client, tell)
+    return Job(request.name, plan.store.path, reach.address, link, plan.tiles, plan.pending, reach)
 
 
 def _prepare(request: _Request, size: Size, overwrite: bool) -> Plan:
@@ -185,7 +190,7 @@ def _prepare(request: _Request, size: Size, overwrite: bool) -> Plan:
             "name a store where they can see it, or make the directory there"
         )
     plan = request.plan(size, overwrite)
-    reserve(plan.store, request.name, request.run_id)
+    request.reserve(plan.store)
     return plan
 
 
@@ -204,11 +209,11 @@ def _prepare_there(client: Client, request: _Request, overwrite: bool) -> Plan:
     return plan
 
 
-def _release_there(request: _Request, client: Client) -> None:
-    """Let go of the store on a worker, as one made it; where that fails, the hold on it is forgotten after a while."""
+def _there(client: Client, action: Callable[[], None]) -> None:
+    """Hold or let go of the store on a worker, as one made it; where that fails, the hold is soon forgotten."""
     with suppress(MandeldaskError, OSError):
         if client.status == "running" and (workers := client.nthreads()):
-            client.run(request.release, workers=[min(workers)])
+            client.run(action, workers=[min(workers)])
 
 
 def _send(client: Client, request: _Request, plan: Plan) -> None:
@@ -220,6 +225,7 @@ def _send(client: Client, request: _Request, plan: Plan) -> None:
         "submitted": time.time(),
         "tiles": plan.tiles,
         "done": plan.done,
+        "id": job_id(plan.store.identity, plan.store.path),  # on the dashboard
     }
     if not on_scheduler(client, _claim, job):
         raise _name_taken(request.name)
@@ -253,15 +259,14 @@ def _run_driver(request: _Request) -> None:
     reporter.log(f"the driver runs on {home}, process {os.getpid()} of {socket.gethostname()}")
     try:
         summary = _drive(request, client, home, reporter)
-        outcome = {"state": "finished", "summary": asdict(summary), "exit_code": summary.exit_code}
-        reporter.log(f"finished: {summary.computed} tiles computed, {summary.failed} failed")
-    except (MandeldaskError, OSError) as raised:
-        error = raised if isinstance(raised, MandeldaskError) else StoreError(f"{request.place.url}: {raised}")
-        state = "cancelled" if error.exit_code == 130 else "failed"
-        outcome = {"state": state, "message": str(error), "exit_code": error.exit_code}
-        reporter.log(f"{state}: {error}")
-        request.release()
-    client.set_metadata([SPACE, request.name, "outcome"], outcome | {"ended": time.time()})
+        state = "incomplete" if summary.exit_code else "finished"
+        ended = {"state": state, "summary": asdict(summary), "exit_code": summary.exit_code}
+        reporter.log(f"{state}: {plural(summary.computed, 'tile')} computed, {summary.failed} failed")
+    except (MandeldaskError, OSError) as error:
+        ended = outcome(error)
+        reporter.log(f"{ended['state']}: {ended['message']}")
+        request.release(ended)
+    client.set_metadata([SPACE, request.name, "outcome"], ended | {"ended": time.time()})
 
 
 def _forget_deaths(key: tuple[str, str], dask_scheduler: Any = None) -> None:
@@ -311,7 +316,7 @@ class _JobReporter:
         match event:
             case Plan():
                 self.done_before = event.done
-                self.log(f"{event.pending} of {event.tiles} tiles to compute")
+                self.log(f"{event.pending} of {plural(event.tiles, 'tile')} to compute")
                 self._note(None)  # no rate yet; that of a driver that died says nothing
             case Notice():
                 self.log(event.text)

@@ -1,4 +1,4 @@
-"""Verify: what of a store is missing or wrong; and repair: take out what is wrong, so that `resume` makes it again."""
+"""Verify: what of a store is missing or wrong; and repair: take out what is wrong, and compute it again."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 from numpy.typing import NDArray
 
+from mandeldask import config as configs
 from mandeldask.check import Checked, Finding, Known, Task, check_again, check_on_worker, check_tiles
 from mandeldask.cluster import Session
-from mandeldask.config import AnyCluster
 from mandeldask.errors import ClusterError, ConfigError
 from mandeldask.job import lease
+from mandeldask.job.events import Event
 from mandeldask.job.ledger import Ledger
+from mandeldask.job.runs import resume
 from mandeldask.store import Description, Store, Tile, metadata, open_damaged, shard_key
 from mandeldask.tile import LevelTile
 
@@ -65,6 +67,7 @@ class Verification:
     damaged: int
     kinds: dict[str, int]  # number of findings of each kind; stray files, which do no harm, are a kind too
     repaired: bool
+    computed: int  # tiles, by repair
     findings: tuple[Finding, ...]
 
     @property
@@ -85,10 +88,11 @@ def verify(
     recompute: int = 0,
     seed: int | None = None,
     repair: bool = False,
-    cluster: AnyCluster | None = None,
+    remove_damaged: bool = False,
+    cluster: configs.AnyCluster | None = None,
     client: Client | None = None,
     upload: bool = False,
-    tell: Callable[[Checking | str], None] = lambda _: None,
+    tell: Callable[[Checking | str | Event], None] = lambda _: None,
 ) -> Verification:
     """Find what is missing or wrong in a store: shards, metadata, coordinates, statistics, levels, values, stray files.
 
@@ -101,55 +105,58 @@ def verify(
         Compute so many tiles again, chosen at random by `seed`, with the reference kernel, and compare them bit for
         bit; where a tile would take more than 2^28 iterations, a window of it.
     repair : bool
-        Remove what is wrong, and no more, so that `resume` makes it again: a tile with every tile that was built from
-        it. Metadata and coordinates are written again at once.
+        Remove what is wrong, and compute it again, with whatever else is missing, as `resume` does. Where a tile's
+        shard, its statistics and the levels differ, none is believed: the tile is computed again.
+    remove_damaged : bool
+        Remove what is wrong, and no more, for a later `resume`: a tile with every tile that was built from it. Metadata
+        and coordinates are written again at once.
     cluster, client, upload
-        Who reads, as for `run`. By default this process where the store is small and nothing else is named.
+        Who reads and computes, as for `run`. By default this process reads where the store is small.
     tell : callable, optional
-        Is given a `Checking` every half second, and lines for a person.
+        Is given a `Checking` every half second, lines for a person, and the events of the run that repairs.
 
     Raises
     ------
     StoreError
-        No store, or one whose description is lost; with `repair`, one that a driver is writing.
+        No store, or one whose description is lost; one that a driver is writing, where it is to be changed.
     ConfigError, ClusterError
         As for `run`.
     """
     if recompute < 0:
         raise ConfigError(f"recompute must be a number of tiles, 0 or more; got {recompute}")
+    change = repair or remove_damaged
     opened, problem = open_damaged(store)
     d, found = opened.description, _Found()
     if problem:
         found.add(Finding("description", "zarr.json", problem))
-    with ExitStack() as stack:
-        for finding in _metadata(opened):
-            found.add(finding)
-        ledger = stack.enter_context(_held(opened, restore=bool(problem))) if repair else None
-        for finding in _empty(opened):
-            found.add(finding)
-        seed = secrets.randbits(32) if seed is None else seed
-        present = [opened.done(level.number) for level in d.levels]
-        computed = np.argwhere(present[0])
-        chosen = np.random.default_rng(seed).permutation(len(computed))[:recompute]
-        again: list[Tile] = [(i, j) for i, j in computed[chosen].tolist()]
-        tasks = _tasks(opened, present, again, quick, seed)
-        tiles = sum(int(there.sum()) for there in present) + len(again)
-        size = 4 * sum(math.prod(level.shape) for level in d.levels) * len(d.fields)
-        if problem and not repair:  # workers could not open it: its description is lost
-            client = None
-        elif client or cluster or size > HERE:
-            client = stack.enter_context(Session(cluster, client=client, upload=upload, say=tell)).ready()
-        started = last = time.monotonic()
-        here = ((task(opened), n) for task, n in tasks)
-        for checked, n in _there(tasks, opened, client) if client else here:
-            found.take(checked, n)
-            if (now := time.monotonic()) - last >= TELL_SECONDS:
-                last = now
-                tell(Checking(found.done, tiles, found.bytes, now - started, found.damaged))
-        seconds = time.monotonic() - started
-        if ledger:
-            _repair(opened, ledger, found)
-    missing = [int((~opened.done(level.number)).sum()) for level in d.levels]
+    with ExitStack() as session:
+        with ExitStack() as lock:
+            for finding in _metadata(opened):
+                found.add(finding)
+            ledger = lock.enter_context(_held(opened, restore=bool(problem))) if change else None
+            for finding in _empty(opened):
+                found.add(finding)
+            seed = secrets.randbits(32) if seed is None else seed
+            present = [opened.done(level.number) for level in d.levels]
+            computed = np.argwhere(present[0])
+            chosen = np.random.default_rng(seed).permutation(len(computed))[:recompute]
+            again: list[Tile] = [(i, j) for i, j in computed[chosen].tolist()]
+            tasks = _tasks(opened, present, again, quick, seed)
+            tiles = sum(int(there.sum()) for there in present) + len(again)
+            size = 4 * sum(math.prod(level.shape) for level in d.levels) * len(d.fields)
+            if problem and not change:  # workers could not open it: its description is lost
+                client = None
+            elif client or cluster or size > HERE:
+                client = session.enter_context(Session(cluster, client=client, upload=upload, say=tell)).ready()
+            here = ((task(opened), n) for task, n in tasks)
+            seconds = _take_all(found, _there(tasks, opened, client) if client else here, tiles, tell)
+            if ledger:
+                _remove(opened, ledger, found)
+        missing = _missing(opened)
+        made = None
+        if repair and (found.damaged or any(missing)):
+            made = resume(opened.path, client=client, upload=upload, tell=tell)
+            missing = _missing(opened)
     return Verification(
         store=opened.path,
         quick=quick,
@@ -163,9 +170,28 @@ def verify(
         seed=seed if again else None,
         damaged=found.damaged,
         kinds=dict(found.kinds),
-        repaired=repair and found.damaged > 0,
+        repaired=change and found.damaged > 0,
+        computed=made.computed if made else 0,
         findings=tuple(found.kept),
     )
+
+
+def _take_all(
+    found: _Found, results: Iterator[tuple[Checked, int]], tiles: int, tell: Callable[[Checking], None]
+) -> float:
+    """Take the results in as they come, and tell of it; the seconds that they took."""
+    started = last = time.monotonic()
+    for checked, n in results:
+        found.take(checked, n)
+        if (now := time.monotonic()) - last >= TELL_SECONDS:
+            last = now
+            tell(Checking(found.done, tiles, found.bytes, now - started, found.damaged))
+    return time.monotonic() - started
+
+
+def _missing(store: Store) -> list[int]:
+    """How many tiles of each level are not in the store."""
+    return [int((~store.done(level.number)).sum()) for level in store.description.levels]
 
 
 class _Found:
@@ -175,7 +201,6 @@ class _Found:
         self.kinds: Counter[str] = Counter()
         self.kept: list[Finding] = []
         self.tiles: set[LevelTile] = set()  # to be made again
-        self.unknown: set[Tile] = set()  # whose statistics are to be forgotten
         self.shards = self.bytes = self.done = 0
 
     @property
@@ -186,11 +211,7 @@ class _Found:
     def add(self, *findings: Finding) -> None:
         self.kinds.update(finding.kind for finding in findings)
         self.kept += findings[: max(0, MAX_FINDINGS - len(self.kept))]
-        for finding in findings:
-            if finding.tile and finding.kind == "statistics":
-                self.unknown.add((finding.tile[1], finding.tile[2]))
-            elif finding.tile:
-                self.tiles.add(finding.tile)
+        self.tiles |= {finding.tile for finding in findings if finding.tile}
 
     def take(self, checked: Checked, tiles: int) -> None:
         self.done += tiles
@@ -281,7 +302,7 @@ def _held(store: Store, restore: bool) -> Iterator[Ledger]:
         yield ledger
 
 
-def _repair(store: Store, ledger: Ledger, found: _Found) -> None:
+def _remove(store: Store, ledger: Ledger, found: _Found) -> None:
     """Take out what is wrong: the coarsest level first, so that none is left of a tile that was computed again."""
     d = store.description
     doomed = {above for tile in found.tiles for above in made_from(d, tile)}
@@ -289,8 +310,6 @@ def _repair(store: Store, ledger: Ledger, found: _Found) -> None:
         store.discard(level, (i, j))
         if level == 0:
             ledger.forget((i, j))
-    for unknown in found.unknown:
-        ledger.forget(unknown)
     for key, _ in list(metadata.problems(store.place, d)):
         metadata.write_metadata(store.place, d, key)
     for key, _ in store.damaged_tiles():

@@ -23,7 +23,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -31,6 +33,7 @@ from mandeldask.errors import ConfigError
 from mandeldask.kernels import numpy_loops
 from mandeldask.kernels.block import BlockFunction
 from mandeldask.kernels.fields import FIELDS, outside
+from mandeldask.text import pip_install
 
 if TYPE_CHECKING:
     from mandeldask.view import View
@@ -45,6 +48,7 @@ __all__ = [
     "Factory",
     "choose",
     "lacking",
+    "tells_of_compilation",
 ]
 
 MAX_ITER_LIMIT = 2**31 - 1
@@ -121,6 +125,26 @@ def choose(name: str, view: View | None = None, *, here: bool = True) -> tuple[s
     return name, "as asked"
 
 
+@contextmanager
+def tells_of_compilation(tell: Callable[[], object]) -> Iterator[None]:
+    """Call `tell` once if Numba compiles in this context. What it finds in its cache is not compiled."""
+    from numba.core import event  # only for a kernel that needs it
+
+    class Listener(event.Listener):
+        told = False
+
+        def on_start(self, event: Any) -> None:  # noqa: ARG002 (the signature of a listener)
+            if not self.told:
+                self.told = True
+                tell()
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Listener()):
+        yield
+
+
 def lacking(name: str) -> str:
     """Why a kernel, a key of KERNELS, cannot run in this process, in one line, such as "needs Numba, ..."; or empty."""
     return {"numba": _numba_problem, "cuda": _cuda_problem}.get(name, str)()
@@ -130,7 +154,7 @@ def _cuda_problem() -> str:
     try:
         from mandeldask.kernels import cuda
     except ImportError as error:
-        return f"needs numba-cuda, which cannot be imported here ({error}): pip install 'mandeldask[cuda]'"
+        return f"needs numba-cuda, which cannot be imported here ({error}): {pip_install('cuda')}"
     problem = cuda.problem()
     return problem and f"finds {problem}"
 

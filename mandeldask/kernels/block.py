@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mandeldask import buffers
 from mandeldask.errors import ConfigError
-from mandeldask.kernels.fields import FIELDS, Orbit, smooth_and_distance
+from mandeldask.kernels.fields import BEYOND, FIELDS, Orbit
 
 Samples = NDArray[np.complex128]
 Counts = NDArray[np.int32]
@@ -62,9 +62,8 @@ class BlockFunction:
             counts = results["escape_time"]
             self.count(samples, self.max_iter, counts)
             orbit = self.outside(samples, self.max_iter, counts)
-            extra = dict(zip(("smooth", "distance"), smooth_and_distance(orbit), strict=True))
-            for name in extra.keys() & results.keys():
-                results[name][:] = extra[name]
+            for name in BEYOND.keys() & results.keys():
+                results[name][:] = BEYOND[name](orbit)
         return out
 
 

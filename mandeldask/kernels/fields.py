@@ -33,27 +33,34 @@ class Orbit(NamedTuple):
     n: NDArray[np.int64]
 
 
-def smooth_and_distance(orbit: Orbit) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Continuous escape time and exterior distance estimate.
+def smooth(orbit: Orbit) -> NDArray[np.float32]:
+    """Continuous escape time, n - log2(ln|z_n| / ln 2), in steps.
 
-    smooth = n - log2(ln|z_n| / ln 2), in steps: the renormalised count of L. Vepstas (1997),
-    https://linas.org/art-gallery/escape/escape.html, counted from |z| = 2. It is continuous in c, and for a large
-    bailout tends to log2(ln 2 / G(c)), G(c) = lim 2^-n ln|z_n| being the Green's function of the set, Douady and
-    Hubbard's potential.
-
-    distance = 2 |z_n| ln|z_n| / |dz_n/dc|, in units of c: near the set (G(c) small) the distance from c to the set lies
-    between a quarter of it and the whole, by Koebe's theorem; further out it is larger than that. H.-O. Peitgen and
-    D. Saupe (eds.), *The Science of Fractal Images*, 1988, section 4.2.4 and appendix D. 0 where the derivative
-    overflows.
+    The renormalised count of L. Vepstas (1997), https://linas.org/art-gallery/escape/escape.html, counted from
+    |z| = 2. It is continuous in c, and for a large bailout tends to log2(ln 2 / G(c)), G(c) = lim 2^-n ln|z_n|. As z_1
+    is c, G is half the Green's function of the set, Douady and Hubbard's potential, which far out is ln|c|.
     """
     with np.errstate(all="ignore"):
         size = np.hypot(orbit.x, orbit.y)
-        log = np.log(size)
-        smooth = orbit.n - np.log2(log / np.log(2.0))
-        distance = 2.0 * size * log / np.hypot(orbit.dx, orbit.dy)
-        distance[~(np.isfinite(orbit.dx) & np.isfinite(orbit.dy))] = 0.0
-        smooth[~np.isfinite(size)] = distance[~np.isfinite(size)] = np.nan
-        return smooth.astype(np.float32), distance.astype(np.float32)
+        steps = orbit.n - np.log2(np.log(size) / np.log(2.0))
+        return np.where(np.isfinite(size), steps, np.nan).astype(np.float32)
+
+
+def distance(orbit: Orbit) -> NDArray[np.float32]:
+    """Exterior distance estimate, 2 |z_n| ln|z_n| / |dz_n/dc|, in units of c.
+
+    Near the set (G(c) small) the distance from c to the set lies between a quarter of it and the whole, by Koebe's
+    theorem; further out it is larger than that. H.-O. Peitgen and D. Saupe (eds.), *The Science of Fractal Images*,
+    1988, section 4.2.4 and appendix D. 0 where the derivative overflows.
+    """
+    with np.errstate(all="ignore"):
+        size = np.hypot(orbit.x, orbit.y)
+        estimate = 2.0 * size * np.log(size) / np.hypot(orbit.dx, orbit.dy)
+        estimate[~(np.isfinite(orbit.dx) & np.isfinite(orbit.dy))] = 0.0
+        return np.where(np.isfinite(size), estimate, np.nan).astype(np.float32)
+
+
+BEYOND = {"smooth": smooth, "distance": distance}
 
 
 def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32]) -> Orbit:

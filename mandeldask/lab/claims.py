@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mandeldask.lab import lesson, machine
 from mandeldask.lab.timing import Call, Row, Run, Spread, Tell, in_turns, ratio
 from mandeldask.lab.workload import Depth
+from mandeldask.text import plural
 
 PARALLEL = 1.25  # all threads' CPU seconds over the calling thread's, above which others worked too
 FASTER = 1.2  # times as fast, above which it counts
@@ -164,7 +165,7 @@ def _blas_library(_: Depth) -> list[Row]:
         return [_unable("layer", f"threadpoolctl does not know NumPy's BLAS ({name})")]
     openmp = [pool["internal_api"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "openmp"]
     loaded = f"OpenMP is loaded too ({', '.join(openmp)})" if openmp else "no OpenMP is loaded"
-    figure = f"{name} {blas['version']}, {blas['threads']} threads, {blas['threading']}"
+    figure = f"{name} {blas['version']}, {plural(blas['threads'], 'thread')}, {blas['threading']}"
     return [_claim("layer", "true", figure, f"the only threads are those of {name}; {loaded}")]
 
 

@@ -22,6 +22,7 @@ from mandeldask.image import check_path, picture
 from mandeldask.lab import claims, machine, strategies, tables
 from mandeldask.lab.timing import Row, Tell, seconds
 from mandeldask.lab.workload import Depth, lesson_view
+from mandeldask.text import command
 
 VERDICTS = {"true": "yes", "false": "no", "depends": "mixed", "not measurable here": "none"}  # and the style's class
 COLOURS = {"lesson": Colorblind8[5], "numpy": Colorblind8[0], "numpy-compact": Colorblind8[4], "numba": Colorblind8[3]}
@@ -56,7 +57,7 @@ def read(path: str) -> Row:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ConfigError(
             f'{path}: must be what `mandeldask lab report` wrote, and it has no "format": "{FORMAT}"; measure again '
-            "with `mandeldask lab report OUT.html`"
+            f"with `{command('lab', 'report', 'OUT.html')}`"
         )
     return found
 

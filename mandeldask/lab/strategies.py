@@ -24,6 +24,7 @@ from mandeldask.kernels import choose
 from mandeldask.lab import lesson
 from mandeldask.lab.timing import Call, Row, Run, Spread, Tell, in_turns, ratio
 from mandeldask.lab.workload import Compute, Depth, Workload, local_workers
+from mandeldask.text import plural
 from mandeldask.view import Range
 
 SAMPLE_SECONDS = 0.005  # between two samples of the memory in use
@@ -187,7 +188,7 @@ def measure_scaling(depth: Depth, tell: Tell) -> Row:
     found: Row = {"problems": problems, "strong": [], "weak": [], "block_sizes": [], "balance": []}
     counts = worker_counts(cpu_count())
     most = max(*counts, depth.workers)
-    tell(f"starting {most} workers")
+    tell(f"starting {plural(most, 'worker')}")
     try:
         with local_workers(most) as client:
             bench = Scaling(client, depth, tell)

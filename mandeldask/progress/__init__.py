@@ -13,10 +13,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from mandeldask.text import duration, printable
+from mandeldask.text import COLUMN, duration, fact, printable
 
 PLAIN_SECONDS = 5.0  # between two plain lines
 WIDTH = 34  # of the bar, at most
+LEAST_BAR = 10  # columns, with the margins around it
 State = tuple[int, int, str]  # done, in total (0 where that is not known), and what to say
 
 
@@ -64,9 +65,9 @@ class Bar:
         self.show(done, total, f"{done}/{total}{left}")
 
     def line(self, label: str, text: str) -> None:
-        """Print one line: a label in its column, and what there is to say."""
-        line = Text(f"  {label:<10} ", style="bold" if self.console.is_terminal else "")
-        line.append(printable(text), style="not bold")
+        """Print a fact: a label in its column, and what there is to say; one line where it is not a terminal."""
+        line = Text(fact(label, printable(text), self.console.width if self.console.is_terminal else None))
+        line.stylize("bold" if self.console.is_terminal else "", 0, COLUMN)
         self.console.print(line, soft_wrap=True)
 
     def start(self) -> None:
@@ -106,6 +107,9 @@ class Bar:
         done, total, text = self.look()
         if not total:
             text = f"{duration(round(time.monotonic() - self.begun))}  {text}"
+        words = printable(text).split(", ")
+        while len(", ".join(words)) > self.console.width - len(self.label) - LEAST_BAR and len(words) > 2:
+            del words[1]  # first and last are how far it is, and how long it will take
         row = Table.grid(Column(no_wrap=True), Column(max_width=WIDTH), Column(no_wrap=True), padding=(0, 2, 0, 0))
-        row.add_row(f"  {self.label}", ProgressBar(total, done) if total else "", Text(printable(text)))
+        row.add_row(f"  {self.label}", ProgressBar(total, done) if total else "", Text(", ".join(words)))
         return row

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
-import threading
 import time
 from collections import Counter, defaultdict
 
@@ -20,14 +18,14 @@ from mandeldask.image import palette, palette_index
 from mandeldask.job import Event, Expected, Notice, Plan, Preparing, Progress, Started, Summary, TileDone, TileFailed
 from mandeldask.progress import Bar, State
 from mandeldask.telemetry import Preview
-from mandeldask.text import duration, plural, printable, short_path, si
+from mandeldask.text import command, duration, plural, printable, short_path, si
 from mandeldask.tile import Record
 
-COMPILE_SECONDS = 1.5  # a kernel that takes longer to make ready is being compiled
 MAX_FAILURES = 5  # shown one by one; the store keeps more
 MAX_WORKERS = 10  # shown one by one
 MOSAIC_WIDTH, MOSAIC_HEIGHT = 48, 18  # characters, at most
 LINES_BESIDE = 15  # of plan and summary: a mosaic is not to push them away
+LOAD_WIDTH = 48  # beside the mosaic
 LEAST_WIDTH, LEAST_HEIGHT = 76, 24  # of a terminal with a mosaic
 WAITING, FAILED = "·", "×"
 UPPER, LOWER = "▀", "▄"
@@ -40,7 +38,6 @@ class Screen(Bar):
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
         super().__init__(console=console, quiet=quiet)
         self.kernel = ""
-        self.compiling: threading.Timer | None = None
         self._begin(None)
 
     def _begin(self, plan: Plan | None) -> None:
@@ -51,15 +48,10 @@ class Screen(Bar):
         self.done = self.failures = 0
         self.load = _Load()
 
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
-        if self.compiling:
-            self.compiling.cancel()
-
     def __call__(self, event: Event) -> None:
         match event:
-            case Preparing():
-                self._preparing(event)
+            case Preparing(kernel, reason):
+                self.kernel = kernel if reason == "as asked" else f"{kernel}: {reason}"
             case Notice(text, about):
                 self.line(about, text)
             case Plan():
@@ -78,13 +70,6 @@ class Screen(Bar):
             case Summary():
                 self._summary(event)
 
-    def _preparing(self, event: Preparing) -> None:
-        self.kernel = event.kernel if event.reason == "as asked" else f"{event.kernel}: {event.reason}"
-        if event.kernel == "numba" and event.here:
-            self.compiling = threading.Timer(COMPILE_SECONDS, self.line, ("kernel", "compiling numba, once"))
-            self.compiling.daemon = True
-            self.compiling.start()
-
     def _plan(self, plan: Plan) -> None:
         self._begin(plan)
         facts = plan.facts | {"kernel": self.kernel}
@@ -95,12 +80,11 @@ class Screen(Bar):
 
     def _started(self, event: Started) -> None:
         assert self.plan is not None
-        if self.compiling:
-            self.compiling.cancel()
         self.line("dashboard", event.dashboard or "switched off")
         room = self.console.width >= LEAST_WIDTH and self.console.height >= LEAST_HEIGHT
         if self.console.is_terminal and room and not self.console.quiet:
-            self.mosaic = Mosaic.of(self.plan, min(MOSAIC_HEIGHT, self.console.height - LINES_BESIDE))
+            width = min(MOSAIC_WIDTH, self.console.width - LOAD_WIDTH)
+            self.mosaic = Mosaic.of(self.plan, width, min(MOSAIC_HEIGHT, self.console.height - LINES_BESIDE))
         self.start()
 
     def _done(self, record: Record) -> None:
@@ -127,10 +111,10 @@ class Screen(Bar):
         progress = self.progress
         if self.done == pending:
             levels = progress.levels if progress else self.plan.levels if self.plan else 0
-            return f"{self.done}/{pending} tiles; {plural(levels, 'pyramid tile')} to build"
+            return f"{self.done}/{plural(pending, 'tile')}; {plural(levels, 'pyramid tile')} to build"
         if not self.done:
             return f"no tile finished yet after {duration(round(time.monotonic() - self.begun))}"
-        words = f"{self.done}/{pending} tiles"
+        words = f"{self.done}/{plural(pending, 'tile')}"
         if progress and progress.done:  # else it is older than the first tile, and knows no rate
             words += f", {si(progress.iterations_per_second)} iterations/s"
             words += "" if progress.seconds_left is None else f", {duration(round(progress.seconds_left))} left"
@@ -161,7 +145,7 @@ class Screen(Bar):
             built = f"{plural(s.levels, 'pyramid tile')} built; " if s.levels else ""
             self.line("done", f"{built}nothing was left to compute")
         if s.failed:
-            again = f"`mandeldask resume {shlex.quote(short_path(s.store))}` tries them again"
+            again = f"`{command('resume', short_path(s.store))}` tries them again"
             self.line("failed", f"{plural(s.failed, 'tile')}; {again}")
         else:
             area = f": area {s.area:.6g}" if s.area is not None else ""
@@ -182,16 +166,10 @@ class Mosaic:
         self.shown = [(2 * np.arange(m) + 1) * n // (2 * m) for m, n in fitting]  # rows and columns of the samples
 
     @classmethod
-    def of(cls, plan: Plan, height: int) -> Mosaic:
+    def of(cls, plan: Plan, width: int, height: int) -> Mosaic:
         """That of a run, with what earlier runs have done: each tile in its mean colour."""
-        d = plan.store.description
-        mosaic = cls(Preview(d.shape, d.tile, d.max_iter), MOSAIC_WIDTH, height)
-        if plan.resumed:
-            iterations = plan.store.read_tiles()["iterations"]
-            for row, column in np.argwhere(plan.store.done()).tolist():
-                (top, bottom), (left, right) = d.levels[0].window((row, column))
-                mean = iterations[row, column] / ((bottom - top) * (right - left))
-                mosaic.samples[mosaic.grid.cells((row, column))] = np.clip(round(mean), 1, d.max_iter)
+        mosaic = cls(plan.grid, width, height)
+        mosaic.samples = plan.preview()
         return mosaic
 
     def add(self, record: Record) -> None:
@@ -237,11 +215,11 @@ class _Load:
     def __init__(self) -> None:
         self.tiles: Counter[str] = Counter()  # by worker
         self.seconds: dict[str, float] = defaultdict(float)  # of kernel, by worker
-        self.first = math.inf  # when the first task began, Unix time
+        self.first: dict[str, float] = {}  # when its first task began, Unix time, by worker
 
     def add(self, record: Record) -> None:
         """Enter a finished tile."""
-        self.first = min(self.first, record.started)
+        self.first[record.worker] = min(self.first.get(record.worker, math.inf), record.started)
         self.tiles[record.worker] += 1
         self.seconds[record.worker] += record.seconds
 
@@ -249,9 +227,9 @@ class _Load:
         """A row for each worker, of so many threads in the mean."""
         if not self.tiles:
             return Text("no tile finished yet", "dim")
-        elapsed = max(1e-3, time.time() - self.first)
         table = Table.grid(*(Column(no_wrap=True, overflow="ellipsis") for _ in range(3)), padding=(0, 1))
         for worker, tiles in sorted(self.tiles.items())[:MAX_WORKERS]:
+            elapsed = max(1e-3, time.time() - self.first[worker])
             busy = min(1.0, self.seconds[worker] / elapsed / threads)
             name = printable(worker.rpartition("/")[2])
             table.add_row(Text(name), plural(tiles, "tile"), f"{busy:.0%} in the kernel")

@@ -18,7 +18,8 @@ from mandeldask.store.description import FORMAT_VERSION, Description, Level, Til
 from mandeldask.store.metadata import KEY
 from mandeldask.store.open import open_damaged, open_field, open_for_writing, open_store
 from mandeldask.store.place import AnyPath, Place, place_of
-from mandeldask.store.store import Store, StoredSamples
+from mandeldask.store.samples import StoredSamples
+from mandeldask.store.store import Store
 
 __all__ = [
     "FORMAT_VERSION",

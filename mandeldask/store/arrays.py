@@ -18,7 +18,8 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.core.array_spec import ArrayConfigParams
-from zarr.core.metadata import ArrayV3Metadata
+from zarr.core.buffer import Buffer
+from zarr.core.metadata import ArrayMetadata, ArrayV3Metadata
 from zarr.storage import MemoryStore, StorePath
 
 from mandeldask.errors import DamagedError, StoreError
@@ -57,14 +58,29 @@ _writers = 0
 
 
 @lru_cache(maxsize=512)
-def array(place: Place, description: Description, path: str, read_only: bool = True) -> zarr.Array[Any]:
-    """An array of the store, as the description has it; nothing is read."""
-    made = _make(MemoryStore(), description, path)
-    at = StorePath(place.zarr(read_only), path)
+def array(place: Place, description: Description, path: str) -> zarr.Array[Any]:
+    """An array of the store, as the description has it, to be read; nothing is read yet."""
+    return _array(place.zarr(), description, path)
+
+
+def encoded(description: Description, path: str, window: Any, values: NDArray[Any]) -> Iterator[tuple[str, memoryview]]:
+    """The chunks, or the shard, that `window` of an array covers, by their keys, as zarr encodes them."""
+    made: dict[str, Buffer] = {}
+    kept = _array(MemoryStore(made), description, path)
+    with one_by_one():
+        kept[window] = values
+    return ((key, memoryview(value.as_buffer_like())) for key, value in made.items())
+
+
+def _array(store: Any, description: Description, path: str) -> zarr.Array[Any]:
+    metadata, at = cast(ArrayV3Metadata, _metadata(description, path)), StorePath(store, path)
     with _settings, zarr.config.set({"codec_pipeline.path": FUSED} if HAS_FUSED else {}):
-        return zarr.Array(
-            zarr.AsyncArray(metadata=cast(ArrayV3Metadata, made.metadata), store_path=at, config=WRITE_ALL)
-        )
+        return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=at, config=WRITE_ALL))
+
+
+@lru_cache(maxsize=512)
+def _metadata(description: Description, path: str) -> ArrayMetadata:
+    return _make(MemoryStore(), description, path).metadata
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from zarr.core.sync import sync
 from zarr.storage import ObjectStore
 
 from mandeldask.errors import StoreError
+from mandeldask.text import command, pip_install
 
 SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
 # A server that restarts is back in seconds; one that hangs, or fails over, takes minutes.
@@ -147,7 +148,7 @@ def _obstore(url: str) -> Any:
         importlib.import_module("obstore.store")
         return importlib.import_module("obstore")
     except ImportError:
-        raise StoreError(f"{url} needs obstore: pip install 'mandeldask[objects]'") from None
+        raise StoreError(f"{url} needs obstore: {pip_install('objects')}") from None
 
 
 @lru_cache(maxsize=64)
@@ -239,7 +240,7 @@ def _message(url: str, text: str, status: int, code: str, opening: bool) -> str:
     reason = next((reason for words, reason in REASONS.items() if words in text.lower()), "no connection")
     said = " ".join(str(word) for word in (status or "", code) if word) or reason
     where = CREDENTIALS.get(scheme, CREDENTIALS["az"])
-    remedy = "is AWS_ENDPOINT_URL right?" if opening else f"what is finished stays: `mandeldask resume {url}`"
+    remedy = "is AWS_ENDPOINT_URL right?" if opening else f"what is finished stays: `{command('resume', url)}`"
     transient = status >= 500 or status == 429 or (not status and "HTTP error" in text)
     cases = [
         (any(part in text for part in METADATA), f"no credentials for {url}: {where}"),

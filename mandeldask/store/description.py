@@ -17,6 +17,7 @@ Tile = tuple[int, int]  # row and column in a grid of tiles
 # A viewer reads chunks. 512 a side rather than 256 writes a 2048 shard in half the time.
 CHUNK_SIDE = (256, 512)
 MAX_TILES = 2**22  # the driver keeps 40 bytes of each, and the store lists them: 70 terapixels at tiles of 4096
+MAX_SAMPLES = 2**46  # those 70 terapixels: what claims more was not computed
 MAX_CHUNK = 2**25  # samples: 128 MiB of escape times
 # Levels that a tile's own task writes beside it, from the samples it has at hand; the level above these is a
 # sixteenth, which its tile reads from the shards at 1 % of the run's time.
@@ -101,6 +102,8 @@ class Description:
         tiles = self.tiles[0] * self.tiles[1]
         if tiles > MAX_TILES:
             return f"a store has at most {MAX_TILES} tiles, and tiles of {self.tile[0]} x {self.tile[1]} make {tiles}"
+        if self.shape[0] * self.shape[1] > MAX_SAMPLES:
+            return f"a store has at most 2^46 samples; {self.shape[0]} x {self.shape[1]} are more"
         chunk = chunk_side(self.tile[0]) * chunk_side(self.tile[1])
         if chunk > MAX_CHUNK:
             return (

@@ -8,13 +8,15 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from mandeldask.errors import DamagedError, StoreError
 from mandeldask.kernels import FIELDS
-from mandeldask.store.arrays import AXES, AXIS_CHUNK, TileColumns, array, consolidated, documents, dumps, read
+from mandeldask.store.arrays import AXES, AXIS_CHUNK, TileColumns, array, consolidated, documents, dumps, encoded, read
 from mandeldask.store.description import Description
-from mandeldask.store.place import Place
+from mandeldask.store.place import MAX_METADATA, Place
+from mandeldask.text import command
 
 KEY = "mandeldask"
 COPY = "0/zarr.json"  # has a copy of the manifest in its attributes
@@ -105,33 +107,38 @@ def complete(place: Place, description: Description) -> None:
 
     Raises StoreError where a part is another than the description has it: what is written by it would be misread.
     """
-    for key, problem in list(problems(place, description)):
+    found = list(problems(place, description))
+    for key, problem in found:
         if problem.startswith("has ") and (key, problem) != NO_COPY:
             raise damaged(place, key, problem)
-        write_metadata(place, description, key)
+    place.put_all((key, metadata_of(place, description, key)) for key in dict.fromkeys(key for key, _ in found))
     coordinates(place, description, repair=True)
 
 
 def damaged(place: Place, key: str, problem: str) -> StoreError:
     """What to say of metadata that is not as the description has it."""
-    repair, resume = f"`mandeldask verify {place.url} --repair` repairs it", f"`mandeldask resume {place.url}` makes it"
+    repair = f"`{command('verify', place.url, '--repair')}` repairs it"
+    resume = f"`{command('resume', place.url)}` makes it"
     return StoreError(f"{place.url} is damaged: {key} {problem}; {resume if problem == MISSING else repair}")
 
 
 def write_metadata(place: Place, description: Description, key: str) -> None:
     """Write the metadata of a group or an array as the description has it; what a driver noted there stays."""
+    place.put(key, metadata_of(place, description, key))
+
+
+def metadata_of(place: Place, description: Description, key: str) -> bytes:
     if key == "zarr.json":
         found = read_json(place, key)
         found["attributes"] = {**attributes(found), "ome": ome(description)}
         if "consolidated_metadata" in found:
             found["consolidated_metadata"] = _whole(description)
-        place.put(key, dumps(found))
-    elif key in (COPY, "tiles/zarr.json"):
+        return dumps(found)
+    if key in (COPY, "tiles/zarr.json"):
         noted = attributes(read_json(place, key))
         notes = {KEY: json.dumps(read_manifest(place))} if key == COPY else noted
-        place.put(key, dumps(json.loads(documents(description)[key]) | {"attributes": notes}))
-    else:
-        place.put(key, documents(description)[key])
+        return dumps(json.loads(documents(description)[key]) | {"attributes": notes})
+    return documents(description)[key]
 
 
 def consolidate(place: Place, description: Description) -> None:
@@ -158,21 +165,20 @@ def problems(place: Place, description: Description) -> Iterator[tuple[str, str]
 
 def coordinates(place: Place, description: Description, repair: bool = False) -> list[str]:
     """Keys of the coordinates' chunks that are not those of the view, to the bit; with `repair` they are written."""
-    wrong, view = [], description.view
+    wrong, view = {}, description.view
     for level in description.levels:
         for name, n, length in zip(AXES, level.shape, description.shape, strict=True):
-            path = f"{level.number}/{name}"
-            kept, k = array(place, description, path, read_only=not repair), level.stride
+            path, k = f"{level.number}/{name}", level.stride
+            kept = array(place, description, path)
             for first in range(0, n, AXIS_CHUNK):  # a field may be a line of 2^31 samples
                 key, part = f"{path}/c/{first // AXIS_CHUNK}", slice(first, min(first + AXIS_CHUNK, n))
                 values = partial(view.axis, name, (part.start * k, min(part.stop * k, length)), k)
-                if place.size(key) and _holds(kept, part, values()):
-                    continue
-                wrong.append(key)
-                if repair:
-                    place.delete(key)  # zarr 3.1 reads a chunk that it replaces
-                    kept[part] = values()
-    return wrong
+                if not place.size(key) or not _holds(kept, part, values()):
+                    wrong[key] = path, part, values
+    if repair:
+        chunks = (encoded(description, path, part, values()) for path, part, values in wrong.values())
+        place.put_all(chain.from_iterable(chunks))
+    return list(wrong)
 
 
 def _holds(kept: Any, part: slice, values: Any) -> bool:
@@ -191,6 +197,21 @@ def strays(place: Place) -> Iterator[str]:
         for key in keys or [name]:
             if not _OURS.fullmatch(key) and not (keys == [] and re.fullmatch("[0-9]{1,2}|tiles", name)):
                 yield key
+
+
+def is_unmade(place: Place) -> bool:
+    """Whether a run was interrupted while it created this store: no root can be read, and nothing of worth is there.
+
+    Beside an unreadable root there may be metadata and coordinates of ours; beside none at all, empty files of ours.
+    """
+    root = place.get("zarr.json")
+    with suppress(ValueError, RecursionError):
+        json.loads(root or b"")
+        return False  # somebody's
+    if (place.size("zarr.json") or 0) > MAX_METADATA or read_copy(place) or any(strays(place)):
+        return False
+    idle = re.compile("zarr.json" if root is None else r"zarr.json|.*/zarr.json|[0-9]+/[xy]/c/[0-9]+")
+    return all(_OURS.fullmatch(key) and (not size or idle.fullmatch(key)) for key, size in place.sizes(""))
 
 
 def read_json(place: Place, key: str) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import math
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -20,10 +21,14 @@ import zarr
 from mandeldask.errors import StoreError
 from mandeldask.store import metadata
 from mandeldask.store.arrays import AXES, dumps
-from mandeldask.store.description import FORMAT_VERSION, READABLE, Description
+from mandeldask.store.description import FORMAT_VERSION, READABLE, Description, Level, chunk_side
 from mandeldask.store.place import PARTIAL, AnyPath, Place, place_of
-from mandeldask.store.store import Store, StoredSamples
+from mandeldask.store.samples import StoredSamples
+from mandeldask.store.store import Store
+from mandeldask.text import command
 
+MAX_BLOCKS = 2**18  # tasks of an array: 300 MB in Dask
+MAX_COORDINATES = 2**27  # 1 GiB of them
 BLOCK_SIDE = 4096  # of a Dask block of `open_field`, in samples: 64 MiB of escape times
 
 
@@ -35,17 +40,26 @@ def open_store(path: AnyPath) -> Store:
     place, path = place_of(path), os.fspath(path)
     try:
         if not place.names() and not (place.is_folder and os.path.lexists(place.url)):
-            raise StoreError(f"no store at {path}; compute one with `mandeldask run CONFIG --out {path}`")
+            raise StoreError(f"no store at {path}; compute one with `{command('run', 'CONFIG', '--out', path)}`")
         return _opened(place)
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from None
 
 
+def _repair(place: Place) -> str:
+    return command("verify", place.url, "--repair")
+
+
 def _opened(place: Place) -> Store:
     manifest = metadata.read_manifest(place)
     if manifest is None:
-        mend = metadata.read_copy(place) and f"; `mandeldask verify {place.url} --repair` puts it back"
-        raise StoreError(f"{place.url} is not a store of mandeldask: its root carries no field description{mend or ''}")
+        mend = ""
+        if metadata.read_copy(place):
+            mend = f"; `{_repair(place)}` puts it back"
+        elif metadata.is_unmade(place):
+            again = command("run", "CONFIG", "--out", place.url)
+            mend = f". A run was interrupted while it created this: `{again}` creates it again"
+        raise StoreError(f"{place.url} is not a store of mandeldask: its root carries no field description{mend}")
     version = manifest["field"].get("format_version")
     if version not in READABLE:
         raise StoreError(
@@ -55,7 +69,7 @@ def _opened(place: Place) -> Store:
     if manifest.get("digest", metadata.digest(manifest)) != metadata.digest(manifest):
         raise StoreError(
             f"the field description of {place.url} was changed since the store was made; "
-            f"`mandeldask verify {place.url} --repair` puts the right one back"
+            f"`{_repair(place)}` puts the right one back"
         )
     try:
         return Store(place, str(manifest["identity"]), Description.from_json(manifest["field"]))
@@ -91,6 +105,12 @@ def open_field(path: AnyPath, level: int = 0) -> Any:
     d = store.description
     if not 0 <= level < len(d.levels):
         raise StoreError(f"{store.path} has the levels 0 to {len(d.levels) - 1}; got {level}")
+    fitting = [
+        k for k, here in enumerate(d.levels) if _blocks(here) <= MAX_BLOCKS and sum(here.shape) <= MAX_COORDINATES
+    ]
+    if level not in fitting:
+        size, remedy = " x ".join(map(str, d.levels[level].shape)), f": open its level {fitting[0]}" if fitting else ""
+        raise StoreError(f"level {level} of {store.path}, {size} samples, is too large for Dask{remedy}")
     for key, problem in metadata.problems(store.place, d):
         if key.startswith(f"{level}/"):  # a description that claims more than was made
             raise metadata.damaged(store.place, key, problem)
@@ -107,12 +127,22 @@ def open_field(path: AnyPath, level: int = 0) -> Any:
     fields = {}
     for name in d.fields:
         samples = StoredSamples(store, level, name)
-        blocks = tuple(side * max(1, BLOCK_SIDE // side) for side in samples.chunks)
+        blocks = _block(samples.chunks)
         lazy = from_array(samples, blocks, name=f"{name}-{uuid.uuid4().hex}", meta=np.empty((0, 0), samples.dtype))
         fields[name] = variable(name, lazy)
     shape, stride = d.shape, d.levels[level].stride
     coordinates = {name: variable(name, d.view.axis(name, (0, n), stride)) for name, n in zip(AXES, shape, strict=True)}
     return xarray.Dataset(fields, coordinates, {metadata.KEY: json.dumps(d.to_json())})
+
+
+def _block(chunks: tuple[int, int]) -> tuple[int, ...]:
+    """Rows and columns of samples of a Dask block: whole chunks."""
+    return tuple(side * max(1, BLOCK_SIDE // side) for side in chunks)
+
+
+def _blocks(level: Level) -> int:
+    sides = _block((chunk_side(level.tile[0]), chunk_side(level.tile[1])))
+    return math.prod(-(-n // side) for n, side in zip(level.shape, sides, strict=True))
 
 
 def open_for_writing(
@@ -135,10 +165,13 @@ def open_for_writing(
             raise StoreError(f"{path} is a file; a store is a directory: choose another --out")
         # a writer killed at the very start leaves nothing but the temporary file of the root's metadata
         there = [name for name in place.names() if not PARTIAL.fullmatch(name)]
-        if there and metadata.read_manifest(place) is None:
+        unmade = there and metadata.is_unmade(place)
+        if there and not unmade and metadata.read_manifest(place) is None:
             raise StoreError(
                 f"{path} holds something else than a store of mandeldask, and is left alone: choose another --out"
             )
+        if unmade:
+            return _create(place, description, given or {}, place.put)  # which leaves alone what else is there
         if there and not overwrite:
             return _continued(place, description, path)
         if there:
@@ -147,7 +180,7 @@ def open_for_writing(
             place.remove()
         elif inside := next((p.url for p in place.above() if _is_ours(p)), None):
             raise StoreError(f"{path} lies inside {inside}, a store itself: choose another --out")
-        return _create(place, description, given or {})
+        return _create(place, description, given or {}, place.create)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}; choose another --out") from None
 
@@ -172,10 +205,13 @@ def _continued(place: Place, description: Description, path: str) -> Store:
     return store
 
 
-def _create(place: Place, description: Description, given: Mapping[str, Any]) -> Store:
+def _create(
+    place: Place, description: Description, given: Mapping[str, Any], write: Callable[[str, bytes], None]
+) -> Store:
+    """A new store; `write` gives the root its name."""
     identity = uuid.uuid4().hex
     manifest = metadata.new_manifest(description, identity, given)
-    place.create("zarr.json", dumps(metadata.root(manifest, description)))
+    write("zarr.json", dumps(metadata.root(manifest, description)))
     if (metadata.read_manifest(place) or {}).get("identity") != identity:
         return _continued(place, description, place.url)  # another run came first
     metadata.complete(place, description)

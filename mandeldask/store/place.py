@@ -5,13 +5,12 @@ Zarr's own stores read and write there. What is added here is what they lack: si
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -22,11 +21,13 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from mandeldask.errors import StoreError
+from mandeldask.store import folder
 from mandeldask.store.bucket import Bucket, UnsupportedError, checked_url
 
 PARTIAL = re.compile(r"[^/]*\.[0-9a-f]{32}\.partial")  # a temporary file of zarr's LocalStore
+REMOVALS = 3
+OPENED = "/proc/self/fd"  # Linux: the files and folders that this process has open
 MAX_METADATA = 2**22  # bytes of a zarr.json: with consolidated metadata, the deepest pyramid's has a tenth of it
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # a file system without hard links
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,9 @@ class Place:
     def is_folder(self) -> bool:
         return "://" not in self.url
 
-    def zarr(self, read_only: bool = True) -> Any:
-        return _Folder(self.url, read_only=read_only) if self.is_folder else Bucket(self.url, read_only)
+    def zarr(self) -> Any:
+        """Zarr's store, to read."""
+        return LocalStore(self.url, read_only=True) if self.is_folder else self._bucket
 
     @property
     def _bucket(self) -> Bucket:
@@ -62,26 +64,55 @@ class Place:
         value = sync(self.zarr().get(key, default_buffer_prototype()))
         return value.to_bytes() if value else b""
 
+    @contextmanager
+    def held(self) -> Iterator[Place]:
+        """A place that stays the folder that it is now, whatever takes its name meanwhile.
+
+        FileNotFoundError where there is no folder. A bucket has no such handle, nor has a system without /proc.
+        """
+        if not self.is_folder:
+            yield self
+            return
+        opened = os.open(self.url, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield type(self)(f"{OPENED}/{opened}") if os.path.isdir(OPENED) else self
+        except OSError as error:  # named as the user knows it
+            if isinstance(error.filename, str):
+                error.filename = error.filename.replace(f"{OPENED}/{opened}", self.url, 1)
+            raise
+        finally:
+            os.close(opened)
+
     def put(self, key: str, value: bytes) -> None:
         """Write a value; it appears at once and whole, or not at all."""
-        sync(self.zarr(read_only=False).set(key, default_buffer_prototype().buffer.from_bytes(value)))
+        self.put_all([(key, value)])
+
+    def put_all(self, values: Iterable[tuple[str, Any]]) -> None:
+        """Write values in their order, each as `put`; on return they outlast a power cut.
+
+        FileNotFoundError where the store was moved or removed: it is not made again by what is written.
+        """
+        if self.is_folder:
+            with self.held() as here:
+                folder.write(here.url, values)
+            return
+        for key, value in values:
+            sync(self._bucket.with_read_only().set(key, _buffer(value)))
 
     def create(self, key: str, value: bytes) -> None:
         """As `put`, but leave alone what is there: of several who create a key, one does."""
-        buffer = default_buffer_prototype().buffer.from_bytes(value)
         if self.is_folder:  # may be a symbolic link that leads to a store which was just removed
-            os.makedirs(os.path.realpath(self.url), exist_ok=True)
+            folder.write(os.path.realpath(self.url), [(key, value)], exclusive=True)
+            return
         try:
-            sync(self.zarr(read_only=False).set_if_not_exists(key, buffer))
-        except (OSError, UnsupportedError) as error:
-            if isinstance(error, OSError) and error.errno not in NO_LINKS:
-                raise
+            sync(self._bucket.with_read_only().set_if_not_exists(key, _buffer(value)))
+        except UnsupportedError:
             if self.size(key) is None:  # no such guarantee here: the last of several wins
                 self.put(key, value)
 
     def delete(self, key: str) -> None:
         """Remove a value; nothing where none is."""
-        sync(self.zarr(read_only=False).delete(key))
+        sync(self.zarr().with_read_only().delete(key))
 
     def size(self, key: str) -> int | None:
         """Bytes of a value, 0 for what is no regular file; None where none is."""
@@ -124,9 +155,20 @@ class Place:
             self._bucket.remove()
             return
         path = os.path.realpath(self.url)  # a symbolic link to the store stays
-        doomed = f"{path}.removed-{uuid.uuid4().hex[:8]}"
+        doomed = f"{path}.removed-{uuid.uuid4().hex}"  # what nobody types
         os.rename(path, doomed)
-        shutil.rmtree(doomed)
+        for _ in range(REMOVALS):  # a late worker may write there meanwhile
+            shutil.rmtree(doomed, ignore_errors=True)
+        if os.path.exists(doomed):
+            shutil.rmtree(doomed)
+
+    def sweep_removed(self) -> Iterator[str]:
+        """Remove the folders that `remove` had renamed when it was killed; each is told before it goes."""
+        path = Path(os.path.realpath(self.url))
+        left = re.compile(re.escape(path.name) + r"\.removed-[0-9a-f]{32}")
+        for doomed in (p for p in path.parent.iterdir() if left.fullmatch(p.name)) if self.is_folder else ():
+            yield str(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
 
     def sweep(self, older: float) -> int:
         """Remove temporary files that killed writers left before Unix time `older`; the bytes of it.
@@ -134,9 +176,9 @@ class Place:
         Empty files, as a power cut leaves them, links and pipes in the place of shards go too.
         """
         swept = 0
-        for folder, _, files in os.walk(self.url) if self.is_folder else ():
-            shards = re.search("/c/[0-9]+$", folder)
-            for path in (os.path.join(folder, name) for name in files):
+        for where, _, files in os.walk(self.url) if self.is_folder else ():
+            shards = re.search("/c/[0-9]+$", where)
+            for path in (os.path.join(where, name) for name in files):
                 with suppress(FileNotFoundError):
                     status = os.lstat(path)
                     empty = shards and not (S_ISREG(status.st_mode) and status.st_size)
@@ -178,30 +220,9 @@ def place_of(path: AnyPath) -> Place:
     return Place(os.path.abspath(text))
 
 
-class _Folder(LocalStore):
-    """Zarr's store in a folder, but a store that was moved or removed is not made again by what is written."""
-
-    async def set(self, key: str, value: Any, *arguments: Any, **options: Any) -> None:
-        self._check(key)
-        await super().set(key, value, *arguments, **options)
-        self._check(key, written=True)
-
-    def set_sync(self, key: str, value: Any) -> None:
-        """As `set`; zarr 3.4 writes so."""
-        self._check(key)
-        super().set_sync(key, value)  # type: ignore[misc, unused-ignore]  # zarr 3.1 has none
-        self._check(key, written=True)
-
-    def _check(self, key: str, written: bool = False) -> None:
-        """Raise FileNotFoundError where the store is gone; what was `written` meanwhile goes too."""
-        if key == "zarr.json" or (self.root / "zarr.json").exists():
-            return
-        if written:
-            with suppress(OSError):
-                os.remove(self.root / key)
-                for folder in Path(key).parents:  # up to the root, as far as they are empty
-                    os.rmdir(self.root / folder)
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+def _buffer(value: Any) -> Any:
+    """What zarr's stores take, of bytes."""
+    return default_buffer_prototype().buffer.from_bytes(value)
 
 
 def _walk(folder: str, start: str) -> Iterator[tuple[str, int]]:

@@ -6,22 +6,28 @@ import hashlib
 import re
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from mandeldask.errors import DamagedError, StoreError
+from mandeldask.errors import DamagedError, ReplacedError, StoreError
 from mandeldask.kernels import FIELDS
 from mandeldask.store import arrays, metadata
-from mandeldask.store.arrays import TileColumns, Window, array, read, shard_key
+from mandeldask.store.arrays import TileColumns, array, encoded, read, shard_key
 from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
+from mandeldask.store.samples import StoredSamples
+from mandeldask.text import command, plural, si
 
 _SHARD = re.compile(r"(0|[1-9][0-9]{0,8})/(0|[1-9][0-9]{0,8})")
+BAND = 2**28  # samples that are hashed at a time: 1 GiB
+UNFINISHED = 2**36  # samples: of a larger field no checksum with tiles missing; zeros alone would take minutes
 _noting = threading.Lock()  # the lease and the table of tiles note from threads of their own
 _seen: dict[tuple[str, str], tuple[int, ...]] = {}  # of stores whose identity was read: the stamp of the root then
 
@@ -54,9 +60,9 @@ class Store:
         `block` holds escape times, or is structured with an item for each of the description's fields. Writing a tile
         twice gives the same bytes. An OSError is the disk's: no part of the shard is left where a reader looks.
         """
-        self.check_identity()  # at every write: a worker may outlive its run
-        for level in range(self.description.fine, -1, -1):
-            self._write_shards(level, tile, np.ascontiguousarray(block[:: 1 << level, :: 1 << level]))
+        levels = range(self.description.fine, -1, -1)
+        blocks = ((level, np.ascontiguousarray(block[:: 1 << level, :: 1 << level])) for level in levels)
+        self._put(shard for level, part in blocks for shard in self._shards(level, tile, part))
 
     def write_level(self, level: int, tile: Tile) -> None:
         """Make one tile of a level above 0 from the shards of the level below.
@@ -77,29 +83,45 @@ class Store:
                 if samples is None:
                     raise self._damaged(child, level - 1, name, "is missing")
                 block[name][window] = samples[samples.shape[0] - (y_end - y) :: 2, samples.shape[1] - (x_end - x) :: 2]
-        self._write_shards(level, tile, block)
+        self._put(self._shards(level, tile, block))
 
-    def _write_shards(self, level: int, tile: Tile, block: NDArray[Any]) -> None:
+    def _put(self, values: Iterable[tuple[str, Any]]) -> None:
+        """Write to this store alone. In a bucket what came too late is taken back: a tile is missing, none is wrong."""
+        keys: list[str] = []
+
+        def noted() -> Iterator[tuple[str, Any]]:
+            for key, value in values:
+                keys.append(key)
+                yield key, value
+
+        with self._mine() as here:
+            here.put_all(noted())
+        if not here.is_folder:
+            try:
+                self.check_identity()
+            except ReplacedError:
+                for key in keys:
+                    here.delete(key)
+                raise
+
+    @contextmanager
+    def _mine(self) -> Iterator[Place]:
+        """The place of this store, and of no other that takes its name meanwhile.
+
+        A worker may outlive its run, and sleep while the store is replaced: it writes to the folder that was removed.
+        """
+        self.check_identity()
+        with self.place.held() as here:
+            if here != self.place:
+                self.check_identity(here)
+            yield here
+
+    def _shards(self, level: int, tile: Tile, block: NDArray[Any]) -> Iterator[tuple[str, memoryview]]:
+        """The shards of a tile of a level, the field's last; encoded one after another, as they are written."""
         rows, columns = self.description.levels[level].window(tile)
         for name in sorted(self.description.fields, key="escape_time".__eq__):
             samples = block[name] if block.dtype.names else block
-            self._write(f"{level}/{name}", (slice(*rows), slice(*columns)), tile, samples)
-
-    def _write(self, path: str, window: Window, chunk: Tile, values: NDArray[Any]) -> None:
-        kept = array(self.place, self.description, path, read_only=False)
-        with arrays.one_by_one():
-            try:
-                kept[window] = values
-            except (OSError, StoreError, MemoryError):
-                raise
-            except Exception:
-                try:  # zarr 3.1 reads what it replaces
-                    read(kept, window)
-                except DamagedError:
-                    self.place.delete(f"{path}/c/{chunk[0]}/{chunk[1]}")
-                    kept[window] = values
-                else:
-                    raise
+            yield from encoded(self.description, f"{level}/{name}", (slice(*rows), slice(*columns)), samples)
 
     def done(self, level: int = 0) -> NDArray[np.bool_]:
         """Which tiles of a level are done, shape `Level.tiles`: those whose shards hold anything, in every field."""
@@ -122,9 +144,9 @@ class Store:
 
     def discard(self, level: int, tile: Tile) -> None:
         """Take out a tile of a level, the field first: then it is not done, before anything else is gone."""
-        self.check_identity()
-        for name in sorted(self.description.fields, key="escape_time".__ne__):
-            self.place.delete(shard_key(level, name, tile))
+        with self._mine() as here:
+            for name in sorted(self.description.fields, key="escape_time".__ne__):
+                here.delete(shard_key(level, name, tile))
 
     def array(self, level: int, name: str) -> zarr.Array[Any]:
         """An array of a level, to be read; it raises what zarr raises."""
@@ -172,10 +194,9 @@ class Store:
 
     def _damaged(self, tile: Tile, level: int, name: str, problem: str) -> DamagedError:
         """What to say of a shard that cannot be read."""
-        remedy = f"`mandeldask verify {self.path} --repair` takes it out, and `mandeldask resume {self.path}` makes it"
-        return DamagedError(
-            f"{self.path} is damaged: shard {shard_key(level, name, tile)} {problem}. {remedy} again", problem
-        )
+        remedy = f"`{command('verify', self.path, '--repair')}` computes it again"
+        what = f"shard {shard_key(level, name, tile)} {problem}"
+        return DamagedError(f"{self.path} is damaged: {what}. {remedy}", problem)
 
     @property
     def escape_time(self) -> StoredSamples:
@@ -228,11 +249,11 @@ class Store:
 
     def write_tiles(self, columns: Mapping[str, NDArray[Any]], changed: set[Tile]) -> None:
         """Write the chunks of the `tiles` group in which the `changed` tiles lie."""
-        self.check_identity()
         for chunk in {(i // arrays.TILES_CHUNK, j // arrays.TILES_CHUNK) for i, j in changed}:
             window = arrays.tiles_window(chunk)
-            for name in sorted(TileColumns, key="minimum".__eq__):  # the last: it tells that the others are there
-                self._write(f"tiles/{name}", window, chunk, columns[name][window])
+            names = sorted(TileColumns, key="minimum".__eq__)  # the last: it tells that the others are there
+            parts = (encoded(self.description, f"tiles/{name}", window, columns[name][window]) for name in names)
+            self._put(chain.from_iterable(parts))
 
     def read_notes(self) -> dict[str, Any]:
         """Attributes of the `tiles` group: errors of failed tiles, the lease of a driver; {} where it is missing."""
@@ -240,17 +261,16 @@ class Store:
 
     def write_notes(self, **notes: Any) -> None:
         """Set attributes of the `tiles` group; None removes one."""
-        with _noting:
-            self.check_identity()
-            group = metadata.read_json(self.place, "tiles/zarr.json") or {"zarr_format": 3, "node_type": "group"}
+        with _noting, self._mine() as here:
+            group = metadata.read_json(here, "tiles/zarr.json") or {"zarr_format": 3, "node_type": "group"}
             attributes = {**metadata.attributes(group), **notes}
             group["attributes"] = {k: v for k, v in attributes.items() if v is not None}
-            self.place.put("tiles/zarr.json", arrays.dumps(group))
+            here.put("tiles/zarr.json", arrays.dumps(group))
 
     def finish(self) -> None:
         """Consolidate the metadata of the whole, which xarray asks for; done once, at the end of a run."""
-        self.check_identity()
-        metadata.consolidate(self.place, self.description)
+        with self._mine() as here:
+            metadata.consolidate(here, self.description)
 
     def restore(self) -> None:
         """Put the field description back into the root's metadata, from the copy beside the field."""
@@ -258,66 +278,40 @@ class Store:
         self.place.put("zarr.json", arrays.dumps(metadata.root(manifest, self.description)))
         metadata.consolidate(self.place, self.description)
 
-    def bands(self, level: int = 0) -> Iterator[NDArray[np.int32]]:
-        """A level's escape times from the first row to the last, a row of chunks at a time."""
-        here = self.description.levels[level]
-        rows = chunk_side(here.tile[0])
-        for first in range(0, here.shape[0], rows):
-            yield self.window(slice(first, first + rows), slice(None), level)
+    def bands(self) -> Iterator[NDArray[np.int32]]:
+        """The field's escape times in row order: a row of chunks at a time, less of a field of very long rows."""
+        rows, columns = self.description.shape
+        height = max(1, min(chunk_side(self.description.tile[0]), BAND // columns))
+        for first in range(0, rows, height):
+            for left in range(0, columns, BAND):
+                yield self.window(slice(first, first + height), slice(left, left + BAND))
 
     def checksum(self) -> str:
-        """SHA-256 of the field's little-endian int32 samples in row order: the same for any tiling."""
+        """SHA-256 of the field's little-endian int32 samples in row order: the same for any tiling.
+
+        What is missing counts as zeros; StoreError where that would be most of a very large field.
+        """
+        missing, size = int((~self.done()).sum()), self.description.view.size
+        if missing and size > UNFINISHED:
+            raise StoreError(
+                f"{self.path} lacks {plural(missing, 'tile')} of {si(size)} samples: a checksum of a field this large "
+                f"needs every tile. First `{command('resume', self.path)}`"
+            )
         digest = hashlib.sha256()
         for band in self.bands():
             digest.update(np.ascontiguousarray(band, dtype="<i4").data)
         return digest.hexdigest()
 
-    def check_identity(self) -> None:
+    def check_identity(self, here: Place | None = None) -> None:
         """Raise StoreError where the store cannot be seen from here, or is another by now."""
-        me, stamp = (self.path, self.identity), self.place.stamp("zarr.json")
+        place = here or self.place
+        me, stamp = (self.path, self.identity), place.stamp("zarr.json")
         if stamp is not None and _seen.get(me) == stamp:
             return  # unchanged: the root's metadata, once consolidated, takes longer to read than a tile to encode
-        found = metadata.read_manifest(self.place)
+        found = metadata.read_manifest(place)
         if stamp is None or found is None or found.get("identity") != self.identity:
-            raise StoreError(
+            raise ReplacedError(
                 f"{self.path} cannot be seen from {socket.gethostname()}, or was replaced while a run was writing it: "
                 "the workers need a path that they share with the client"
             )
         _seen[me] = stamp
-
-
-@dataclass(frozen=True)
-class StoredSamples:
-    """An array of a level that is read by slices, chunk by chunk; the fill value where a tile is not done.
-
-    Raises DamagedError where a shard cannot be decoded.
-    """
-
-    store: Store
-    level: int
-    name: str
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.store.description.levels[self.level].shape
-
-    @property
-    def ndim(self) -> int:
-        return 2
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(FIELDS[self.name])
-
-    @property
-    def chunks(self) -> tuple[int, int]:
-        """Rows and columns of the chunks that are decoded at once."""
-        rows, columns = self.store.description.levels[self.level].tile
-        return chunk_side(rows), chunk_side(columns)
-
-    def __getitem__(self, key: slice | tuple[slice, slice]) -> NDArray[Any]:
-        rows, columns = (*key, slice(None))[:2] if isinstance(key, tuple) else (key, slice(None))
-        whole = self.store.window(
-            slice(rows.start, rows.stop), slice(columns.start, columns.stop), self.level, self.name
-        )
-        return whole[:: rows.step, :: columns.step]

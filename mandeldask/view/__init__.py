@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mandeldask.errors import ConfigError
 from mandeldask.view.exact import Number, angles, exact, pair, radii, rounded
 from mandeldask.view.frames import FULL_TURN, LOG_POLAR, Frame, LogPolar, Turned, degrees, frame_from_json
+from mandeldask.view.spelling import as_centre, takes_center
 
 __all__ = [
     "LOG_POLAR",
@@ -29,6 +30,7 @@ __all__ = [
     "Registration",
     "Turned",
     "View",
+    "as_centre",
     "frame_from_json",
 ]
 
@@ -108,6 +110,7 @@ class View:
             raise ConfigError("x and y of a log-polar view follow from its radius: make it with View.log_polar")
 
     @classmethod
+    @takes_center
     def around(
         cls,
         centre: Sequence[Number],
@@ -148,6 +151,7 @@ class View:
         return cls(bounds[0], bounds[1], (rows, columns), registration, frame, _digits(made_from))
 
     @classmethod
+    @takes_center
     def log_polar(
         cls, centre: Sequence[Number], radius: Sequence[Number], columns: int, rows: int | None = None
     ) -> View:

@@ -23,6 +23,7 @@ from mandeldask.config import AnyCluster
 from mandeldask.errors import ConfigError, StoreError
 from mandeldask.image import PictureOptions, Pixels, check_path, replacing
 from mandeldask.store import Store, open_store
+from mandeldask.text import pip_install
 from mandeldask.view import View
 from mandeldask.zoom.film import COLOURS, Film, read_film
 
@@ -83,7 +84,7 @@ def _need_av() -> Any:
         import av
     except ImportError as error:
         raise ConfigError(
-            f'a film needs PyAV, which cannot be imported here ({error}); pip install "mandeldask[zoom]"'
+            f"a film needs PyAV, which cannot be imported here ({error}); {pip_install('zoom')}"
         ) from None
     if ENCODER not in av.codecs_available:
         raise ConfigError(

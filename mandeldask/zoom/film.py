@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from mandeldask.config.models import integer
 from mandeldask.config.reading import read_file
+from mandeldask.config.values import integer
 from mandeldask.errors import ConfigError
-from mandeldask.view import MIN_SPACING_ULPS, Number, View
+from mandeldask.view import MIN_SPACING_ULPS, Number, View, as_centre
 from mandeldask.view.exact import exact, finite_pair
 
 SIDES = (64, 8192)  # of a frame; beyond, few players follow
@@ -71,8 +71,10 @@ class Film:
         given = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         if "max_iter" in given:
             given["max_iter"] = integer(given["max_iter"])  # 1e5
-        if isinstance(given.get("size"), list | tuple):
-            given["size"] = tuple(map(integer, given["size"]))
+        if isinstance(size := given.get("size"), str):  # 1280x720
+            size = size.split("x")
+        if isinstance(size, list | tuple):
+            given["size"] = tuple(int(n) if isinstance(n, str) and n.isdecimal() else integer(n) for n in size)
         return cls(**given, first=values["from"], last=values["to"])
 
     def _check_size(self) -> None:
@@ -158,8 +160,10 @@ def read_film(path: str | os.PathLike[str] | None, changes: Mapping[str, Any] | 
     given: Any = {} if path is None else read_file(path)
     if not isinstance(given, dict):
         raise ConfigError(f"{path}: a film's description is a mapping, KEY: VALUE")
-    for key in (str(key)[:50] for key in given if key not in KEYS):
+    film = as_centre(given, str(path))
+    for key in (str(key)[:50] for key in film if key not in KEYS):
         close = difflib.get_close_matches(key.lower(), KEYS, n=1)
         hint = f"did you mean `{close[0]}`? " if close else ""
         raise ConfigError(f"{path}: unknown key `{key}`; {hint}Permitted: {', '.join(KEYS)}")
-    return given | {key: value for key, value in (changes or {}).items() if value is not None}
+    changed = {key: value for key, value in (changes or {}).items() if value is not None}
+    return film | as_centre(changed, "the options")

@@ -1,8 +1,8 @@
 """From the samples to a frame: each pixel is interpolated between four texels of each of two mip levels.
 
 The textures are the mip-maps of L. Williams (1983). Mip level m has a texel for 2^m x 2^m samples. Colours are
-averaged, never counts. Mip levels 0 to 2 average all samples, each further one the sixteen that the level m - 2 of the
-store holds of them.
+averaged in linear light, never counts. Mip levels 0 to 2 average all samples, each further one the sixteen that the
+level m - 2 of the store holds of them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.image import PictureOptions, Pixels, averaged, palette, palette_index
+from mandeldask.image import PictureOptions, Pixels, averaged, linear, palette, palette_index, srgb_curve
 from mandeldask.store import Store
 from mandeldask.view import LogPolar
 from mandeldask.zoom.film import COLUMNS, CORE, Film
 
-ToColour = Callable[[NDArray[np.integer]], Pixels]
+Light = NDArray[np.uint16]  # red, green and blue, linear, up to 65535
+ToColour = Callable[[NDArray[np.integer]], Light]
 
 SCALE_SAMPLES = 2**20  # at most, that the scale is laid out for
 BLOCK = 512  # rows of a level read at a time: the most that a chunk has
@@ -67,17 +68,17 @@ class Painter:
             self.strip = _joined(self.textures)
         out = np.empty((*self.row.shape, 3), np.uint8)
         scale = CORE * span / float(self.film.last)  # samples of the core a pixel
-        _paint(out, self.row, self.column, self.mip, shift, *self.strip, scale, *self.core)
+        _paint(out, self.row, self.column, self.mip, shift, *self.strip, scale, *self.core, srgb_curve())
         return out[::-1]
 
 
 def to_colour(strip: Store, options: PictureOptions) -> ToColour:
-    """The function from escape times to colours, the same for all frames: laid out for the whole strip."""
+    """The function from escape times to light, the same for all frames: laid out for the whole strip."""
     d = strip.description
     level = next((level for level in d.levels if level.shape[0] * level.shape[1] <= SCALE_SAMPLES), d.levels[-1])
     sample = strip.window(slice(None), slice(None), level.number)
     index = palette_index(sample, d.max_iter, options)
-    colours = np.array(palette(options.colormap, options.interior), np.uint8)
+    colours = (linear(palette(options.colormap, options.interior)).T * 65535 + 0.5).astype(np.uint16)
     return lambda counts: colours[index(counts)]
 
 
@@ -91,7 +92,7 @@ class _Texture:
     store: Store
     to_colour: ToColour
     mip: int
-    blocks: dict[int, Pixels] = field(default_factory=dict)
+    blocks: dict[int, Light] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.level = min(max(0, self.mip - 2), len(self.store.description.levels) - 1)
@@ -113,17 +114,17 @@ class _Texture:
         self.texels = np.concatenate(list(self.blocks.values()))
         return True
 
-    def _read(self, block: int) -> Pixels:
+    def _read(self, block: int) -> Light:
         first, last = block * self.block, min((block + 1) * self.block, self.rows)
         window = slice(first * self.side, last * self.side), slice(0, self.columns * self.side)
         pixels = self.to_colour(self.store.window(*window, level=self.level))
         if self.side == 1:
             return pixels
         means = averaged(np.moveaxis(pixels, -1, 0), self.side)
-        return np.moveaxis((means + 0.5).astype(np.uint8), 0, -1)
+        return np.moveaxis((means + 0.5).astype(np.uint16), 0, -1)
 
 
-def atlas(store: Store, to_colour: ToColour) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def atlas(store: Store, to_colour: ToColour) -> tuple[Light, NDArray[np.int64]]:
     """All of a store in textures, halved until one side is down to a texel: as `_paint` takes them."""
     rows, columns = store.description.shape
     textures = [_Texture(store, to_colour, m) for m in range(min(rows, columns).bit_length())]
@@ -132,7 +133,7 @@ def atlas(store: Store, to_colour: ToColour) -> tuple[NDArray[np.uint8], NDArray
     return _joined(textures)
 
 
-def _joined(textures: list[_Texture]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _joined(textures: list[_Texture]) -> tuple[Light, NDArray[np.int64]]:
     """Textures in one array, and a table with a row for each, as compiled code reads them.
 
     Its columns: where it begins, its first row, rows, columns, all in texels; stride and side.
@@ -175,7 +176,7 @@ def _texel(
 @_compiled
 def _paint(
     out: NDArray[np.uint8], row: Any, column: Any, mip: Any, shift: float, strip: Any, strip_table: Any,
-    scale: float, core: Any, core_table: Any,
+    scale: float, core: Any, core_table: Any, curve: Any,
 ) -> None:  # pragma: no cover  # fmt: skip
     height, width = row.shape
     core_rows, core_columns = core_table[0, 2], core_table[0, 3]
@@ -196,4 +197,4 @@ def _paint(
             if part > 0:
                 _texel(texels, table[lower + 1], at_y, at_x, not inside, part, colour)
             for k in range(3):
-                out[i, j, k] = int(colour[k])
+                out[i, j, k] = curve[int(colour[k])]

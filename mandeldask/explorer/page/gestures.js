@@ -9,6 +9,7 @@ export class Gestures {
   at = [0, 0];
   pointers = new Map();
   pointer = null; // where the mouse is, for the readout
+  byPointer = false; // whether the focus was last moved by a pointer, not by the Tab key
 
   constructor(canvas, view, moved, commands) {
     Object.assign(this, { canvas, view, moved, commands });
@@ -19,6 +20,7 @@ export class Gestures {
     canvas.addEventListener("pointerleave", () => ((this.pointer = null), moved()));
     canvas.addEventListener("dblclick", (event) => this.glide(Math.LN2, event.offsetX, event.offsetY));
     addEventListener("keydown", (event) => this.#key(event));
+    addEventListener("pointerdown", () => (this.byPointer = true), { capture: true });
   }
 
   /** Whether fingers or a glide are at work. */
@@ -82,8 +84,11 @@ export class Gestures {
   }
 
   #key(event) {
-    const inControl = event.target.closest?.("input, select, textarea");
-    if (event.ctrlKey || event.metaKey || event.altKey || inControl) return;
+    if (event.key === "Tab") this.byPointer = false;
+    // text is typed; of a control that was reached by Tab, keys change the value; of one that was clicked, the view
+    const own = event.target.closest?.(this.byPointer ? "[type=text], [type=number]" : "input, select");
+    if (own && event.key === "Escape") this.canvas.focus({ preventScroll: true });
+    if (event.ctrlKey || event.metaKey || event.altKey || own) return;
     const step = event.shiftKey ? 0.5 : 0.125;
     const { view } = this;
     const keys = {

@@ -6,15 +6,15 @@ import { TILE_LEVEL } from "./view.js";
 
 const COLOURS = ["map", "scale", "density", "phase", "smooth", "interior"];
 
-/** The fragment of a link to what is shown. */
-export function toFragment(view, maxIter, colours) {
+/** The fragment of a link to what is shown; `fixed` is max_iter, null where it follows the depth. */
+export function toFragment(view, fixed, colours) {
   const [re, im, span] = view.toText();
-  const parts = new URLSearchParams({ re, im, span, n: maxIter });
+  const parts = new URLSearchParams({ re, im, span, ...(fixed && { n: fixed }) });
   for (const key of COLOURS) if (colours[key] !== DEFAULTS[key]) parts.set(key, String(colours[key]));
   return `#${parts}`;
 }
 
-/** What a fragment says, checked: { centre, maxIter, colours }, each null or empty where it says nothing of use. */
+/** What a fragment says, checked: { centre, fixed, colours }, each null or empty where it says nothing of use. */
 export function fromFragment(fragment, maps, scales, limit) {
   const parts = new URLSearchParams(fragment.slice(1));
   const colours = {};
@@ -32,13 +32,13 @@ export function fromFragment(fragment, maps, scales, limit) {
   figure("phase", 0, 2);
   if (parts.has("smooth")) colours.smooth = parts.get("smooth") === "true";
   const n = Number(parts.get("n"));
-  const maxIter = Number.isInteger(n) && n >= 1 && n <= limit ? n : null;
+  const fixed = Number.isInteger(n) && n >= 1 && n <= limit ? n : null;
   const centre = parts.has("re") ? [parts.get("re"), parts.get("im"), parts.get("span")] : null;
-  return { centre, maxIter, colours };
+  return { centre, fixed, colours };
 }
 
-/** The run description whose samples are those of the live tiles in view, `finer` levels deeper; and its size. */
-export function description(view, maxIter, finer) {
+/** The run description whose samples are those of the live tiles in view, `finer` levels deeper, in the same colours. */
+export function description(view, maxIter, finer, picture) {
   const level = view.level + finer + TILE_LEVEL;
   const [left, top] = view.at(0, 0).map((value) => floor(value, level));
   const [right, bottom] = view.at(view.width, view.height).map((value) => floor(value, level));
@@ -51,11 +51,13 @@ export function description(view, maxIter, finer) {
       registration: "pixel",
     },
     max_iter: maxIter,
+    fields: ["escape_time", "smooth"],
+    picture: { ...picture, supersample: finer ? 2 : 1 },
   };
 }
 
 /** A run description as YAML. */
-export function toYaml({ view, max_iter }, link) {
+export function toYaml({ view, max_iter, fields, picture }, link) {
   const pair = (values) => `[${values.map((value) => JSON.stringify(value)).join(", ")}]`;
   return [
     "# A view saved by `mandeldask explore`; compute it with  mandeldask run FILE --out STORE",
@@ -66,6 +68,8 @@ export function toYaml({ view, max_iter }, link) {
     `  shape: [${view.shape.join(", ")}]`,
     `  registration: ${view.registration}`,
     `max_iter: ${max_iter}`,
+    `fields: [${fields.join(", ")}]`,
+    `picture: {${Object.entries(picture).map(([key, value]) => `${key}: ${JSON.stringify(value)}`).join(", ")}}`,
     "",
   ].join("\n");
 }

@@ -6,33 +6,41 @@ import { Gestures } from "./gestures.js";
 import { description, fromFragment, save, toFragment, toYaml } from "./link.js";
 import { Painter } from "./paint.js";
 import { Panel } from "./panel.js";
-import { Tiles } from "./tiles.js";
+import { rectangle, Tiles } from "./tiles.js";
 import { View } from "./view.js";
 
 const MOST_DENSE = 2; // drawn pixels a CSS pixel: a telephone's third costs twice the tiles and is not seen
 const ASK_EVERY = 70; // ms between two looks at which tiles to ask for, while the view moves
 const SETTLE = 250; // ms without motion, after which the link is written
+const REST = 500; // ms without a change, after which the view is refined
 const LOOK_EVERY = { calm: 2500, busy: 700 }; // ms
 
 const scene = await (await fetch("/scene")).json();
 const view = new View(scene);
 const canvas = document.getElementById("plane");
 const painter = new Painter(canvas);
-const colours = new Colours(scene.colormaps);
+const colours = new Colours(scene);
 const tiles = new Tiles(scene, redraw, complain);
-const panel = new Panel(scene, { home, fit, outlines, saveConfig, savePicture, copyLink, render, stopRender, start, zoom, maxIter: setMaxIter, colours: setColours });
+const panel = new Panel(scene, { home, fit, outlines, saveConfig, savePicture, copyLink, render, stopRender, start, zoom, fix, colours: setColours });
 const gestures = new Gestures(canvas, view, redraw, { home, fit, outlines, panel: () => panel.toggle() });
 
+let fixed = null; // max_iter, where it does not follow the depth
 let maxIter = scene.max_iter;
 let fitted = false;
 let outlined = false;
 let dirty = false;
 let asked = 0;
 let settling = 0;
+let resting = 0;
+let shown = ""; // view and colours of the last frame
+let changed = 0; // when they were others
 let last = 0;
 let stateOf = null;
 let written = "";
 let targets = [];
+let finer = [];
+let finerPixel = 0; // the pixel of the view that they are for
+let refined = false;
 let looking = 0;
 
 function redraw() {
@@ -45,17 +53,37 @@ function frame(now) {
   dirty = false;
   gestures.step(Math.min(50, now - last || 16));
   last = now;
+  setMaxIter();
   targets = tiles.targets(view, maxIter);
+  const rests = refine(now);
   if (now - asked > ASK_EVERY || !gestures.busy) {
     asked = now;
-    tiles.want(targets, colours.settings.smooth);
+    tiles.want(rests ? [...targets, ...finer] : targets);
   } else setTimeout(redraw, ASK_EVERY);
-  if (painter.frame(view, tiles, colours, targets, outlined)) redraw();
+  const behind = painter.frame(view, tiles, colours, { targets, finer, resting: rests, outlined });
+  if (behind) redraw();
+  refined = rests && !behind && finer.every((target) => tiles.here(target));
   if (!fitted && sharp()) fitOnce();
   readout();
   if (gestures.busy) redraw();
   clearTimeout(settling);
   settling = setTimeout(settle, SETTLE);
+}
+
+/** Tiles a level deeper, once the view rests, which is returned; those that are here stay while it is moved. */
+function refine(now) {
+  const here = [toFragment(view, maxIter, colours.settings), canvas.width, canvas.height].join();
+  if (here !== shown) {
+    shown = here;
+    changed = now;
+    clearTimeout(resting);
+    resting = setTimeout(redraw, REST);
+  }
+  const rests = now - changed >= REST - 1 && sharp();
+  if (rests) [finer, finerPixel] = [tiles.finer(view, maxIter, targets), view.pixel];
+  else if (finerPixel !== view.pixel) finer = [];
+  else for (const target of finer) target.rectangle = rectangle(target, view);
+  return rests;
 }
 
 /** Whether every tile of the view is here. */
@@ -66,7 +94,7 @@ function sharp() {
 function settle() {
   if (gestures.busy) return;
   view.fromText(...view.toText()); // the link says exactly what is shown
-  const link = toFragment(view, maxIter, colours.settings);
+  const link = toFragment(view, fixed, colours.settings);
   if (link === written) return;
   written = link;
   history.replaceState(null, "", link);
@@ -75,10 +103,9 @@ function settle() {
 function restore() {
   if (location.hash === written && written) return;
   const said = fromFragment(location.hash, scene.colormaps, SCALE_NAMES, scene.max_iter_limit);
-  if (said.maxIter) maxIter = said.maxIter;
+  fixed = said.fixed;
   if (!said.centre || !view.fromText(...said.centre)) view.home();
   fitted = "density" in said.colours || "phase" in said.colours;
-  panel.setMaxIter(maxIter);
   setColours(said.colours);
 }
 
@@ -92,15 +119,19 @@ function zoom(amount) {
   gestures.glide(amount);
 }
 
-function setMaxIter(value) {
-  maxIter = value;
-  colours.set({}, maxIter);
-  panel.setMaxIter(maxIter);
-  redraw();
+function setMaxIter() {
+  maxIter = fixed ?? tiles.automatic(view);
+  panel.setMaxIter(maxIter, fixed === null);
+}
+
+/** Fix max_iter; null lets it follow the depth. */
+function fix(value) {
+  fixed = value;
+  setColours({});
 }
 
 function setColours(settings) {
-  colours.set(settings, maxIter);
+  colours.set(settings, fixed ?? Infinity);
   panel.setColours(colours.settings);
   redraw();
 }
@@ -111,9 +142,11 @@ function fitOnce() {
 }
 
 function fit() {
-  const found = colours.fit(targets.map((target) => tiles.here(target)).filter(Boolean));
+  const found = colours.fit(inView());
   if (found) setColours(found);
 }
+
+const inView = () => targets.map((target) => tiles.here(target)).filter(Boolean);
 
 function outlines(on = !outlined) {
   outlined = on;
@@ -121,14 +154,16 @@ function outlines(on = !outlined) {
   redraw();
 }
 
+const described = (levels = panel.finer) => description(view, maxIter, levels, colours.toPicture(inView()));
+
 function saveConfig() {
-  const text = toYaml(description(view, maxIter, panel.finer), link());
+  const text = toYaml(described(), link());
   save(new Blob([text], { type: "application/yaml" }), `${fileName()}.yaml`);
   panel.say("saved", `Saved: compute it with  mandeldask run ${fileName()}.yaml --out ${fileName()}.zarr`, 8000);
 }
 
 function savePicture() {
-  while (painter.frame(view, tiles, colours, targets, false)); // a frame colours as many tiles as it has time for
+  while (painter.frame(view, tiles, colours, { targets, finer, resting: true })); // a frame colours as many tiles as it has time for
   canvas.toBlob((blob) => save(blob, `${fileName()}.png`), "image/png");
   redraw();
 }
@@ -143,7 +178,7 @@ async function copyLink() {
   }
 }
 
-const link = () => location.origin + location.pathname + toFragment(view, maxIter, colours.settings);
+const link = () => location.origin + location.pathname + toFragment(view, fixed, colours.settings);
 const fileName = () => `${scene.name.replace(/\.(zarr|ya?ml)$/i, "").replace(/[^\w.-]+/g, "-") || "view"}-${short()}`;
 const short = () => view.toText().slice(0, 2).map((text) => text.slice(0, 9)).join("_").replace(/[^\w.-]/g, "");
 
@@ -160,7 +195,7 @@ async function post(path, method, body) {
 }
 
 function render(name) {
-  post("/render", "POST", { name, description: description(view, maxIter, panel.finer) });
+  post("/render", "POST", { name, description: described() });
 }
 
 function stopRender() {
@@ -182,20 +217,29 @@ function readout() {
   const [x, y] = gestures.pointer ?? [view.width / 2, view.height / 2];
   const [re, im] = view.at(x, y);
   const found = tiles.count(re, im);
-  const inside = found && found.n >= Math.min(maxIter, found.tile.maxIter);
+  const cap = Math.min(fixed ?? Infinity, found?.tile.maxIter);
+  const inside = found && found.n >= cap;
   panel.readout({
     re: format(re, view.decimals),
     im: format(im, view.decimals),
-    count: !found ? "–" : inside ? `≥ ${Math.min(found.n, maxIter).toLocaleString("en")}, not escaped` : found.n.toLocaleString("en"),
+    count: !found ? "–" : inside ? `≥ ${cap.toLocaleString("en")}, not escaped` : found.n.toLocaleString("en"),
     kind: found?.tile.kind ?? "",
     zoom: view.homeSpan / view.span,
     span: view.span,
     level: Math.min(view.level, view.deepest),
     pending: targets.filter((target) => !tiles.here(target)).length,
+    bands: bands(),
+    refining: finer.length > 0 && !refined,
     size: description(view, maxIter, panel.finer).view.shape,
     deep: view.level + panel.finer > view.deepest,
   });
   panel.say("depth", view.atEnd ? `binary64 ends here: samples ${(view.pixel).toExponential(1)} apart are the closest it tells apart.` : "");
+}
+
+/** Whether tiles in view lack what makes them smooth: none, some, all. */
+function bands() {
+  const [all, lacking] = [inView().length, inView().filter(({ fraction }) => !fraction).length];
+  return lacking === 0 ? "none" : lacking < all ? "some" : "all";
 }
 
 async function look() {
@@ -242,6 +286,8 @@ window.explorer = {
   scene, view, tiles, colours, sharp, number, parse, fit,
   get maxIter() { return maxIter; },
   get targets() { return targets; },
+  get finer() { return finer; },
+  get refined() { return refined; },
   get state() { return stateOf; },
-  description: (finer = 0) => description(view, maxIter, finer),
+  description: (levels = 0) => described(levels),
 };

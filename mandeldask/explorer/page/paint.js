@@ -11,8 +11,8 @@ export class Painter {
     this.context = canvas.getContext("2d", { alpha: false });
   }
 
-  /** Draw; true where tiles are still to be coloured. */
-  frame(view, tiles, colours, targets, outlines) {
+  /** Draw targets and on them finer tiles, which are drawn down where the view rests; true where some are still to be coloured. */
+  frame(view, tiles, colours, { targets, finer, resting, outlined }) {
     const { context, canvas } = this;
     this.colours = colours;
     this.until = performance.now() + BUDGET;
@@ -21,10 +21,9 @@ export class Painter {
     context.imageSmoothingEnabled = true;
     const screen = { x: 0, y: 0, w: canvas.width, h: canvas.height };
     const around = [];
-    const placed = new Map();
     for (const tile of tiles.cache.values()) {
       const box = rectangle(tile, view);
-      if (overlap(box, screen)) around.push([tile, box]), placed.set(tile.key, box);
+      if (overlap(box, screen)) around.push([tile, box]);
     }
     const shown = [];
     context.fillStyle = "#14161b";
@@ -35,7 +34,11 @@ export class Painter {
       if (!tile || tile.missing) this.#standIn(target.rectangle, around, tile, shown);
       if (tile) this.#draw(tile, target.rectangle, null), shown.push(tile);
     }
-    if (outlines) for (const target of targets) if (tiles.here(target)) this.#outline(target);
+    for (const target of finer) {
+      const tile = tiles.here(target);
+      if (tile && !tile.missing) this.#drawFine(tile, target.rectangle, resting), shown.push(tile);
+    }
+    if (outlined) for (const target of targets) if (tiles.here(target)) this.#outline(target);
     tiles.keep(shown);
     return this.behind;
   }
@@ -69,6 +72,19 @@ export class Painter {
     const [sx, sy] = [Math.max(0, (left - at.x) * kx), Math.max(0, (top - at.y) * ky)];
     const sw = Math.min((right - left) * kx, tile.columns - sx), sh = Math.min((bottom - top) * ky, tile.rows - sy);
     if (sw > 0 && sh > 0) this.context.drawImage(picture, sx, sy, sw, sh, x, y, x2 - x, y2 - y);
+  }
+
+  #drawFine(tile, { x, y, w, h }, resting) {
+    const { version } = this.colours;
+    const [left, top, right, bottom] = [x, y, x + w, y + h].map(Math.round);
+    const [width, height] = [right - left, bottom - top];
+    const { canvas } = tile.fine ?? {};
+    const old = tile.fine?.version !== version || canvas.width !== width || canvas.height !== height;
+    if (old && resting && width > 0 && height > 0) {
+      if (performance.now() > this.until) this.behind = true;
+      else this.colours.fine(tile, width, height);
+    }
+    if (tile.fine?.version === version) this.context.drawImage(tile.fine.canvas, left, top, width, height);
   }
 
   #outline({ kind, rectangle: { x, y, w, h } }) {

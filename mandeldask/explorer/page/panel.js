@@ -3,7 +3,7 @@
 import { SCALE_NAMES } from "./colour.js";
 
 const $ = (id) => document.getElementById(id);
-const STATES = { off: "asleep", starting: "starting", ready: "ready", lost: "lost" };
+const STATES = { off: "not started", starting: "starting", ready: "ready", lost: "lost" };
 const MAX_SLIDER = 1000;
 
 export class Panel {
@@ -16,11 +16,10 @@ export class Panel {
     $("name").textContent = scene.name;
     options($("map"), Object.keys(scene.colormaps));
     options($("scale"), SCALE_NAMES);
-    $("smooth-note").hidden = !scene.stored || scene.smooth;
     for (const [id, act] of Object.entries({
       home: acts.home, "zoom-in": () => acts.zoom(0.7), "zoom-out": () => acts.zoom(-0.7), fit: acts.fit,
       "save-config": acts.saveConfig, "save-picture": acts.savePicture, "copy-link": acts.copyLink,
-      "render-stop": acts.stopRender, start: acts.start, toggle: () => this.toggle(),
+      "render-stop": acts.stopRender, "render-close": () => this.#close(), start: acts.start, toggle: () => this.toggle(),
     })) $(id).addEventListener("click", act);
     $("outlines").addEventListener("change", () => acts.outlines($("outlines").checked));
     for (const id of ["map", "scale", "interior"])
@@ -29,8 +28,9 @@ export class Panel {
       $(id).addEventListener("input", () => acts.colours({ [id]: fromSlider(id, Number($(id).value)) }));
     $("smooth").addEventListener("change", () => acts.colours({ smooth: $("smooth").checked }));
     $("max-iter-slider").addEventListener("input", () => this.#typed(this.#fromSlider()));
-    $("max-iter-slider").addEventListener("change", () => acts.maxIter(this.#fromSlider()));
-    $("max-iter").addEventListener("change", () => acts.maxIter(this.#checked(Number($("max-iter").value))));
+    $("max-iter-slider").addEventListener("change", () => acts.fix(this.#fromSlider()));
+    $("max-iter").addEventListener("change", () => acts.fix(this.#checked(Number($("max-iter").value))));
+    $("automatic").addEventListener("change", () => acts.fix($("automatic").checked ? null : this.maxIter));
     $("finer").addEventListener("change", () => this.#size());
     $("render").addEventListener("submit", (event) => (event.preventDefault(), acts.render($("render-name").value)));
     $("max-iter").max = scene.max_iter_limit;
@@ -58,11 +58,15 @@ export class Panel {
   }
 
   #typed(value) {
+    $("automatic").checked = false;
     $("max-iter").value = value;
   }
 
-  setMaxIter(value) {
-    this.#typed(value);
+  setMaxIter(value, automatic) {
+    if (value === this.maxIter && automatic === this.automatic) return; // else what is being typed would be lost
+    Object.assign(this, { maxIter: value, automatic });
+    $("automatic").checked = automatic;
+    $("max-iter").value = value;
     $("max-iter-slider").value = MAX_SLIDER * (Math.log(value / 50) / Math.log(this.scene.max_iter_limit / 50));
     const { stored, max_iter } = this.scene;
     $("max-iter-note").textContent =
@@ -79,7 +83,7 @@ export class Panel {
     $("outlines").checked = on;
   }
 
-  readout({ re, im, count, kind, zoom, span, level, pending, size, deep }) {
+  readout({ re, im, count, kind, zoom, span, level, pending, refining, bands, size, deep }) {
     put("re", re);
     put("im", im);
     put("count", count);
@@ -88,8 +92,10 @@ export class Panel {
     put("zoom", `${zoom < 1e4 ? Number(zoom.toPrecision(3)).toLocaleString("en") : zoom.toExponential(2)}×`);
     put("span", span.toExponential(3));
     put("level", String(level));
-    put("pending", pending ? `${pending} tile${pending === 1 ? "" : "s"} to come` : "sharp");
-    $("pending").classList.toggle("on", pending > 0);
+    put("pending", pending ? `${pending} tile${pending === 1 ? "" : "s"} to come` : refining ? "refining" : "sharp");
+    $("pending").classList.toggle("on", pending > 0 || refining);
+    $("smooth").disabled = bands === "all";
+    $("smooth-note").hidden = bands === "none";
     this.shape = size;
     this.deep = deep;
     this.#size();
@@ -98,7 +104,8 @@ export class Panel {
   #size() {
     const [rows, columns] = this.shape ?? [0, 0];
     put("size", this.deep ? "too deep for binary64" : `${columns.toLocaleString("en")} × ${rows.toLocaleString("en")} samples`);
-    $("save-config").disabled = $("render-start").disabled = Boolean(this.deep);
+    $("save-config").disabled = Boolean(this.deep);
+    $("render-start").disabled = Boolean(this.deep || this.busy);
   }
 
   state({ cluster, store, rendering }) {
@@ -106,7 +113,7 @@ export class Panel {
     put("cluster-words", cluster.state === "ready" ? `${cluster.threads} thread${cluster.threads === 1 ? "" : "s"}` : STATES[cluster.state]);
     $("cluster").title = cluster.words;
     $("start").hidden = !["off", "lost"].includes(cluster.state);
-    put("start", cluster.state === "lost" ? "try again" : "wake");
+    put("start", cluster.state === "lost" ? "try again" : "start");
     const whole = store.done === store.tiles;
     put("store-words", !this.scene.stored ? "no store" : whole ? "stored" : `${store.done} of ${store.tiles} tiles stored`);
     this.#rendering(rendering);
@@ -114,14 +121,22 @@ export class Panel {
 
   #rendering({ state, words, done, tiles, store }) {
     const running = state === "running";
-    $("rendering").hidden = state === "none";
+    this.rendering = `${state} ${words}`;
+    $("rendering").hidden = state === "none" || this.closed === this.rendering;
     $("rendering").dataset.state = state;
     $("render-bar").max = tiles || 1;
     $("render-bar").value = done;
-    $("render-stop").hidden = !running;
-    $("render-start").hidden = running;
+    $("render-bar").hidden = $("render-stop").hidden = !running;
+    $("render-close").hidden = running;
     put("render-words", running ? `${done} of ${tiles || "?"} tiles, ${words}` : words);
     $("rendering").title = store;
+    this.busy = running;
+    this.#size();
+  }
+
+  #close() {
+    this.closed = this.rendering;
+    $("rendering").hidden = true;
   }
 
   /** Show a message, for so many ms or until it is "". */

@@ -3,7 +3,7 @@
 import { fixed, floor, number, parse, place } from "./exact.js";
 import { TILE, TILE_LEVEL } from "./view.js";
 
-const MOST = 480; // tiles kept
+const MOST = 900; // tiles kept: of 130 to 260 kB each, and those that were shown whole 260 more
 const AT_ONCE = 6; // requests, which is what a browser makes of one host
 const PREVIEW = 3; // levels above
 const SHALLOWEST = -8;
@@ -39,12 +39,36 @@ export class Tiles {
     this.step = [steps[0] || steps[1] || 1e-9, steps[1] || steps[0] || 1e-9];
   }
 
-  /** The tiles that the view is made of, nearest to its centre first. */
-  targets(view, maxIter) {
-    const stored = this.#storedTargets(view, maxIter);
+  /**
+   * How many iterations a view is computed with, unless they are fixed: the source's own where its samples are near
+   * enough; deeper as many as the level asks for, if that is more. The gallery's views, whose max_iter was chosen by
+   * eye, have 0.45 to 1.5 times as many below level 8.
+   */
+  automatic(view) {
+    const { max_iter, max_iter_limit } = this.scene;
+    const asked = this.#apart(view) > Math.SQRT2 ? Number((100 * Math.max(0, view.level) ** 1.5).toPrecision(2)) : 0;
+    return Math.min(Math.max(max_iter, asked), max_iter_limit);
+  }
+
+  /** Drawn pixels a sample of the source. */
+  #apart(view) {
+    return Math.max(...this.step) / view.pixel;
+  }
+
+  /** The tiles a level deeper than the targets, for a view that rests: none that nobody would compute, nor too many. */
+  finer(view, maxIter, targets) {
+    if (view.level >= view.deepest) return [];
+    const awake = this.clusterOn || targets.some(({ kind }) => kind === "live");
+    const found = this.targets(view, maxIter, 1).filter(({ kind }) => awake || kind === "stored");
+    return found.length + 2 * targets.length < MOST ? found : [];
+  }
+
+  /** The tiles that the view is made of, or those `finer` levels deeper, nearest to its centre first. */
+  targets(view, maxIter, finer = 0) {
+    const stored = this.#storedTargets(view, maxIter, finer);
     this.box = this.scene.stored ? this.#bounds(view) : null;
     const covered = stored.length && this.#covers(view, stored);
-    const targets = covered ? stored : [...this.#liveTargets(view, maxIter, stored), ...stored];
+    const targets = covered ? stored : [...this.#liveTargets(view, maxIter, stored, finer), ...stored];
     const [cx, cy] = [(view.width * view.density) / 2, (view.height * view.density) / 2];
     for (const target of targets) {
       const { x, y, w, h } = (target.rectangle = rectangle(target, view));
@@ -53,10 +77,10 @@ export class Tiles {
     return targets.sort((a, b) => a.far - b.far);
   }
 
-  #storedTargets(view, maxIter) {
+  #storedTargets(view, maxIter, finer) {
     const { scene } = this;
     if (!scene.stored || maxIter > scene.max_iter) return [];
-    const finest = Math.max(...this.step) / view.pixel; // drawn pixels a sample of level 0
+    const finest = this.#apart(view) * 2 ** finer;
     const k = Math.max(0, Math.round(-Math.log2(finest)));
     if (finest > Math.SQRT2) return [];
     const level = Math.min(k, scene.levels.length - 1);
@@ -114,8 +138,8 @@ export class Tiles {
   }
 
   /** Live tiles where no stored ones are; beyond the store's edge only once there is a cluster, or the view is there. */
-  #liveTargets(view, maxIter, stored) {
-    const level = Math.min(view.level, view.deepest);
+  #liveTargets(view, maxIter, stored, finer) {
+    const level = Math.min(view.level + finer, view.deepest);
     const [left, top] = view.at(0, 0).map((value) => floor(value, level));
     const [right, bottom] = view.at(view.width, view.height).map((value) => floor(value, level));
     const box = stored.length ? this.#bounds(view) : null;
@@ -163,11 +187,10 @@ export class Tiles {
   }
 
   /** Ask for what is wanted, in this order, and for nothing else. */
-  want(targets, smooth) {
+  want(targets) {
     const now = performance.now();
     const lacking = targets.filter((t) => !this.here(t) && !(this.refused.get(name(t)) > now));
-    const fractions = smooth && !lacking.length ? targets.filter((t) => this.#wantsFraction(t, now)) : [];
-    this.wanted = [...this.#previews(lacking), ...lacking, ...fractions.map((t) => ({ ...t, what: "fraction" }))];
+    this.wanted = [...this.#previews(lacking), ...lacking];
     const keep = new Set(this.wanted.map(name));
     for (const [request, abort] of this.flying) if (!keep.has(request)) abort.abort();
     this.#fly();
@@ -187,12 +210,6 @@ export class Tiles {
     return [...found.values()].filter((tile) => !this.refused.has(name(tile)));
   }
 
-  #wantsFraction(target, now) {
-    const tile = this.here(target);
-    const has = target.kind === "live" || this.scene.smooth;
-    return tile && has && !tile.fraction && !(this.refused.get(name({ ...target, what: "fraction" })) > now);
-  }
-
   #fly() {
     while (this.flying.size < AT_ONCE) {
       const next = this.wanted.find((target) => !this.flying.has(name(target)));
@@ -209,10 +226,11 @@ export class Tiles {
     try {
       const answer = await fetch(`/${flight}`, { signal: abort.signal });
       if (!answer.ok) return await this.#refuse(target, answer);
-      const [kind, rows, columns] = answer.headers.get("Tile").split(" ");
-      const samples = new KINDS[kind](await answer.arrayBuffer());
-      if (samples.length !== rows * columns) throw new TypeError("a tile that is cut off");
-      if (!abort.signal.aborted) this.#arrive(target, samples);
+      const [kind, rows, columns, what] = answer.headers.get("Tile").split(" ");
+      const bytes = await answer.arrayBuffer();
+      const counts = new KINDS[kind](bytes, 0, rows * columns);
+      const fraction = what === "smooth" ? new Uint8Array(bytes, counts.byteLength, counts.length) : null;
+      if (!abort.signal.aborted) this.#arrive(target, counts, fraction);
     } catch (error) {
       if (abort.signal.aborted) return;
       this.refused.set(flight, performance.now() + AGAIN.busy);
@@ -234,18 +252,13 @@ export class Tiles {
     setTimeout(this.changed, again + 50);
   }
 
-  #arrive(target, samples) {
+  #arrive(target, counts, fraction) {
     this.refused.delete(name(target));
     this.complain("server", "");
-    if (target.what === "fraction") {
-      const tile = this.cache.get(target.key);
-      if (tile) Object.assign(tile, { fraction: samples, look: null });
-    } else {
-      this.complain(target.kind, "");
-      const missing = target.kind === "stored" && samples.includes(0);
-      this.cache.delete(target.key);
-      this.cache.set(target.key, { ...target, counts: samples, missing, look: null });
-    }
+    this.complain(target.kind, "");
+    const missing = target.kind === "stored" && counts.includes(0);
+    this.cache.delete(target.key);
+    this.cache.set(target.key, { ...target, counts, fraction, missing, look: null, fine: null });
     this.changed();
   }
 
@@ -284,9 +297,8 @@ export class Tiles {
 }
 
 /** What a target is asked for by: of another max_iter it is another request, and the old one is not waited for. */
-function name({ kind, key, maxIter, what }) {
-  const query = [kind === "live" && `max_iter=${maxIter}`, what && `what=${what}`].filter(Boolean).join("&");
-  return query ? `${key}?${query}` : key;
+function name({ kind, key, maxIter }) {
+  return kind === "live" ? `${key}?max_iter=${maxIter}` : key;
 }
 
 export const overlap = (a, b) =>

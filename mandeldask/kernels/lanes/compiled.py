@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import resources
@@ -22,6 +23,8 @@ from mandeldask.kernels.lanes.vectors import SIZE
 
 SOURCES = ("kernels/shortcuts.py", "kernels/fields.py", "kernels/lanes/vectors.py", "kernels/lanes/steps.py")
 
+LOCK_SECONDS = 60.0  # compiling takes 4 s, or several times that beside others; a process that was stopped never ends
+
 # Blocks may come from a read-only buffer of another process, at any address.
 _samples = types.Array(types.complex128, 1, "C", readonly=True, aligned=False)
 _counts, _rows, _numbers = types.int32[::1], types.float64[:, ::1], types.int64[:, ::1]
@@ -35,8 +38,8 @@ def scratch() -> tuple[Any, ...]:
 
 
 @contextmanager
-def _one_at_a_time(cache: str) -> Iterator[None]:
-    """Let one process compile for a cache's folder; the others wait, and then find the code there.
+def _one_at_a_time(cache: str, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Let one process compile for a cache's folder; the others wait, so many seconds, and then find the code there.
 
     Without the lock, 32 workers that start together on a cold cache would all compile, each for its own use.
     """
@@ -48,10 +51,19 @@ def _one_at_a_time(cache: str) -> Iterator[None]:
         yield
         return
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        deadline = time.monotonic() + seconds
+        while not _taken(lock) and time.monotonic() < deadline:
+            time.sleep(0.05)
         yield
     finally:
         os.close(lock)
+
+
+def _taken(lock: int) -> bool:
+    with suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def _source_digest() -> str:
@@ -60,15 +72,17 @@ def _source_digest() -> str:
 
 
 def _compile(make: Callable[[str], Callable[..., None]], *arguments: types.Type) -> Callable[..., None]:
-    function = make(_source_digest())
+    function, signature = make(_source_digest()), types.void(*arguments)
     dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
     turn: AbstractContextManager[None] = nullcontext()
     if Path(phases.__file__).exists():  # else in a zip file that was sent to this worker: nothing to share
         with suppress(RuntimeError):  # neither the package's folder nor the user's cache can be written
             dispatcher.enable_caching()
-            turn = _one_at_a_time(dispatcher.stats.cache_path)
+            # 3 ms, and no lock where the code is there; Numba tells it nowhere else
+            if dispatcher._cache.load_overload(signature, dispatcher.targetctx) is None:
+                turn = _one_at_a_time(dispatcher.stats.cache_path)
     with turn:
-        dispatcher.compile(types.void(*arguments))
+        dispatcher.compile(signature)
     dispatcher.disable_compile()
     return dispatcher  # type: ignore[no-any-return]
 
