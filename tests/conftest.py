@@ -24,6 +24,8 @@ settings.load_profile("any machine")
 
 # Files that wait for processes, networks, browsers and batch systems: what they test depends little on the Python.
 ONCE = {
+    "test_anywhere",
+    "test_commands",
     "test_dashboard_page",
     "test_explorer_page",
     "test_faults",
@@ -32,6 +34,7 @@ ONCE = {
     "test_faults_rounds",
     "test_faults_tiles",
     "test_foreign",
+    "test_fuzz",
     "test_lab_claims",
     "test_lab_report",
     "test_lab_strategies",

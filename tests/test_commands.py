@@ -1,7 +1,7 @@
 """Every command that a page shows is run, in the page's order, and zsh reads it as bash does.
 
-What takes long is made small: names such as `gigapixel` find small copies of these descriptions, films are short, and
-the lab is quick. NOT_RUN says of each command that is left out why.
+What takes long is made small: names such as `gigapixel` find small copies of these descriptions, and films are short.
+NOT_RUN says of each command that is left out why.
 """
 
 from __future__ import annotations
@@ -30,13 +30,10 @@ NOT_RUN = {
     r"^\. ": "the tests have an environment already",
     r"slurm\.yaml --|run .*slurm\.yaml": "needs a batch system: tests/test_slurm.py",
     r"tls|openssl|^for ": "needs another port and protocol: tests/test_tls.py",
-    r"^mandeldask lab report lab.html": "takes a minute even when it is quick: tests/test_lab_report.py",
-    r"--from lab.json": "follows from it: tests/test_lab_report.py",
+    r"^mandeldask lab ": "takes a minute even when it is quick: tests/test_lab_report.py, tests/test_lab_strategies.py",
 }
 # What is added to a command so that it ends soon; nothing is taken from it
 SHORTER = {
-    r"^mandeldask lab claims": "--quick",
-    r"^mandeldask lab strategies": "--quick --no-scaling",
     r"^mandeldask zoom --": "--size 160x90 --seconds 1",
 }
 SMALL = 12  # times fewer samples a side
@@ -166,7 +163,7 @@ def test_zsh_reads_each_command_as_bash_does(tmp_path):
     for name in ("mandeldask", "dask", "python", "ssh", "openssl"):
         (tmp_path / name).write_text(RECORDER.format(python=sys.executable))
         (tmp_path / name).chmod(0o755)
-    lines = [line for page in PAGES for line in commands(page) if not re.search(r"scripts/|^\. |^for ", line)]
+    lines = [line for page in PAGES for line in commands(page) if not re.search(r"scripts/|^(\. |for |export )", line)]
     read = {}
     for shell in ("bash", "zsh"):
         told = {"env": {"PATH": f"{tmp_path}:/usr/bin:/bin"}, "capture_output": True, "text": True}

@@ -105,7 +105,7 @@ def test_a_run_that_is_interrupted_says_that_there_is_no_report(tmp_path):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130, err
-    assert "no report: the run did not come to its end" in err
+    assert "no report: the run did not finish" in err
     assert "Traceback" not in err
     assert not (tmp_path / "report.html").exists()
 

@@ -30,7 +30,7 @@ from mandeldask.config.values import (
     Section,
     Side,
     Text,
-    address,
+    checked_address,
     integer,
     kernel_name,
 )
@@ -148,7 +148,7 @@ class SchedulerAddress(RunningScheduler):
     """A scheduler that runs already."""
 
     kind: Literal["address"] = Field(description="A scheduler that runs already.")
-    address: Annotated[str, Strict(), AfterValidator(address)] = Field(
+    address: Annotated[str, Strict(), AfterValidator(checked_address)] = Field(
         pattern=ADDRESS, description="tcp://HOST:PORT, or tls://HOST:PORT."
     )
 

@@ -49,7 +49,7 @@ def _bytes(value: Any) -> str:
     return size
 
 
-def address(value: str) -> str:
+def checked_address(value: str) -> str:
     try:
         (urlsplit(value).hostname or "").encode("idna")  # as a look-up of the name would, for as long as it takes
     except ValueError:
