@@ -145,7 +145,7 @@ def read_tile(headers, body):
     if headers["Content-Encoding"] == "deflate":
         body = zlib.decompress(body)
     counts = np.frombuffer(body, np.dtype(kind).newbyteorder("<"), np.prod(shape)).reshape(shape)
-    rest = np.frombuffer(body, np.uint8, offset=counts.nbytes)
+    rest = np.frombuffer(body, "<u2" if what == "smooth" else "u1", offset=counts.nbytes)
     return counts, rest.reshape(shape) if what == "smooth" else None
 
 

@@ -173,6 +173,6 @@ def test_overwrite_needs_a_manifest_of_ours_and_nothing_else_in_place(path, clie
     with pytest.raises(md.StoreError, match=r"also holds .*thesis\.tex: move that away"):
         md.run(CONFIG, path, overwrite=True, client=client)
     (path / "zarr.json").unlink()
-    with pytest.raises(md.StoreError, match="something else than a store of mandeldask"):
+    with pytest.raises(md.StoreError, match="something else, not a store of mandeldask"):
         md.run(CONFIG, path, overwrite=True, client=client)
     assert (path / stray).read_text() == "years of work"

@@ -19,6 +19,7 @@ from typing import ClassVar
 import distributed
 import faults
 import numpy as np
+import psutil
 import pytest
 from distributed import Client
 from distributed.diagnostics.plugin import SchedulerPlugin
@@ -502,3 +503,13 @@ def test_a_program_from_standard_input_is_told_that_workers_cannot_import_it(tmp
     assert done.returncode == 1
     assert done.stderr.count("Traceback") == 1
     assert "save it in a file" in done.stderr
+
+
+def test_a_driver_that_was_killed_and_not_waited_for_holds_no_store():
+    """As in a container without an init, or below a script that does not wait."""
+    process = subprocess.Popen(["true"])
+    seen = psutil.Process(process.pid)
+    lease = {"host": socket.gethostname(), "pid": process.pid, "started": seen.create_time(), "heartbeat": time.time()}
+    poll(lambda: seen.status() == psutil.STATUS_ZOMBIE, "its end")
+    assert not leases.is_alive(lease)
+    process.wait()

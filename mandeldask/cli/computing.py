@@ -208,7 +208,7 @@ def _check_report(path: str | None) -> None:
         return
     folder = Path(path).parent
     if not folder.is_dir() or Path(path).is_dir() or not os.access(path if Path(path).exists() else folder, os.W_OK):
-        raise ConfigError(f"cannot write the report {path}: name a file in a directory that is there")
+        raise ConfigError(f"cannot write the report {path}: name a file in a directory that exists")
 
 
 @contextmanager

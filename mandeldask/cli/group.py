@@ -90,7 +90,7 @@ def signals_end_in_order() -> Iterator[None]:
             click.echo("\x1b[?25h" if sys.stderr.isatty() else "", err=True)  # the bar had hidden the cursor
             os._exit(128 + number)  # the workers follow within seconds: their scheduler is gone
         interrupted = True
-        click.echo("\nmandeldask: stopping the workers (again to leave at once)", err=True)
+        click.echo("\nmandeldask: stopping the workers (press Ctrl-C again to quit at once)", err=True)
         raise KeyboardInterrupt(number)
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -37,7 +37,7 @@ def _init(name: str | None) -> None:
         with open(target, "x", encoding="utf-8") as written:
             written.write(text)
     except FileExistsError:
-        problem = f"{target} is there already, and stays as it is: move it, or call this in another folder"
+        problem = f"{target} already exists, and was left unchanged: move it, or run this in another folder"
         raise ConfigError(problem) from None
     then = NEXT.get(os.path.dirname(name), ("run",))
-    print_facts(("written", str(target)), ("next", f"{command(*then, str(target))}    when it is edited"))
+    print_facts(("written", str(target)), ("next", f"{command(*then, str(target))}    once you have edited it"))

@@ -57,6 +57,8 @@ def _image(store: str, out: str, quiet: bool, **look: Any) -> None:
     if not quiet:
         rows, columns = drawn.shape
         click.echo(f"{out}: {columns} x {rows} pixels", err=True)
+        if look["size"] and max(rows, columns) < 0.7 * look["size"]:
+            warn("the store has no more samples for it: a larger picture needs a run with a larger view.shape")
         _tell_missing(drawn.missing, "grey in the picture")
 
 

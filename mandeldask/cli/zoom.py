@@ -29,8 +29,13 @@ class _Pairs(click.Command):
             name, _, value = arg.partition("=")
             if name in pairs and value:
                 words += [name, *re.split("[x,]", value.lower())]
+            elif words and words[-1] in pairs:
+                words += re.split("[x,]", arg.lower())
             else:
-                words += re.split("[x,]", arg.lower()) if words and words[-1] in pairs else [arg]
+                words.append(arg)
+        for i, word in enumerate(words):
+            if word in pairs and any(other.startswith("--") for other in words[i + 1 : i + 3]):
+                raise click.UsageError(f"{word} takes two numbers, such as 1280 720 or 1280x720 for --size", ctx)
         return super().parse_args(ctx, words)
 
 
@@ -88,6 +93,8 @@ def _zoom(config: str | None, trust: bool, overwrite: bool, as_json: bool, quiet
                 painted=bar.count,
             )
         except KeyboardInterrupt:
+            bar.stop()
+            screen.stop()  # which would clear what is printed now
             click.echo(err=True)
             warn(f"what was computed is kept; go on with:  {typed()}")
             raise

@@ -71,7 +71,8 @@ def _check_imports(client: Client, module: str) -> None:
     """ClusterError where scheduler or workers lack a package that the module imports."""
     answers = _ask(client, pkgutil.resolve_name, f"{module}:__name__", scheduler=True)
     failed = {place: error for place, error in answers.items() if isinstance(error, ImportError)}
-    for place, error in failed.items():
+    if failed:
+        place, error = next(iter(failed.items()))
         others = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
         where = "the scheduler" if place == "scheduler" else place
         raise ClusterError(f"{error}, on {where}{others}: install {error.name} there")

@@ -38,7 +38,7 @@ MAX_STEPS = 2**29  # iterations: most of a second
 MIN_LEVEL, MAX_LEVEL = -8, 1000
 FARTHEST = 1024  # |Re c|, |Im c|: every escape time is 1 out there
 # What `smooth` may be beyond the count: (-1.7, 0.3] for |c| < 10, but more near c = -2, where orbits take long to leave
-FRACTIONS = np.concatenate([np.arange(-199, 33) / 100, np.linspace(0.6, 8, 23)])
+LEAST, STEPS = -2.0, 4096  # the lowest value, and steps to a whole: up to 14
 COLORMAPS = ("classic", "viridis", "magma", "inferno", "plasma", "cividis", "turbo")
 
 
@@ -81,7 +81,7 @@ class Scene:
             "side": SIDE,
             "stored": d is not None,
             "levels": [{"rows": v.shape[0], "columns": v.shape[1], "stride": v.stride} for v in levels],
-            "fractions": FRACTIONS.tolist(),
+            "fractions": [LEAST, STEPS],
             "colormaps": {name: [list(colour) for colour in palette(name)[1:255]] for name in COLORMAPS},
         }
 
@@ -142,7 +142,7 @@ def _exact(n: int, level: int) -> str:
 
 @dataclass(frozen=True)
 class PackedTile:
-    """Counts as bytes, rows from the lowest y up, then in a byte each what `fraction` gives; and how to read them."""
+    """Counts as bytes, rows from the lowest y up, then what `fraction` gives of each; and how to read them."""
 
     data: bytes
     deflated: bool
@@ -190,11 +190,11 @@ def _smooth(d: Description, stride: int, at: tuple[int, int], counts: Counts) ->
     return smooth(KERNELS[choose(AUTO)[0]](1).outside(samples, d.max_iter, known)).reshape(counts.shape)
 
 
-def fraction(counts: Counts, smooth: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """What the continuous escape time is beyond the count: the k-th of `FRACTIONS`, from 1; 0 where it has no value."""
+def fraction(counts: Counts, smooth: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """What the continuous escape time is beyond the count, in `STEPS` from `LEAST`, from 1; 0 where it has no value."""
     beyond = smooth - counts
-    steps = np.interp(beyond, FRACTIONS, np.arange(1, FRACTIONS.size + 1))
-    return np.where(np.isfinite(beyond), np.rint(steps), 0).astype(np.uint8)
+    steps = np.clip(np.rint((beyond - LEAST) * STEPS), 1, 2**16 - 1)
+    return np.where(np.isfinite(beyond), steps, 0).astype("<u2")
 
 
 def _packed(counts: Counts, smooth: NDArray[np.float32] | None, max_iter: int) -> PackedTile:

@@ -119,7 +119,7 @@ def jobs(cluster: configs.AnyCluster | None = None, *, client: Client | None = N
 @contextmanager
 def scheduler_of(cluster: configs.AnyCluster | None, client: Client | None = None) -> Iterator[Client]:
     """A client of the scheduler that is named: none is started."""
-    with Session(cluster, client=client, introduce=False) as there:
+    with Session(cluster, client=client) as there:
         if not there.runs_already:
             raise ConfigError(
                 "which scheduler? Name one that is up: --cluster tcp://HOST:PORT (as `submit` printed it), or set "

@@ -117,8 +117,9 @@ def is_alive(lease: Mapping[str, Any]) -> bool:
             return -AHEAD_SECONDS <= silent <= _patience(lease)
         if lease["pid"] == os.getpid():
             return lease.get("id") in _HELD
-        age = psutil.Process(int(lease["pid"])).create_time() - float(lease["started"])
-        return abs(age) < 1
+        process = psutil.Process(int(lease["pid"]))
+        same = abs(process.create_time() - float(lease["started"])) < 1
+        return same and process.status() != psutil.STATUS_ZOMBIE  # which was killed, and nobody has waited for it
     except (psutil.Error, KeyError, TypeError, ValueError, OverflowError):
         return False
 

@@ -310,8 +310,8 @@ def _remove(store: Store, ledger: Ledger, found: _Found) -> None:
         store.discard(level, (i, j))
         if level == 0:
             ledger.forget((i, j))
-    for key, _ in list(metadata.problems(store.place, d)):
-        metadata.write_metadata(store.place, d, key)
+    wrong = dict.fromkeys(key for key, _ in metadata.problems(store.place, d))
+    store.place.put_all((key, metadata.metadata_of(store.place, d, key)) for key in wrong)
     for key, _ in store.damaged_tiles():
         store.place.delete(key)
     metadata.complete(store.place, d)

@@ -26,6 +26,7 @@ SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
 PATIENCE_SECONDS = 300.0
 REQUEST_SECONDS = 60.0  # of one request: a shard of 64 MiB at 1 MiB/s
 OPENING_SECONDS = 4.0  # where a person opens a store: a wrong address is told at once
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN")
 NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 WRONG_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthenticationFailed")
 METADATA = ("/latest/api/token", "/security-credentials", "metadata.google", "metadata/identity")  # of a machine
@@ -67,8 +68,8 @@ class Bucket(ObjectStore[Any]):
 
     @property
     def store(self) -> Any:
-        """Obstore's handle. It is asked for each time: once credentials were refused there is another."""
-        return _handle(self.url, PATIENCE_SECONDS)
+        """Obstore's handle. It is asked for each time: with other credentials there is another."""
+        return _handle(self.url, PATIENCE_SECONDS, _keys())
 
     @store.setter
     def store(self, _: Any) -> None:
@@ -117,7 +118,7 @@ class Bucket(ObjectStore[Any]):
 
     def _ask(self, function: str, argument: Any, opening: bool = False) -> Any:
         """What a function of obstore gives; on zarr's event loop, so that Ctrl-C is heard meanwhile."""
-        handle = _handle(self.url, OPENING_SECONDS) if opening else self.store
+        handle = _handle(self.url, OPENING_SECONDS, _keys()) if opening else self.store
 
         async def asked() -> Any:
             return await getattr(_obstore(self.url), function)(handle, argument)
@@ -152,8 +153,8 @@ def _obstore(url: str) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _handle(url: str, patience: float) -> Any:
-    """Obstore's handle, one a process: it holds the credentials, and is never pickled."""
+def _handle(url: str, patience: float, keys: tuple[str, ...]) -> Any:  # noqa: ARG001 (what tells handles apart)
+    """Obstore's handle, one a process and its credentials, which it holds: it is never pickled."""
     obstore = _obstore(url)
     if "@" in _endpoint(url):
         raise StoreError(
@@ -177,12 +178,16 @@ def _handle(url: str, patience: float) -> Any:
     )
 
 
+def _keys() -> tuple[str, ...]:
+    """The credentials of the environment, as they are now: they may be mended while this process lives."""
+    return tuple(os.environ.get(name, "") for name in KEYS)
+
+
 def _credentials(url: str) -> Any:
     """The credentials of a profile that is named, by boto3; None where obstore finds them by itself."""
-    found = {name: os.environ.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE")}
-    key, secret, profile = found.values()
+    key, secret, profile = _keys()[:3]
     if bool(key) != bool(secret):
-        lacks = next(name for name, value in found.items() if not value)
+        lacks = KEYS[1] if key else KEYS[0]
         raise StoreError(f"the environment has half a pair of keys: it lacks {lacks}")
     if not (key or profile) and os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
         raise StoreError(f"no credentials for {url}: {CREDENTIALS['s3']}")
@@ -231,7 +236,7 @@ def _in_words(url: str, error: Exception, opening: bool) -> Exception:
     if status == 507 or code in ("QuotaExceeded", "XMinioStorageFull"):
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if status in (401, 403):
-        _handle.cache_clear()  # credentials may be mended while this process lives
+        _handle.cache_clear()  # a profile's credentials may be mended while this process lives
     return StoreError(_message(url, text, status, code, opening))
 
 

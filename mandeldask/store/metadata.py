@@ -122,12 +122,8 @@ def damaged(place: Place, key: str, problem: str) -> StoreError:
     return StoreError(f"{place.url} is damaged: {key} {problem}; {resume if problem == MISSING else repair}")
 
 
-def write_metadata(place: Place, description: Description, key: str) -> None:
-    """Write the metadata of a group or an array as the description has it; what a driver noted there stays."""
-    place.put(key, metadata_of(place, description, key))
-
-
 def metadata_of(place: Place, description: Description, key: str) -> bytes:
+    """The metadata of a group or an array as the description has it, with what a driver noted there."""
     if key == "zarr.json":
         found = read_json(place, key)
         found["attributes"] = {**attributes(found), "ome": ome(description)}

@@ -41,6 +41,8 @@ def open_store(path: AnyPath) -> Store:
     try:
         if not place.names() and not (place.is_folder and os.path.lexists(place.url)):
             raise StoreError(f"no store at {path}; compute one with `{command('run', 'CONFIG', '--out', path)}`")
+        if place.is_folder and os.path.isfile(place.url):
+            raise StoreError(f"{path} is not a store of mandeldask: it is a file, and a store is a directory")
         return _opened(place)
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from None
@@ -168,7 +170,7 @@ def open_for_writing(
         unmade = there and metadata.is_unmade(place)
         if there and not unmade and metadata.read_manifest(place) is None:
             raise StoreError(
-                f"{path} holds something else than a store of mandeldask, and is left alone: choose another --out"
+                f"{path} holds something else, not a store of mandeldask, and is left alone: choose another --out"
             )
         if unmade:
             return _create(place, description, given or {}, place.put)  # which leaves alone what else is there

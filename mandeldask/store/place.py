@@ -5,6 +5,7 @@ Zarr's own stores read and write there. What is added here is what they lack: si
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from stat import S_ISREG
 from typing import Any
 
 from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
+from zarr.core.sync import iothread, loop, sync
 from zarr.storage import LocalStore
 
 from mandeldask.errors import StoreError
@@ -26,8 +27,17 @@ from mandeldask.store.bucket import Bucket, UnsupportedError, checked_url
 
 PARTIAL = re.compile(r"[^/]*\.[0-9a-f]{32}\.partial")  # a temporary file of zarr's LocalStore
 REMOVALS = 3
+STOP_SECONDS = 10.0
 OPENED = "/proc/self/fd"  # Linux: the files and folders that this process has open
 MAX_METADATA = 2**22  # bytes of a zarr.json: with consolidated metadata, the deepest pyramid's has a tenth of it
+
+
+@atexit.register
+def _stop_zarr() -> None:
+    """Wait for zarr's thread: zarr itself waits 0.2 s, which on a busy machine ends in a traceback (zarr 3.4)."""
+    if loop[0] and iothread[0]:
+        loop[0].call_soon_threadsafe(loop[0].stop)
+        iothread[0].join(STOP_SECONDS)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ export class Colours {
 
   constructor({ colormaps, fractions }) {
     this.maps = colormaps;
-    this.beyond = Float64Array.of(0, ...fractions);
+    [this.least, this.steps] = fractions;
     this.settings = { ...DEFAULTS };
   }
 
@@ -75,6 +75,11 @@ export class Colours {
     tile.fine = { version: this.version, canvas: drawn(pixels, width, height) };
   }
 
+  /** What the continuous escape time is beyond the count; 0 where it has no value. */
+  #beyond(steps) {
+    return steps && this.least + steps / this.steps;
+  }
+
   #paint(tile) {
     const { counts, fraction, rows, columns, maxIter } = tile;
     const out = new Uint32Array(rows * columns);
@@ -89,7 +94,7 @@ export class Colours {
         else if (n) {
           let at = places[n]; // 0, not computed, is transparent
           if (smooth && fraction[from]) {
-            const beyond = this.beyond[fraction[from]];
+            const beyond = this.#beyond(fraction[from]);
             if (n < CURVED) at = this.#place(n + beyond);
             else at += beyond * (places[n + 1] - at);
           }
@@ -106,7 +111,7 @@ export class Colours {
     for (const { counts, fraction, maxIter } of tiles) {
       const cap = Math.min(maxIter, this.cap);
       for (let i = 0; i < counts.length; i += 13)
-        if (counts[i] && counts[i] < cap) seen.push(counts[i] + (this.settings.smooth && fraction ? this.beyond[fraction[i]] : 0));
+        if (counts[i] && counts[i] < cap) seen.push(counts[i] + (this.settings.smooth && fraction ? this.#beyond(fraction[i]) : 0));
     }
     return Float64Array.from(seen).sort();
   }

@@ -229,7 +229,7 @@ export class Tiles {
       const [kind, rows, columns, what] = answer.headers.get("Tile").split(" ");
       const bytes = await answer.arrayBuffer();
       const counts = new KINDS[kind](bytes, 0, rows * columns);
-      const fraction = what === "smooth" ? new Uint8Array(bytes, counts.byteLength, counts.length) : null;
+      const fraction = what === "smooth" ? new Uint16Array(bytes.slice(counts.byteLength)) : null;
       if (!abort.signal.aborted) this.#arrive(target, counts, fraction);
     } catch (error) {
       if (abort.signal.aborted) return;
