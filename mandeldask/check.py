@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import DamagedError, MandeldaskError
-from mandeldask.kernels import AUTO, FIELDS, KERNELS, choose
+from mandeldask.kernels import FIELDS, KERNELS, on_cpu
 from mandeldask.store import Store, StoredSamples, Tile, chunk_side, open_store, shard_key
 from mandeldask.tile import LevelTile, statistics
 
@@ -229,7 +229,7 @@ class _Shard:
         d, stride = self.store.description, self.store.description.levels[self.level].stride
         bottom, right = (min(stride * (n + k), side) for n, k, side in zip((y, x), chosen.shape, d.shape, strict=True))
         c = d.view.block((stride * y, bottom), (stride * x, right), stride=(stride, stride))[chosen]
-        block = KERNELS[choose(AUTO)[0]](d.max_iter, d.fields)(c)
+        block = KERNELS[on_cpu()](d.max_iter, d.fields)(c)
         computed = np.zeros(chosen.shape, np.dtype(FIELDS[self.name]))
         computed[chosen] = block[self.name] if block.dtype.names else block
         return computed

@@ -13,7 +13,7 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
-from mandeldask.kernels import AUTO, FIELDS, KERNELS, BlockFunction, choose
+from mandeldask.kernels import AUTO, FIELDS, KERNELS, BlockFunction, choose, here
 
 BAND = 1 << 16  # samples that are gathered at once, so that a block needs no copy
 _last = threading.local()
@@ -37,7 +37,7 @@ def escape_time(
     max_iter : int
         The cap, from 1 to 2**31 - 1: a sample that has not escaped by then gets `max_iter`.
     kernel : str
-        A name in `mandeldask.kernels.KERNELS`, or auto for the fastest on CPUs; every kernel gives the same bits.
+        A name in `mandeldask.kernels.KERNELS`, or auto for each worker's fastest; every kernel gives the same bits.
     fields : tuple of str
         escape_time, and if wanted others of `mandeldask.kernels.FIELDS`: then the array is structured, an item a field.
     known : dask array, optional
@@ -56,11 +56,11 @@ def escape_time(
     if not isinstance(grid, da.Array) or grid.dtype != np.complex128:
         got = f"a Dask array of {grid.dtype}" if isinstance(grid, da.Array) else f"a {type(grid).__name__}"
         raise ConfigError(f"grid must be a Dask array of complex128; got {got}")
-    chosen, _ = choose(kernel)
+    chosen, _ = choose(kernel, here=False)
     dtype = dtype_of(fields)
     given = () if known is None else (known,)
     return da.map_blocks(
-        Timed(KERNELS[chosen](max_iter, fields)),
+        Timed(KERNELS[chosen](max_iter, fields), chosen),
         grid,
         *given,
         dtype=dtype,
@@ -82,12 +82,14 @@ class Timed:
     """
 
     function: BlockFunction
+    kernel: str
 
     def __call__(self, c: NDArray[np.complex128], known: NDArray[Any] | None = None) -> NDArray[Any]:
         begin = time.perf_counter()
         _last.copied = 0 if known is None else int(_times(known).sum(dtype=np.int64))
         block = self.function(c) if known is None else self._complete(c, known)
         _last.seconds = time.perf_counter() - begin
+        _last.kernel = here() if self.kernel == AUTO else self.kernel
         return block
 
     def _complete(self, c: NDArray[np.complex128], known: NDArray[Any]) -> NDArray[Any]:
@@ -113,3 +115,8 @@ def copied_iterations() -> int:
 def kernel_seconds() -> float:
     """Seconds of kernel that this thread's last block took: of the block at hand, for a function fused with it."""
     return getattr(_last, "seconds", 0.0)
+
+
+def kernel_used() -> str:
+    """The kernel that computed this thread's last block; as `kernel_seconds`."""
+    return getattr(_last, "kernel", "")

@@ -12,7 +12,7 @@ from distributed.worker import thread_state
 from numpy.typing import NDArray
 
 from mandeldask.errors import StoreError
-from mandeldask.field import copied_iterations, dtype_of, kernel_seconds
+from mandeldask.field import copied_iterations, dtype_of, kernel_seconds, kernel_used
 from mandeldask.store import Store, Tile
 from mandeldask.telemetry import TOPIC, Preview, job_id, tile_event
 
@@ -35,6 +35,7 @@ class Record:
     finished: float
     preview: bytes = b""  # every k-th sample: `telemetry.Preview.encode`
     copied: int = 0  # of the iterations, those that a field of fewer iterations knew
+    kernel: str = ""  # that computed it
 
 
 def tile_name(tile: Tile | LevelTile) -> str:
@@ -50,8 +51,8 @@ def write_block(block: NDArray[Any], store: Store, block_id: Tile) -> NDArray[np
     escape_time = block["escape_time"] if block.dtype.names else block
     worker, preview = get_worker(), Preview(d.shape, d.tile, d.max_iter).encode(escape_time, block_id)
     figures = statistics(escape_time, d.max_iter)
-    taken = kernel_seconds(), *figures, worker.address, started, time.time(), preview, copied_iterations()
-    record = Record(block_id, *taken)
+    taken = kernel_seconds(), *figures, worker.address, started, time.time(), preview
+    record = Record(block_id, *taken, copied_iterations(), kernel_used())
     worker.log_event(TOPIC, tile_event(job_id(store.identity, store.path), record))
     written = np.empty((1, 1), object)
     written[0, 0] = record

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mandeldask.kernels import KERNELS, Factory
 from mandeldask.view import View
 
-ON_CPU = [name for name in KERNELS if name != "cuda"]  # which test_cuda.py takes through the same
+ON_CPU = [name for name in KERNELS if name not in ("cuda", "auto")]  # simulated_cuda.py takes cuda through the same
 
 
 def reference(c: complex, max_iter: int) -> int:

@@ -13,7 +13,7 @@ from llvmlite.binding import get_host_cpu_features
 
 from mandeldask import kernels
 from mandeldask.errors import ConfigError
-from mandeldask.kernels import KERNELS, choose
+from mandeldask.kernels import KERNELS, choose, fastest, here, on_cpu
 from mandeldask.kernels.shortcuts import MARGIN, never_escapes
 from mandeldask.view import View
 
@@ -179,16 +179,22 @@ def test_the_interior_test_stays_inside_its_margin():
     assert np.array_equal(never_escapes(c.real, c.imag, np.sqrt)[sure], (multiplier < edge)[sure])
 
 
-def test_auto_takes_numba_and_says_why():
-    name, reason = choose("auto", View((-2, 1), (-1.5, 1.5), (100, 100)))
-    assert name == "numba" and "fastest" in reason
+def test_auto_is_chosen_where_it_runs():
+    view = View((-2, 1), (-1.5, 1.5), (100, 100))
+    name, reason = choose("auto", view)
+    assert name == "auto" and "numba here" in reason
     assert choose("numpy") == ("numpy", "as asked")
+    ours, numbas = (
+        KERNELS[k](90, ("escape_time", "smooth"))(view.block((0, 100), (0, 100))) for k in ("auto", "numba")
+    )
+    assert ours.tobytes() == numbas.tobytes()
 
 
 def test_without_numba_auto_takes_the_numpy_kernel_and_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)  # importing it raises ImportError
-    name, reason = choose("auto")
-    assert name == "numpy-compact" and "Numba" in reason
+    monkeypatch.setattr(fastest, "_chosen", [])
+    assert here() == on_cpu() == "numpy-compact" and "numpy-compact here, as numba needs Numba" in choose("auto")[1]
+    assert KERNELS["auto"](50)(np.array([0.3 + 0.5j, 2, 1j])).tolist() == [50, 2, 50]
     for refuse in (lambda: choose("numba"), lambda: KERNELS["numba"](100)):
         with pytest.raises(ConfigError, match="numpy-compact"):
             refuse()

@@ -23,7 +23,7 @@ from distributed.versions import get_versions
 from mandeldask import __version__
 from mandeldask.check import can_use, loaded_from
 from mandeldask.errors import ClusterError
-from mandeldask.kernels import lacking
+from mandeldask.kernels import AUTO, here, lacking
 from mandeldask.store import Store
 from mandeldask.text import plural
 
@@ -119,7 +119,7 @@ def _problem(name: str, found: Versions, kernel: str) -> str:
     def works(version: str) -> bool:
         if name == "mandeldask":
             return version == __version__
-        if name == "numba" and kernel != "numba":
+        if name == "numba" and kernel not in ("numba", AUTO):
             return True
         return version != MISSING and _numbers(version) >= _numbers(OLDEST[name])
 
@@ -146,6 +146,13 @@ def check_devices(client: Client) -> None:
             f"{len(failed)} of {len(answers)} workers cannot run the kernel cuda: on {worker} it {reason}. "
             "Have a GPU at each worker, or take --set kernel=numba: the same counts"
         )
+
+
+def kernels_of(client: Client) -> str:
+    """What auto is on the workers that are there, such as "cuda on 1 of 3 workers, numba on 2"; "" without a GPU."""
+    names = Counter(answer for answer in _ask(client, here).values() if isinstance(answer, str))
+    each = [f"{name} on {n}" for name, n in sorted(names.items())]
+    return f"of {plural(names.total(), 'worker')}: {', '.join(each)}" if "cuda" in names else ""
 
 
 def check_store(client: Client, store: Store) -> None:

@@ -275,8 +275,8 @@ class Config(Section):
     )
     kernel: Annotated[str, Strict(), AfterValidator(kernel_name)] = Field(
         AUTO,
-        description="What iterates; all kernels give the same bits, and auto takes the fastest for CPUs.",
-        json_schema_extra={"enum": [*KERNELS, AUTO]},
+        description="What iterates; all kernels give the same bits, and auto takes the fastest of each worker.",
+        json_schema_extra={"enum": list(KERNELS)},
     )
     fields: Annotated[tuple[FieldName, ...], AfterValidator(_fields)] = Field(
         ("escape_time",),

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mandeldask.config import Config, find, load
 from mandeldask.errors import ConfigError, StoreError
 from mandeldask.image import palette
-from mandeldask.kernels import AUTO, KERNELS, BlockFunction, choose
+from mandeldask.kernels import AUTO, KERNELS, BlockFunction, choose, on_cpu
 from mandeldask.kernels.fields import smooth
 from mandeldask.store import Description, Store, open_store
 from mandeldask.telemetry import sample_type
@@ -187,7 +187,7 @@ def _smooth(d: Description, stride: int, at: tuple[int, int], counts: Counts) ->
     y, x = ((n * SIDE * stride, (n * SIDE + side - 1) * stride + 1) for n, side in zip(at, counts.shape, strict=True))
     samples = d.view.block(y, x, stride=(stride, stride)).ravel()
     known = np.where(counts > 0, counts, d.max_iter).astype(np.int32).ravel()
-    return smooth(KERNELS[choose(AUTO)[0]](1).outside(samples, d.max_iter, known)).reshape(counts.shape)
+    return smooth(KERNELS[on_cpu()](1).outside(samples, d.max_iter, known)).reshape(counts.shape)
 
 
 def fraction(counts: Counts, smooth: NDArray[np.float32]) -> NDArray[np.uint16]:

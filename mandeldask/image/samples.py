@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError, StoreError
-from mandeldask.kernels import AUTO, FIELDS, KERNELS, MAX_ITER_LIMIT, choose
+from mandeldask.kernels import FIELDS, KERNELS, MAX_ITER_LIMIT, on_cpu
 from mandeldask.kernels.block import Outside
 from mandeldask.kernels.fields import BEYOND
 from mandeldask.view import View
@@ -114,7 +114,7 @@ class Samples:
     def _outside(self) -> Outside:
         """What follows orbits: for a few NumPy, for Numba takes a third of a second to import."""
         few = "numba" not in sys.modules and self.cost < FEW
-        return KERNELS["numpy-compact" if few else choose(AUTO)[0]](1).outside
+        return KERNELS["numpy-compact" if few else on_cpu()](1).outside
 
 
 def samples_of(field: Any, max_iter: int | None) -> Samples:
@@ -164,7 +164,7 @@ def computed(view: View, max_iter: int | None, stride: int) -> Samples:
     stride = max(stride, -(-max(view.shape) // VIEW_SIDE))
     rows, columns = view.shape
     cap = 1000 if max_iter is None else max_iter
-    compute = KERNELS[choose(AUTO, view)[0]](cap)
+    compute = KERNELS[on_cpu()](cap, view=view)
     bands = [(first, min(first + 64 * stride, rows)) for first in range(0, rows, 64 * stride)]
     counts = np.concatenate([compute(view.block(band, (0, columns), stride=(stride, stride))) for band in bands])
     return Samples({0: {"escape_time": counts}}, int(cap), _text(view, cap), view=view, apart=stride)

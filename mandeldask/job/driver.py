@@ -23,7 +23,7 @@ from mandeldask.job.ledger import Ledger, cannot_write
 from mandeldask.job.periodic import every
 from mandeldask.job.plan import space_warning
 from mandeldask.job.reporter import Reporter
-from mandeldask.kernels import KERNELS, tells_of_compilation
+from mandeldask.kernels import AUTO, KERNELS, on_cpu, tells_of_compilation
 from mandeldask.store import Store
 from mandeldask.telemetry import Progress
 from mandeldask.tile import tile_name
@@ -71,8 +71,9 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     if warning := space_warning(plan):
         tell(Notice(warning, about="store"))
     compiling = partial(tell, Notice("compiling the Numba kernel; the next run finds it compiled", about="kernel"))
-    with tells_of_compilation(compiling) if plan.kernel == "numba" else nullcontext():  # here first, for all workers
-        block_function = KERNELS[plan.kernel](d.max_iter, d.fields, d.view)
+    kernel = on_cpu() if plan.kernel == AUTO else plan.kernel
+    with tells_of_compilation(compiling) if kernel == "numba" else nullcontext():  # here first, for all workers
+        block_function = KERNELS[kernel](d.max_iter, d.fields, d.view)
     client = session.connect()
     tell_started(client, tell)
     # while the workers of a new cluster start
@@ -135,6 +136,7 @@ def _finish(plan: Plan, ledger: Ledger, dispatcher: Dispatcher | None) -> Summar
         samples=plan.samples,
         area=ledger.area(done),
         errors={tile_name(tile): ledger.errors.get(tile_name(tile), "") for tile in failed},
+        kernels=dict(run.kernels),
     )
 
 

@@ -147,6 +147,7 @@ class Summary:
     samples: int
     area: float | None  # of the samples that did not escape, in the units of c; None for a line or a strip
     errors: dict[str, str]  # "row,column" of a failed tile -> what happened
+    kernels: dict[str, int]  # that computed tiles in this run -> how many
 
     @property
     def efficiency(self) -> float:

@@ -21,8 +21,6 @@ large the block is. What costs time once belongs in `make`.
 from __future__ import annotations
 
 import difflib
-import importlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,10 +28,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from mandeldask.errors import ConfigError
-from mandeldask.kernels import numpy_loops
+from mandeldask.kernels import fastest, numpy_loops
 from mandeldask.kernels.block import BlockFunction
+from mandeldask.kernels.fastest import here, lacking, on_cpu
 from mandeldask.kernels.fields import FIELDS, outside
-from mandeldask.text import pip_install
 
 if TYPE_CHECKING:
     from mandeldask.view import View
@@ -47,7 +45,9 @@ __all__ = [
     "BlockFunction",
     "Factory",
     "choose",
+    "here",
     "lacking",
+    "on_cpu",
     "tells_of_compilation",
 ]
 
@@ -86,11 +86,22 @@ def _cuda(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View 
     return cuda.make(int(max_iter), tuple(fields))
 
 
-KERNELS: dict[str, Factory] = {"numpy": _masked, "numpy-compact": _compact, "numba": _lanes, "cuda": _cuda}
+def _fastest(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
+    _check(max_iter, fields, view)
+    return fastest.make(int(max_iter), tuple(fields))
+
+
+AUTO = "auto"  # chosen where it runs
+
+KERNELS: dict[str, Factory] = {
+    "numpy": _masked,
+    "numpy-compact": _compact,
+    "numba": _lanes,
+    "cuda": _cuda,
+    AUTO: _fastest,
+}
 
 SCRATCH_BYTES = 32 * 2**20  # at most, beside block and result, however large the block
-
-AUTO = "auto"
 
 _INSTEAD = {
     "numba": "install it, or take kernel: numpy-compact",
@@ -101,25 +112,25 @@ _INSTEAD = {
 def choose(name: str, view: View | None = None, *, here: bool = True) -> tuple[str, str]:
     """The kernel to take, a key of KERNELS, and why, in a few words.
 
-    "auto" takes the fastest for CPUs: numba where Numba can be imported, else
-    numpy-compact. All give the same bits. With `here` false a kernel that is
-    named may be one that only other machines have.
+    "auto" stays what it is: each process that computes takes its fastest. With
+    `here` false a kernel that is named may be one that only other machines have.
 
     Raises
     ------
     ConfigError
         No such kernel; a kernel that this machine lacks; a view too deep for binary64, in which all kernels compute.
     """
-    if name not in (*KERNELS, AUTO):
-        close = difflib.get_close_matches(str(name), (*KERNELS, AUTO), 1)
+    if name not in KERNELS:
+        close = difflib.get_close_matches(str(name), KERNELS, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"kernel must be one of {', '.join(KERNELS)} or {AUTO}; got {name!r}{hint}")
+        *others, last = KERNELS
+        raise ConfigError(f"kernel must be one of {', '.join(others)} or {last}; got {name!r}{hint}")
     if view is not None:
         view.check_resolved()
     if name == AUTO:
-        if problem := lacking("numba"):
-            return "numpy-compact", f"the fastest here; numba {problem}"
-        return "numba", "the fastest; the same bits as any other"
+        problem = lacking("numba")
+        why = f", as numba {problem}" if problem else ""
+        return AUTO, f"the fastest of each worker, which is {on_cpu()} here{why}, and cuda where a GPU is free"
     if here and (problem := lacking(name)):
         raise ConfigError(f"the kernel {name} {problem}; {_INSTEAD[name]}")
     return name, "as asked"
@@ -143,30 +154,6 @@ def tells_of_compilation(tell: Callable[[], object]) -> Iterator[None]:
 
     with event.install_listener("numba:compile", Listener()):
         yield
-
-
-def lacking(name: str) -> str:
-    """Why a kernel, a key of KERNELS, cannot run in this process, in one line, such as "needs Numba, ..."; or empty."""
-    return {"numba": _numba_problem, "cuda": _cuda_problem}.get(name, str)()
-
-
-def _cuda_problem() -> str:
-    try:
-        from mandeldask.kernels import cuda
-    except ImportError as error:
-        return f"needs numba-cuda, which cannot be imported here ({error}): {pip_install('cuda')}"
-    problem = cuda.problem()
-    return problem and f"finds {problem}"
-
-
-def _numba_problem() -> str:
-    try:
-        importlib.import_module("numba")
-    except ImportError as error:  # not there, or too old for this NumPy or this Python
-        return f"needs Numba, which cannot be imported here ({error})"
-    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
-        return "needs Numba, which NUMBA_DISABLE_JIT switches off"
-    return ""
 
 
 def _check(max_iter: int, fields: tuple[str, ...], view: View | None) -> None:

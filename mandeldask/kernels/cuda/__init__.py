@@ -3,7 +3,7 @@
 - `steps`: what runs on the device. The ways to spare work are those of the kernel numba: checked first steps, a dense
   list of the samples left, unchecked blocks of steps with a roll-back, orbits that repeat, samples that provably never
   escape.
-- Here is the host's side. A process has one block on the device at a time, and of a large block RUN samples.
+- Here is the host's side. A process has one block on its device at a time, and of a large block a run of samples.
 
 CuPy's raw kernels would need a second language, and have no simulator to test them in.
 """
@@ -13,10 +13,15 @@ CuPy's raw kernels would need a second language, and have no simulator to test t
 
 from __future__ import annotations
 
+import fcntl
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import islice
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import numpy as np
@@ -28,8 +33,9 @@ from mandeldask.kernels.block import BlockFunction
 from mandeldask.kernels.cuda import steps
 from mandeldask.kernels.fields import Orbit
 
-RUN = 1 << 22  # samples on the device at a time
+RUN = 1 << 22  # samples on the device at a time, at most
 BYTES = 44  # that each takes there
+SHARE = 0.5  # of the device's free memory, at most
 WARP, WARPS = (2, 2) if config.ENABLE_CUDASIM else (32, 32)  # the simulator's threads are Python's
 
 REMEDIES = {  # what an error of CUDA says: what to do
@@ -38,11 +44,12 @@ REMEDIES = {  # what an error of CUDA says: what to do
     "libNVVM": "it needs the CUDA toolkit: pip install 'mandeldask[cuda]'",
     "compute capability": "it needs a GPU that its CUDA toolkit still compiles for",
     "UNSUPPORTED_PTX_VERSION": "its driver is older than the CUDA toolkit: update it, or install numba-cuda[cu12]",
-    "OUT_OF_MEMORY": f"a process needs {RUN * BYTES >> 20} MiB of its memory: have fewer workers a GPU",
+    "OUT_OF_MEMORY": "others have taken its memory: have fewer workers a GPU",
     "": "restart the worker if that goes on",
 }
 
 _turn = threading.Lock()
+_mine: list[int] = []  # the device that this process has claimed, by its number
 
 vars(np).setdefault("row_stack", np.vstack)  # numba-cuda 0.30 looks it up when it compiles; NumPy 2.5 has dropped it
 
@@ -60,11 +67,37 @@ def problem() -> str:
     return ""
 
 
+def claim() -> str:
+    """Claim a GPU that no process has claimed, until this process ends; as `problem`."""
+    try:
+        with _one_line():
+            free = (
+                gpu.id for gpu in cuda.gpus if _locked(getattr(gpu, "device", gpu).uuid)
+            )  # the simulator has `device`
+            _mine[:] = islice(free, 1)
+    except MandeldaskError as error:
+        return str(error)
+    return problem() if _mine else "no GPU that is free: other workers have claimed all"
+
+
+def _locked(uuid: str) -> bool:
+    """Whether this process could lock a device. The lock is given back when the process ends, however that comes."""
+    path = Path(gettempdir(), f"mandeldask-{uuid}")
+    file = os.open(path, os.O_RDONLY | (0 if path.exists() else os.O_CREAT), 0o644)  # may be another user's
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return False
+    return True
+
+
 def count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
     """Escape times of flat `c` into flat `out`."""
     with _device():
-        for start in range(0, c.size, RUN):
-            _count(c[start : start + RUN], max_iter, out[start : start + RUN])
+        run = len(memory()[1])
+        for start in range(0, c.size, run):
+            _count(c[start : start + run], max_iter, out[start : start + run])
 
 
 def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32]) -> Orbit:
@@ -98,9 +131,11 @@ def launch(max_iter: int, samples: Any, times: Any, *under_way: Any) -> None:
 
 @cache
 def memory() -> tuple[Any, ...]:
-    """For RUN samples: parts of c, escape times; of those under way their number, x, y and n. Fresh memory is slow."""
+    """For a run of samples: parts of c, escape times; of those under way number, x, y and n. Fresh memory is slow."""
+    free, _ = cuda.current_context().get_memory_info()
+    run = max(1, int(min(RUN, SHARE * free / BYTES)))
     kinds = (np.int32, np.int32, np.float64, np.float64, np.int32)
-    return cuda.device_array(2 * RUN, np.float64), *(cuda.device_array(RUN, kind) for kind in kinds)
+    return cuda.device_array(2 * run, np.float64), *(cuda.device_array(run, kind) for kind in kinds)
 
 
 @cache
@@ -111,13 +146,19 @@ def grid() -> tuple[int, int]:
 
 @contextmanager
 def _device() -> Iterator[None]:
-    """Have the device to oneself; what CUDA says of it becomes one line."""
-    with _turn:
-        try:
-            yield
-        except Exception as error:
-            if type(error).__module__.partition(".")[0] not in {"numba", "cuda"}:
-                raise
-            said = " ".join(str(error).split())[:200].rstrip(" .:")
-            remedy = next(remedy for sign, remedy in REMEDIES.items() if sign in said)
-            raise MandeldaskError(f"no GPU that works: {remedy} ({said})") from error
+    """Have the device to oneself."""
+    with _turn, _one_line(), cuda.gpus[_mine[0] if _mine else 0]:
+        yield
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What CUDA says of a fault becomes one line."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in {"numba", "cuda"}:
+            raise
+        said = " ".join(str(error).split())[:200].rstrip(" .:")
+        remedy = next(remedy for sign, remedy in REMEDIES.items() if sign in said)
+        raise MandeldaskError(f"no GPU that works: {remedy} ({said})") from error

@@ -23,7 +23,7 @@ from mandeldask.kernels.fields import BAILOUT, EXTRA_STEPS
 from mandeldask.kernels.shortcuts import NEARBY, never_escapes
 
 FIRST = 16  # checked steps: by then 80 % of the whole set's surroundings have escaped
-BLOCK = 32  # steps between two looks at whether a sample has escaped
+BLOCK = 64  # steps between two looks at whether a sample has escaped
 LIVE, TAKEN = 0, 1  # the counters: samples on the list, and how many of them threads have taken up
 
 if config.ENABLE_CUDASIM:
