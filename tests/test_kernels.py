@@ -31,6 +31,16 @@ def test_every_kernel_gives_the_other_fields(name):
     check_fields(KERNELS[name])
 
 
+@pytest.mark.parametrize("name", ["numpy-compact", "numba"])
+def test_near_the_tip_escapes_by_a_unit_in_the_last_place_are_found(name):
+    """Where |c| is 2 but for some units in the last place: no orbit that escapes comes back, at whichever step."""
+    random = np.random.default_rng(0)
+    distance = random.integers(0, 10, (2, 40_000)) * 2.0 ** random.integers(-55, -28, (2, 40_000))
+    c = np.concatenate([-2 + distance[0] + 1j * distance[1], -2 + distance[0][:500]])
+    for max_iter in (25, 60, 1000):
+        assert np.array_equal(KERNELS[name](max_iter)(c), scalar_loop(c, max_iter))
+
+
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("max_iter", [0, -1, 2**31, 1.5, 100.0, "100", True, None])
 def test_a_bad_max_iter_is_refused_before_any_work(name, max_iter):

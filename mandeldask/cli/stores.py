@@ -33,6 +33,9 @@ who_options = options.together(options.cluster, options.upload, options.workers)
 @click.option("--colormap", help="classic (the default), a palette of Bokeh such as magma, or any map of cmap.")
 @click.option("--reverse", is_flag=True, default=None, help="The colour map from its last colour to its first.")
 @click.option("--scale", help="mix (the default: half log, half equalised), log, equalised, root or linear.")
+@click.option(
+    "--limits", type=(float, float), metavar="LOW HIGH", help="Where scale log, root or linear starts and ends."
+)
 @click.option("--repeat", type=float, metavar="N", help="Run through the map, there and back, N times on the scale.")
 @click.option("--period", type=float, metavar="N", help="Run through the map, there and back, once in N iterations.")
 @click.option("--phase", type=float, help="Where the rounds start: 0.5 with the map's last colour.")

@@ -238,6 +238,9 @@ class PictureDescription(Section):
     colormap: str | None = Field(None, description="classic, a palette of Bokeh such as magma, or a map of cmap.")
     reverse: bool | None = Field(None, description="The map from its last colour to its first.")
     scale: str | None = Field(None, description="mix, log, equalised, root or linear.")
+    limits: tuple[float, float] | None = Field(
+        None, description="The escape times that scale root, log or linear begins and ends with, [low, high]."
+    )
     repeat: float | None = Field(
         None, description="Run through the map, there and back, so many times on the scale; above 0."
     )

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from mandeldask.config import Config, find, load
 from mandeldask.errors import ConfigError, StoreError
 from mandeldask.image import palette
-from mandeldask.kernels import AUTO, KERNELS, BlockFunction, choose, on_cpu
-from mandeldask.kernels.fields import smooth
+from mandeldask.kernels import AUTO, KERNELS, BlockFunction, beyond, choose
 from mandeldask.store import Description, Store, open_store
 from mandeldask.telemetry import sample_type
 from mandeldask.text import command, short_path
@@ -181,13 +180,11 @@ def stored_tile(store: Store, level: int, row: int, column: int) -> PackedTile:
 
 
 def _smooth(d: Description, stride: int, at: tuple[int, int], counts: Counts) -> NDArray[np.float32] | None:
-    """The field smooth of a store without it: the orbits are followed once more. None where that takes seconds."""
+    """The field smooth of a store without it; None where it takes seconds to work out."""
     if counts.sum(where=counts < d.max_iter, dtype=np.int64) > MAX_STEPS:
         return None
     y, x = ((n * SIDE * stride, (n * SIDE + side - 1) * stride + 1) for n, side in zip(at, counts.shape, strict=True))
-    samples = d.view.block(y, x, stride=(stride, stride)).ravel()
-    known = np.where(counts > 0, counts, d.max_iter).astype(np.int32).ravel()
-    return smooth(KERNELS[on_cpu()](1).outside(samples, d.max_iter, known)).reshape(counts.shape)
+    return beyond("smooth", d.view.block(y, x, stride=(stride, stride)), counts, d.max_iter)
 
 
 def fraction(counts: Counts, smooth: NDArray[np.float32]) -> NDArray[np.uint16]:

@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError, StoreError
-from mandeldask.kernels import FIELDS, KERNELS, MAX_ITER_LIMIT, on_cpu
-from mandeldask.kernels.block import Outside
-from mandeldask.kernels.fields import BEYOND
+from mandeldask.kernels import FIELDS, KERNELS, MAX_ITER_LIMIT, beyond, on_cpu
 from mandeldask.view import View
 
 if TYPE_CHECKING:  # zarr is imported once there is a store
@@ -26,7 +24,7 @@ VIEW_SIDE = 4096  # samples a side, at most, of a view that is computed for a pi
 IN_MEMORY = 2**28  # samples: 1 GiB of escape times
 OVERVIEW_SIDE = 1024
 ORBIT_END = 16  # iterations that a sample costs beside its count: the way to the larger bailout, and a logarithm
-FEW = 2**25  # iterations: a quarter of a second of NumPy
+FEW = 2**25  # iterations: a quarter of a second of NumPy, and a third to import Numba
 
 
 @dataclass(frozen=True)
@@ -101,20 +99,13 @@ class Samples:
             raise StoreError(f"cannot read {self.path}: {error.strerror or error}") from None
 
     def _beyond(self, name: str, rows: slice, columns: slice, counts: NDArray[Any]) -> NDArray[np.float32]:
-        """A field beyond the count, of the samples that escaped: their orbits are followed once more."""
+        """A field beyond the count, of the samples that escaped. Of a few by NumPy: to import Numba takes as long."""
         assert self.view
         k = self.stride * self.apart
         y, x = ((s.start * k, (s.stop - 1) * k + 1) for s in (rows, columns))
-        c = self.view.block(y, x, stride=(k, k)).ravel()
-        known = np.where(counts > 0, counts, self.max_iter).astype(np.int32, copy=False).ravel()
-        orbits = self._outside(c, self.max_iter, known)
-        return BEYOND[name](orbits).reshape(counts.shape)
-
-    @cached_property
-    def _outside(self) -> Outside:
-        """What follows orbits: for a few NumPy, for Numba takes a third of a second to import."""
         few = "numba" not in sys.modules and self.cost < FEW
-        return KERNELS["numpy-compact" if few else on_cpu()](1).outside
+        c = self.view.block(y, x, stride=(k, k))
+        return beyond(name, c, counts, self.max_iter, "numpy-compact" if few else "")
 
 
 def samples_of(field: Any, max_iter: int | None) -> Samples:

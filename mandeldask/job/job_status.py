@@ -206,7 +206,7 @@ def _drop_driver(client: Client, name: str, ended: dict[str, Any]) -> None:
         try:
             release(store, run, ended)
         except (MandeldaskError, OSError):
-            client.run(release, store, run, ended, workers=list(client.nthreads())[:1])
+            client.run(quietly, release, store, run, ended, workers=list(client.nthreads())[:1])
 
 
 def logs(client: Client, name: str) -> list[tuple[float, str]]:
@@ -268,6 +268,14 @@ def driver_key(name: str, run_id: str) -> tuple[str, str]:
 def topic_of(name: str) -> str:
     """The topic of a job's log lines, and the name under which its future is published, to outlive its client."""
     return f"{SPACE}-{name}"
+
+
+def quietly(action: Callable[..., Any], *arguments: Any) -> Any:
+    """What an action gives, or its error: a worker would print the traceback of one that is raised."""
+    try:
+        return action(*arguments)
+    except (MandeldaskError, OSError) as error:
+        return error
 
 
 def on_scheduler(client: Client, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -26,12 +26,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import fastest, numpy_loops
 from mandeldask.kernels.block import BlockFunction
 from mandeldask.kernels.fastest import here, lacking, on_cpu
-from mandeldask.kernels.fields import FIELDS, outside
+from mandeldask.kernels.fields import BEYOND, FIELDS, outside
 
 if TYPE_CHECKING:
     from mandeldask.view import View
@@ -44,6 +45,7 @@ __all__ = [
     "SCRATCH_BYTES",
     "BlockFunction",
     "Factory",
+    "beyond",
     "choose",
     "here",
     "lacking",
@@ -134,6 +136,15 @@ def choose(name: str, view: View | None = None, *, here: bool = True) -> tuple[s
     if here and (problem := lacking(name)):
         raise ConfigError(f"the kernel {name} {problem}; {_INSTEAD[name]}")
     return name, "as asked"
+
+
+def beyond(
+    name: str, c: NDArray[np.complex128], counts: NDArray[Any], max_iter: int, kernel: str = ""
+) -> NDArray[np.float32]:
+    """A field beyond the count, of samples whose counts are known, 0 where not: their orbits are followed once more."""
+    known = np.where(counts > 0, counts, max_iter).astype(np.int32, copy=False)
+    orbits = KERNELS[kernel or on_cpu()](1).outside(c.ravel(), max_iter, known.ravel())
+    return BEYOND[name](orbits).reshape(counts.shape)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mandeldask import buffers
 from mandeldask.errors import ConfigError
 from mandeldask.kernels.fields import BEYOND, FIELDS, Orbit
+from mandeldask.kernels.rounding import check_rounding
 
 Samples = NDArray[np.complex128]
 Counts = NDArray[np.int32]
@@ -34,6 +35,8 @@ class BlockFunction:
     ------
     ConfigError
         The block is not an array of complex128.
+    ClusterError
+        The processor is set to round otherwise than by default.
     """
 
     count: Count
@@ -44,6 +47,7 @@ class BlockFunction:
     """Most samples in a run; None: as many as lie side by side."""
 
     def __call__(self, c: Samples) -> NDArray[Any]:
+        check_rounding()
         if not isinstance(c, np.ndarray) or c.dtype != np.complex128:
             kind = f"an array of {c.dtype}" if isinstance(c, np.ndarray) else f"a {type(c).__name__}"
             raise ConfigError(

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.kernels.shortcuts import NEARBY, never_escapes
+from mandeldask.kernels.shortcuts import never_escapes, never_returns
 
 Flags = NDArray[np.bool_]
 Numbers = NDArray[np.intp]
@@ -102,9 +102,9 @@ def _first_steps(c: NDArray[np.complex128], start: int, max_iter: int, out: NDAr
         lanes = _checked(lanes, n, min(look, max_iter), out)
     out[lanes.at] = max_iter
     cx, cy = lanes.c
-    nearby = cx * cx + cy * cy <= NEARBY
-    _checked(lanes.pick(~nearby), LOOKS[-1], max_iter, out)
-    return lanes.pick(nearby & ~never_escapes(cx, cy, np.sqrt))
+    away = never_returns(cx, cy)
+    _checked(lanes.pick(~away), LOOKS[-1], max_iter, out)
+    return lanes.pick(away & ~never_escapes(cx, cy, np.sqrt))
 
 
 def _checked(lanes: _Running, n: int, stop: int, out: NDArray[np.int32]) -> _Running:

@@ -61,8 +61,8 @@ def make(
     Its samples are kept beside it, in a folder of the same name that ends in .zoom: another film of the same samples,
     in other colours, computes nothing. Samples of another film are replaced only to `overwrite`.
 
-    Of the options colormap, scale (with its rounds) and interior count. The scale is laid out for the whole film: an
-    escape time has one colour in all frames. `tell` is given the events of both runs, `painted` is called with (frames
+    Of the options all but size and supersample count. The scale is laid out for the whole film: an escape time has one
+    colour in all frames. `tell` is given the events of both runs, `painted` is called with (frames
     done, frames) at the start and after each frame; the others are as for `mandeldask.run`.
     """
     target = check_target(out)
