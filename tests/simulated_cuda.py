@@ -11,9 +11,10 @@ from kernel_contract import check_fields, check_kernel, scalar_loop
 from numba.cuda.simulator.cudadrv.error import CudaSupportError
 
 import mandeldask as md
-from mandeldask.kernels import KERNELS, cuda, here, lacking
+from mandeldask.kernels import KERNELS, cuda, fastest, here, lacking
 from mandeldask.store import open_store
 from mandeldask.view import View
+from mandeldask.view.outer import OuterSum
 
 
 def lose():
@@ -45,7 +46,12 @@ def test_a_block_larger_than_half_of_what_is_free_on_the_device_goes_there_in_ru
     monkeypatch.setattr(cuda.cuda, "current_context", lambda: device, raising=False)
     monkeypatch.setattr(cuda, "memory", cuda.memory.__wrapped__)
     assert len(cuda.memory()[1]) == 50 < SEAHORSE.size
-    assert np.array_equal(KERNELS["cuda"](900)(SEAHORSE).ravel(), scalar_loop(SEAHORSE.ravel(), 900))
+    right = scalar_loop(SEAHORSE.ravel(), 900)
+    assert np.array_equal(KERNELS["cuda"](900)(SEAHORSE).ravel(), right)
+    axes = SEAHORSE.real[0].copy(), SEAHORSE.imag[:, 0].copy()
+    monkeypatch.setattr(fastest, "_chosen", ["cuda"])
+    for kernel in ("cuda", "auto"):  # of a block that knows its axes these alone go there
+        assert np.array_equal(KERNELS[kernel](900)(OuterSum.of(0 * SEAHORSE, axes)).ravel(), right)
 
 
 def test_threads_of_a_process_take_turns():

@@ -132,7 +132,7 @@ def choose(name: str, view: View | None = None, *, here: bool = True) -> tuple[s
     if name == AUTO:
         problem = lacking("numba")
         why = f", as numba {problem}" if problem else ""
-        return AUTO, f"the fastest of each worker, which is {on_cpu()} here{why}, and cuda where a GPU is free"
+        return AUTO, f"each worker's fastest, {on_cpu()} here{why}, or cuda with a GPU; the same bits"
     if here and (problem := lacking(name)):
         raise ConfigError(f"the kernel {name} {problem}; {_INSTEAD[name]}")
     return name, "as asked"

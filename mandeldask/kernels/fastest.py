@@ -10,19 +10,21 @@ import importlib
 import logging
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from mandeldask.errors import MandeldaskError
 from mandeldask.kernels import fields, numpy_loops
 from mandeldask.kernels.block import BlockFunction, Counts, Samples
 from mandeldask.text import pip_install
+from mandeldask.view.outer import Axes
 
 _chosen: list[str] = []  # the kernel of this process, once it is known
 _lock = threading.Lock()
 
 
 def make(max_iter: int, fields: tuple[str, ...]) -> BlockFunction:
-    return BlockFunction(count, outside, max_iter, fields, band=None)
+    return BlockFunction(count, outside, max_iter, fields, band=None, takes_axes=True)
 
 
 def here() -> str:
@@ -44,24 +46,24 @@ def lacking(name: str) -> str:
     return {"numba": _numba_problem, "cuda": _cuda_problem}.get(name, str)()
 
 
-def count(c: Samples, max_iter: int, out: Counts) -> None:
+def count(c: Samples, max_iter: int, out: Counts, axes: Axes | None = None) -> None:
     """Escape times of flat `c` into flat `out`."""
-    _either("count", c, max_iter, out)
+    _either(lambda kernel: kernel.count(c, max_iter, out, *([axes] if here() == "cuda" else [])))
 
 
 def outside(c: Samples, max_iter: int, counts: Counts) -> fields.Orbit:
     """The orbits of the samples with counts below max_iter, out to the larger bailout."""
-    return _either("outside", c, max_iter, counts)  # type: ignore[no-any-return]
+    return _either(lambda kernel: kernel.outside(c, max_iter, counts))  # type: ignore[no-any-return]
 
 
-def _either(what: str, *arguments: Any) -> Any:
+def _either(compute: Callable[[Any], Any]) -> Any:
     """With the kernel that was chosen, and where that is a GPU's and fails, from then on with the CPU's."""
     try:
-        return getattr(_module(here()), what)(*arguments)
+        return compute(_module(here()))
     except MandeldaskError as error:
         _chosen[:] = [on_cpu()]
         logging.getLogger(__name__).warning("%s; from here on this process computes on its CPU", error)
-        return getattr(_module(here()), what)(*arguments)
+        return compute(_module(here()))
 
 
 def _module(name: str) -> Any:

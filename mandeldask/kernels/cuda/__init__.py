@@ -32,6 +32,7 @@ from mandeldask.errors import MandeldaskError
 from mandeldask.kernels.block import BlockFunction
 from mandeldask.kernels.cuda import steps
 from mandeldask.kernels.fields import Orbit
+from mandeldask.view.outer import Axes
 
 RUN = 1 << 22  # samples on the device at a time, at most
 BYTES = 44  # that each takes there
@@ -55,7 +56,7 @@ vars(np).setdefault("row_stack", np.vstack)  # numba-cuda 0.30 looks it up when 
 
 
 def make(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> BlockFunction:
-    return BlockFunction(count, outside, max_iter, fields, band=None)
+    return BlockFunction(count, outside, max_iter, fields, band=None, takes_axes=True)
 
 
 def problem() -> str:
@@ -92,12 +93,14 @@ def _locked(uuid: str) -> bool:
     return True
 
 
-def count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
-    """Escape times of flat `c` into flat `out`."""
+def count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32], axes: Axes | None = None) -> None:
+    """Escape times of flat `c` into flat `out`; where the axes of c are known, these go to the device in its place."""
     with _device():
+        x_and_y = [cuda.to_device(axis) for axis in axes or ()]
         run = len(memory()[1])
         for start in range(0, c.size, run):
-            _count(c[start : start + run], max_iter, out[start : start + run])
+            part = slice(start, start + run)
+            _count(c[part], max_iter, out[part], start, x_and_y)
 
 
 def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32]) -> Orbit:
@@ -113,10 +116,13 @@ def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32])
     return Orbit(x, y, dx, dy, n)
 
 
-def _count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
+def _count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32], start: int, axes: list[Any]) -> None:
     samples, times, *under_way = memory()
     samples, times = samples[: 2 * c.size], times[: c.size]
-    samples.copy_to_device(c.view(np.float64))
+    if axes:
+        steps.outer_sum[grid()](*axes, start, samples)
+    else:
+        samples.copy_to_device(c.view(np.float64))
     launch(max_iter, samples, times, *under_way)
     times.copy_to_host(out)
 

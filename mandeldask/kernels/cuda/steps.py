@@ -61,6 +61,14 @@ def inside(x, y):
 
 
 @cuda.jit
+def outer_sum(x, y, start, c):
+    """Samples from number `start` on of the block whose axes are x and y."""
+    for k in range(cuda.grid(1), c.size // 2, cuda.gridsize(1)):
+        row, column = divmod(start + k, x.size)
+        c[2 * k], c[2 * k + 1] = x[column], y[row]
+
+
+@cuda.jit
 def first_steps(c, max_iter, out, counters, at, zx, zy, zn):
     """Escape times of the samples that escape early, or provably never; who is left goes on the list, at step FIRST.
 
