@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import DamagedError, MandeldaskError
-from mandeldask.kernels import AUTO, KERNELS, block_function, choose, orbit_of_its_own
+from mandeldask.kernels import DEEP, KERNELS, block_function, on_cpu, orbit_of_its_own
 from mandeldask.kernels.fields import ESCAPED, NOT_ESCAPED, PROVED
 from mandeldask.store import (
     FILL,
@@ -260,7 +260,7 @@ class _Shard:
         bottom, right = (min(stride * (n + k), side) for n, k, side in zip((y, x), chosen.shape, d.shape, strict=True))
         c = d.view.block((stride * y, bottom), (stride * x, right), stride=(stride, stride))[chosen]
         reference = stored_reference(self.store) if d.exact else None
-        function = block_function(choose(AUTO, d.view)[0], d.max_iter, d.fields, d.view, reference, d.proof)
+        function = block_function(DEEP if d.exact else on_cpu(), d.max_iter, d.fields, d.view, reference, d.proof)
         block = function(c)
         computed = np.zeros(chosen.shape, np.dtype(d.type_of(self.name)))
         computed[chosen] = block[self.name] if block.dtype.names else block

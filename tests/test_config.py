@@ -143,7 +143,10 @@ BAD = {
     ),
     "a key of another section": ("shape: [5, 5]", "did you mean `view.shape`?"),
     "a nested unknown key": ("cluster: {worker: 2}", "unknown key `cluster.worker`; did you mean `workers`?"),
-    "an unknown kernel": ("kernel: cuda", "kernel must be numpy, numpy-compact, numba, deep or auto; got 'cuda'"),
+    "an unknown kernel": (
+        "kernel: opencl",
+        "kernel must be numpy, numpy-compact, numba, cuda, deep or auto; got 'opencl'",
+    ),
     "a kernel that is no text": ("kernel: 5", "kernel must be text"),
     "an unknown field": ("fields: [colour]", "fields[0] must be 'escape_time', 'smooth' or 'distance'; got 'colour'"),
     "a field twice": ("fields: [escape_time, escape_time]", "nothing twice"),

@@ -190,7 +190,7 @@ def test_the_public_arrays_and_a_run_give_the_same_bits_by_the_same_kernel(clien
         next(layer for name, layer in array.dask.layers.items() if name.startswith("escape-time-"))
         for array in (written, field)
     )
-    assert of_the_run.task.func == of_the_public.task.func == Timed(block_function)
+    assert of_the_run.task.func == of_the_public.task.func == Timed(block_function, "seen")
 
 
 def test_a_client_that_is_not_the_default_will_do(client, tmp_path):

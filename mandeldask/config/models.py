@@ -285,8 +285,8 @@ class Config(Section):
     )
     kernel: Annotated[str, Strict(), AfterValidator(kernel_name)] = Field(
         AUTO,
-        description="What iterates; those of binary64 all give the same bits, and auto takes the fastest. deep counts "
-        "in exact arithmetic; auto takes it where binary64 cannot tell the samples apart.",
+        description="What iterates; those of binary64 all give the same bits, and auto takes the fastest of each "
+        "worker. deep counts in exact arithmetic; auto takes it where binary64 cannot tell the samples apart.",
         json_schema_extra={"enum": [*kernel_names()]},
     )
     arithmetic: Arithmetic | None = Field(

@@ -24,7 +24,7 @@ from mandeldask.job.periodic import every
 from mandeldask.job.plan import space_warning
 from mandeldask.job.reference import prepare_reference
 from mandeldask.job.reporter import Reporter
-from mandeldask.kernels import DEEP, Kernel, block_function, tells_of_compilation
+from mandeldask.kernels import AUTO, DEEP, Kernel, block_function, on_cpu, tells_of_compilation
 from mandeldask.store import Store
 from mandeldask.telemetry import Progress
 from mandeldask.tile import tile_name
@@ -105,9 +105,10 @@ def _block_function(plan: Plan, tell: Observer, is_cancelled: Callable[[], bool]
     """That of the plan's kernel, compiled for all workers of this machine; of a deep field with its reference."""
     d = plan.store.description
     compiling = partial(tell, Notice("compiling the Numba kernel; the next run finds it compiled", about="kernel"))
-    with tells_of_compilation(compiling) if plan.kernel in ("numba", DEEP) else nullcontext():
+    kernel = on_cpu() if plan.kernel in (AUTO, "cuda") else plan.kernel
+    with tells_of_compilation(compiling) if kernel in ("numba", DEEP) else nullcontext():
         reference = prepare_reference(plan, tell, is_cancelled) if d.exact else None
-        return block_function(plan.kernel, d.max_iter, d.fields, d.view, reference, d.proof)
+        return block_function(kernel, d.max_iter, d.fields, d.view, reference, d.proof)
 
 
 def tell_started(client: Client, tell: Observer) -> str:
@@ -147,6 +148,7 @@ def _finish(plan: Plan, ledger: Ledger, dispatcher: Dispatcher | None) -> Summar
         unit=store.description.unit,
         proofs=ledger.proofs(done),
         errors={tile_name(tile): ledger.errors.get(tile_name(tile), "") for tile in failed},
+        kernels=dict(run.kernels),
     )
 
 
