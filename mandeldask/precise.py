@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mandeldask.errors import ClusterError
-from mandeldask.kernels import AUTO, KERNELS, choose
+from mandeldask.kernels import KERNELS, on_cpu
 from mandeldask.kernels.fields import BAILOUT, BEYOND, Orbit, distance
 from mandeldask.kernels.shortcuts import never_escapes
 from mandeldask.store import Store
@@ -52,7 +52,7 @@ def other_counts(view: View, max_iter: int) -> float:
     rows, columns = view.shape
     stride = -(-rows // LOOK), -(-columns // LOOK)
     c, cap = view.block((0, rows), (0, columns), stride=stride).ravel(), min(max_iter, LOOK_ITERATIONS)
-    function = KERNELS[choose(AUTO)[0]](cap)
+    function = KERNELS[on_cpu()](cap)
     found = distance(function.outside(c, cap, function(c)))  # below what rounding does to c too
     away = found[np.isfinite(found)].astype(np.float64)
     changes = DISPLACED * np.spacing(far) * 2 / math.log(2)

@@ -143,7 +143,10 @@ BAD = {
     ),
     "a key of another section": ("shape: [5, 5]", "did you mean `view.shape`?"),
     "a nested unknown key": ("cluster: {worker: 2}", "unknown key `cluster.worker`; did you mean `workers`?"),
-    "an unknown kernel": ("kernel: cuda", "kernel must be numpy, numpy-compact, numba or auto; got 'cuda'"),
+    "an unknown kernel": (
+        "kernel: opencl",
+        "kernel must be numpy, numpy-compact, numba, cuda, deep or auto; got 'opencl'",
+    ),
     "a kernel that is no text": ("kernel: 5", "kernel must be text"),
     "an unknown field": (
         "fields: [colour]",
@@ -259,7 +262,7 @@ def test_an_override_that_cannot_be_read(file, override, message):
         (b"PK\x03\x04\x00\x00", "is not YAML in UTF-8: special characters are not allowed"),
         (b"\x00", "is not YAML"),
         (b"%YAML 1." + b"1" * 5000 + b"\n---\na: 5", "is not YAML"),
-        (MINIMAL.encode() + b"#" * MAX_BYTES, "longer than 64 KiB"),
+        (MINIMAL.encode() + b"#" * MAX_BYTES, "no description: that is a YAML file of at most 64 KiB"),
         (b"{" * 60_000, "nested too deep"),
         (b"? " * 30_000, "nested too deep"),
     ],

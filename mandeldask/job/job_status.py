@@ -21,7 +21,7 @@ from mandeldask.job.lease import is_alive, is_reserved, outcome, release
 from mandeldask.job.plan import missing
 from mandeldask.store import open_store
 from mandeldask.telemetry import Progress
-from mandeldask.text import command, plural, si
+from mandeldask.text import command, option, plural, si
 
 SPACE = "mandeldask"  # of the scheduler's metadata, published data and event topics
 POLL_SECONDS = 0.5
@@ -287,7 +287,7 @@ def on_scheduler(client: Client, function: Callable[..., Any], *arguments: Any) 
             raise ClusterError(f"{error}, on the scheduler at {address}: install it there") from None
         raise ClusterError(
             f"the scheduler at {address} has no mandeldask of this version, so no jobs either: "
-            "install it there, or submit with --upload"
+            f"install it there, or submit with {option('upload')}"
         ) from None
     except OSError:
         raise ClusterError(f"the scheduler at {address} was lost. What is finished is in the stores") from None

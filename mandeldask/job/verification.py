@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mandeldask import config as configs
 from mandeldask.check import Checked, Finding, Known, Task, check_again, check_tiles
 from mandeldask.cluster import Session
-from mandeldask.errors import ConfigError
+from mandeldask.errors import ConfigError, DamagedError
 from mandeldask.job import lease
 from mandeldask.job.batches import done
 from mandeldask.job.events import Event
@@ -28,7 +28,16 @@ from mandeldask.job.ledger import Ledger
 from mandeldask.job.precision import Precision, precision, tasks
 from mandeldask.job.runs import resume
 from mandeldask.precise import Rounded
-from mandeldask.store import Description, Store, Tile, metadata, open_damaged, shard_key
+from mandeldask.store import (
+    Description,
+    Store,
+    Tile,
+    metadata,
+    open_damaged,
+    read_reference,
+    remove_reference,
+    shard_key,
+)
 from mandeldask.tile import LevelTile
 
 HERE = 2**28  # bytes before compression, up to which a cluster is not worth its start
@@ -135,13 +144,15 @@ def verify(
     change = repair or remove_damaged
     opened, problem = open_damaged(store)
     d, found = opened.description, _Found()
+    if precise and d.exact:
+        raise ConfigError("the counts of a deep field are exact: compute some again with --recompute")
     if problem:
         found.add(Finding("description", "zarr.json", problem))
     with ExitStack() as session:
         with ExitStack() as lock:
             for finding in _metadata(opened):
                 found.add(finding)
-            ledger = lock.enter_context(_held(opened, restore=bool(problem))) if change else None
+            ledger = lock.enter_context(_locked(opened, restore=bool(problem))) if change else None
             for finding in _empty(opened):
                 found.add(finding)
             seed = secrets.randbits(32) if seed is None else seed
@@ -272,6 +283,11 @@ def _metadata(store: Store) -> Iterator[Finding]:
         yield Finding("coordinates", key, "does not hold the coordinates of the view")
     for key, problem in store.damaged_tiles():
         yield Finding("statistics", key, problem)
+    if store.description.exact:
+        try:
+            read_reference(store)
+        except DamagedError as error:
+            yield Finding("reference", "reference", error.problem)
     for key in metadata.strays(store.place):
         yield Finding("stray", key, "is not of this store, and is left alone")
 
@@ -285,7 +301,7 @@ def _empty(store: Store) -> Iterator[Finding]:
 
 
 @contextmanager
-def _held(store: Store, restore: bool) -> Iterator[Ledger]:
+def _locked(store: Store, restore: bool) -> Iterator[Ledger]:
     """Keep drivers out. A description that was lost is put back first: without it nothing can be written."""
     lease.refuse_second_driver(store)
     if restore:
@@ -307,6 +323,8 @@ def _remove(store: Store, ledger: Ledger, found: _Found) -> None:
     for key, _ in store.damaged_tiles():
         store.place.delete(key)
     metadata.complete(store.place, d)
+    if found.kinds["reference"]:  # who needs it makes it again
+        remove_reference(store)
 
 
 def made_from(d: Description, tile: LevelTile) -> Iterator[LevelTile]:
