@@ -214,3 +214,13 @@ def test_known_nuclei_and_a_period_that_is_not_there():
     assert nucleus((Fraction(-99, 100), Fraction(0)), 4, -2).period == 2
     with pytest.raises(ConfigError, match="no nucleus of period 35"):
         nucleus((Fraction("-0.74364388"), Fraction("0.1318259")), 35, -10)
+
+
+def test_of_2000_random_deep_samples_none_is_proven_and_wrong():
+    pytest.importorskip("gmpy2")
+    from deep_truth import Place
+
+    total = sum(Place(seed, 50 + 12 * seed, 2000).check(100) for seed in range(20))
+    size, second, _, unproven, wrong, _ = total.tolist()
+    assert (size, unproven, wrong) == (2000, 0, 0)
+    assert second > 10  # some that doubles cannot decide are among them
