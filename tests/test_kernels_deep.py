@@ -55,6 +55,20 @@ def test_counts_are_as_wide_as_max_iter():
         assert make(max_iter, ("escape_time",), loader("KF 1e14"))(np.zeros((2, 0), complex)).dtype == dtype(max_iter)
 
 
+def test_infinite_and_nan_offsets_have_escaped_and_disturb_no_other():
+    offsets, counts = samples("KF 1e14")
+    strange = np.array([complex("inf"), complex("nan"), complex(0, -np.inf)])
+    found = block_of("KF 1e14", ("escape_time", "smooth"))(np.concatenate([strange, offsets]))
+    assert found["escape_time"].tolist() == [1, 1, 1, *counts]
+    assert np.isnan(found["smooth"][:3]).all() and last_counts().unproven == 0
+
+
+@pytest.mark.parametrize("block", [np.zeros(3), np.zeros((2, 2), np.complex64), 0j, None])
+def test_a_block_that_is_no_complex128_array_is_refused_with_the_remedy(block):
+    with pytest.raises(ConfigError, match=r"\.astype\(complex\)"):
+        block_of("KF 1e14")(block)
+
+
 @pytest.mark.parametrize("max_iter", [0, -1, 2**63, 1.5, "100", True, None])
 def test_a_bad_max_iter_is_refused_before_any_work(max_iter):
     with pytest.raises(ConfigError, match="max_iter"):

@@ -137,7 +137,11 @@ class DeepFunction:
             raise ConfigError("a block must be an array of complex128. Convert it with .astype(complex)")
         flat = np.ascontiguousarray(offsets).ravel()
         here = prepared(self.loader)
-        found = self._first(here, flat)
+        lost = ~np.isfinite(flat)  # which have escaped: as in the other kernels
+        found = self._first(here, np.where(lost, 0, flat) if lost.any() else flat)
+        found.counts[lost], found.unclear[lost] = 1, False
+        if self._ends:
+            found.end[:, lost] = np.nan
         second = np.flatnonzero(found.unclear) if self.proof != "none" else np.empty(0, np.intp)
         if second.size:
             found.put(second, self._second(here, flat[second]))
