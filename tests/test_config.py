@@ -148,7 +148,10 @@ BAD = {
         "kernel must be numpy, numpy-compact, numba, cuda, deep or auto; got 'opencl'",
     ),
     "a kernel that is no text": ("kernel: 5", "kernel must be text"),
-    "an unknown field": ("fields: [colour]", "fields[0] must be 'escape_time', 'smooth' or 'distance'; got 'colour'"),
+    "an unknown field": (
+        "fields: [colour]",
+        "fields[0] must be 'escape_time', 'smooth', 'distance' or 'interior'; got 'colour'",
+    ),
     "a field twice": ("fields: [escape_time, escape_time]", "nothing twice"),
     "no field": ("fields: []", "must hold escape_time"),
     "a tile of one side": ("tile: [5]", "tile[1] is missing"),
