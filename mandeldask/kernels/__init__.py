@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import fastest, numpy_loops
 from mandeldask.kernels.block import BlockFunction
-from mandeldask.kernels.fastest import here, lacking, on_cpu
+from mandeldask.kernels.fastest import here, lacking, on_cpu, report
 from mandeldask.kernels.fields import BEYOND, FIELDS, outside
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ __all__ = [
     "here",
     "lacking",
     "on_cpu",
+    "report",
     "tells_of_compilation",
 ]
 
