@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import fastest, numpy_loops
 from mandeldask.kernels.block import BlockFunction
-from mandeldask.kernels.fastest import here, lacking, on_cpu
+from mandeldask.kernels.fastest import here, lacking, on_cpu, report
 from mandeldask.kernels.fields import BEYOND, EXACT_FIELDS, FIELDS, outside
 from mandeldask.view import Deep, View
 
@@ -65,6 +65,7 @@ __all__ = [
     "on_cpu",
     "orbit_of_its_own",
     "reference_of",
+    "report",
     "tells_of_compilation",
 ]
 
