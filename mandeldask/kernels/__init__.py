@@ -192,12 +192,13 @@ def last_counts() -> tuple[int, int, int]:
 
 def orbit_of_its_own(view: View, offset: complex, max_iter: int) -> tuple[int, bool]:
     """The escape time of a sample of a deep view by its own orbit in fixed point, and whether that is proven."""
-    from mandeldask.kernels.deep import third  # takes Numba
+    from mandeldask.kernels.deep import count  # takes Numba
 
     assert isinstance(view.frame, Deep)
     (re, im), unit = view.frame.exact_origin, Fraction(2) ** view.frame.unit
     c = re + Fraction(offset.real) * unit, im + Fraction(offset.imag) * unit
-    return third.count(c, max_iter, max(0, -view.frame.unit) + 200)
+    found = count(c, max_iter, max(0, -view.frame.unit) + 200)
+    return found.n, found.proven
 
 
 _INSTEAD = {
