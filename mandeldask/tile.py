@@ -76,8 +76,8 @@ def read_block(store: Store, max_iter: int, block_id: Tile) -> NDArray[Any]:
         store.check_identity()  # after it was read: another field may have taken its place meanwhile
     except (StoreError, OSError):
         return known
-    if any(part is None for part in parts.values()):
-        return known
+    if any(part is None for part in parts.values()) or (d.format_version < 4 and "smooth" in d.fields):
+        return known  # what an older format has of smooth is not what a run would give
     for name, part in parts.items():
         (known[name] if known.dtype.names else known)[...] = part
     times = known["escape_time"] if known.dtype.names else known

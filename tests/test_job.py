@@ -109,17 +109,18 @@ def test_the_area_of_a_window_within_the_set_is_that_of_the_window(client, tmp_p
 
 
 def test_other_fields_are_stored_beside_an_unchanged_count(client, tmp_path, expected):
-    """One task a tile, one array a field: float32 where the sample escapes, NaN where it does not."""
-    fields = ["escape_time", "smooth", "distance"]
+    """One task a tile, one array a field: numbers where the sample escapes, NaN or a flag where it does not."""
+    fields = ["escape_time", "smooth", "distance", "interior"]
     summary = md.run(UNIT | {"fields": fields, "kernel": "auto"}, tmp_path / "a.zarr", client=client)
     assert summary.iterations == expected.sum()
     level = md.open(tmp_path / "a.zarr")
     block = KERNELS["numpy"](50, tuple(fields))(parse(UNIT).view.block((0, 100), (0, 120)))
     assert np.array_equal(level.escape_time, expected)
-    for name in fields[1:]:
-        assert level[name].dtype == np.float32
+    assert np.array_equal(level["interior"] > 0, expected == 50)
+    for name, dtype in (("smooth", np.float64), ("distance", np.float32)):
+        assert level[name].dtype == dtype
         assert np.array_equal(np.isnan(level[name]), expected == 50)
-        np.testing.assert_array_max_ulp(level[name].values[expected < 50], block[name][expected < 50], 2)
+        np.testing.assert_allclose(level[name].values[expected < 50], block[name][expected < 50], rtol=3e-7, atol=4e-6)
     (tmp_path / "a.zarr/0/escape_time/c/1/1").unlink()  # an interruption between a tile's fields
     assert md.resume(tmp_path / "a.zarr", client=client).computed == 1
     with pytest.raises(md.StoreError, match="fields is"):

@@ -211,15 +211,6 @@ def test_a_reference_tells_how_far_it_is_and_can_be_cancelled():
     assert told == [(4096, 10**9)]
 
 
-def test_known_nuclei_and_a_period_that_is_not_there():
-    assert periods((Fraction(-1), Fraction(1, 10)), -1, 100)[0] == 2
-    found = nucleus((Fraction(-7, 4), Fraction(1, 100)), 3, -4)
-    assert float(found.c[0]) == -1.7548776662466927 and found.c[1] == 0  # the real root of c^3 + 2 c^2 + c + 1
-    assert nucleus((Fraction(-99, 100), Fraction(0)), 4, -2).period == 2
-    with pytest.raises(ConfigError, match="no nucleus of period 35"):
-        nucleus((Fraction("-0.74364388"), Fraction("0.1318259")), 35, -10)
-
-
 def test_of_2000_random_deep_samples_none_is_proven_and_wrong():
     pytest.importorskip("gmpy2")
     from deep_truth import Place

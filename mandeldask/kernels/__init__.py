@@ -35,9 +35,10 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import fastest, numpy_loops
+from mandeldask.kernels import fields as others
 from mandeldask.kernels.block import BlockFunction
 from mandeldask.kernels.fastest import here, lacking, on_cpu, report
-from mandeldask.kernels.fields import BEYOND, EXACT_FIELDS, FIELDS, outside
+from mandeldask.kernels.fields import EXACT_FIELDS, FIELDS, outside
 from mandeldask.view import Deep, View
 
 if TYPE_CHECKING:  # takes Numba
@@ -244,13 +245,11 @@ def choose(name: str, view: View | None = None, *, here: bool = True) -> tuple[s
     return name, "as asked"
 
 
-def beyond(
-    name: str, c: NDArray[np.complex128], counts: NDArray[Any], max_iter: int, kernel: str = ""
-) -> NDArray[np.float32]:
+def beyond(name: str, c: NDArray[np.complex128], counts: NDArray[Any], max_iter: int, kernel: str = "") -> NDArray[Any]:
     """A field beyond the count, of samples whose counts are known, 0 where not: their orbits are followed once more."""
     known = np.where(counts > 0, counts, max_iter).astype(np.int32, copy=False)
     orbits = KERNELS[kernel or on_cpu()](1).outside(c.ravel(), max_iter, known.ravel())
-    return BEYOND[name](orbits).reshape(counts.shape)
+    return others.beyond(name, orbits, c.ravel()).reshape(counts.shape)
 
 
 def _check_view(name: str, view: View) -> None:

@@ -203,7 +203,7 @@ class DeepFunction:
         block = np.empty(found.counts.size, dtype(self.max_iter, self.fields))
         orbit = Orbit(*found.end)
         for name in self.fields:
-            block[name] = found.counts if name == "escape_time" else BEYOND[name](orbit, np.float64)
+            block[name] = found.counts if name == "escape_time" else BEYOND[name](orbit)
         return block
 
 
