@@ -166,7 +166,8 @@ def test_the_scheduler_gets_the_fused_dask_arrays_one_task_a_tile(client, tmp_pa
     of_levels = sum(math.prod(level.tiles) for level in open_store(tmp_path / "a.zarr").description.levels[1:])
     others = [key for key in tasks if key[1:] not in tiles]
     assert len(others) == len(tasks) - TILES == of_levels
-    assert all(key[0].startswith("escape-time-level-") for key in others)
+    (name,) = {key[0] for key in others}  # of each name the scheduler keeps a group of tasks until it ends
+    assert name.startswith("escape-time-level-")
 
 
 def test_the_public_arrays_and_a_run_give_the_same_bits_by_the_same_kernel(client, tmp_path, monkeypatch):
