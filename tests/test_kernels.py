@@ -31,6 +31,16 @@ def test_every_kernel_gives_the_other_fields(name):
     check_fields(KERNELS[name])
 
 
+@pytest.mark.parametrize("name", ["numpy-compact", "numba"])
+def test_near_the_tip_escapes_by_a_unit_in_the_last_place_are_found(name):
+    """Where |c| is 2 but for some units in the last place: no orbit that escapes comes back, at whichever step."""
+    random = np.random.default_rng(0)
+    distance = random.integers(0, 10, (2, 40_000)) * 2.0 ** random.integers(-55, -28, (2, 40_000))
+    c = np.concatenate([-2 + distance[0] + 1j * distance[1], -2 + distance[0][:500]])
+    for max_iter in (25, 60, 1000):
+        assert np.array_equal(KERNELS[name](max_iter)(c), scalar_loop(c, max_iter))
+
+
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("max_iter", [0, -1, 2**31, 1.5, 100.0, "100", True, None])
 def test_a_bad_max_iter_is_refused_before_any_work(name, max_iter):
@@ -144,17 +154,17 @@ def test_code_that_is_in_the_cache_takes_no_lock():
 
 
 def test_a_stopped_process_that_compiles_is_waited_for_a_while_only(tmp_path):
-    from mandeldask.kernels.lanes.compiled import _one_at_a_time
+    from mandeldask.kernels.compiling import one_at_a_time
 
     script = (
-        "import signal; from mandeldask.kernels.lanes.compiled import _one_at_a_time as lock\n"
+        "import signal; from mandeldask.kernels.compiling import one_at_a_time as lock\n"
         f"with lock({str(tmp_path)!r}): print('held', flush=True); signal.pause()"
     )
     holder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     try:
         assert holder.stdout.readline() == b"held\n"
         holder.send_signal(signal.SIGSTOP)
-        with _one_at_a_time(str(tmp_path), seconds=0.1):
+        with one_at_a_time(str(tmp_path), seconds=0.1):
             assert holder.poll() is None
     finally:
         holder.kill()
@@ -194,11 +204,18 @@ def test_without_numba_auto_takes_the_numpy_kernel_and_says_so(monkeypatch):
             refuse()
 
 
-def test_choose_refuses_an_unknown_kernel_and_a_view_too_deep():
+def test_choose_takes_the_kernel_of_the_views_arithmetic_and_refuses_another():
     with pytest.raises(ConfigError, match="kernel must be one of"):
         choose("cuda")
-    with pytest.raises(ConfigError, match="too deep for binary64"):
-        choose("auto", View.around(("-0.75", "0.1"), "1e-14", (100, 100)))
+    shallow, deep = (View.around(("-0.75", "0.1"), span, (100, 100)) for span in ("0.1", "1e-14"))
+    assert choose("auto", deep)[0] == choose("deep", deep)[0] == "deep"
+    with pytest.raises(ConfigError, match=r"too deep for binary64.* kernel numba .*take kernel: deep, or auto"):
+        choose("numba", deep)
+    for view in (shallow, None):
+        with pytest.raises(ConfigError, match=r"kernel deep computes in exact arithmetic.*ask for arithmetic: exact"):
+            choose("deep", view)
+    with pytest.raises(ConfigError, match="too deep for binary64: x has samples"):
+        choose("auto", View((-0.75, -0.75 + 1e-14), (0, 1), (100, 100)))
 
 
 def test_importing_the_kernels_imports_no_numba():

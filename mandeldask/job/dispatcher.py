@@ -204,8 +204,8 @@ class Dispatcher:
         self.ready.extend(self.levels.made(tile))
 
     def _failed(self, tile: Tile | LevelTile, error: Exception) -> None:
-        if isinstance(error, StoreError) and not isinstance(error, DamagedError):
-            raise error
+        if isinstance(error, StoreError | ClusterError) and not isinstance(error, DamagedError):
+            raise error  # of a disk, or of a processor's mode: the next tile would meet it too
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise cannot_write(self.store, error)
         if len(tile) == 3:
