@@ -1,6 +1,6 @@
 """kill -9 and SIGSTOP of any process at random moments: resumed, the field is that of an undisturbed run.
 
-MANDELDASK_ROUNDS=50 MANDELDASK_SEED=100 scripts/test tests/test_faults_rounds.py -k undisturbed -s
+MANDELDASK_ROUNDS=50 MANDELDASK_SEED=100 scripts/test tests/test_faults_rounds.py -k undisturbed_one -s
 MANDELDASK_MINUTES=30 MANDELDASK_SIDE=317 scripts/test tests/test_faults_rounds.py -k soak -s
 
 The first plays 50 rounds with the seeds from 100 on, and tells what happened in each. A seed decides what is struck and
