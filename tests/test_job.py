@@ -32,7 +32,7 @@ from mandeldask.config import LocalCluster, parse
 from mandeldask.dashboard import problem_with
 from mandeldask.errors import JobCancelledError
 from mandeldask.field import Timed
-from mandeldask.job import Progress, Started, TileDone, TileFailed, ignore
+from mandeldask.job import Progress, Started, TileDone, TileFailed, driver, ignore
 from mandeldask.job import lease as leases
 from mandeldask.job.dispatcher import MAX_ATTEMPTS, Dispatcher
 from mandeldask.job.graph import written_tiles
@@ -106,6 +106,14 @@ def test_the_area_of_a_window_within_the_set_is_that_of_the_window(client, tmp_p
     view = {"x": [-0.1, 0.1], "y": [-0.1, 0.1], "shape": [3, 3], "registration": registration}
     summary = md.run({"view": view, "max_iter": 50, "tile": [2, 2]}, tmp_path / "a.zarr", client=client)
     assert (summary.not_escaped, summary.area) == (9, pytest.approx(0.04))
+
+
+def test_a_run_whose_border_takes_long_to_read_says_so(client, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(driver, "SILENT_SECONDS", 0.01)
+    monkeypatch.setattr(Ledger, "area", lambda *_: poll(lambda: any("reading tiles" in text for text in told)))
+    md.run(UNIT, tmp_path / "a.zarr", client=client, tell=lambda event: told.append(getattr(event, "text", "")))
+    assert "reading tiles" in told[-2]  # before the summary
 
 
 def test_other_fields_are_stored_beside_an_unchanged_count(client, tmp_path, expected):
