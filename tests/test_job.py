@@ -190,7 +190,7 @@ def test_the_public_arrays_and_a_run_give_the_same_bits_by_the_same_kernel(clien
         next(layer for name, layer in array.dask.layers.items() if name.startswith("escape-time-"))
         for array in (written, field)
     )
-    assert of_the_run.task.func == of_the_public.task.func == Timed(block_function)
+    assert of_the_run.task.func == of_the_public.task.func == Timed(block_function, "seen")
 
 
 def test_a_client_that_is_not_the_default_will_do(client, tmp_path):
@@ -485,6 +485,11 @@ def test_a_tile_is_chosen_for_threads_and_memory(tmp_path):
 @pytest.mark.skipif(
     Version(distributed.__version__) < Version("2026.7.1"), reason="this Dask starts such workers again and again"
 )
+def test_changes_in_the_place_of_the_store_are_told_where_they_go():
+    with pytest.raises(md.ConfigError, match=r'path of a store; got a dict. .* overrides=\["max_iter=500"\]'):
+        md.run("lesson", {"max_iter": 500})
+
+
 def test_a_script_without_a_main_guard_is_told_so_at_once(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(f"import mandeldask as md\nmd.run({UNIT!r}, {str(tmp_path / 'a.zarr')!r})\n")

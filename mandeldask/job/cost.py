@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import heapq
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice, product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.kernels import BlockFunction
+from mandeldask.kernels import Kernel
 from mandeldask.store import Description, Tile
 from mandeldask.telemetry import Progress
 from mandeldask.tile import Record
@@ -36,7 +37,7 @@ Clock = Callable[[], float]
 def expect(
     d: Description,
     pending: NDArray[np.bool_],
-    block_function: BlockFunction,
+    block_function: Kernel,
     threads: int,
     clock: Clock = time.perf_counter,
 ) -> Costs | None:
@@ -116,6 +117,7 @@ class Estimate:
         self.done = self.failed = self.iterations = 0
         self.expected = 0.0  # cost of the finished tiles, in the unit of `costs`
         self.kernel = 0.0  # seconds of kernel that they took
+        self.kernels: Counter[str] = Counter()  # tiles that each has computed
         self.busy = 0.0  # seconds that threads spent on them, writing included
         self.first, self.last = np.inf, -np.inf  # when the first task began and the last ended
         self.threads: dict[str, int] = {}  # of each worker
@@ -144,6 +146,7 @@ class Estimate:
         self.done += 1
         self.expected += float(self.costs[record.tile])
         self.kernel += record.seconds
+        self.kernels[record.kernel] += 1
         self.busy += record.finished - record.started
         self.iterations += record.iterations - record.copied
         self.first, self.last = min(self.first, record.started), max(self.last, record.finished)
@@ -177,7 +180,7 @@ class Estimate:
             return None
         kernel = self.left * self.kernel / self.expected if self.expected else 0.0
         beside = (self.busy - self.kernel) / self.done * (self.pending - self.done - self.failed)
-        # the tiles in work have cost time too: half a tile each, as a guess
+        # the tiles in progress have cost time too: half a tile each, as a guess
         at_work = min(threads, (self.busy + threads * self.busy / self.done / 2) / elapsed)
         return (kernel + beside) / max(at_work, 1e-6)
 
@@ -199,7 +202,7 @@ def _price(
     c: NDArray[np.complex128],
     counts: NDArray[np.int32],
     max_iter: int,
-    block_function: BlockFunction,
+    block_function: Kernel,
     clock: Clock,
 ) -> Callable[[NDArray[np.int32]], Costs]:
     """A function of escape times: the seconds that each sample takes."""
