@@ -64,12 +64,15 @@ def write_block(block: NDArray[Any], store: Store, block_id: Tile) -> NDArray[np
 def read_block(store: Store, block_id: Tile) -> NDArray[Any]:
     """What a store of fewer iterations knows of a tile, 0 where it cannot tell.
 
-    A sample's values depend on max_iter only where it had not escaped. A tile that is missing or damaged is not known.
+    A sample's values depend on max_iter only where it had not escaped. A tile that is missing or damaged is not known,
+    nor one of which a count is not proven.
     """
     d = store.description
     known = np.zeros(d.levels[0].tile_shape(block_id), dtype_of(d.fields, d.exact))
     try:
         parts = {name: store.read_shard(block_id, 0, name) for name in d.fields}
+        if d.exact and not store.proven(block_id):
+            return known
         store.check_identity()  # after it was read: another field may have taken its place meanwhile
     except (StoreError, OSError):
         return known

@@ -202,7 +202,7 @@ def choose(name: str, view: View | None = None) -> tuple[str, str]:
     if problem and exact:
         raise ConfigError(f"a deep view needs Numba, {problem}; install it")
     if exact:
-        return DEEP, "as asked" if name == DEEP else "exact arithmetic, each count proven"
+        return DEEP, "as asked" if name == DEEP else "exact arithmetic, at any depth"
     if name == AUTO:
         if problem:
             return "numpy-compact", f"the fastest that needs no Numba, {problem}"
