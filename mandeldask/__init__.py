@@ -31,12 +31,14 @@ if TYPE_CHECKING:
         submit,
         verify,
     )
+    from mandeldask.measure import Area, area
     from mandeldask.store import open_field as open
     from mandeldask.view import View
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Area",
     "ClusterError",
     "ConfigError",
     "Job",
@@ -47,6 +49,7 @@ __all__ = [
     "Summary",
     "Verification",
     "View",
+    "area",
     "complex_grid",
     "deepen",
     "escape_time",
@@ -62,6 +65,7 @@ __all__ = [
 ]
 # Where a name is, unless in mandeldask.job, a room that can be called
 _ROOMS = {"complex_grid": "grid", "escape_time": "field", "open": "store", "picture": "image", "View": "view"}
+_ROOMS |= {"Area": "measure", "area": "measure"}
 _ROOMS |= dict.fromkeys(("ClusterError", "ConfigError", "MandeldaskError", "StoreError"), "errors")
 
 

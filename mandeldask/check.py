@@ -12,14 +12,16 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import DamagedError, MandeldaskError
-from mandeldask.kernels import AUTO, KERNELS, block_function, choose, orbit_of_its_own
+from mandeldask.kernels import DEEP, KERNELS, block_function, on_cpu, orbit_of_its_own
+from mandeldask.kernels.fields import ESCAPED, NOT_ESCAPED, PROVED, SMOOTH_STEPS
 from mandeldask.store import (
+    FILL,
     Description,
     Store,
     StoredSamples,
@@ -33,6 +35,7 @@ from mandeldask.tile import LevelTile, statistics
 
 Kind = Literal["description", "metadata", "coordinates", "shard", "value", "level", "statistics", "reference", "stray"]
 Task = Callable[[Store], "Checked"]
+T = TypeVar("T")
 Known = tuple[int, int, int, int]  # iterations, minimum, maximum, not escaped: what the store notes of a tile
 BAND_SAMPLES = 2**22  # of a tile that are read at once: it may be larger than memory
 BEST_RATIO = 2**15  # by which zstd and lz4 shrink samples of one value at most
@@ -59,12 +62,12 @@ class Finding:
 class Checked:
     """What came of some tiles."""
 
-    shards: int
-    bytes: int
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding, ...] = ()
+    shards: int = 0  # that were read
+    bytes: int = 0  # of them
 
 
-def check_on_worker(task: Task, store: Store) -> Checked:
+def check_on_worker(task: Callable[[Store], T], store: Store) -> T:
     """A task on a worker, which must see the same store."""
     store.check_identity()
     return task(store)
@@ -79,15 +82,14 @@ def check_tiles(tiles: list[tuple[LevelTile, Known | None]], store: Store, quick
             shard = _Shard(store, tile, name)
             findings += shard.findings(quick, known if name == "escape_time" else None)
             size += store.place.size(shard.key) or 0
-    return Checked(len(tiles) * len(store.description.fields), size, tuple(findings))
+    return Checked(tuple(findings), len(tiles) * len(store.description.fields), size)
 
 
 def check_again(tile: Tile, store: Store, seed: int) -> Checked:
     """Compute a tile again with the reference kernel, and compare the escape times bit for bit.
 
     Of a deep field each sample has its own orbit, and one that stays unproven is not compared. Where a tile would take
-    more than `RECOMPUTED_ITERATIONS` if no sample escaped, it is a window of it, at random. Its shard is counted where
-    it is checked.
+    more than `RECOMPUTED_ITERATIONS` if no sample escaped, it is a window of it, at random.
     """
     d = store.description
     rows, columns = window_shape(d.levels[0].tile_shape(tile), d.max_iter, d.exact)
@@ -99,16 +101,16 @@ def check_again(tile: Tile, store: Store, seed: int) -> Checked:
     try:
         found = store.window(slice(y, y + rows), slice(x, x + columns))
     except (DamagedError, OSError):  # `check_tiles` tells
-        return Checked(0, 0, ())
+        return Checked()
     wrong = np.argwhere((found != wanted) & (wanted > 0))
     if not wrong.size:
-        return Checked(0, 0, ())
+        return Checked()
     i, j = wrong[0].tolist()
     problem = (
         f"has {found[i, j]} at row {y + i}, column {x + j}, where the reference kernel gives {wanted[i, j]}; "
         f"{len(wrong)} of {wanted.size} samples differ"
     )
-    return Checked(0, 0, (Finding("value", shard_key(0, "escape_time", tile), problem, (0, *tile)),))
+    return Checked((Finding("value", shard_key(0, "escape_time", tile), problem, (0, *tile)),))
 
 
 def _proven(d: Description, samples: NDArray[np.complex128]) -> NDArray[np.int32]:
@@ -128,7 +130,7 @@ def window_shape(shape: tuple[int, int], max_iter: int, exact: bool = False) -> 
     return min(shape[0], max(1, samples // columns)), columns
 
 
-def can_use(store: Store) -> str:
+def why_unusable(store: Store) -> str:
     """What keeps it from using the store; "" where nothing does."""
     probe = f"zarr.{uuid.uuid4().hex}.partial"  # should this process die here, a leftover like any other
     try:
@@ -205,19 +207,24 @@ class _Shard:
         if self.name == "escape_time":
             wrong = (samples < 1) | (samples > max_iter)
             rule = f"escape times are from 1 to {max_iter}"
+        elif self.name == "interior":
+            rule = "interior is 0 where a sample escaped, else 1 or 2"
+            times = self._same_samples(samples, y, x, self.level, "escape_time")
+            wrong = (samples > PROVED) | (False if times is None else (samples == ESCAPED) != (times < max_iter))
         else:
-            rule = f"{self.name} is NaN where a sample did not escape, and only there"
+            rule = f"{self.name} is NaN where a sample did not escape" + ", and only there" * (self.name == "smooth")
             times = self._same_samples(samples, y, x, self.level, "escape_time")
             if times is not None:
                 wrong = np.isnan(samples) != (times == max_iter)
+                wrong &= (self.name == "smooth") | ~np.isnan(samples)  # of a distance that c does not resolve
         for i, j in np.argwhere(wrong)[:1].tolist():
             problem = f"has {samples[i, j]} at row {y + i}, column {x + j}: {rule}"
             yield Finding("value", self.key, problem, self.tile)
         below = self._same_samples(samples, y, x, self.level - 1, self.name) if self.level else None
         if below is None:
             return
-        there = below != 0
-        if self.name != "escape_time":  # NaN is also what stands for a shard that is missing
+        there = below != FILL.get(self.name, np.nan)
+        if self.name not in FILL:  # NaN is also what stands for a shard that is missing
             times = self._same_samples(samples, y, x, self.level - 1, "escape_time")
             there = ~np.isnan(below) | (True if times is None else times == max_iter)
         wrong = there & (_bits(samples) != _bits(below))
@@ -237,7 +244,11 @@ class _Shard:
             return
         wanted = self._computed(doubtful, y, x)
         near = 0.0 if self.name == "escape_time" else OTHER_LOGARITHM
-        wrong = np.argwhere(doubtful)[~np.isclose(found[doubtful], wanted[doubtful], rtol=near, atol=0, equal_nan=True)]
+        if self.name == "interior":  # how many are proved depends on the kernel
+            found, wanted = np.minimum(found, NOT_ESCAPED), np.minimum(wanted, NOT_ESCAPED)
+        least = 1 / SMOOTH_STEPS if self.name == "smooth" else 0.0
+        alike = np.isclose(found[doubtful], wanted[doubtful], rtol=near, atol=least, equal_nan=True)
+        wrong = np.argwhere(doubtful)[~alike]
         at = stride * (wrong + np.array((y, x)))
         for i, j in wrong[np.unique(at // d.tile, axis=0, return_index=True)[1]].tolist():
             row, column = stride * (y + i), stride * (x + j)
@@ -252,7 +263,7 @@ class _Shard:
         bottom, right = (min(stride * (n + k), side) for n, k, side in zip((y, x), chosen.shape, d.shape, strict=True))
         c = d.view.block((stride * y, bottom), (stride * x, right), stride=(stride, stride))[chosen]
         reference = stored_reference(self.store) if d.exact else None
-        function = block_function(choose(AUTO, d.view)[0], d.max_iter, d.fields, d.view, reference, d.proof)
+        function = block_function(DEEP if d.exact else on_cpu(), d.max_iter, d.fields, d.view, reference, d.proof)
         block = function(c)
         computed = np.zeros(chosen.shape, np.dtype(d.type_of(self.name)))
         computed[chosen] = block[self.name] if block.dtype.names else block

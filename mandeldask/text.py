@@ -36,13 +36,19 @@ def command(*words: str) -> str:
     return f"{_program('mandeldask')} {arguments}"
 
 
+def option(name: str) -> str:
+    """How a switch is given, by whoever reads it."""
+    return f"--{name.replace('_', '-')} (in Python, {name}=True)"
+
+
 def pip_install(extra: str) -> str:
-    """The command that installs an extra of mandeldask here: of the checkout, where that is what is installed."""
+    """The command that installs an extra of mandeldask here: of the checkout that it was installed from, if it was."""
     project = "mandeldask"
     with suppress(PackageNotFoundError):
         origin = json.loads(distribution("mandeldask").read_text("direct_url.json") or "{}")
-        if origin.get("dir_info", {}).get("editable"):
-            project = short_path(unquote(urlsplit(origin["url"]).path))
+        source = unquote(urlsplit(origin.get("url", "")).path)
+        if "dir_info" in origin and os.path.isdir(source):
+            project = short_path(source)
     return f"{_program('pip')} install {shlex.quote(f'{project}[{extra}]')}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -85,6 +86,13 @@ def test_an_extra_is_installed_from_the_checkout_or_by_name(installed, tmp_path,
     assert pip_install("zoom") == f"{os.path.relpath(pip) if pip.is_relative_to(ROOT) else pip} install '.[zoom]'"
     monkeypatch.setenv("PATH", f"{pip.parent}:/usr/bin")
     assert pip_install("zoom") == "pip install '.[zoom]'"
+    monkeypatch.setattr("mandeldask.text.distribution", lambda _: Installed())  # by `pip install .`
+    assert pip_install("zoom") == "pip install '.[zoom]'"
+
+
+class Installed:
+    def read_text(self, _):
+        return json.dumps({"dir_info": {}, "url": ROOT.as_uri()})
 
 
 def test_each_description_runs_by_its_name(client, tmp_path, monkeypatch):

@@ -190,12 +190,12 @@ def test_deepen_equals_a_run(whole, client, tmp_path):
 
 def test_deepen_computes_a_tile_of_which_a_count_is_not_proven_and_refuses_a_preview(client, path, tmp_path):
     store = open_store(path)
-    assert read_block(store, (1, 1)).any()
+    assert read_block(store, 5000, (1, 1)).any()
     columns = store.read_tiles()
     columns["unproven"][1, 1] = 1
     store.write_tiles(columns, {(1, 1)})
-    assert not read_block(store, (1, 1)).any()
-    assert read_block(store, (0, 1)).any()
+    assert not read_block(store, 5000, (1, 1)).any()
+    assert read_block(store, 5000, (0, 1)).any()
     told = []
     preview = md.run(CONFIG | {"proof": "none"}, tmp_path / "b.zarr", client=client, tell=told.append)
     assert (preview.proofs.unproven, preview.proofs.preview) == (preview.samples, True)
@@ -237,7 +237,10 @@ def test_a_store_of_the_other_arithmetic_or_proof_is_another_field(whole, client
 
 def test_a_shallow_view_in_exact_arithmetic(client, tmp_path):
     config = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [30, 40]}, "max_iter": 100, "arithmetic": "exact"}
-    md.run(config, tmp_path / "a.zarr", client=client)
+    md.run(config | {"fields": ["escape_time", "interior", "distance"]}, tmp_path / "a.zarr", client=client)
+    assert md.verify(tmp_path / "a.zarr").exit_code == 0
+    interior, times = (md.open(tmp_path / "a.zarr")[name].values for name in ("interior", "escape_time"))
+    assert np.array_equal(interior, times == 100)
     md.run(config | {"arithmetic": "binary64"}, tmp_path / "b.zarr", client=client)
     exact, plain = (open_store(tmp_path / name).escape_time[:] for name in ("a.zarr", "b.zarr"))
     assert np.count_nonzero(exact != plain) <= 2

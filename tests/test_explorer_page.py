@@ -414,6 +414,28 @@ def test_the_picture_that_is_saved_is_the_canvas(visit, tmp_path):
     np.testing.assert_array_equal(rgba(tmp_path / "view.png"), page.pixels())
 
 
+@pytest.mark.parametrize("more", ["", "&scale=root&density=2.5", "&scale=linear&density=7", "&smooth=false"])
+def test_the_saved_config_has_the_colours_on_screen(visit, tmp_path, more):
+    page = visit(f"{SEAHORSES}&map=magma&phase=0.3{more}", viewport=SMALL).sharp()
+    look = page.tab.evaluate("explorer.description().picture")
+    path, shown = page.tab.evaluate(COLOURED)
+    md.picture(live_view(*map(int, path.split("/")[1:])), max_iter=400, **look).save(tmp_path / "tile.png")
+    drawn = rgba(tmp_path / "tile.png").view(np.uint8).reshape(SIDE, SIDE, 4)[..., :3]
+    shown = np.frombuffer(base64.b64decode(shown), np.uint8).reshape(SIDE, SIDE, 4)[..., :3]
+    differ = np.abs(drawn.astype(int) - shown).max(axis=2)
+    assert differ.mean() < 1 and np.quantile(differ, 0.999) < 8  # of 255: a picture of counts has 254 colours
+
+
+COLOURED = """() => {
+    const tile = explorer.tiles.here(explorer.targets.find((t) => t.kind === "live"));
+    const canvas = explorer.colours.picture(tile);
+    const { data } = canvas.getContext("2d").getImageData(0, 0, tile.columns, tile.rows);
+    let text = "";
+    for (let i = 0; i < data.length; i += 8192) text += String.fromCharCode(...data.subarray(i, i + 8192));
+    return [tile.key, btoa(text)];
+}"""
+
+
 def test_where_binary64_ends_the_page_says_so_and_stays(visit):
     page = visit("#re=-0.7436438870371587&im=0.1318259042053120&span=1e-12&n=300").sharp()
     for _ in range(8):

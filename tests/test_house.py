@@ -32,12 +32,12 @@ RANKS = [
     {"store"},
     {"telemetry"},
     {"tile"},
-    {"check"},
+    {"check", "precise"},
     {"cluster"},
     {"image"},
     {"dashboard"},
     {"job"},  # a notebook shows a run with its picture, and a run puts its page into the dashboard
-    {"explorer", "lab", "progress", "zoom"},  # leaves: none knows another
+    {"explorer", "lab", "measure", "progress", "zoom"},  # leaves: none knows another
     {"cli"},
     {"__main__"},
 ]
@@ -184,6 +184,7 @@ def test_importing_the_package_imports_nothing_heavy():
 
 def test_the_public_names():
     assert md.__all__ == [
+        "Area",
         "ClusterError",
         "ConfigError",
         "Job",
@@ -194,6 +195,7 @@ def test_the_public_names():
         "Summary",
         "Verification",
         "View",
+        "area",
         "complex_grid",
         "deepen",
         "escape_time",

@@ -123,6 +123,16 @@ def test_scales_lay_out_the_tones():
     assert palette_index(sample, 1000, PictureOptions(scale="mix"))(n).tolist() == [1, 128, 254]
 
 
+@pytest.mark.parametrize("scale", ["log", "root", "linear"])
+def test_between_limits_a_value_has_one_colour_whatever_the_field(scale):
+    options = PictureOptions(scale=scale, limits=(1, 500), repeat=3)
+    n = np.arange(1, 500)
+    few, many = (palette_index(np.array(sample), 500, options)(n) for sample in ([3, 4], [100, 400]))
+    assert np.array_equal(few, many)
+    curve = options.curve(np.array([7.0]))
+    assert np.allclose(curve(n), options.tones(np.array([7.0]))(n), atol=1e-4)
+
+
 GOLDEN = {
     "mix": "1158f75502c8678e",
     "log": "5804b2ff0dd2dac4",
@@ -480,7 +490,9 @@ def test_without_cmap_its_maps_are_named_with_what_to_install(monkeypatch):
         ({"colormap": "cmocean:icy"}, "did you mean cmocean:ice"),
         ({"colormap": None}, "colormap"),
         ({"colormap": ["magma"]}, "colormap must be a name"),
-        ({"scale": "equalized"}, "scale .*did you mean equalised"),
+        ({"scale": "equalise"}, "scale .*did you mean equalised"),
+        ({"scale": "log", "limits": (5, 5)}, "limits must be two escape times, .* ascending; got \\(5, 5\\)"),
+        ({"scale": "mix", "limits": (1, 5)}, "limits go with a scale of root, log, linear"),
         ({"shade": "smoth"}, "shade .*did you mean smooth"),
         ({"shade": "smooth"}, "shade smooth needs the field smooth.*Draw a store or a view, or a dataset with smooth"),
         ({"light": (315, 45)}, "light needs the field smooth"),

@@ -54,6 +54,20 @@ def test_counts_are_as_wide_as_max_iter():
         assert make(max_iter, ("escape_time",), loader("KF 1e14"))(np.zeros((2, 0), complex)).dtype == dtype(max_iter)
 
 
+def test_infinite_and_nan_offsets_have_escaped_and_disturb_no_other():
+    offsets, counts = samples("KF 1e14")
+    strange = np.array([complex("inf"), complex("nan"), complex(0, -np.inf)])
+    found = block_of("KF 1e14", ("escape_time", "smooth"))(np.concatenate([strange, offsets]))
+    assert found["escape_time"].tolist() == [1, 1, 1, *counts]
+    assert np.isnan(found["smooth"][:3]).all() and last_counts().unproven == 0
+
+
+@pytest.mark.parametrize("block", [np.zeros(3), np.zeros((2, 2), np.complex64), 0j, None])
+def test_a_block_that_is_no_complex128_array_is_refused_with_the_remedy(block):
+    with pytest.raises(ConfigError, match=r"\.astype\(complex\)"):
+        block_of("KF 1e14")(block)
+
+
 @pytest.mark.parametrize("max_iter", [0, -1, 2**63, 1.5, "100", True, None])
 def test_a_bad_max_iter_is_refused_before_any_work(max_iter):
     with pytest.raises(ConfigError, match="max_iter"):
@@ -195,3 +209,13 @@ def test_a_reference_tells_how_far_it_is_and_can_be_cancelled():
     with pytest.raises(ZeroDivisionError):
         reference_orbit((Fraction(-1), Fraction(1, 10**30)), -100, 10**9, lambda *news: told.append(news) or 1 / 0)
     assert told == [(4096, 10**9)]
+
+
+def test_of_2000_random_deep_samples_none_is_proven_and_wrong():
+    pytest.importorskip("gmpy2")
+    from deep_truth import Place
+
+    total = sum(Place(seed, 50 + 12 * seed, 2000).check(100) for seed in range(20))
+    size, second, _, unproven, wrong, _ = total.tolist()
+    assert (size, unproven, wrong) == (2000, 0, 0)
+    assert second > 10  # some that doubles cannot decide are among them

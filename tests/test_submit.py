@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +25,7 @@ from services import DEADLINE, ENV, Processes, keepers, listening, poll
 import mandeldask as md
 from mandeldask import job
 from mandeldask.dashboard import problem_with
-from mandeldask.job import background, lease, submission
+from mandeldask.job import background, job_status, lease, submission
 from mandeldask.job.ledger import Ledger
 from mandeldask.store import Description, open_for_writing, open_store
 
@@ -215,6 +217,18 @@ def test_a_driver_survives_the_death_of_its_worker_five_times(dask, scheduler, f
     assert tiles <= len(counted(fresh)) <= tiles + 2 * kills
 
 
+def test_a_job_that_has_ended_is_not_driven_again_when_the_worker_with_its_result_dies(dask, scheduler, tmp_path):
+    submitted = md.submit(UNIT | {"kernel": "numpy"}, tmp_path / "a.zarr", name="ended", client=scheduler)
+    assert submitted.wait(DEADLINE).state == "finished"
+    md.run(UNIT | {"kernel": "numpy", "max_iter": 20}, tmp_path / "a.zarr", overwrite=True, client=scheduler)
+    key = job_status.driver_key("ended", scheduler.get_metadata([job_status.SPACE, "ended", "run"]))
+    (home,) = poll(lambda: scheduler.who_has().get(key), "its result")
+    os.kill(drivers(scheduler, "ended")[-1], signal.SIGKILL)
+    poll(lambda: set(scheduler.who_has().get(key, ())) - {home}, "its result on another worker")
+    assert submitted.status().state == "finished"
+    assert len(drivers(scheduler, "ended")) == 1
+
+
 def test_a_tile_that_kills_its_workers_is_named_and_the_rest_is_computed(dask, scheduler, tmp_path):
     path = tmp_path / "a.zarr"
     job.submit({**UNIT, "kernel": "crash", "tile": [48, 48]}, path, name="deadly", client=scheduler)
@@ -362,10 +376,30 @@ def test_a_cluster_started_for_a_job_is_kept_in_the_background_on_loopback(tmp_p
     assert not folder.exists()
 
 
-def test_a_store_where_the_workers_see_no_folder_is_refused(scheduler, tmp_path):
+def test_the_folder_of_a_cluster_whose_processes_were_killed_is_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name, files in {"killed": 2, "at-work": 2, "failed": 1}.items():  # who failed left a log to be read
+        folder = tmp_path / f"{background.PREFIX}{name}"
+        folder.mkdir()
+        for file in (background.LOG, background.SCHEDULER)[:files]:
+            (folder / file).touch()
+    with open(tmp_path / f"{background.PREFIX}at-work" / background.LOG) as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        keeper = subprocess.Popen(["sleep", "100"], stdout=log)
+    try:
+        background._sweep()
+    finally:
+        keeper.kill()
+        keeper.wait()
+    left = {path.name.removeprefix(background.PREFIX) for path in tmp_path.iterdir()}
+    assert left == {"at-work", "failed"}
+
+
+def test_a_store_where_the_workers_see_no_folder_is_refused(dask, scheduler, tmp_path):
     with pytest.raises(md.StoreError, match=r"there is no directory .*nowhere on .*where the workers run"):
         job.submit(UNIT, tmp_path / "nowhere" / "a.zarr", client=scheduler)
     assert not (tmp_path / "nowhere").exists()
+    assert not any("Traceback" in dask.log(worker) and "nowhere" in dask.log(worker) for worker in dask.workers)
 
 
 def test_a_cluster_that_cannot_be_started_is_told(counts, tmp_path):

@@ -195,6 +195,14 @@ def test_bad_bounds_shape_or_registration_are_refused(change, message):
         View(**({"x": (-2, 1), "y": (-1.5, 1.5), "shape": (5, 5)} | change))
 
 
+def test_a_view_is_told_as_it_was_given():
+    view = View.around(("-0.743643887037151", "0.13"), "3e-3", (20, 30), "pixel")
+    assert str(view) == "centre [-0.743643887037151, 0.13], span 3e-3, pixel"
+    turned = View.around((0, "1" * 99), 1, (20, 30), rotation=30)
+    assert str(turned) == f"centre [0, {'1' * 21}...], span 1, turned by 30 degrees, gridline"
+    assert str(View((-2, 1), (0, "1e-3"), (20, 30))) == "x [-2.0, 1.0], y [0.0, 0.001], gridline"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

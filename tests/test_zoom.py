@@ -22,11 +22,11 @@ from mandeldask import zoom
 from mandeldask.cli import cli
 from mandeldask.errors import ConfigError, StoreError
 from mandeldask.image import PictureOptions, averaged, srgb_curve
-from mandeldask.kernels import KERNELS
+from mandeldask.image.samples import computed
 from mandeldask.store import Description, open_for_writing, open_store
 from mandeldask.view import View
 from mandeldask.zoom.film import Film
-from mandeldask.zoom.painter import Painter, atlas, to_colour
+from mandeldask.zoom.painter import Painter, atlas, coloured
 
 SEAHORSE = ("-0.743643887037151", "0.131825904205330")
 SMALL = Film(SEAHORSE, "3", "0.01", (160, 90), 6, 2, 300)
@@ -55,14 +55,13 @@ def decoded(path):
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)], rate
 
 
-def direct(film, frame, to_colour, times=4):
+def direct(film, frame, picture, times=4):
     """A frame rendered by itself, with times x times samples a pixel."""
     width, height = film.size
     shape = times * height, times * width
     view = View.around(film.centre, film.span(frame), shape, "pixel")
-    counts = KERNELS["numba"](film.max_iter)(view.block((0, shape[0]), (0, shape[1])))
-    light = averaged(np.moveaxis(to_colour(counts), -1, 0), times).round().astype(np.uint16)
-    return np.moveaxis(srgb_curve()[light], 0, -1)[::-1]
+    light = picture.like(computed(view, film.max_iter, 1)).light(slice(0, shape[0]), slice(0, shape[1]))
+    return np.moveaxis(srgb_curve()[(averaged(light, times) * 65535).round().astype(np.uint16)], 0, -1)[::-1]
 
 
 def psnr(a, b):
@@ -81,25 +80,26 @@ def made(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", name="to_colour")
-def colours_of_the_film(made):
-    return to_colour(open_store(made / "film.zoom/strip.zarr"), PictureOptions())
+@pytest.fixture(scope="module")
+def picture(made):
+    """Of the strip, in the colours of the film."""
+    return coloured(open_store(made / "film.zoom/strip.zarr"), PictureOptions())
 
 
-def test_the_film_has_its_frames_and_the_first_and_last_are_what_they_should_be(made, to_colour):
+def test_the_film_has_its_frames_and_the_first_and_last_are_what_they_should_be(made, picture):
     frames, rate = decoded(made / "film.mp4")
     assert (len(frames), rate, frames[0].shape) == (12, 6, (90, 160, 3))
     for n in (0, 6, 11):
-        assert psnr(frames[n], direct(SMALL, n, to_colour)) > 24  # another span, by 2 %, makes less than 20
-    assert psnr(frames[0], direct(SMALL, 1, to_colour)) < 20
+        assert psnr(frames[n], direct(SMALL, n, picture)) > 24  # another span, by 2 %, makes less than 20
+    assert psnr(frames[0], direct(SMALL, 1, picture)) < 20
 
 
-def test_frames_are_nearer_to_a_supersampled_rendering_than_one_sample_a_pixel_is(made, to_colour):
+def test_frames_are_nearer_to_a_supersampled_rendering_than_one_sample_a_pixel_is(made, picture):
     strip, core = (open_store(made / f"film.zoom/{name}.zarr") for name in ("strip", "core"))
     frames = list(zoom.paint(SMALL, strip, core, PictureOptions()))
     for n in (0, 5, 11):
-        wanted = direct(SMALL, n, to_colour)
-        assert psnr(frames[n], wanted) > psnr(direct(SMALL, n, to_colour, 1), wanted) + 3
+        wanted = direct(SMALL, n, picture)
+        assert psnr(frames[n], wanted) > psnr(direct(SMALL, n, picture, 1), wanted) + 3
 
 
 def test_a_frame_does_not_depend_on_those_before_it(made):
@@ -117,9 +117,23 @@ def test_texels_are_means_in_linear_light(tmp_path):
         tmp_path / "a.zarr", Description.of(View((0, 1), (0, 1), (8, 8)), 50, ("escape_time",), (8, 8))
     )
     store.write((0, 0), np.where(np.indices((8, 8)).sum(axis=0) % 2, 50, 1).astype(np.int32))
-    texels, table = atlas(store, to_colour(store, PictureOptions(colormap="greys", interior="#ffffff")))
+    texels, table = atlas(coloured(store, PictureOptions(colormap="greys", interior="#ffffff", shade="counts")))
     assert set(srgb_curve()[texels[: table[1, 0]]].ravel().tolist()) == {0, 255}
     assert set(srgb_curve()[texels[table[1, 0] :]].ravel().tolist()) == {188}
+
+
+@pytest.mark.parametrize("options", [{}, {"shade": "counts"}, {"shade": "distance"}, {"light": (300, 40)}], ids=str)
+def test_a_film_is_shaded_and_lit_as_a_picture_is(made, options):
+    strip, core = (open_store(made / f"film.zoom/{name}.zarr") for name in ("strip", "core"))
+    options = PictureOptions(**options)
+    picture = coloured(strip, options)
+    assert picture.shade == (options.shade or "smooth")
+    frames = list(zoom.paint(SMALL, strip, core, options))
+    for n in (2, 11):
+        assert psnr(frames[n], direct(SMALL, n, picture)) > 23
+    if options.light:  # from elsewhere it is another film
+        other = coloured(strip, PictureOptions(light=(120, 40)))
+        assert psnr(frames[2], direct(SMALL, 2, other)) < 20
 
 
 def test_other_colours_compute_nothing(made):
@@ -140,7 +154,7 @@ def test_another_film_does_not_replace_the_samples_unless_told_to(made, tmp_path
     other = ["--max-iter", "200", "--out", "film.mp4"]
     done = call(*OPTIONS, *other, cwd=tmp_path)
     assert done.returncode == 3
-    assert "max_iter is 300 there, 200 here. Choose another --out, or replace it with --overwrite" in done.stderr
+    assert "max_iter is 300 there, 200 here. Choose another path, or replace it with --overwrite" in done.stderr
 
 
 def test_overwrite_replaces_the_samples_of_another_film(tmp_path, client):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mandeldask.cli import clusters, computing, init, jobs, lab, stores, zoom  # noqa: F401 (each adds its commands)
+from mandeldask.cli import area, clusters, computing, init, jobs, lab, stores, zoom  # noqa: F401 (each adds its commands)
 from mandeldask.cli.group import Commands, cli
 
 __all__ = ["Commands", "cli", "main"]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mandeldask.progress.screen import Screen
 
 LINGER_SECONDS = 20  # that the dashboard of a shorter run stays up
-PICTURE_SIDE = 2048  # of the picture that a run makes; `mandeldask image` makes larger ones
+PICTURE_SIDE = 500, 2048  # of the picture that a run makes, about; `mandeldask image` makes larger ones
 
 output_options = options.together(
     click.option(
@@ -53,16 +53,18 @@ continuing_options = options.together(
 @cli.command("run")
 @options.description
 @output_options
-def _run(config: str, out: str | None, overrides: tuple[str, ...], **given: Any) -> int:
+def _run(config: str, out: str | None, overrides: tuple[str, ...], kernel: str | None, **given: Any) -> int:
     """Compute the field that CONFIG describes, a file or a name that `init` lists; on its store, what is missing."""
-    from mandeldask import config as configs
     from mandeldask import job
     from mandeldask.image import PictureOptions
 
-    described = configs.load(config, overrides)
+    described = options.described(config, overrides, kernel)
     look = described.picture.model_dump(exclude_none=True) if described.picture else {}
     if look and not given["no_image"]:
-        PictureOptions.of(look).check(described.view.shape)
+        try:
+            PictureOptions.of(look).check(described.view.shape)
+        except ConfigError as error:
+            raise ConfigError(f"{config}: picture: {error}") from None
     return _compute(partial(job.run, described, out), look, typed("--overwrite"), **given)
 
 
@@ -134,11 +136,12 @@ def _compute(
     with signals_end_in_order(), Screen(quiet=quiet or as_json) as screen, ExitStack() as recorded:
 
         def tell(event: Event) -> None:
-            nonlocal picture, store, link
+            nonlocal picture, store, link, look
             if isinstance(event, Plan):
                 store = event.store.path
                 if_interrupted["store"] = short_path(store)
                 picture = None if no_image else image or _picture_beside(store)
+                look = {"size": _picture_size(event.store.description.shape)} | look
             if isinstance(event, Started):
                 link = event.dashboard
                 if link:
@@ -171,7 +174,7 @@ def _end(summary: Summary, picture: str | None, look: dict[str, Any], screen: Sc
     }
     if picture:
         try:
-            draw(image.picture(summary.store, **{"size": PICTURE_SIDE, **look}), picture, screen.console.quiet)
+            draw(image.picture(summary.store, **look), picture, screen.console.quiet)
             screen.line("picture", short_path(picture))
         except MandeldaskError as error:
             warn(f"no picture: {error}")
@@ -182,6 +185,12 @@ def _end(summary: Summary, picture: str | None, look: dict[str, Any], screen: Sc
         click.echo(json.dumps({**asdict(summary), "efficiency": summary.efficiency, "picture": picture}))
     for label, text in then.items():
         screen.line(label, text)
+
+
+def _picture_size(shape: tuple[int, int]) -> int:
+    """Pixels of the longer side: half as many as samples, so that a pixel is the mean of four."""
+    least, most = PICTURE_SIDE
+    return min(most, max(least, max(shape) // 2))
 
 
 def _picture_beside(store: str) -> str | None:

@@ -93,6 +93,9 @@ def signals_end_in_order() -> Iterator[None]:
         click.echo("\nmandeldask: stopping the workers (press Ctrl-C again to quit at once)", err=True)
         raise KeyboardInterrupt(number)
 
+    # what a process leaves that ends at once, Python's tracker tidies up: it need not warn of it
+    quiet = "ignore:resource_tracker:UserWarning"
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), quiet)))
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     # nohup, and a shell's background jobs, have some ignored: so they stay
     handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]

@@ -54,6 +54,8 @@ class _Pairs(click.Command):
 @click.option("--colormap", help="As for `mandeldask image`. [default: classic]")
 @click.option("--scale", help="As for `mandeldask image`, laid out for the whole film. [default: mix]")
 @click.option("--interior", help="Colour of the samples that do not escape. [default: #000000]")
+@click.option("--shade", help="As for `mandeldask image`. [default: smooth where that takes a minute at most]")
+@click.option("--light", nargs=2, type=float, metavar="AZIMUTH HEIGHT", help="Slopes under a light, such as 315 45.")
 @options.cluster
 @options.trust
 @click.option("--overwrite", is_flag=True, help="Replace the samples of another film that are kept beside OUT.")

@@ -159,7 +159,7 @@ class SchedulerAddress(RunningScheduler):
 
     kind: Literal["address"] = Field(description="A scheduler that runs already.")
     address: Annotated[str, Strict(), AfterValidator(checked_address)] = Field(
-        pattern=ADDRESS, description="tcp://HOST:PORT, or tls://HOST:PORT."
+        json_schema_extra={"pattern": ADDRESS}, description="tcp://HOST:PORT, or tls://HOST:PORT."
     )
 
     @property
@@ -248,6 +248,9 @@ class PictureDescription(Section):
     colormap: str | None = Field(None, description="classic, a palette of Bokeh such as magma, or a map of cmap.")
     reverse: bool | None = Field(None, description="The map from its last colour to its first.")
     scale: str | None = Field(None, description="mix, log, equalised, root or linear.")
+    limits: tuple[float, float] | None = Field(
+        None, description="The escape times that scale root, log or linear begins and ends with, [low, high]."
+    )
     repeat: float | None = Field(
         None, description="Run through the map, there and back, so many times on the scale; above 0."
     )
@@ -264,7 +267,7 @@ class PictureDescription(Section):
     size: int | None = Field(None, description="Pixels of the longer side, about.")
 
 
-FieldName = Literal["escape_time", "smooth", "distance"]
+FieldName = Literal["escape_time", "smooth", "distance", "interior"]
 
 
 def _fields(value: tuple[FieldName, ...]) -> tuple[FieldName, ...]:
@@ -285,8 +288,8 @@ class Config(Section):
     )
     kernel: Annotated[str, Strict(), AfterValidator(kernel_name)] = Field(
         AUTO,
-        description="What iterates; those of binary64 all give the same bits, and auto takes the fastest. deep counts "
-        "in exact arithmetic; auto takes it where binary64 cannot tell the samples apart.",
+        description="What iterates; those of binary64 all give the same bits, and auto takes the fastest of each "
+        "worker. deep counts in exact arithmetic; auto takes it where binary64 cannot tell the samples apart.",
         json_schema_extra={"enum": [*kernel_names()]},
     )
     arithmetic: Arithmetic | None = Field(
@@ -301,8 +304,9 @@ class Config(Section):
     )
     fields: Annotated[tuple[FieldName, ...], AfterValidator(_fields)] = Field(
         ("escape_time",),
-        description="What to store: escape_time, and if wanted smooth (continuous escape time) and distance "
-        "(exterior distance estimate); escape_time is the same whatever else is asked for.",
+        description="What to store: escape_time, and if wanted smooth (continuous escape time), distance (exterior "
+        "distance estimate) and interior (0 escaped, 1 not escaped within max_iter, 2 proved never to escape in this "
+        "arithmetic); escape_time is the same whatever else is asked for.",
     )
     tile: tuple[Side, Side] | None = Field(
         None,

@@ -32,14 +32,14 @@ def integer(value: Any) -> Any:
     return operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value of YAML with its numbers as other programs take them: int or float, where a view keeps all digits."""
     if isinstance(value, Decimal):
         whole = value.as_tuple().exponent == 0 and abs(value) < 2**63
         return int(value) if whole else float(value)
     if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, list) else value
+        return {key: plain(part) for key, part in value.items()}
+    return [plain(part) for part in value] if isinstance(value, list) else value
 
 
 def _bytes(value: Any) -> str:
@@ -52,9 +52,12 @@ def _bytes(value: Any) -> str:
 def checked_address(value: str) -> str:
     try:
         (urlsplit(value).hostname or "").encode("idna")  # as a look-up of the name would, for as long as it takes
+        if re.search(ADDRESS, value):
+            return value
     except ValueError:
-        raise ValueError("must be tcp://HOST:PORT or tls://HOST:PORT, and HOST a name or an address") from None
-    return value
+        pass
+    dashboard = " (http:// is that of its dashboard)" if value.startswith("http") else ""
+    raise ValueError(f"must be that of a scheduler, tcp://HOST:PORT or tls://HOST:PORT{dashboard}")
 
 
 def _path(value: str) -> str:
@@ -74,7 +77,7 @@ Side = Annotated[int, Strict(), Field(ge=1, le=MAX_SIDE), BeforeValidator(intege
 ByteSize = Annotated[str, BeforeValidator(_bytes, json_schema_input_type=str | int)]
 Text = Annotated[str, Strict(), Field(min_length=1, max_length=1000)]
 Path = Annotated[str, Strict(), AfterValidator(_path)]
-Arguments = Annotated[dict[str, Any], BeforeValidator(_plain)]  # of another program
+Arguments = Annotated[dict[str, Any], BeforeValidator(plain)]  # of another program
 Minutes = Annotated[str, Strict(), Field(pattern=r"^([0-9]+-)?[0-9]{1,3}:[0-5][0-9](:[0-5][0-9])?$")]
 Coordinate = Annotated[
     Any, WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": f"^{NUMBER}$"}]})

@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.config import Config, find, load
+from mandeldask.config import Config, load, locate
 from mandeldask.errors import ConfigError, StoreError
 from mandeldask.image import palette
-from mandeldask.kernels import AUTO, KERNELS, BlockFunction, choose
-from mandeldask.kernels.fields import smooth
+from mandeldask.kernels import AUTO, KERNELS, BlockFunction, beyond, choose
 from mandeldask.store import Description, Store, open_store
 from mandeldask.telemetry import sample_type
 from mandeldask.text import command, short_path
@@ -93,7 +92,7 @@ def open_scene(path: str) -> Scene:
     ConfigError where there is neither, the description has a fault, or the view is a turned one or a log-polar strip;
     StoreError where the store is not one of mandeldask's, damaged, or of another field than its description.
     """
-    path = find(path)
+    path = locate(path)
     if os.path.isfile(path):
         config = load(path)
         store = _same_field(config)
@@ -181,24 +180,22 @@ def stored_tile(store: Store, level: int, row: int, column: int) -> PackedTile:
     return _packed(counts, _smooth(d, d.levels[level].stride, (row, column), counts), d.max_iter)
 
 
-def _smooth(d: Description, stride: int, at: tuple[int, int], counts: Counts) -> NDArray[np.float32] | None:
-    """The field smooth of a store without it: the orbits are followed once more. None where that takes seconds."""
+def _smooth(d: Description, stride: int, at: tuple[int, int], counts: Counts) -> NDArray[np.float64] | None:
+    """The field smooth of a store without it; None where it takes seconds to work out."""
     if d.exact or counts.sum(where=counts < d.max_iter, dtype=np.int64) > MAX_STEPS:
         return None
     y, x = ((n * SIDE * stride, (n * SIDE + side - 1) * stride + 1) for n, side in zip(at, counts.shape, strict=True))
-    samples = d.view.block(y, x, stride=(stride, stride)).ravel()
-    known = np.where(counts > 0, counts, d.max_iter).astype(np.int32).ravel()
-    return smooth(KERNELS[choose(AUTO)[0]](1).outside(samples, d.max_iter, known)).reshape(counts.shape)
+    return beyond("smooth", d.view.block(y, x, stride=(stride, stride)), counts, d.max_iter)
 
 
-def fraction(counts: Counts, smooth: NDArray[np.float32]) -> NDArray[np.uint16]:
+def fraction(counts: Counts, smooth: NDArray[np.float64]) -> NDArray[np.uint16]:
     """What the continuous escape time is beyond the count, in `STEPS` from `LEAST`, from 1; 0 where it has no value."""
     beyond = smooth - counts
     steps = np.clip(np.rint((beyond - LEAST) * STEPS), 1, 2**16 - 1)
     return np.where(np.isfinite(beyond), steps, 0).astype("<u2")
 
 
-def _packed(counts: Counts, smooth: NDArray[np.float32] | None, max_iter: int) -> PackedTile:
+def _packed(counts: Counts, smooth: NDArray[np.float64] | None, max_iter: int) -> PackedTile:
     """Deflated where that saves a tenth."""
     kind = sample_type(max_iter)
     raw = counts.astype(kind).tobytes() + (b"" if smooth is None else fraction(counts, smooth).tobytes())

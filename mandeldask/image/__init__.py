@@ -5,6 +5,7 @@ from __future__ import annotations
 from mandeldask.image.colour import GREY, SCALES, PictureOptions, gradient, palette, palette_index
 from mandeldask.image.files import Pixels, check_path, is_ours, replacing
 from mandeldask.image.render import Picture, averaged, linear, picture, srgb_curve
+from mandeldask.image.samples import samples_of
 
 __all__ = [
     "GREY",
@@ -21,5 +22,6 @@ __all__ = [
     "palette_index",
     "picture",
     "replacing",
+    "samples_of",
     "srgb_curve",
 ]

@@ -24,6 +24,7 @@ from mandeldask.kernels import FIELDS
 from mandeldask.text import pip_install
 
 SCALES = ("mix", "log", "equalised", "root", "linear")
+MEASURED = ("root", "log", "linear")  # scales by the values themselves, not by how many samples have them
 SHADES = ("counts", "smooth", "distance")
 MAX_SUPERSAMPLE = 8
 NOT_COMPUTED, INTERIOR = 0, 255  # palette indices; from 1 to TONES the colours of the map
@@ -123,6 +124,8 @@ class PictureOptions:
         The lowest escape time has the first colour; with `reverse` the last.
     scale : how values are laid out over the map, from the lowest to the 99.9th percentile
         `linear`, `root`, `log`, `equalised` (each tone covers the same area), or `mix`: half log, half equalised.
+    limits : (low, high), the escape times between which `linear`, `root` and `log` are laid out in their place
+        With them a value has one colour in all pictures.
     repeat : how many times the map is run through, there and back, from one end of the scale to the other
     period : in so many iterations it is run through once, there and back, in place of the named scale
     phase : where such rounds start: 0.5 starts with the map's last colour
@@ -143,6 +146,7 @@ class PictureOptions:
     colormap: str = "classic"
     reverse: bool = False
     scale: str = "mix"
+    limits: tuple[float, float] | None = None
     repeat: float | None = None
     period: float | None = None
     phase: float = 0.0
@@ -153,6 +157,8 @@ class PictureOptions:
     supersample: int | None = None
 
     def __post_init__(self) -> None:
+        if self.scale == "equalized":
+            object.__setattr__(self, "scale", "equalised")
         for name, choices in (("shade", SHADES), ("scale", SCALES)):
             if (value := getattr(self, name)) not in choices and (name, value) != ("shade", None):
                 near = _did_you_mean(value, choices)
@@ -162,6 +168,8 @@ class PictureOptions:
         gradient(self.colormap, 2)
         _rgb("interior", self.interior)
         self._check_rounds()
+        if self.limits is not None:
+            object.__setattr__(self, "limits", self._checked_limits(self.limits))
         if self.light is not None:
             object.__setattr__(self, "light", _light(self.light))
         for key, most, rule in (
@@ -184,6 +192,15 @@ class PictureOptions:
             raise ConfigError("phase is where the rounds of a repeat or period start; give one of them")
         if self.period and self.shade == "distance":
             raise ConfigError("period counts iterations, and shade distance has none: give repeat")
+
+    def _checked_limits(self, limits: Any) -> tuple[float, float]:
+        pair = isinstance(limits, list | tuple) and len(limits) == 2 and all(map(_is_number, limits))
+        if not pair or not 0 <= limits[0] < limits[1]:
+            raise ConfigError(f"limits must be two escape times, [low, high], 0 or more and ascending; got {limits!r}")
+        if self.period or self.shade == "distance" or self.scale not in MEASURED:
+            names = ", ".join(MEASURED)
+            raise ConfigError(f"limits go with a scale of {names}, and neither with period nor with shade distance")
+        return float(limits[0]), float(limits[1])
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> PictureOptions:
@@ -238,13 +255,13 @@ class PictureOptions:
         if self.period:
             return self.tones(sample)
         values = _sorted(sample)
-        low, high, start = _ends(values)
+        low, high, start = self._ends(values)
         at = np.geomspace(start, high - low + start, KNOTS) + (low - start)
         known = self._tone(at, values)
         return lambda v: self._rounds(np.interp(v, at, known))
 
     def _tone(self, v: NDArray[Any], values: Tones) -> Tones:
-        low, high, start = _ends(values)
+        low, high, start = self._ends(values)
         v = np.clip(v, low, high)
         if self.scale == "linear":
             return np.asarray((v - low) / (high - low))
@@ -254,6 +271,11 @@ class PictureOptions:
         log = np.log((v - low + start) / start) / np.log((high - low + start) / start)
         equalised = np.searchsorted(values, v) / max(1, int(np.searchsorted(values, high)))
         return np.asarray({"log": log, "equalised": equalised, "mix": (log + equalised) / 2}[self.scale])
+
+    def _ends(self, values: Tones) -> tuple[float, float, float]:
+        """Lowest and highest value of the scale, and what the lowest counts as in a logarithm: at least 1."""
+        low, high = self.limits or (values[0], max(values[0] + 1, values[round((values.size - 1) * TOP)]))
+        return float(low), float(high), max(float(low), 1.0)
 
     def _rounds(self, t: Tones) -> Tones:
         if not (self.repeat or self.period):
@@ -283,13 +305,6 @@ def _light(light: Any) -> tuple[float, float]:
 
 def _sorted(sample: NDArray[Any]) -> Tones:
     return np.sort(np.asarray(sample, np.float64).ravel()) if sample.size else np.ones(1)
-
-
-def _ends(values: Tones) -> tuple[float, float, float]:
-    """Lowest and highest value of a scale, and what the lowest counts as in a logarithm: itself, but 1 at least."""
-    low = float(values[0])
-    high = max(low + 1, float(values[round((values.size - 1) * TOP)]))
-    return low, high, max(low, 1.0)
 
 
 def palette_index(sample: Integers, max_iter: int, options: PictureOptions | None = None) -> ToIndex:

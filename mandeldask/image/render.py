@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mandeldask.image.colour import Colour, PictureOptions, gradient, palette_index
 from mandeldask.image.files import Pixels, Progress, encode, write
 from mandeldask.image.samples import Samples, computed, samples_of
-from mandeldask.view import View
+from mandeldask.view import LogPolar, View
 
 # Iterations: a few seconds with Numba. A run does not keep `smooth` for its picture: the kernel would take 4 to 11
 # times as long, and the store 4 to 16 times the bytes (the views of configs/, one core). A picture works it out for
@@ -75,7 +75,8 @@ class Picture:
 
     samples: Samples
     options: PictureOptions  # with a supersample
-    scale_of: Picture | None = None  # another of the same field, whose scale this one shares
+    scale_of: Picture | None = None  # another, whose scale this one shares
+    in_plane: bool = False  # whether light falls on a strip as on the plane that it is a part of
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -121,8 +122,7 @@ class Picture:
         levels = [self]
         while max(levels[-1].shape) > side:
             samples = levels[-1].samples
-            half = replace(samples, stride=2 * samples.stride)
-            levels.append(replace(self, samples=half, scale_of=self.scale_of or self))
+            levels.append(self.like(replace(samples, stride=2 * samples.stride)))
         return levels
 
     def bands(self) -> Iterator[Pixels]:
@@ -175,10 +175,17 @@ class Picture:
         return height, _whole(columns_read, max(1, side * side // height))
 
     def _draw(self, rows: slice, columns: slice) -> Pixels:
-        k, options, max_iter = self.box, self.options, self.samples.max_iter
+        k = self.box
         y, x = (
             slice(s.start * k, min(s.stop * k, n)) for s, n in zip((rows, columns), self.samples.shape, strict=True)
         )
+        if self.palette:
+            return self._layout(self.samples.read("escape_time", y, x))
+        return _to_srgb(averaged(self.light(y, x), k))
+
+    def light(self, y: slice, x: slice) -> Floats:
+        """A window of the samples in colour, as planes of linear light from 0 to 1: shape (3, rows, columns)."""
+        options, max_iter = self.options, self.samples.max_iter
         counts = self.samples.read("escape_time", y, x)
         hill = self._hill(y, x) if options.light else None
         if self.shade == "counts":
@@ -189,14 +196,24 @@ class Picture:
             index = 1 + np.nan_to_num(tones * (STEPS - 1) + 0.5, nan=0.0).astype(np.intp)
             index[counts <= 0] = 0
             index[counts >= max_iter] = STEPS + 1
-        if self.palette:
-            return index
         light = self._map.take(index, axis=1)
         if options.light and hill is not None:
             escaped = (counts > 0) & (counts < max_iter)
-            light *= np.where(escaped, _lit(hill, options.light), np.float32(1))
+            light *= np.where(escaped, _lit(hill, self._azimuth(x), options.light[1]), np.float32(1))
             np.minimum(light, 1, out=light)
-        return _to_srgb(averaged(light, k))
+        return light
+
+    def _azimuth(self, x: slice) -> Any:
+        """Where the light comes from, in degrees; in a strip that is looked at as a plane it turns with the column."""
+        azimuth, view = self.options.light[0] if self.options.light else 0.0, self.samples.view
+        if not (self.in_plane and view and isinstance(view.frame, LogPolar)):
+            return azimuth
+        k = self.samples.stride * self.samples.apart
+        return 90 - azimuth - np.arange(x.start, x.stop) * (k * 360 / view.shape[1])
+
+    def like(self, samples: Samples) -> Picture:
+        """Other samples in the colours of this picture: the same values have the same colour."""
+        return replace(self, samples=samples, scale_of=self.scale_of or self)
 
     def _hill(self, rows: slice, columns: slice) -> NDArray[Any]:
         """The field that light falls on, with a sample more on each side; NaN beyond the field."""
@@ -237,7 +254,7 @@ class Picture:
             return options.curve(escaped)
         farthest = float(escaped.max(initial=1e-300))
         tones = options.curve(farthest / escaped[escaped > 0])
-        return lambda distances: tones(farthest / np.maximum(distances.astype(np.float64), 1e-300))
+        return lambda distances: tones(farthest / np.maximum(np.nan_to_num(distances.astype(np.float64)), 1e-300))
 
 
 def _whole(chunk: int, room: int) -> int:
@@ -263,21 +280,23 @@ def srgb_curve() -> NDArray[np.uint8]:
     return np.round(255 * np.where(v <= 0.0031308, 12.92 * v, 1.055 * v ** (1 / 2.4) - 0.055)).astype(np.uint8)
 
 
-def _lit(field: NDArray[Any], light: tuple[float, float]) -> Floats:
+def _lit(field: NDArray[Any], azimuth: Any, height: float) -> Floats:
     """How much light falls on each sample but those at the border, 1 on level ground: shape (rows - 2, columns - 2).
+
+    The azimuth may be another for each column.
 
     `field` rises towards the set; NaN where there is none. Lambert's law on slopes of one steepness that follow the
     gradient; level where neighbours differ by far more than a step, for that is noise.
     """
     up, right = _differences(field[:, 1:-1]), _differences(field[1:-1].T).T
     size = np.hypot(up, right)
-    azimuth, height = (math.radians(v) for v in light)
+    azimuth, height = np.radians(azimuth), math.radians(height)
     steep = np.where(size > 0, 1 / (np.maximum(size, 1e-30) * np.sqrt(1 + size * size)), 0)
-    facing = -steep * (up * math.cos(azimuth) + right * math.sin(azimuth)) * math.sin(SLOPE) * math.cos(height)
+    facing = -steep * (up * np.cos(azimuth) + right * np.sin(azimuth)) * math.sin(SLOPE) * math.cos(height)
     level = math.sin(height)
     upright = np.sqrt(1 - (steep * size * math.sin(SLOPE)) ** 2)
     lambert = np.maximum(facing + upright * level, 0) / level
-    return np.minimum(AMBIENT + (1 - AMBIENT) * lambert, BRIGHTEST).astype(np.float32)
+    return np.asarray(np.minimum(AMBIENT + (1 - AMBIENT) * lambert, BRIGHTEST), np.float32)
 
 
 def _differences(field: NDArray[Any]) -> NDArray[np.float64]:

@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError, StoreError
-from mandeldask.kernels import AUTO, FIELDS, KERNELS, MAX_ITER_LIMIT, block_function, choose
-from mandeldask.kernels.block import Outside
-from mandeldask.kernels.fields import BEYOND
+from mandeldask.kernels import DEEP, FIELDS, MAX_ITER_LIMIT, beyond, block_function, on_cpu
 from mandeldask.view import Deep, View
 
 if TYPE_CHECKING:  # zarr is imported once there is a store
@@ -26,7 +24,7 @@ VIEW_SIDE = 4096  # samples a side, at most, of a view that is computed for a pi
 IN_MEMORY = 2**28  # samples: 1 GiB of escape times
 OVERVIEW_SIDE = 1024
 ORBIT_END = 16  # iterations that a sample costs beside its count: the way to the larger bailout, and a logarithm
-FEW = 2**25  # iterations: a quarter of a second of NumPy
+FEW = 2**25  # iterations: a quarter of a second of NumPy, and a third to import Numba
 
 
 @dataclass(frozen=True)
@@ -100,21 +98,14 @@ class Samples:
         except OSError as error:
             raise StoreError(f"cannot read {self.path}: {error.strerror or error}") from None
 
-    def _beyond(self, name: str, rows: slice, columns: slice, counts: NDArray[Any]) -> NDArray[np.float32]:
-        """A field beyond the count, of the samples that escaped: their orbits are followed once more."""
+    def _beyond(self, name: str, rows: slice, columns: slice, counts: NDArray[Any]) -> NDArray[Any]:
+        """A field beyond the count, of the samples that escaped. Of a few by NumPy: to import Numba takes as long."""
         assert self.view
         k = self.stride * self.apart
         y, x = ((s.start * k, (s.stop - 1) * k + 1) for s in (rows, columns))
-        c = self.view.block(y, x, stride=(k, k)).ravel()
-        known = np.where(counts > 0, counts, self.max_iter).astype(np.int32, copy=False).ravel()
-        orbits = self._outside(c, self.max_iter, known)
-        return BEYOND[name](orbits).reshape(counts.shape)
-
-    @cached_property
-    def _outside(self) -> Outside:
-        """What follows orbits: for a few NumPy, for Numba takes a third of a second to import."""
         few = "numba" not in sys.modules and self.cost < FEW
-        return KERNELS["numpy-compact" if few else choose(AUTO)[0]](1).outside
+        c = self.view.block(y, x, stride=(k, k))
+        return beyond(name, c, counts, self.max_iter, "numpy-compact" if few else "")
 
 
 def samples_of(field: Any, max_iter: int | None) -> Samples:
@@ -166,7 +157,7 @@ def computed(view: View, max_iter: int | None, stride: int) -> Samples:
     rows, columns = view.shape
     cap = 1000 if max_iter is None else max_iter
     exact = isinstance(view.frame, Deep)
-    compute = block_function(choose(AUTO, view)[0], cap, view=view)
+    compute = block_function(DEEP if exact else on_cpu(), cap, view=view)
     bands = [(first, min(first + 64 * stride, rows)) for first in range(0, rows, 64 * stride)]
     counts = np.concatenate([compute(view.block(band, (0, columns), stride=(stride, stride))) for band in bands])
     text = _text(view, cap)
@@ -180,7 +171,7 @@ def _text(view: View, max_iter: int, proof: str = "full") -> str:
 
 def _array(name: str, field: Any) -> NDArray[Any]:
     shape, dtype = tuple(getattr(field, "shape", ())), getattr(field, "dtype", None)
-    kind, what = ("iu", "integers") if name == "escape_time" else ("f", "floats")
+    kind, what = ("iu", "integers") if FIELDS[name][1] in "iu" else ("f", "floats")
     if len(shape) != 2 or 0 in shape or dtype is None or np.dtype(dtype).kind not in kind:
         raise ConfigError(f"a field must be {what} of shape (rows, columns); got {dtype} of shape {shape}")
     if shape[0] * shape[1] > IN_MEMORY:

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from dask.utils import format_bytes
@@ -17,6 +18,7 @@ from mandeldask.store import Store
 from mandeldask.telemetry import Preview, Progress, TileFailed
 from mandeldask.text import duration, plural, short_path, si
 from mandeldask.tile import Record
+from mandeldask.view import View
 
 ORBIT_BYTES = 108  # a step of the reference orbit, with its table of jumps, in each worker process
 PROOFS = {
@@ -54,6 +56,7 @@ class Plan:
     resumed: bool
     levels: int = 0  # tiles of the pyramid that are to be built from their shards below
     source: Store | None = None  # a store of fewer iterations that the field is deepened from
+    view: View | None = None  # with the digits that it was given in, which the store's has no more
 
     @property
     def tiles(self) -> int:
@@ -98,7 +101,7 @@ class Plan:
         if d.proof != "full":
             orbit["proof"] = PROOFS[d.proof]
         return {
-            "view": str(d.view),
+            "view": str(self.view or d.view),
             "field": f"{d.shape[0]} x {d.shape[1]} = {si(self.samples)} samples, max_iter {d.max_iter}",
             "kernel": self.kernel,
             "tiles": f"{self.tiles} of {d.tile[0]} x {d.tile[1]}{done}; {self.pending} to compute{levels}",
@@ -194,6 +197,8 @@ class Summary:
     unit: int | None  # of a deep field: the area is in units of 4^unit
     proofs: Proofs | None  # of a deep field
     errors: dict[str, str]  # "row,column" of a failed tile -> what happened
+    kernels: dict[str, int]  # that computed tiles in this run -> how many
+    drawn: ClassVar[bool] = False  # whether the cell of the run shows the picture already
 
     @property
     def efficiency(self) -> float:
@@ -223,7 +228,7 @@ class Summary:
             "failed": plural(self.failed, "tile") if self.failed else "",
             "store": short_path(self.store),
         }
-        return block(self.store, facts, self.tiles - self.failed, self.tiles)
+        return block(None if self.drawn else self.store, facts, self.tiles - self.failed, self.tiles)
 
 
 Event = Preparing | Notice | Plan | Started | Orbit | Expected | TileDone | TileFailed | Progress | Summary

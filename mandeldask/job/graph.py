@@ -27,7 +27,7 @@ def written_tiles(store: Store, kernel: str, name: str, source: Store | None = N
     escaped there are computed.
     """
     d = store.description
-    known = _known_tiles(source) if source else None
+    known = _known_tiles(source, d.max_iter) if source else None
     one_record_a_tile = tuple((1,) * n for n in d.tiles)
     grid = complex_grid(d.view, chunks=d.tile)
     reference = stored_reference(store) if d.exact else None
@@ -35,10 +35,10 @@ def written_tiles(store: Store, kernel: str, name: str, source: Store | None = N
     return field.map_blocks(write_block, store, name=name, dtype=object, meta=NO_RECORD, chunks=one_record_a_tile)
 
 
-def _known_tiles(source: Store) -> da.Array:
+def _known_tiles(source: Store, max_iter: int) -> da.Array:
     d = source.description
     chunks, dtype = da.core.normalize_chunks(d.tile, d.shape), dtype_of(d.fields, d.exact)
-    return da.map_blocks(read_block, source, chunks=chunks, dtype=dtype, meta=np.empty((0, 0), dtype))
+    return da.map_blocks(read_block, source, max_iter, chunks=chunks, dtype=dtype, meta=np.empty((0, 0), dtype))
 
 
 class TileGraph:

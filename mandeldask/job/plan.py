@@ -19,7 +19,7 @@ from mandeldask.job.events import ORBIT_BYTES, Plan
 from mandeldask.job.lease import refuse_second_driver
 from mandeldask.kernels import EXACT_FIELDS, FIELDS, SCRATCH_BYTES
 from mandeldask.store import AnyPath, Description, Level, Place, Store, Tile, open_for_writing, open_store, place_of
-from mandeldask.text import is_url
+from mandeldask.text import is_url, option
 from mandeldask.tile import LevelTile
 from mandeldask.view import Deep
 
@@ -31,6 +31,7 @@ ENCODING_BYTES = 8  # a sample, while a shard is compressed and written
 USABLE = 0.8  # of a worker's memory limit: Dask pauses it there
 LEVELS = 4 / 3  # bytes of all levels over those of the field: 1 + 1/4 + 1/16 + ...
 BEST_RATIO = 1 / 256  # of compression: lz4 makes a 255th of samples that are all alike
+NO_STORE = "no store named: give one, --out STORE (in Python, out=), or set `store:` in the run description"
 NOT = -1  # a tile of a level that is not to be built; no parent
 
 
@@ -54,7 +55,7 @@ def make_plan(
     for a store that cannot be written, holds another field, or would not fit on the disk were it of one colour.
     """
     if not config.store:
-        raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
+        raise ConfigError(NO_STORE)
     path = place or config.store
     there = _store_at(path)
     if there and overwrite:
@@ -69,7 +70,7 @@ def make_plan(
     count = int(done.sum())
     levels = sum(int(tiles.sum()) for tiles in missing(store, ~done))
     source = source or _noted_source(store)
-    return Plan(store, kernel, size, count, done.size - count, memory, count > 0, levels, source)
+    return Plan(store, kernel, size, count, done.size - count, memory, count > 0, levels, source, config.view)
 
 
 def _noted_source(store: Store) -> Store | None:
@@ -147,8 +148,8 @@ def _check_space(place: Place, d: Description) -> None:
     if free is not None and least > free:
         raise StoreError(
             f"{samples:.3g} samples need at least {format_bytes(least)} at {place.url}, however well they are "
-            f"compressed, and {format_bytes(free)} are free: choose another --out, make room, or go on all the same "
-            "with --ignore-space"
+            f"compressed, and {format_bytes(free)} are free: choose another place, make room, or go on all the same "
+            f"with {option('ignore_space')}"
         )
 
 

@@ -24,11 +24,11 @@ from mandeldask.job.background import LINGER_SECONDS, kept_cluster
 from mandeldask.job.driver import Submission, drive, tell_started
 from mandeldask.job.events import Event, Expected, Notice, Observer, Orbit, Plan, Preparing, Summary, ignore
 from mandeldask.job.handle import Job
-from mandeldask.job.job_status import SPACE, driver_key, on_scheduler, status_of_jobs, topic_of
+from mandeldask.job.job_status import SPACE, driver_key, on_scheduler, quietly, status_of_jobs, topic_of
 from mandeldask.job.lease import HEARTBEAT_SECONDS, outcome, release, reserve
 from mandeldask.job.ledger import MAX_ERROR_LENGTH, MAX_ERRORS
 from mandeldask.job.periodic import every
-from mandeldask.job.plan import make_plan
+from mandeldask.job.plan import NO_STORE, make_plan
 from mandeldask.job.runs import AnyConfig, read_description
 from mandeldask.kernels import choose
 from mandeldask.store import Place, Store, open_store, place_of
@@ -116,9 +116,9 @@ def submit(
     """
     described = read_description(config, overrides, out, trust or bool(cluster) or client is not None)
     if not described.store:
-        raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
+        raise ConfigError(NO_STORE)
     place = place_of(described.store)
-    kernel, reason = choose(described.kernel, described.view)
+    kernel, reason = choose(described.kernel, described.view, here=False)
     tell(Preparing(kernel, reason))
     wanted = {name: getattr(described, name) for name in ("view", "max_iter", "fields", "tile", "proof")}
     name = _new_name(place.url) if name is None else _checked(name)
@@ -136,7 +136,7 @@ def submit(
         tell(Notice(f"{name}, on {there.description.introduction if there.description else 'your cluster'}", "job"))
         if upload and client is None and not there.runs_already:
             raise ConfigError(
-                "--upload is for a cluster that runs already; the workers of one that is started have mandeldask"
+                "upload is for a cluster that runs already; the workers of one that is started have mandeldask"
             )
         if not there.runs_already:
             ends = f"ends {LINGER_SECONDS:.0f} s after its last job"
@@ -200,21 +200,24 @@ def _prepare_there(client: Client, request: _Request, overwrite: bool) -> Plan:
     if any(status.job == request.name and not status.ended for status in status_of_jobs(client)):
         raise _name_taken(request.name)
     worker = min(client.nthreads())
+    prepare = partial(_prepare, request, size_of_client(client), overwrite)
     try:
-        plan = client.run(_prepare, request, size_of_client(client), overwrite, workers=[worker])[worker]
+        plan = client.run(quietly, prepare, workers=[worker])[worker]
     except OSError as error:
-        if error.errno is None or isinstance(error, ConnectionError | TimeoutError):  # of Dask's connection
-            raise ClusterError(f"a worker was lost while it made the store: {error}; submit again") from None
-        raise StoreError(f"the workers cannot use {request.place.url}: {error.strerror or error}") from None
+        raise ClusterError(f"a worker was lost while it made the store: {error}; submit again") from None
+    if isinstance(plan, OSError):
+        raise StoreError(f"the workers cannot use {request.place.url}: {plan.strerror or plan}")
+    if isinstance(plan, MandeldaskError):
+        raise plan
     assert isinstance(plan, Plan)
     return plan
 
 
 def _there(client: Client, action: Callable[[], None]) -> None:
     """Hold or let go of the store on a worker, as one made it; where that fails, the hold is soon forgotten."""
-    with suppress(MandeldaskError, OSError):
+    with suppress(OSError):
         if client.status == "running" and (workers := client.nthreads()):
-            client.run(action, workers=[min(workers)])
+            client.run(quietly, action, workers=[min(workers)])
 
 
 def _send(client: Client, request: _Request, plan: Plan) -> None:
@@ -236,7 +239,7 @@ def _send(client: Client, request: _Request, plan: Plan) -> None:
 
 
 def _name_taken(name: str) -> ConfigError:
-    return ConfigError(f"the scheduler has a job {name} that has not ended: choose another --name, or cancel it")
+    return ConfigError(f"the scheduler has a job {name} that has not ended: choose another name, or cancel it")
 
 
 def _claim(job: dict[str, Any], dask_scheduler: Any = None) -> bool:
@@ -255,6 +258,9 @@ def _run_driver(request: _Request) -> None:
     """The task: compute what is missing. How it ended is in the scheduler's metadata."""
     client, home = get_client(), get_worker().address
     secede()
+    entered = client.get_metadata([SPACE, request.name], default={})
+    if entered.get("run") != request.run_id or entered.get("outcome"):
+        return  # it has ended: its result, this None, died with a worker, and Dask makes it anew
     client.run_on_scheduler(_forget_deaths, driver_key(request.name, request.run_id))
     reporter = _JobReporter(client, request.name)
     reporter.log(f"the driver runs on {home}, process {os.getpid()} of {socket.gethostname()}")

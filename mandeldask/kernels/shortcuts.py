@@ -3,8 +3,20 @@
 **An orbit that has escaped never comes back**, for |c|^2 <= NEARBY. While |z| > 2: |z'| >= |z|^2 - |c| > |z|, so a look
 every few steps misses no escape, and rolling back to the look before finds the exact step. Rounding takes less than
 1e-14 of |z'|, and |c| <= 2 - 2e-10 keeps |z'| above 2 + 2e-10. The orbit grows until a part is infinite, and z then has
-an infinite or NaN part for ever. The few samples further out that are left after the first steps are checked step by
-step.
+an infinite or NaN part for ever.
+
+**Nor, of samples with |c| <= 2, for |Im c| <= LOW**: those further out that the first steps leave are near -2, where an
+orbit may escape by a unit in the last place. With the rounded squares a and t of x and y, let a + t round
+to more than 4: a + t > 4 + u, u = 2^-51. Let it be below 4.1: beyond, |z'| > 2.09. With p = a - t, rounded, x' is at
+least p - 2, which binary64 holds, as cx >= -2:
+
+- t < u: a is at least 4 + 2u, the next number after 4, and so is p. So x' >= 2 + 2u, and x'^2 > 4 + 8u.
+- u <= t <= 2^-40: p misses a - t by at most u, so x' >= 2 - 2t. |y| > 2^-26, |2xy| > 3.9 |y| and |cy| <= |y|/4, so
+  y'^2 > 13 t. Together that is more than 4 + 5u, and the test misses it by at most 2u.
+- t > 2^-40: z^2 and -c are more than 2^-21 apart in angle, which adds more than 2^-40 to |z'|^2 >= (|z|^2 - |c|)^2. All
+  rounding takes less than 2^-45.
+
+The samples that are left are checked step by step.
 
 **An orbit that repeats a state bit for bit never escapes**: the same operations on the same bits give the same bits.
 (0 and -0 compare equal; they differ in no comparison and no sum that follows, but by the sign of a zero.)
@@ -40,7 +52,13 @@ from collections.abc import Callable
 from typing import Any
 
 NEARBY = 4.0 - 1e-9
+LOW = 2.0**-28
 MARGIN = 1e-3
+
+
+def never_returns(cx: Any, cy: Any) -> Any:
+    """Does an orbit that has escaped stay away? Flags, for samples with |c| <= 2, as for `never_escapes`."""
+    return (cx * cx + cy * cy <= NEARBY) | (cy * cy <= LOW * LOW)
 
 
 def never_escapes(cx: Any, cy: Any, sqrt: Callable[[Any], Any]) -> Any:

@@ -50,6 +50,7 @@ class Screen(Bar):
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
         super().__init__(console=console, quiet=quiet)
         self.kernel = ""
+        self.introduced = False  # whether the cluster was told of
         self._begin(None)
 
     def _begin(self, plan: Plan | None) -> None:
@@ -67,6 +68,7 @@ class Screen(Bar):
                 self.kernel = kernel if reason == "as asked" else f"{kernel}: {reason}"
             case Notice(text, about):
                 self.orbit = None
+                self.introduced |= about == "cluster"
                 self.line(about, text)
             case Plan():
                 self._plan(event)
@@ -92,7 +94,7 @@ class Screen(Bar):
         facts["store"] += f", at most {format_bytes(plan.bytes)} before compression"
         facts["cluster"] = f"{plan.cluster}; a tile needs {format_bytes(plan.tile_memory)}"
         for label, text in facts.items():
-            self.line(label, text)
+            self.line("workers" if label == "cluster" and self.introduced else label, text)
 
     def _started(self, event: Started) -> None:
         assert self.plan is not None
@@ -132,11 +134,7 @@ class Screen(Bar):
             return f"{self.done}/{plural(pending, 'tile')}; {plural(levels, 'pyramid tile')} to build"
         if not self.done:
             return f"no tile finished yet after {duration(round(time.monotonic() - self.begun))}"
-        words = f"{self.done}/{plural(pending, 'tile')}"
-        if progress and progress.done:  # else it is older than the first tile, and knows no rate
-            words += f", {si(progress.iterations_per_second)} iterations/s"
-            words += "" if progress.seconds_left is None else f", {duration(round(progress.seconds_left))} left"
-        return words
+        return ", ".join(filter(None, (f"{self.done}/{plural(pending, 'tile')}", progress.rate if progress else "")))
 
     def _failed(self, event: TileFailed) -> None:
         self.failures += 1
@@ -156,12 +154,12 @@ class Screen(Bar):
         if s.computed:
             self.line(
                 "done",
-                f"{plural(s.computed, 'tile')} in {duration(s.seconds)}: {si(s.iterations)} iterations, "
+                f"{plural(s.computed, 'tile')}{_shared(s)} in {duration(s.seconds)}: {si(s.iterations)} iterations, "
                 f"{si(s.iterations_per_second)} iterations/s, {s.efficiency:.0%} of the workers' time in the kernel",
             )
         else:
             built = f"{plural(s.levels, 'pyramid tile')} built; " if s.levels else ""
-            self.line("done", f"{built}nothing was left to compute")
+            self.line("done", f"{built}every tile was computed already")
         if s.failed:
             again = f"`{command('resume', short_path(s.store))}` tries them again"
             self.line("failed", f"{plural(s.failed, 'tile')}; {again}")
@@ -172,6 +170,12 @@ class Screen(Bar):
         if s.proofs:
             self.line("proof", str(s.proofs))
         self.line("store", short_path(s.store))
+
+
+def _shared(s: Summary) -> str:
+    """How many tiles each kernel has computed; "" where it was one."""
+    each = ", ".join(f"{n} by {kernel}" for kernel, n in sorted(s.kernels.items()))
+    return f" ({each})" if len(s.kernels) > 1 else ""
 
 
 class Mosaic:

@@ -40,11 +40,17 @@ Proofs = {  # beside these in exact arithmetic: samples that
     "third": "int64",  # nor the second
     "unproven": "int64",  # are not proven; -1 where a driver was killed before it noted them
 }
-ATTRIBUTES = {
+ATTRIBUTES: dict[str, dict[str, Any]] = {
     "escape_time": {"long_name": "escape time", "units": "1"},
     "smooth": {"long_name": "continuous escape time", "units": "1"},
     "distance": {"long_name": "exterior distance estimate"},  # in the units of c
+    "interior": {
+        "long_name": "whether the sample is known to be of the set",
+        "flag_values": [0, 1, 2],
+        "flag_meanings": "escaped not_escaped_within_max_iter never_escapes_in_this_arithmetic",
+    },
 }
+FILL = {"escape_time": 0, "interior": 255}  # where a tile is not computed; NaN in other fields
 Window = tuple[slice, slice]
 AXES: tuple[Literal["y", "x"], ...] = ("y", "x")
 AXIS_CHUNK = 2**20  # coordinates
@@ -172,7 +178,7 @@ def _make(store: MemoryStore, description: Description, path: str) -> zarr.Array
         dtype=description.type_of(name),
         chunks=(chunk_side(level.tile[0]), chunk_side(level.tile[1])),
         shards=level.tile,
-        fill_value=0 if name == "escape_time" else np.nan,
+        fill_value=FILL.get(name, np.nan),
         dimension_names=AXES,
         attributes={**_field_attributes(description, name), "max_iter": description.max_iter},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -64,10 +65,14 @@ class StoredSamples:
         tile = self.store.description.levels[self.level].tile
         sides = [side if side <= PIECE_SIDE else chunk for side, chunk in zip(tile, self.chunks, strict=True)]
         out = np.full((len(rows), len(columns)), self.store.array(self.level, self.name).fill_value, self.dtype)
+
+        @cache  # a tile may have many pieces
+        def done(i: int, j: int) -> bool:
+            return bool(self.store.place.size(shard_key(self.level, self.name, (i, j))))
+
         for down, y in _pieces(rows, sides[0]):
             for across, x in _pieces(columns, sides[1]):
-                key = shard_key(self.level, self.name, (y.start // tile[0], x.start // tile[1]))
-                if self.store.place.size(key):
+                if done(y.start // tile[0], x.start // tile[1]):
                     window = slice(y.start, y[-1] + 1), slice(x.start, x[-1] + 1)
                     with suppress(DamagedError) if self.spare_damaged else nullcontext():
                         out[down, across] = self.store.window(*window, self.level, self.name)[:: y.step, :: x.step]

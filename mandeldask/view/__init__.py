@@ -306,6 +306,12 @@ class View:
 
     def __str__(self) -> str:
         bounds = f"x [{self.x[0]!r}, {self.x[1]!r}], y [{self.y[0]!r}, {self.y[1]!r}], {self.registration}"
+        if "span" in self.given:
+            re, im, span, *rotation = map(
+                short, (*self.given["centre"], *self.given["span"], *self.given.get("rotation", ()))
+            )
+            turned = f", turned by {rotation[0]} degrees" if rotation else ""
+            return f"centre [{re}, {im}], span {span}{turned}, {self.registration}"
         if self.frame is None:
             return bounds
         if isinstance(self.frame, Deep):

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from mandeldask.config.reading import read_file
-from mandeldask.config.values import integer
+from mandeldask.config.values import integer, plain
 from mandeldask.errors import ConfigError
+from mandeldask.image import PictureOptions
 from mandeldask.view import MIN_SPACING_ULPS, Number, View, as_centre
 from mandeldask.view.exact import exact, finite_pair
 
@@ -26,7 +27,7 @@ CORE = 2  # samples of the core a pixel of the last frame, each way
 COLUMNS = 256  # the strip's columns are a multiple: they can be halved eight times
 MARGIN = 8  # rows of the strip beyond the corners of the first frame
 
-COLOURS = ("colormap", "scale", "interior")
+COLOURS = tuple(option.name for option in fields(PictureOptions) if option.name not in ("size", "supersample"))
 KEYS = ("centre", "from", "to", "size", "fps", "seconds", "max_iter", "out", "cluster", *COLOURS, "kernel")
 
 
@@ -165,5 +166,6 @@ def read_film(path: str | os.PathLike[str] | None, changes: Mapping[str, Any] | 
         close = difflib.get_close_matches(key.lower(), KEYS, n=1)
         hint = f"did you mean `{close[0]}`? " if close else ""
         raise ConfigError(f"{path}: unknown key `{key}`; {hint}Permitted: {', '.join(KEYS)}")
+    film |= {key: plain(film[key]) for key in film.keys() & set(COLOURS)}
     changed = {key: value for key, value in (changes or {}).items() if value is not None}
     return film | as_centre(changed, "the options")

@@ -8,24 +8,30 @@ level m - 2 of the store holds of them.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.image import PictureOptions, Pixels, averaged, linear, palette, palette_index, srgb_curve
+from mandeldask.image import Picture, PictureOptions, Pixels, averaged, samples_of, srgb_curve
 from mandeldask.store import Store
 from mandeldask.view import LogPolar
 from mandeldask.zoom.film import COLUMNS, CORE, Film
 
 Light = NDArray[np.uint16]  # red, green and blue, linear, up to 65535
-ToColour = Callable[[NDArray[np.integer]], Light]
+Block = Callable[[int], Light]
 
-SCALE_SAMPLES = 2**20  # at most, that the scale is laid out for
+# Iterations, about a minute of one core: up to here a film is smooth. Its samples are worked out once, like a picture's
+AFFORDABLE = 2**35
+KEPT_BYTES = 2**29  # of blocks in colour, that the first three mip levels look at one after the other
+THREADS = min(4, os.cpu_count() or 1)  # that colour a block
 BLOCK = 512  # rows of a level read at a time: the most that a chunk has
 MARGIN = 2  # rows of texels beside those that a frame looks at
 
@@ -34,8 +40,8 @@ class Painter:
     """Paints the frames of a film from its strip and its core."""
 
     def __init__(self, film: Film, strip: Store, core: Store, options: PictureOptions) -> None:
-        self.film, colour = film, to_colour(strip, options)
-        self.core = atlas(core, colour)
+        self.film, picture = film, coloured(strip, options)
+        self.core = atlas(picture.like(samples_of(core, None)))
         width, height = film.size
         u = np.arange(width) + 0.5 - width / 2
         v = np.arange(height) + 0.5 - height / 2
@@ -50,7 +56,7 @@ class Painter:
         # How many samples of the strip a pixel covers each way, as a power of 2; the same in every frame.
         self.mip = np.maximum(0.0, np.log2(film.columns / (2 * math.pi) / radius)).astype(np.float32)
         most = min(math.ceil(self.mip.max()), COLUMNS.bit_length() - 1)
-        self.textures = [_Texture(strip, colour, m) for m in range(most + 1)]
+        self.textures = _textures(picture, most + 1)
         self.rows = [self._rows(m) for m in range(most + 1)]
 
     def _rows(self, m: int) -> tuple[float, float]:
@@ -72,14 +78,43 @@ class Painter:
         return out[::-1]
 
 
-def to_colour(strip: Store, options: PictureOptions) -> ToColour:
-    """The function from escape times to light, the same for all frames: laid out for the whole strip."""
-    d = strip.description
-    level = next((level for level in d.levels if level.shape[0] * level.shape[1] <= SCALE_SAMPLES), d.levels[-1])
-    sample = strip.window(slice(None), slice(None), level.number)
-    index = palette_index(sample, d.max_iter, options)
-    colours = (linear(palette(options.colormap, options.interior)).T * 65535 + 0.5).astype(np.uint16)
-    return lambda counts: colours[index(counts)]
+def coloured(strip: Store, options: PictureOptions) -> Picture:
+    """The strip in the colours of the film, the same for all frames: laid out for the whole strip."""
+    samples = samples_of(strip, None)
+    shade = options.shade or ("smooth" if samples.cost < AFFORDABLE else "counts")
+    return Picture(samples, replace(options, shade=shade), in_plane=True)
+
+
+def _textures(picture: Picture, n: int) -> list[_Texture]:
+    """The first mip levels of a picture; those of one level of its store share what they read."""
+    samples = picture.samples
+    numbers = [min(max(0, mip - 2), max(samples.levels)) for mip in range(n)]
+    levels = {k: picture.like(replace(samples, stride=1 << k)) for k in numbers}
+    blocks = {k: _blocks(level) for k, level in levels.items()}
+    return [_Texture(blocks[k], levels[k].samples.shape, mip, k) for mip, k in enumerate(numbers)]
+
+
+def _blocks(picture: Picture) -> Block:
+    """Blocks of `BLOCK` rows of a picture by their number, shape (rows, columns, 3); the last ones are kept."""
+    rows, columns = picture.samples.shape
+
+    @lru_cache(max(1, KEPT_BYTES // (BLOCK * columns * 6)))
+    def block(number: int) -> Light:
+        first, last = number * BLOCK, min((number + 1) * BLOCK, rows)
+        out = np.empty((last - first, columns, 3), np.uint16)
+
+        def fill(start: int) -> None:
+            part = slice(start, min(start + BLOCK // THREADS, last))
+            light = picture.light(part, slice(0, columns))
+            out[part.start - first : part.stop - first] = np.moveaxis(
+                light * np.float32(65535) + np.float32(0.5), 0, -1
+            )
+
+        with ThreadPoolExecutor(THREADS, "mandeldask-film") as threads:
+            list(threads.map(fill, range(first, last, BLOCK // THREADS)))
+        return out
+
+    return block
 
 
 @dataclass
@@ -89,15 +124,15 @@ class _Texture:
     `texels` begins with the row `first`; the centre of texel t lies at the sample stride * (t * side + (side - 1) / 2).
     """
 
-    store: Store
-    to_colour: ToColour
+    read: Block  # of the level of the store
+    shape: tuple[int, int]  # of the level
     mip: int
+    level: int
     blocks: dict[int, Light] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.level = min(max(0, self.mip - 2), len(self.store.description.levels) - 1)
         self.stride, self.side = 1 << self.level, 1 << (self.mip - self.level)
-        rows, columns = self.store.description.levels[self.level].shape
+        rows, columns = self.shape
         self.rows, self.columns = max(1, rows // self.side), max(1, columns // self.side)
         self.block = max(1, BLOCK // self.side)  # rows of texels
 
@@ -115,19 +150,20 @@ class _Texture:
         return True
 
     def _read(self, block: int) -> Light:
-        first, last = block * self.block, min((block + 1) * self.block, self.rows)
-        window = slice(first * self.side, last * self.side), slice(0, self.columns * self.side)
-        pixels = self.to_colour(self.store.window(*window, level=self.level))
+        height = self.block * self.side  # BLOCK, or several of them
+        rows = min(height, self.rows * self.side - block * height)
+        read = [self.read(k) for k in range(block * height // BLOCK, -(-(block * height + rows) // BLOCK))]
+        pixels = np.concatenate(read)[:rows, : self.columns * self.side]
         if self.side == 1:
             return pixels
         means = averaged(np.moveaxis(pixels, -1, 0), self.side)
         return np.moveaxis((means + 0.5).astype(np.uint16), 0, -1)
 
 
-def atlas(store: Store, to_colour: ToColour) -> tuple[Light, NDArray[np.int64]]:
-    """All of a store in textures, halved until one side is down to a texel: as `_paint` takes them."""
-    rows, columns = store.description.shape
-    textures = [_Texture(store, to_colour, m) for m in range(min(rows, columns).bit_length())]
+def atlas(picture: Picture) -> tuple[Light, NDArray[np.int64]]:
+    """All of a picture in textures, halved until one side is down to a texel: as `_paint` takes them."""
+    rows, columns = picture.samples.shape
+    textures = _textures(picture, min(rows, columns).bit_length())
     for texture in textures:
         texture.move(0, rows)
     return _joined(textures)

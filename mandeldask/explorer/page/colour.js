@@ -4,11 +4,10 @@ import { drawnDown } from "./light.js";
 
 const RUNGS = 1024; // of a colour map once up and once down
 const CURVED = 64; // below, a scale bends too much to be taken for straight from one count to the next
-const TOP = 0.999; // of the samples lie below the last colour, as in a picture of `mandeldask image`
 const SCALES = {
   log: (n) => Math.log2(Math.max(n, 1)) / 10,
   root: (n) => Math.sqrt(Math.max(n, 0)) / 32,
-  linear: (n) => n / 1024,
+  linear: (n) => Math.max(n, 0) / 1024,
 };
 export const SCALE_NAMES = Object.keys(SCALES);
 export const DEFAULTS = {
@@ -98,7 +97,7 @@ export class Colours {
             if (n < CURVED) at = this.#place(n + beyond);
             else at += beyond * (places[n + 1] - at);
           }
-          out[to] = this.ladder[((at - Math.floor(at)) * RUNGS) & (RUNGS - 1)];
+          out[to] = this.ladder[((at - Math.floor(at)) * RUNGS + 0.5) & (RUNGS - 1)];
         }
       }
     }
@@ -125,15 +124,13 @@ export class Colours {
     return { density: Number(density.toPrecision(3)), phase: Number((-low * density - 2 * Math.floor((-low * density) / 2)).toFixed(3)) };
   }
 
-  /** These colours as the `picture` of a run description whose field is what the tiles are of. */
-  toPicture(tiles) {
-    const { map, scale, density, phase, interior, smooth } = this.settings;
-    const look = { colormap: map, interior, shade: smooth ? "smooth" : "counts" };
-    if (scale === "linear") return { ...look, period: 2 / (density * SCALES.linear(1)), phase: phase / 2 };
-    const seen = this.#values(tiles);
-    const low = seen[0] ?? 1, high = Math.max(low + 1, seen[Math.round(TOP * (seen.length - 1))] ?? 1);
-    const [start, end] = [low, high].map((value) => this.#place(value));
-    return { ...look, scale, repeat: Number((end - start).toPrecision(6)), phase: Number((start % 1).toFixed(6)) };
+  /** These colours as the `picture` of a run description: between limits, they do not depend on which samples it has. */
+  toPicture(maxIter) {
+    const { map, scale, interior, smooth } = this.settings;
+    const limits = [scale === "log" ? 1 : 0, Math.max(maxIter, 2)];
+    const [start, end] = limits.map((value) => this.#place(value));
+    const rounds = { repeat: Number((end - start).toPrecision(9)), phase: Number((start % 1).toFixed(6)) };
+    return { colormap: map, interior, shade: smooth ? "smooth" : "counts", scale, limits, ...rounds };
   }
 }
 

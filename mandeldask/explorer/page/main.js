@@ -154,7 +154,7 @@ function outlines(on = !outlined) {
   redraw();
 }
 
-const described = (levels = panel.finer) => description(view, maxIter, levels, colours.toPicture(inView()));
+const described = (levels = panel.finer) => description(view, maxIter, levels, colours.toPicture(maxIter));
 
 function saveConfig() {
   const text = toYaml(described(), link());

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,7 +35,7 @@ class Held:
 
     reference: Reference
 
-    @property
+    @cached_property
     def key(self) -> str:
         r = self.reference
         return f"{r.origin} {r.unit} {r.bits} {r.length}"

@@ -28,6 +28,6 @@ def scratch() -> tuple[Any, ...]:
 
 _group = types.complex128[::1], _counts
 escape_time = compiled(
-    phases.make_escape_time, SOURCES, _samples, types.int64, _counts, _rows, _rows, _numbers, *_group
+    phases.make_escape_time, SOURCES, _samples, types.int64, types.int32, _counts, _rows, _rows, _numbers, *_group
 )
 outside = compiled(phases.make_outside, SOURCES, _samples, types.int64, _counts, types.int64, _rows, types.int64[::1])

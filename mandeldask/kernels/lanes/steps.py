@@ -35,7 +35,7 @@ from mandeldask.kernels.lanes.vectors import (
     twice_plus,
     vector,
 )
-from mandeldask.kernels.shortcuts import NEARBY, never_escapes
+from mandeldask.kernels.shortcuts import never_escapes, never_returns
 
 X, Y, CX, CY, ID, SX, SY = range(7)  # the rows of a lane under way: z, c, index of the sample, saved z
 N = 5  # the row of n, for lanes that are each at a step of their own: they have no saved z
@@ -137,8 +137,8 @@ def first_steps(typing, c, out, first, index, times, max_iter, lanes, m, late, k
     """The first `times` * FIRST steps of samples c[first:first + SIZE], from z_1 = c, each checked.
 
     Their counts go to `out`; whoever is left gets max_iter there, which is its answer unless it turns out to escape,
-    and goes on the list `lanes` from column m (or `late` from column k, if far out) as number `index` and following.
-    The samples that provably never escape stay off the lists. Returns the new m and k.
+    and goes on the list `lanes` from column m (or `late` from column k, if it might come back) as number `index` and
+    following. The samples that provably never escape stay off the lists. Returns the new m and k.
     """
 
     def codegen(context: Any, b: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
@@ -154,9 +154,9 @@ def first_steps(typing, c, out, first, index, times, max_iter, lanes, m, late, k
         with b.if_then(live.any()):
             number = numbered(b, index)
             open_ = live & ~never_escapes(cx, cy, sqrt)
-            near = cx * cx + cy * cy <= NEARBY
-            b.store(under_way.append(m, open_ & near, [x, y, cx, cy, number, x, y]), columns[0])
-            far = open_ & ~near
+            away = never_returns(cx, cy)
+            b.store(under_way.append(m, open_ & away, [x, y, cx, cy, number, x, y]), columns[0])
+            far = open_ & ~away
             with b.if_then(far.any()):
                 b.store(apart.append(k, far, [x, y, cx, cy, number, n]), columns[1])
         return context.make_tuple(b, signature.return_type, [b.load(v) for v in columns])

@@ -1,0 +1,255 @@
+"""Randomly shifted grids of samples, counted on a cluster: complex grid -> escape-time field -> counts, none stored."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from distributed import Client, Future, as_completed
+from distributed.scheduler import KilledWorker
+from numpy.typing import NDArray
+
+from mandeldask import config as configs
+from mandeldask.cluster import Session
+from mandeldask.errors import ClusterError, ConfigError
+from mandeldask.field import escape_time
+from mandeldask.grid import complex_grid
+from mandeldask.kernels import AUTO, MAX_ITER_LIMIT, choose
+from mandeldask.kernels.fields import NOT_ESCAPED
+from mandeldask.measure.estimate import LEAST_MAX_ITER, LEMNISCATE, Area, Estimate, grids_needed, max_iters
+from mandeldask.measure.sums import Row, Sums, kept
+from mandeldask.view import View
+
+X, Y = (-2.0, 0.5625), (-1.28125, 1.28125)  # hold the set, and all |z_4| <= 2
+BLOCK = 1024, 2048  # samples: 32 MiB of complex128
+BAND = 2**16  # samples
+MAX_N = 2**22
+MIN_IN_FLIGHT, IN_FLIGHT = 8, 4  # blocks, and blocks a thread
+
+
+@dataclass(frozen=True)
+class Counted:
+    """How far the count is."""
+
+    done: int  # rows of blocks
+    rows: int
+    samples: int  # counted by this call
+    seconds: float
+    seconds_left: float | None
+
+
+def area(
+    *,
+    x: tuple[float, float] = X,
+    y: tuple[float, float] = Y,
+    n: int = 16384,
+    grids: int = 8,
+    max_iter: int = 2**18,
+    until: float | None = None,
+    seed: int = 1,
+    out: str | os.PathLike[str] | None = None,
+    kernel: str = AUTO,
+    cluster: configs.AnyCluster | None = None,
+    client: Client | None = None,
+    upload: bool = False,
+    tell: Callable[[Counted | str], None] = lambda _: None,
+) -> Area:
+    """The area of the Mandelbrot set, or of what a window holds of it, in units of c, with its error.
+
+    Each grid is shifted at random by less than a sample in both directions, so that its count is right in the mean;
+    their spread tells the error. Nothing is stored but counts.
+
+    Parameters
+    ----------
+    x, y : (low, high)
+        The window; by default one that holds the whole set.
+    n : int
+        Samples a side of a grid.
+    grids : int
+        How many grids, at least 2; more where `until` asks for them.
+    max_iter : int
+        The largest; the area is extrapolated from it, its half, quarter and so on to a 64th.
+    until : float, optional
+        Add grids until `Area.error` is no larger.
+    seed : int
+        Of the shifts. Each grid's depends on the seed and its number alone.
+    out : path, optional
+        A small file of counts: the same call goes on with it, to the same digits as if it had never ended.
+    kernel, cluster, client, upload
+        As for `run`.
+    tell : callable, optional
+        Is given a `Counted` whenever a row of blocks is done, and lines for a person.
+
+    Raises
+    ------
+    ConfigError
+        A parameter out of range; a file of other parameters; an `until` that more grids alone do not reach.
+    StoreError, ClusterError
+        A file that cannot be written; as for `run`.
+    """
+    _check(n, grids, max_iter, until, seed)
+    view = View(x, y, (n, n), "pixel")
+    view.check_resolved()
+    name, _ = choose(kernel)
+    parameters = {"x": list(view.x), "y": list(view.y), "n": n, "max_iter": max_iter, "seed": seed}
+    with (
+        kept(out, parameters) as sums,
+        Session(cluster, kernel=name, client=client, upload=upload, say=tell) as session,
+    ):
+        counter = _Counter(view, max_iter, seed, name, sums, session, tell)
+        estimate = counter.count(grids)
+        while until is not None and estimate.error > until:
+            more = grids_needed(estimate, grids, until)
+            if not more:
+                raise ConfigError(
+                    f"--until {until:g} is out of reach of max_iter {max_iter}: the extrapolation alone may err by "
+                    f"{estimate.extrapolation_error:.2g}. Take a larger --max-iter, and another --out"
+                )
+            grids = more
+            tell(f"error {estimate.error:.2g}: going on with {grids} grids")
+            estimate = counter.count(grids)
+        return counter.result(grids, estimate)
+
+
+def _check(n: int, grids: int, max_iter: int, until: float | None, seed: int) -> None:
+    least = {"n": (n, 2, MAX_N), "grids": (grids, 2, 2**20), "max_iter": (max_iter, LEAST_MAX_ITER, MAX_ITER_LIMIT)}
+    for name, (value, low, high) in (least | {"seed": (seed, 0, 2**63)}).items():
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ConfigError(f"{name} must be an integer from {low} to {high}; got {value!r}")
+    if until is not None and not until > 0:
+        raise ConfigError(f"until must be an error above 0, such as 1e-6; got {until!r}")
+
+
+def shifted(view: View, seed: int, grid: int) -> View:
+    """The view, moved by up to half a sample in either direction."""
+    down, right = np.random.default_rng([seed, grid]).random(2) - 0.5
+    (left, end), (low, high) = view.x, view.y
+    dx, dy = right * (end - left) / view.shape[1], down * (high - low) / view.shape[0]
+    return View((left + dx, end + dx), (low + dy, high + dy), view.shape, "pixel")
+
+
+def counts(view: View, rows: tuple[int, int], max_iter: int, kernel: str) -> da.Array:
+    """How many samples of some rows have not escaped within z_4 and each of `max_iters`, and are not proved to stay.
+
+    A lazy array of int64.
+    """
+    limits = np.array([LEMNISCATE + 1, *max_iters(max_iter)])
+    grid = complex_grid(view, BLOCK, (rows, (0, view.shape[1])))
+    field = escape_time(grid, max_iter, kernel, ("escape_time", "interior"))
+    chunks = ((limits.size + 1,), (1,) * field.numblocks[1])
+    return field.map_blocks(_tally, limits, chunks=chunks, dtype=np.int64, meta=np.empty((0, 0), np.int64)).sum(axis=1)
+
+
+def _tally(block: NDArray[Any], limits: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Samples whose escape time is at least each limit, and those not proved to stay, as a column."""
+    found = []
+    for band in np.array_split(block, -(-block.size // BAND)):  # which stays in the CPU's cache
+        times = np.ascontiguousarray(band["escape_time"])
+        counted = [np.count_nonzero(times >= limit) for limit in limits]
+        found.append([*counted, np.count_nonzero(band["interior"] == NOT_ESCAPED)])
+    total: NDArray[np.int64] = np.array(found, np.int64).sum(axis=0)
+    return total[:, np.newaxis]
+
+
+class _Counter:
+    """Counts what is missing of a number of grids, a bounded number of blocks at a time."""
+
+    def __init__(
+        self,
+        view: View,
+        max_iter: int,
+        seed: int,
+        kernel: str,
+        sums: Sums,
+        session: Session,
+        tell: Callable[[Counted | str], None],
+    ) -> None:
+        self.view, self.max_iter, self.seed, self.kernel = view, max_iter, seed, kernel
+        self.sums, self.session, self.tell = sums, session, tell
+        self.rows = -(-view.shape[0] // BLOCK[0])
+        self.samples, self.seconds = 0, 0.0
+
+    def count(self, grids: int) -> Estimate:
+        """The estimate from so many grids; what the sums lack of them is counted."""
+        missing = [(g, r) for g in range(grids) for r in range(self.rows) if (g, r) not in self.sums.counts]
+        begun, before = time.monotonic(), self.seconds
+        client = self.session.ready() if missing else None
+        for done, (row, values) in enumerate(self._computed(missing, client) if client else (), 1):
+            self.sums.add(row, values)
+            first, end = self._window(row[1])
+            self.samples += (end - first) * self.view.shape[1]
+            elapsed = time.monotonic() - begun
+            self.seconds = before + elapsed
+            left = elapsed / done * (len(missing) - done)
+            at = grids * self.rows - len(missing) + done
+            self.tell(Counted(at, grids * self.rows, self.samples, self.seconds, left if done > 1 else None))
+        return Estimate.of(self._areas(grids)[:, 1:-1])
+
+    def _areas(self, grids: int) -> NDArray[np.float64]:
+        """For each grid the areas within z_4 and each max_iter, and that not proved."""
+        rows = [[self.sums.counts[g, r] for r in range(self.rows)] for g in range(grids)]
+        totals: NDArray[np.float64] = np.array(rows, np.float64).sum(axis=1)  # whole numbers, exact to 2^53
+        return totals * self.view.cell_area
+
+    def _window(self, row: int) -> tuple[int, int]:
+        return row * BLOCK[0], min((row + 1) * BLOCK[0], self.view.shape[0])
+
+    def _computed(self, rows: list[Row], client: Client) -> Iterator[tuple[Row, list[int]]]:
+        """The counts of rows of blocks, as they come."""
+        blocks = -(-self.view.shape[1] // BLOCK[1])
+        room = max(MIN_IN_FLIGHT, IN_FLIGHT * sum(client.nthreads().values())) // blocks + 1
+        waiting, in_flight = iter(rows), dict[Future, Row]()
+        completed = as_completed(loop=client.loop)
+        try:
+            while True:
+                while len(in_flight) < room and (row := next(waiting, None)):
+                    lazy = counts(
+                        shifted(self.view, self.seed, row[0]), self._window(row[1]), self.max_iter, self.kernel
+                    )
+                    future = client.compute(lazy)
+                    in_flight[future] = row
+                    completed.add(future)
+                if not in_flight:
+                    return
+                future = next(completed)
+                row = in_flight.pop(future)
+                yield row, _result(future)
+                future.release()
+        finally:
+            client.cancel(list(in_flight), force=True)
+
+    def result(self, grids: int, estimate: Estimate) -> Area:
+        view, whole = self.view, (self.view.x, self.view.y) == (X, Y)
+        inner, *_, open_ = self._areas(grids).T
+        spread = float(inner.std(ddof=1)) / grids**0.5
+        return Area(
+            **asdict(estimate),
+            error=estimate.error,
+            max_iter=max_iters(self.max_iter),
+            not_proved=float(open_.mean()),
+            lemniscate=(float(inner.mean()), spread) if whole else None,
+            x=view.x,
+            y=view.y,
+            n=view.shape[0],
+            grids=grids,
+            seed=self.seed,
+            kernel=self.kernel,
+            samples=grids * view.size,
+            seconds=self.seconds,
+            samples_per_second=self.samples / self.seconds if self.seconds else 0.0,
+        )
+
+
+def _result(future: Future) -> list[int]:
+    try:
+        return [int(value) for value in future.result()]
+    except CancelledError:
+        raise ClusterError("the cluster was lost: its scheduler is gone or cancelled the work") from None
+    except KilledWorker:
+        raise ClusterError("a worker died each time it counted these samples: give workers more memory") from None
