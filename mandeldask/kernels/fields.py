@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FIELDS = {"escape_time": "<i4", "smooth": "<f8", "distance": "<f4", "interior": "|u1"}
-EXACT_FIELDS = {"escape_time": "<i4", "smooth": "<f8", "distance": "<f8"}  # of a deep view, distance in its units
+EXACT_FIELDS = FIELDS | {"distance": "<f8"}  # of a deep view, distance in its units
 ESCAPED, NOT_ESCAPED, PROVED = 0, 1, 2  # within max_iter
 PROOFS_FROM = 32  # max_iter: below it none is looked for
 
