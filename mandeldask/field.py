@@ -22,6 +22,7 @@ from mandeldask.kernels import (
     Proof,
     block_function,
     choose,
+    here,
     last_counts,
 )
 from mandeldask.view import View
@@ -55,7 +56,7 @@ def escape_time(
     max_iter : int
         The cap, from 1 to 2**31 - 1: a sample that has not escaped by then gets `max_iter`.
     kernel : str
-        A name in `mandeldask.kernels.KERNELS`, or auto for the fastest; every kernel gives the same bits.
+        A name in `mandeldask.kernels.KERNELS`, or auto for each worker's fastest; every kernel gives the same bits.
     fields : tuple of str
         escape_time, and if wanted others of `mandeldask.kernels.FIELDS`: then the array is structured, an item a field.
     known : dask array, optional
@@ -81,11 +82,11 @@ def escape_time(
     if not isinstance(grid, da.Array) or grid.dtype != np.complex128:
         got = f"a Dask array of {grid.dtype}" if isinstance(grid, da.Array) else f"a {type(grid).__name__}"
         raise ConfigError(f"grid must be a Dask array of complex128; got {got}")
-    chosen, _ = choose(kernel, view)
+    chosen, _ = choose(kernel, view, here=False)
     dtype = dtype_of(fields, exact=chosen == DEEP)
     given = () if known is None else (known,)
     return da.map_blocks(
-        Timed(block_function(chosen, max_iter, fields, view, reference, proof), exact=chosen == DEEP),
+        Timed(block_function(chosen, max_iter, fields, view, reference, proof), chosen),
         grid,
         *given,
         dtype=dtype,
@@ -108,7 +109,7 @@ class Timed:
     """
 
     function: Kernel
-    exact: bool = False
+    kernel: str
 
     def __call__(self, c: NDArray[np.complex128], known: NDArray[Any] | None = None) -> NDArray[Any]:
         begin = time.perf_counter()
@@ -116,6 +117,7 @@ class Timed:
         _last.proofs = np.zeros(3, np.int64)
         block = self._computed(c) if known is None else self._complete(c, known)
         _last.seconds = time.perf_counter() - begin
+        _last.kernel = here() if self.kernel == AUTO else self.kernel
         return block
 
     def _complete(self, c: NDArray[np.complex128], known: NDArray[Any]) -> NDArray[Any]:
@@ -130,7 +132,7 @@ class Timed:
 
     def _computed(self, c: NDArray[np.complex128]) -> NDArray[Any]:
         block = self.function(c)
-        if self.exact:
+        if self.kernel == DEEP:
             _last.proofs += last_counts()
         return block
 
@@ -153,3 +155,8 @@ def proofs() -> tuple[int, int, int]:
 def kernel_seconds() -> float:
     """Seconds of kernel that this thread's last block took: of the block at hand, for a function fused with it."""
     return getattr(_last, "seconds", 0.0)
+
+
+def kernel_used() -> str:
+    """The kernel that computed this thread's last block; as `kernel_seconds`."""
+    return getattr(_last, "kernel", "")

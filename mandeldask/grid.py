@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mandeldask import buffers
 from mandeldask.errors import ConfigError
 from mandeldask.view import Range, View
+from mandeldask.view.outer import OuterSum
 
 
 def complex_grid(view: View, chunks: Any = "auto", window: tuple[Range, Range] | None = None) -> da.Array:
@@ -66,4 +67,5 @@ def _block(
         (edge[i], edge[i + 1] if i + 1 < len(edge) else end) for edge, end, i in zip(edges, ends, block_id, strict=True)
     )
     size = (rows[1] - rows[0]) * (columns[1] - columns[0])
-    return view.block(rows, columns, buffers.empty((size,), np.complex128))
+    block = view.block(rows, columns, buffers.empty((size,), np.complex128))
+    return block if view.frame else OuterSum.of(block, (view.axis("x", columns), view.axis("y", rows)))

@@ -12,7 +12,7 @@ from distributed.worker import thread_state
 from numpy.typing import NDArray
 
 from mandeldask.errors import StoreError
-from mandeldask.field import copied_iterations, dtype_of, kernel_seconds, proofs
+from mandeldask.field import copied_iterations, dtype_of, kernel_seconds, kernel_used, proofs
 from mandeldask.kernels.fields import PROVED
 from mandeldask.store import Store, Tile
 from mandeldask.telemetry import TOPIC, Preview, job_id, tile_event
@@ -36,6 +36,7 @@ class Record:
     finished: float
     preview: bytes = b""  # every k-th sample: `telemetry.Preview.encode`
     copied: int = 0  # of the iterations, those that a field of fewer iterations knew
+    kernel: str = ""  # that computed it
     second: int = 0  # samples, in exact arithmetic: that the first pass could not decide
     third: int = 0  # nor the second
     unproven: int = 0
@@ -54,8 +55,8 @@ def write_block(block: NDArray[Any], store: Store, block_id: Tile) -> NDArray[np
     escape_time = block["escape_time"] if block.dtype.names else block
     worker, preview = get_worker(), Preview(d.shape, d.tile, d.max_iter).encode(escape_time, block_id)
     figures = statistics(escape_time, d.max_iter)
-    taken = kernel_seconds(), *figures, worker.address, started, time.time(), preview, copied_iterations(), *proofs()
-    record = Record(block_id, *taken)
+    taken = kernel_seconds(), *figures, worker.address, started, time.time(), preview
+    record = Record(block_id, *taken, copied_iterations(), kernel_used(), *proofs())
     worker.log_event(TOPIC, tile_event(job_id(store.identity, store.path), record))
     written = np.empty((1, 1), object)
     written[0, 0] = record
@@ -75,8 +76,8 @@ def read_block(store: Store, max_iter: int, block_id: Tile) -> NDArray[Any]:
         store.check_identity()  # after it was read: another field may have taken its place meanwhile
     except (StoreError, OSError):
         return known
-    if any(part is None for part in parts.values()):
-        return known
+    if any(part is None for part in parts.values()) or (d.format_version < 4 and "smooth" in d.fields):
+        return known  # what an older format has of smooth is not what a run would give
     for name, part in parts.items():
         (known[name] if known.dtype.names else known)[...] = part
     times = known["escape_time"] if known.dtype.names else known

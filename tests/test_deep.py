@@ -87,7 +87,7 @@ def test_the_same_checksum_from_another_tiling_and_from_a_graph_without_a_store(
 
 
 def cached(dask_worker):
-    from mandeldask.kernels.deep import _cache
+    from mandeldask.kernels.deep.prepared import _cache
 
     return list(_cache)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from itertools import accumulate, product
@@ -186,3 +187,13 @@ def test_memory_is_used_again_only_when_no_view_of_it_is_left(monkeypatch):
     assert (view == 7).all()
     del view
     assert [memory.size for memory in buffers._free[4]] == [2**22]
+
+
+def test_a_block_knows_its_axes_and_what_is_made_from_it_does_not():
+    block = md.complex_grid(lesson, chunks=(10, 10)).to_delayed()[1, 2].compute(scheduler="sync")
+    x, y = block.axes
+    assert np.array_equal(block, x + 1j * y[:, np.newaxis])
+    for other in (block[1:], block.T, block + 1, block.copy(), pickle.loads(pickle.dumps(block))):
+        assert getattr(other, "axes", None) is None
+    with pytest.raises(ValueError, match="read-only"):  # the axes stay true
+        block[0, 0] = 0

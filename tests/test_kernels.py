@@ -8,17 +8,17 @@ from hashlib import sha256
 
 import numpy as np
 import pytest
-from kernel_contract import check_fields, check_kernel, scalar_loop
+from kernel_contract import ON_CPU, check_fields, check_interior, check_kernel, scalar_loop
 from llvmlite.binding import get_host_cpu_features
 
 from mandeldask import kernels
 from mandeldask.errors import ConfigError
-from mandeldask.kernels import KERNELS, choose
+from mandeldask.kernels import KERNELS, choose, fastest, here, on_cpu
 from mandeldask.kernels.shortcuts import MARGIN, never_escapes
 from mandeldask.view import View
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ON_CPU)
 def test_every_kernel_keeps_the_contract(name):
     if name == "numpy":  # ten times slower than the others
         check_kernel(KERNELS[name], boundary=2_000, large=300)
@@ -26,9 +26,14 @@ def test_every_kernel_keeps_the_contract(name):
         check_kernel(KERNELS[name])
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ON_CPU)
 def test_every_kernel_gives_the_other_fields(name):
     check_fields(KERNELS[name])
+
+
+@pytest.mark.parametrize("name", [*ON_CPU, "auto"])
+def test_a_sample_is_proved_to_stay_or_not(name):
+    check_interior(KERNELS[name])
 
 
 @pytest.mark.parametrize("name", ["numpy-compact", "numba"])
@@ -48,7 +53,7 @@ def test_a_bad_max_iter_is_refused_before_any_work(name, max_iter):
         KERNELS[name](max_iter)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ON_CPU)
 def test_the_largest_max_iter_is_taken(name):
     c = np.array([3.0, 0.5, 1j + 1])
     assert KERNELS[name](np.int64(2**31 - 1))(c).tolist() == [1, 5, 2]
@@ -68,7 +73,7 @@ def test_unknown_repeated_or_missing_fields_are_refused(name, fields):
         KERNELS[name](100, fields=fields)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ON_CPU)
 @pytest.mark.parametrize(
     "block",
     [np.zeros(3), np.zeros((2, 2), np.complex64), np.zeros(3, ">c16"), np.zeros(3, int), [0j], 0j, None],
@@ -189,16 +194,22 @@ def test_the_interior_test_stays_inside_its_margin():
     assert np.array_equal(never_escapes(c.real, c.imag, np.sqrt)[sure], (multiplier < edge)[sure])
 
 
-def test_auto_takes_numba_and_says_why():
-    name, reason = choose("auto", View((-2, 1), (-1.5, 1.5), (100, 100)))
-    assert name == "numba" and "fastest" in reason
+def test_auto_is_chosen_where_it_runs():
+    view = View((-2, 1), (-1.5, 1.5), (100, 100))
+    name, reason = choose("auto", view)
+    assert name == "auto" and "numba here" in reason
     assert choose("numpy") == ("numpy", "as asked")
+    ours, numbas = (
+        KERNELS[k](90, ("escape_time", "smooth"))(view.block((0, 100), (0, 100))) for k in ("auto", "numba")
+    )
+    assert ours.tobytes() == numbas.tobytes()
 
 
 def test_without_numba_auto_takes_the_numpy_kernel_and_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)  # importing it raises ImportError
-    name, reason = choose("auto")
-    assert name == "numpy-compact" and "Numba" in reason
+    monkeypatch.setattr(fastest, "_chosen", [])
+    assert here() == on_cpu() == "numpy-compact" and "numpy-compact here, as numba needs Numba" in choose("auto")[1]
+    assert KERNELS["auto"](50)(np.array([0.3 + 0.5j, 2, 1j])).tolist() == [50, 2, 50]
     for refuse in (lambda: choose("numba"), lambda: KERNELS["numba"](100)):
         with pytest.raises(ConfigError, match="numpy-compact"):
             refuse()
@@ -206,7 +217,7 @@ def test_without_numba_auto_takes_the_numpy_kernel_and_says_so(monkeypatch):
 
 def test_choose_takes_the_kernel_of_the_views_arithmetic_and_refuses_another():
     with pytest.raises(ConfigError, match="kernel must be one of"):
-        choose("cuda")
+        choose("opencl")
     shallow, deep = (View.around(("-0.75", "0.1"), span, (100, 100)) for span in ("0.1", "1e-14"))
     assert choose("auto", deep)[0] == choose("deep", deep)[0] == "deep"
     with pytest.raises(ConfigError, match=r"too deep for binary64.* kernel numba .*take kernel: deep, or auto"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kernel_contract import ON_CPU
 
 from mandeldask.config import load
 from mandeldask.kernels import KERNELS
@@ -21,7 +22,7 @@ NUCLEI = {
 }
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ON_CPU)
 def test_nuclei_do_not_escape_and_come_back_to_zero(name):
     """The critical orbit of a nucleus is periodic; a rounded one stays within rounding of it, as the cycle attracts."""
     for period, centres in NUCLEI.items():
@@ -33,13 +34,13 @@ def test_nuclei_do_not_escape_and_come_back_to_zero(name):
         assert np.abs(z).max() < 1e-14
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ON_CPU)
 def test_misiurewicz_points_whose_orbits_binary64_holds_exactly_never_escape(name):
     """-2 -> 2 -> 2 ..., i -> -1 + i -> -i -> -1 + i ...: all exact in binary64."""
     assert KERNELS[name](100_000)(np.array([-2, 1j, -1j])).tolist() == [100_000] * 3
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ON_CPU)
 def test_samples_within_the_cardioid_and_the_disc_never_escape(name):
     angle = np.linspace(0, 2 * np.pi, 50)
     multiplier = 0.97 * np.exp(1j * angle)
@@ -79,7 +80,7 @@ LINES = {
 SECONDS = {"numpy": 10**4, "numpy-compact": 10**5}  # steps that they take in one
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ON_CPU)
 @pytest.mark.parametrize("line", LINES)
 def test_escape_times_along_lines_are_those_of_the_encyclopedia(name, line):
     point, counts, missed = LINES[line]
@@ -88,7 +89,7 @@ def test_escape_times_along_lines_are_those_of_the_encyclopedia(name, line):
     assert KERNELS[name](max(known) + 100)(c).tolist() == [missed.get(n, n) for n in known]
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ON_CPU)
 @pytest.mark.parametrize(
     ("n", "digest"), [(8, "345a5154c0ca99c0bb0a2c25713771b5"), (504, "15c00e9a39837854b019d7d1c4c04d30")]
 )
@@ -124,7 +125,7 @@ def test_the_areas_of_small_copies_of_the_set(centre, area):
     assert counted * view.cell_area == pytest.approx(area, rel=0.005)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ON_CPU)
 def test_the_field_is_the_same_at_the_conjugate_and_capped_the_same_at_any_max_iter(name):
     c = View.around(("-0.745", "0.113"), "0.01", (60, 80)).block((0, 60), (0, 80))
     field = KERNELS[name](500)(c)
@@ -133,7 +134,7 @@ def test_the_field_is_the_same_at_the_conjugate_and_capped_the_same_at_any_max_i
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("name", [name for name in KERNELS if name != "numba"])
+@pytest.mark.parametrize("name", [name for name in ON_CPU if name != "numba"])
 def test_kernels_agree_on_every_config(config, name):
     """On a lattice over the whole of the config's view, at its own max_iter."""
     description = load(config, ["view.shape=[24,24]"])

@@ -23,7 +23,7 @@ from distributed.versions import get_versions
 from mandeldask import __version__
 from mandeldask.check import loaded_from, why_unusable
 from mandeldask.errors import ClusterError
-from mandeldask.kernels import DEEP
+from mandeldask.kernels import AUTO, DEEP, lacking, report
 from mandeldask.store import Store
 from mandeldask.text import option, plural
 
@@ -121,7 +121,7 @@ def _problem(name: str, found: Versions, kernel: str) -> str:
     def works(version: str) -> bool:
         if name == "mandeldask":
             return version == __version__
-        if name == "numba" and kernel not in ("numba", DEEP):
+        if name == "numba" and kernel not in ("numba", AUTO, DEEP):
             return True
         return version != MISSING and _numbers(version) >= _numbers(OLDEST[name])
 
@@ -137,6 +137,26 @@ def _problem(name: str, found: Versions, kernel: str) -> str:
 def _numbers(version: str) -> list[int]:
     """The leading numbers of a version, to compare."""
     return [int(number) for number in re.findall(r"\d+", version)[:3]]
+
+
+def check_devices(client: Client) -> None:
+    """Have every worker try the kernel cuda; ClusterError for one that cannot run it."""
+    answers = _ask(client, lacking, "cuda")
+    if failed := [(worker, reason) for worker, reason in answers.items() if reason]:
+        worker, reason = failed[0]
+        raise ClusterError(
+            f"{len(failed)} of {len(answers)} workers cannot run the kernel cuda: on {worker} it {reason}. "
+            "Have a GPU at each worker, or take --set kernel=numba: the same counts"
+        )
+
+
+def kernels_of(client: Client) -> list[str]:
+    """Lines on what auto is on the workers that are there; none where none has a GPU."""
+    reports = {worker: answer for worker, answer in _ask(client, report).items() if isinstance(answer, tuple)}
+    names = Counter(kernel for kernel, _ in reports.values())
+    each = ", ".join(f"{name} on {n}" for name, n in sorted(names.items()))
+    unused = [f"{worker} computes on its CPU, as cuda {problem}" for worker, (_, problem) in reports.items() if problem]
+    return ([f"of {plural(names.total(), 'worker')}: {each}"] if "cuda" in names else []) + unused[:1]
 
 
 def check_store(client: Client, store: Store) -> None:

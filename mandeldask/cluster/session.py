@@ -12,12 +12,13 @@ import dask
 from distributed import Client
 
 from mandeldask import config as configs
-from mandeldask.cluster.preflight import check, check_store
+from mandeldask.cluster.preflight import check, check_devices, check_store, kernels_of
 from mandeldask.cluster.queues import start_queue
 from mandeldask.cluster.scheduler import connect_scheduler
 from mandeldask.cluster.start import start_class, start_local
 from mandeldask.cluster.workers import START_SECONDS, Size, size_of, size_of_client, wait_for_worker
 from mandeldask.errors import ConfigError
+from mandeldask.kernels import AUTO
 from mandeldask.store import Store
 
 _CONNECT: dict[str, Callable[[Any], AbstractContextManager[Client]]] = {
@@ -138,6 +139,11 @@ class Session:
             wait_for_worker(client, self.description.start_timeout if self.description else START_SECONDS, self.say)
             if not self.in_this_environment:
                 self._check(client)
+            if self.kernel == "cuda":  # also on this machine: a GPU may be another's, or have no room for so many
+                check_devices(client)
+            if self.kernel == AUTO:
+                for line in kernels_of(client):
+                    self.say(line)
             self._ready = True
         return client
 

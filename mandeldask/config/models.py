@@ -109,7 +109,10 @@ def _build(value: Any, read: ValidatorFunctionWrapHandler) -> View:
 
 
 def _dump(view: View) -> dict[str, Any]:
-    given = {key: digits[0] if key in ("span", "rotation", "unit") else digits for key, digits in view.given.items()}
+    given: dict[str, Any] = dict(view.given)
+    given |= {key: given[key][0] for key in ("span", "rotation") if key in given}
+    if isinstance(view.frame, Deep) and "unit" in given:
+        given["unit"] = view.frame.unit
     if isinstance(view.frame, LogPolar):
         given["projection"] = LOG_POLAR
     return {**given, "shape": list(view.shape), "registration": view.registration}
@@ -285,8 +288,8 @@ class Config(Section):
     )
     kernel: Annotated[str, Strict(), AfterValidator(kernel_name)] = Field(
         AUTO,
-        description="What iterates; those of binary64 all give the same bits, and auto takes the fastest. deep counts "
-        "in exact arithmetic; auto takes it where binary64 cannot tell the samples apart.",
+        description="What iterates; those of binary64 all give the same bits, and auto takes the fastest of each "
+        "worker. deep counts in exact arithmetic; auto takes it where binary64 cannot tell the samples apart.",
         json_schema_extra={"enum": [*kernel_names()]},
     )
     arithmetic: Arithmetic | None = Field(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError, StoreError
-from mandeldask.kernels import AUTO, FIELDS, MAX_ITER_LIMIT, beyond, block_function, choose
+from mandeldask.kernels import DEEP, FIELDS, MAX_ITER_LIMIT, beyond, block_function, on_cpu
 from mandeldask.view import Deep, View
 
 if TYPE_CHECKING:  # zarr is imported once there is a store
@@ -98,14 +98,14 @@ class Samples:
         except OSError as error:
             raise StoreError(f"cannot read {self.path}: {error.strerror or error}") from None
 
-    def _beyond(self, name: str, rows: slice, columns: slice, counts: NDArray[Any]) -> NDArray[np.float32]:
+    def _beyond(self, name: str, rows: slice, columns: slice, counts: NDArray[Any]) -> NDArray[Any]:
         """A field beyond the count, of the samples that escaped. Of a few by NumPy: to import Numba takes as long."""
         assert self.view
         k = self.stride * self.apart
         y, x = ((s.start * k, (s.stop - 1) * k + 1) for s in (rows, columns))
         few = "numba" not in sys.modules and self.cost < FEW
         c = self.view.block(y, x, stride=(k, k))
-        return beyond(name, c, counts, self.max_iter, "numpy-compact" if few else AUTO)
+        return beyond(name, c, counts, self.max_iter, "numpy-compact" if few else "")
 
 
 def samples_of(field: Any, max_iter: int | None) -> Samples:
@@ -157,7 +157,7 @@ def computed(view: View, max_iter: int | None, stride: int) -> Samples:
     rows, columns = view.shape
     cap = 1000 if max_iter is None else max_iter
     exact = isinstance(view.frame, Deep)
-    compute = block_function(choose(AUTO, view)[0], cap, view=view)
+    compute = block_function(DEEP if exact else on_cpu(), cap, view=view)
     bands = [(first, min(first + 64 * stride, rows)) for first in range(0, rows, 64 * stride)]
     counts = np.concatenate([compute(view.block(band, (0, columns), stride=(stride, stride))) for band in bands])
     text = _text(view, cap)

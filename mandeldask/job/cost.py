@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice, product
 
@@ -116,6 +117,7 @@ class Estimate:
         self.done = self.failed = self.iterations = 0
         self.expected = 0.0  # cost of the finished tiles, in the unit of `costs`
         self.kernel = 0.0  # seconds of kernel that they took
+        self.kernels: Counter[str] = Counter()  # tiles that each has computed
         self.busy = 0.0  # seconds that threads spent on them, writing included
         self.first, self.last = np.inf, -np.inf  # when the first task began and the last ended
         self.threads: dict[str, int] = {}  # of each worker
@@ -144,6 +146,7 @@ class Estimate:
         self.done += 1
         self.expected += float(self.costs[record.tile])
         self.kernel += record.seconds
+        self.kernels[record.kernel] += 1
         self.busy += record.finished - record.started
         self.iterations += record.iterations - record.copied
         self.first, self.last = min(self.first, record.started), max(self.last, record.finished)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import ClusterError, DamagedError, JobCancelledError, StoreError
 from mandeldask.job.cost import Costs, Estimate, order
-from mandeldask.job.events import Observer, Plan, TileDone
+from mandeldask.job.events import Notice, Observer, Plan, TileDone
 from mandeldask.job.graph import TileGraph, written_tiles
 from mandeldask.job.ledger import Ledger, cannot_write
 from mandeldask.job.periodic import every
@@ -67,9 +67,12 @@ class Dispatcher:
         self.run_id = run_id or uuid.uuid4().hex
         self.job = job_id(plan.store.identity, plan.store.path)
         self.workers = self.threads = self.made = 0
+        self.kernels: dict[str, str] = {}  # that each worker computes with
         self.in_flight: dict[Future, Tile | LevelTile] = {}
         self.retries = _Retries()
         self.ready: deque[LevelTile] = deque()  # tiles of levels that can be made now
+        # a name for each attempt: the scheduler remembers every name of a run, and a key is never used twice
+        self.level_names = [key_name(self.job, self.run_id, "level") for _ in range(MAX_ATTEMPTS)]
         self.failed: list[Tile | LevelTile] = []
         self.cancelled = False
 
@@ -149,10 +152,10 @@ class Dispatcher:
 
     def _submit_levels(self, tiles: list[LevelTile]) -> list[Future]:
         """One task a tile, before all others: it waits for none, for what it is made from is in the store."""
-        name = key_name(self.job, self.run_id, "level")
-        keys, levels, places = zip(*(((name, *tile), tile[0], tile[1:]) for tile in tiles), strict=True)
+        keys = [(self.level_names[self.retries.attempts[tile]], *tile) for tile in tiles]
+        levels, places = zip(*((tile[0], tile[1:]) for tile in tiles), strict=True)
         write = self.store.write_level
-        return self.client.map(write, levels, places, key=list(keys), pure=False, priority=1)  # type: ignore[no-any-return]
+        return self.client.map(write, levels, places, key=keys, pure=False, priority=1)  # type: ignore[no-any-return]
 
     def _new_graph(self) -> TileGraph:
         """A graph with keys of its own."""
@@ -191,6 +194,10 @@ class Dispatcher:
             future.release()
 
     def _done(self, record: Record) -> None:
+        if self.kernels.setdefault(record.worker, record.kernel) != record.kernel:
+            self.kernels[record.worker] = record.kernel
+            then = f"its GPU failed, as its log says, and it goes on with {record.kernel}"
+            self.tell(Notice(f"{record.worker}: {then}"))
         self.ledger.add(record)
         self.estimate.add(record)
         self.tell(TileDone(record))

@@ -183,6 +183,7 @@ class Summary:
     unit: int | None  # of a deep field: the area is in units of 4^unit
     proofs: Proofs | None  # of a deep field
     errors: dict[str, str]  # "row,column" of a failed tile -> what happened
+    kernels: dict[str, int]  # that computed tiles in this run -> how many
     drawn: ClassVar[bool] = False  # whether the cell of the run shows the picture already
 
     @property

@@ -118,7 +118,7 @@ def submit(
     if not described.store:
         raise ConfigError(NO_STORE)
     place = place_of(described.store)
-    kernel, reason = choose(described.kernel, described.view)
+    kernel, reason = choose(described.kernel, described.view, here=False)
     tell(Preparing(kernel, reason))
     wanted = {name: getattr(described, name) for name in ("view", "max_iter", "fields", "tile", "proof")}
     name = _new_name(place.url) if name is None else _checked(name)

@@ -24,8 +24,6 @@ Samples of a deep view are offsets from its origin, and their counts those of ex
 from __future__ import annotations
 
 import difflib
-import importlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,9 +34,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
-from mandeldask.kernels import numpy_loops
+from mandeldask.kernels import fastest, numpy_loops
+from mandeldask.kernels import fields as others
 from mandeldask.kernels.block import BlockFunction
-from mandeldask.kernels.fields import BEYOND, EXACT_FIELDS, FIELDS, outside
+from mandeldask.kernels.fastest import here, lacking, on_cpu, report
+from mandeldask.kernels.fields import EXACT_FIELDS, FIELDS, outside
 from mandeldask.view import Deep, View
 
 if TYPE_CHECKING:  # takes Numba
@@ -59,10 +59,14 @@ __all__ = [
     "beyond",
     "block_function",
     "choose",
+    "here",
     "kernel_names",
+    "lacking",
     "last_counts",
+    "on_cpu",
     "orbit_of_its_own",
     "reference_of",
+    "report",
     "tells_of_compilation",
 ]
 
@@ -99,17 +103,38 @@ def _lanes(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View
     return lanes.make(int(max_iter), tuple(fields))
 
 
-KERNELS: dict[str, Factory] = {"numpy": _masked, "numpy-compact": _compact, "numba": _lanes}
+def _cuda(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
+    _check(max_iter, fields, view, "cuda")
+    choose("cuda")
+    from mandeldask.kernels import cuda
+
+    return cuda.make(int(max_iter), tuple(fields))
+
+
+def _fastest(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
+    _check(max_iter, fields, view, AUTO)
+    return fastest.make(int(max_iter), tuple(fields))
+
+
+AUTO = "auto"  # chosen where it runs
+
+KERNELS: dict[str, Factory] = {
+    "numpy": _masked,
+    "numpy-compact": _compact,
+    "numba": _lanes,
+    "cuda": _cuda,
+    AUTO: _fastest,
+}
 
 SCRATCH_BYTES = 32 * 2**20  # at most, beside block and result, however large the block
 
-AUTO, DEEP = "auto", "deep"
+DEEP = "deep"
 Proof = Literal["full", "double-double", "none"]
 
 
 def kernel_names() -> list[str]:
     """All that a kernel may be called."""
-    return [*KERNELS, DEEP, AUTO]
+    return [*(name for name in KERNELS if name != AUTO), DEEP, AUTO]
 
 
 def reference_of(view: View, max_iter: int, tell: Callable[[int, int], object] | None = None) -> Reference:
@@ -168,19 +193,26 @@ def last_counts() -> tuple[int, int, int]:
 
 def orbit_of_its_own(view: View, offset: complex, max_iter: int) -> tuple[int, bool]:
     """The escape time of a sample of a deep view by its own orbit in fixed point, and whether that is proven."""
-    from mandeldask.kernels.deep import third  # takes Numba
+    from mandeldask.kernels.deep import count  # takes Numba
 
     assert isinstance(view.frame, Deep)
     (re, im), unit = view.frame.exact_origin, Fraction(2) ** view.frame.unit
     c = re + Fraction(offset.real) * unit, im + Fraction(offset.imag) * unit
-    return third.count(c, max_iter, max(0, -view.frame.unit) + 200)
+    found = count(c, max_iter, max(0, -view.frame.unit) + 200)
+    return found.n, found.proven
 
 
-def choose(name: str, view: View | None = None) -> tuple[str, str]:
+_INSTEAD = {
+    "numba": "install it, or take kernel: numpy-compact",
+    "cuda": "take kernel: auto, which gives the same counts",
+}
+
+
+def choose(name: str, view: View | None = None, *, here: bool = True) -> tuple[str, str]:
     """The kernel to take, a key of KERNELS or "deep", and why, in a few words.
 
-    "auto" takes the fastest: numba where Numba can be imported, else
-    numpy-compact. Both give the same bits. For a deep view there is one kernel.
+    "auto" stays what it is: each process that computes takes its fastest. With
+    `here` false a kernel that is named may be one that only other machines have. For a deep view there is one kernel.
 
     Raises
     ------
@@ -200,27 +232,24 @@ def choose(name: str, view: View | None = None) -> tuple[str, str]:
         )
     if view is not None and not (exact and name == AUTO):
         _check_view(name, view)
-    problem = _numba_problem() if name in (AUTO, DEEP, "numba") else ""
-    if problem and exact:
-        raise ConfigError(f"a deep view needs Numba, {problem}; install it")
+    if exact and here and (problem := lacking("numba")):
+        raise ConfigError(f"the kernel deep {problem}; install it")
     if exact:
         return DEEP, "as asked" if name == DEEP else "exact arithmetic, each count proven"
     if name == AUTO:
-        if problem:
-            return "numpy-compact", f"the fastest that needs no Numba, {problem}"
-        return "numba", "the fastest; the same bits as any other"
-    if problem:
-        raise ConfigError(f"the kernel numba needs Numba, {problem}; install it, or take kernel: numpy-compact")
+        problem = lacking("numba")
+        why = f", as numba {problem}" if problem else ""
+        return AUTO, f"each worker's fastest, {on_cpu()} here{why}, or cuda with a GPU; the same bits"
+    if here and (problem := lacking(name)):
+        raise ConfigError(f"the kernel {name} {problem}; {_INSTEAD[name]}")
     return name, "as asked"
 
 
-def beyond(
-    name: str, c: NDArray[np.complex128], counts: NDArray[Any], max_iter: int, kernel: str = AUTO
-) -> NDArray[np.float32]:
+def beyond(name: str, c: NDArray[np.complex128], counts: NDArray[Any], max_iter: int, kernel: str = "") -> NDArray[Any]:
     """A field beyond the count, of samples whose counts are known, 0 where not: their orbits are followed once more."""
     known = np.where(counts > 0, counts, max_iter).astype(np.int32, copy=False)
-    orbits = KERNELS[choose(kernel)[0]](1).outside(c.ravel(), max_iter, known.ravel())
-    return BEYOND[name](orbits).reshape(counts.shape)
+    orbits = KERNELS[kernel or on_cpu()](1).outside(c.ravel(), max_iter, known.ravel())
+    return others.beyond(name, orbits, c.ravel()).reshape(counts.shape)
 
 
 def _check_view(name: str, view: View) -> None:
@@ -251,17 +280,6 @@ def tells_of_compilation(tell: Callable[[], object]) -> Iterator[None]:
 
     with event.install_listener("numba:compile", Listener()):
         yield
-
-
-def _numba_problem() -> str:
-    """Why Numba cannot be used here; empty if it can."""
-    try:
-        importlib.import_module("numba")
-    except ImportError as error:  # not there, or too old for this NumPy or this Python
-        return f"which cannot be imported here ({error})"
-    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
-        return "which NUMBA_DISABLE_JIT switches off"
-    return ""
 
 
 def _check(max_iter: int, fields: tuple[str, ...], view: View | None, name: str) -> None:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from mandeldask import buffers
 from mandeldask.errors import ConfigError
-from mandeldask.kernels.fields import BEYOND, FIELDS, NOT_ESCAPED, PROOFS_FROM, PROVED, Orbit
+from mandeldask.kernels.fields import BEYOND, FIELDS, NOT_ESCAPED, PROOFS_FROM, PROVED, Orbit, beyond
 from mandeldask.kernels.rounding import check_rounding
 
 Samples = NDArray[np.complex128]
 Counts = NDArray[np.int32]
-Count = Callable[[Samples, int, Counts], None]
-"""count(c, max_iter, out): escape times of flat `c` into flat `out`."""
+Count = Callable[..., None]
+"""count(c, max_iter, out): escape times of flat `c` into flat `out`; one that `takes_axes` is given those of c too."""
 Outside = Callable[[Samples, int, Counts], Orbit]
 """outside(c, max_iter, counts): the orbits of the samples that escape, out to the larger bailout."""
 
@@ -45,6 +45,8 @@ class BlockFunction:
     fields: tuple[str, ...]
     band: int | None = BAND
     """Most samples in a run; None: as many as lie side by side."""
+    takes_axes: bool = False
+    """Whether `count` is given the axes of a block that knows them (`OuterSum`)."""
     prove: Count | None = None
     """As `count`, from a max_iter of PROOFS_FROM on, but 0 for who neither escapes nor is known never to."""
 
@@ -63,6 +65,10 @@ class BlockFunction:
         if self.fields == ("escape_time",):
             in_order = c.flags.c_contiguous
             times = buffers.empty(c.shape, np.int32) if in_order else np.empty_like(c, dtype=np.int32, subok=False)
+            axes = getattr(c, "axes", None) if self.takes_axes else None
+            if axes:
+                self.count(np.asarray(c).reshape(-1), self.max_iter, times.reshape(-1), axes)
+                return times
             for samples, counts in runs(c, times, band=self.band):
                 self.count(samples, self.max_iter, counts)
             return times
@@ -81,7 +87,7 @@ class BlockFunction:
         if wanted := BEYOND.keys() & results.keys():
             orbit = self.outside(c, self.max_iter, counts)
             for name in wanted:
-                results[name][:] = BEYOND[name](orbit)
+                results[name][:] = beyond(name, orbit, c)
 
     def _prove(self, c: Samples, counts: Counts, interior: NDArray[np.uint8]) -> None:
         """Escape times, and what is known of who has none."""

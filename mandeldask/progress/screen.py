@@ -154,7 +154,7 @@ class Screen(Bar):
         if s.computed:
             self.line(
                 "done",
-                f"{plural(s.computed, 'tile')} in {duration(s.seconds)}: {si(s.iterations)} iterations, "
+                f"{plural(s.computed, 'tile')}{_shared(s)} in {duration(s.seconds)}: {si(s.iterations)} iterations, "
                 f"{si(s.iterations_per_second)} iterations/s, {s.efficiency:.0%} of the workers' time in the kernel",
             )
         else:
@@ -170,6 +170,12 @@ class Screen(Bar):
         if s.proofs:
             self.line("proof", str(s.proofs))
         self.line("store", short_path(s.store))
+
+
+def _shared(s: Summary) -> str:
+    """How many tiles each kernel has computed; "" where it was one."""
+    each = ", ".join(f"{n} by {kernel}" for kernel, n in sorted(s.kernels.items()))
+    return f" ({each})" if len(s.kernels) > 1 else ""
 
 
 class Mosaic:

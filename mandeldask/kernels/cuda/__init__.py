@@ -1,0 +1,170 @@
+"""The escape-time loop on an NVIDIA GPU, compiled by numba-cuda: the same bits as on any CPU.
+
+- `steps`: what runs on the device. The ways to spare work are those of the kernel numba: checked first steps, a dense
+  list of the samples left, unchecked blocks of steps with a roll-back, orbits that repeat, samples that provably never
+  escape.
+- Here is the host's side. A process has one block on its device at a time, and of a large block a run of samples.
+
+CuPy's raw kernels would need a second language, and have no simulator to test them in.
+"""
+
+# mypy: disable-error-code="no-untyped-call,attr-defined"
+# (numba-cuda has no annotations)
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+
+import numpy as np
+from numba import config, cuda
+from numpy.typing import NDArray
+
+from mandeldask.errors import MandeldaskError
+from mandeldask.kernels.block import BlockFunction
+from mandeldask.kernels.cuda import steps
+from mandeldask.kernels.fields import Orbit
+from mandeldask.view.outer import Axes
+
+RUN = 1 << 22  # samples on the device at a time, at most
+BYTES = 44  # that each takes there
+SHARE = 0.5  # of the device's free memory, at most
+WARP, WARPS = (2, 2) if config.ENABLE_CUDASIM else (32, 32)  # the simulator's threads are Python's
+
+REMEDIES = {  # what an error of CUDA says: what to do
+    "driver library cannot be found": "it needs an NVIDIA GPU and its driver",
+    "NO_DEVICE": "it needs an NVIDIA GPU that this process may see",
+    "libNVVM": "it needs the CUDA toolkit: pip install 'mandeldask[cuda]'",
+    "compute capability": "it needs a GPU that its CUDA toolkit still compiles for",
+    "UNSUPPORTED_PTX_VERSION": "its driver is older than the CUDA toolkit: update it, or install numba-cuda[cu12]",
+    "OUT_OF_MEMORY": "others have taken its memory: have fewer workers a GPU",
+    "": "restart the worker if that goes on",
+}
+
+_turn = threading.Lock()
+_mine: list[int] = []  # the device that this process has claimed, by its number
+
+vars(np).setdefault("row_stack", np.vstack)  # numba-cuda 0.30 looks it up when it compiles; NumPy 2.5 has dropped it
+
+
+def make(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> BlockFunction:
+    return BlockFunction(count, outside, max_iter, fields, band=None, takes_axes=True)
+
+
+def problem() -> str:
+    """What keeps this process from using a GPU, in one line; empty if nothing does. It tries one sample."""
+    try:
+        count(np.array([0.5 + 0j]), 100, np.empty(1, np.int32))
+    except MandeldaskError as error:
+        return str(error)
+    return ""
+
+
+def claim() -> str:
+    """Claim a GPU that no process has claimed, until this process ends; as `problem`."""
+    try:
+        with _one_line():
+            free = (
+                gpu.id for gpu in cuda.gpus if _locked(getattr(gpu, "device", gpu).uuid)
+            )  # the simulator has `device`
+            _mine[:] = islice(free, 1)
+    except MandeldaskError as error:
+        return str(error)
+    return problem() if _mine else "no GPU that is free: other workers have claimed all"
+
+
+def _locked(uuid: str) -> bool:
+    """Whether this process could lock a device. The lock is given back when the process ends, however that comes."""
+    path = Path(gettempdir(), f"mandeldask-{uuid}")
+    file = os.open(path, os.O_RDONLY | (0 if path.exists() else os.O_CREAT), 0o644)  # may be another user's
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return False
+    return True
+
+
+def count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32], axes: Axes | None = None) -> None:
+    """Escape times of flat `c` into flat `out`; where the axes of c are known, these go to the device in its place."""
+    with _device():
+        x_and_y = [cuda.to_device(axis) for axis in axes or ()]
+        run = len(memory()[1])
+        for start in range(0, c.size, run):
+            part = slice(start, start + run)
+            _count(c[part], max_iter, out[part], start, x_and_y)
+
+
+def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32]) -> Orbit:
+    """The orbits of the samples with counts below max_iter, out to the larger bailout."""
+    z, n = np.empty((4, c.size)), np.empty(c.size, np.int64)
+    with _device():
+        samples, times = cuda.to_device(c.view(np.float64)), cuda.to_device(counts)
+        ends, last = cuda.device_array(z.shape), cuda.device_array(n.shape, np.int64)
+        steps.outside_steps[grid()](samples, max_iter, times, ends, last)
+        ends.copy_to_host(z)
+        last.copy_to_host(n)
+    x, y, dx, dy = z
+    return Orbit(x, y, dx, dy, n)
+
+
+def _count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32], start: int, axes: list[Any]) -> None:
+    samples, times, *under_way = memory()
+    samples, times = samples[: 2 * c.size], times[: c.size]
+    if axes:
+        steps.outer_sum[grid()](*axes, start, samples)
+    else:
+        samples.copy_to_device(c.view(np.float64))
+    launch(max_iter, samples, times, *under_way)
+    times.copy_to_host(out)
+
+
+def launch(max_iter: int, samples: Any, times: Any, *under_way: Any) -> None:
+    """Escape times of the samples, all on the device."""
+    counters = cuda.to_device(np.zeros(2, np.int32))
+    steps.first_steps[grid()](samples, max_iter, times, counters, *under_way)
+    steps.unchecked_steps[grid()](samples, max_iter, counters, *under_way)
+    steps.checked_steps[grid()](samples, max_iter, times, counters, *under_way)
+
+
+@cache
+def memory() -> tuple[Any, ...]:
+    """For a run of samples: parts of c, escape times; of those under way number, x, y and n. Fresh memory is slow."""
+    free, _ = cuda.current_context().get_memory_info()
+    run = max(1, int(min(RUN, SHARE * free / BYTES)))
+    kinds = (np.int32, np.int32, np.float64, np.float64, np.int32)
+    return cuda.device_array(2 * run, np.float64), *(cuda.device_array(run, kind) for kind in kinds)
+
+
+@cache
+def grid() -> tuple[int, int]:
+    """Blocks, and threads in a block, that fill the device: blocks of one warp, each thread for many samples."""
+    return (1 if config.ENABLE_CUDASIM else cuda.get_current_device().MULTIPROCESSOR_COUNT) * WARPS, WARP
+
+
+@contextmanager
+def _device() -> Iterator[None]:
+    """Have the device to oneself."""
+    with _turn, _one_line(), cuda.gpus[_mine[0] if _mine else 0]:
+        yield
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What CUDA says of a fault becomes one line."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in {"numba", "cuda"}:
+            raise
+        said = " ".join(str(error).split())[:200].rstrip(" .:")
+        remedy = next(remedy for sign, remedy in REMEDIES.items() if sign in said)
+        raise MandeldaskError(f"no GPU that works: {remedy} ({said})") from error

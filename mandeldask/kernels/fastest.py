@@ -1,0 +1,114 @@
+"""The kernel auto: in each process the fastest kernel that works there, as all give the same bits.
+
+That is cuda for the process that is the first to claim a GPU, and numba for the others; numpy-compact without Numba.
+A process whose GPU fails goes on with its CPU: that costs time, and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from mandeldask.errors import MandeldaskError
+from mandeldask.kernels import fields, numpy_loops
+from mandeldask.kernels.block import BlockFunction, Counts, Samples
+from mandeldask.text import pip_install
+from mandeldask.view.outer import Axes
+
+NO_GPU = "needs numba-cuda", "driver library cannot be found", "NO_DEVICE", "other workers have claimed"
+
+_chosen: list[str] = []  # the kernel of this process, once it is known, and why it is not cuda
+_lock = threading.Lock()
+
+
+def make(max_iter: int, fields: tuple[str, ...]) -> BlockFunction:
+    return BlockFunction(count, outside, max_iter, fields, band=None, takes_axes=True, prove=prove)
+
+
+def here() -> str:
+    """What auto is in this process, a key of KERNELS. The first call takes seconds: it imports it, and tries a GPU."""
+    with _lock:
+        if not _chosen:
+            problem = _cuda_problem("claim")
+            _chosen[:] = [on_cpu() if problem else "cuda", problem]
+            _module(_chosen[0])
+        return _chosen[0]
+
+
+def report() -> tuple[str, str]:
+    """What auto is in this process, and what is wrong with its GPU: "" where it works, is taken, or is not there."""
+    kernel = here()
+    problem = _chosen[1]
+    return kernel, "" if any(sign in problem for sign in NO_GPU) else problem
+
+
+def on_cpu() -> str:
+    """The fastest kernel for this process's CPU."""
+    return "numpy-compact" if _numba_problem() else "numba"
+
+
+def lacking(name: str) -> str:
+    """Why a kernel, a key of KERNELS, cannot run in this process, in one line, such as "needs Numba, ..."; or empty."""
+    return {"numba": _numba_problem, "cuda": _cuda_problem}.get(name, str)()
+
+
+def count(c: Samples, max_iter: int, out: Counts, axes: Axes | None = None) -> None:
+    """Escape times of flat `c` into flat `out`."""
+    _either(lambda kernel: kernel.count(c, max_iter, out, *([axes] if here() == "cuda" else [])))
+
+
+def prove(c: Samples, max_iter: int, out: Counts) -> None:
+    """As `count`, and 0 for who neither escapes nor is known to stay. The kernel cuda forgets what it proves."""
+    _module(on_cpu()).prove(c, max_iter, out)
+
+
+def outside(c: Samples, max_iter: int, counts: Counts) -> fields.Orbit:
+    """The orbits of the samples with counts below max_iter, out to the larger bailout."""
+    return _either(lambda kernel: kernel.outside(c, max_iter, counts))  # type: ignore[no-any-return]
+
+
+def _either(compute: Callable[[Any], Any]) -> Any:
+    """With the kernel that was chosen, and where that is a GPU's and fails, from then on with the CPU's."""
+    try:
+        return compute(_module(here()))
+    except MandeldaskError as error:
+        _chosen[:] = [on_cpu(), f"finds {error}"]
+        logging.getLogger(__name__).warning("%s; from here on this process computes on its CPU", error)
+        return compute(_module(here()))
+
+
+def _module(name: str) -> Any:
+    if name == "numpy-compact":
+        return _NumPy
+    return importlib.import_module({"cuda": "mandeldask.kernels.cuda", "numba": "mandeldask.kernels.lanes"}[name])
+
+
+class _NumPy:
+    count = staticmethod(numpy_loops.compact)
+    prove = staticmethod(numpy_loops.prove_compact)
+    outside = staticmethod(fields.outside)
+
+
+def _cuda_problem(look: str = "problem") -> str:
+    """Of cuda, what its function `look` finds."""
+    try:
+        problem = getattr(importlib.import_module("mandeldask.kernels.cuda"), look)()
+    except ImportError as error:
+        return f"needs numba-cuda, which cannot be imported here ({error}): {pip_install('cuda')}"
+    except Exception as error:  # whatever a toolkit or a driver raises that numba-cuda does not know
+        return f"fails: {type(error).__name__}: {error}"
+    return problem and f"finds {problem}"
+
+
+def _numba_problem() -> str:
+    try:
+        importlib.import_module("numba")
+    except ImportError as error:  # not there, or too old for this NumPy or this Python
+        return f"needs Numba, which cannot be imported here ({error})"
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return "needs Numba, which NUMBA_DISABLE_JIT switches off"
+    return ""

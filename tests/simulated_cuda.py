@@ -1,0 +1,128 @@
+"""The kernel cuda in Numba's simulator. test_cuda.py runs this where NUMBA_ENABLE_CUDASIM is set."""
+
+import importlib
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import simulator  # before a kernel runs
+from kernel_contract import check_fields, check_kernel, scalar_loop
+from numba.cuda.simulator.cudadrv.error import CudaSupportError
+
+import mandeldask as md
+from mandeldask.kernels import KERNELS, cuda, fastest, here, lacking
+from mandeldask.store import open_store
+from mandeldask.view import View
+from mandeldask.view.outer import OuterSum
+
+
+def lose():
+    """What a GPU does that has fallen off its bus."""
+
+    def launch(*_):
+        raise CudaSupportError("[CUDA_ERROR_ILLEGAL_ADDRESS] Call to cuMemcpyDtoH")
+
+    cuda.launch = launch
+
+
+SEAHORSE = View.around(("-0.743643887037151", "0.131825904205330"), "1e-3", (12, 13)).block((0, 12), (0, 13))
+EVERY = ("escape_time", "smooth", "distance")
+
+
+def test_it_keeps_the_contract():
+    check_kernel(KERNELS["cuda"], boundary=60, large=200, share=0.2)
+
+
+def test_it_gives_the_other_fields():
+    check_fields(KERNELS["cuda"])
+    ours, others = (KERNELS[name](400, EVERY)(SEAHORSE) for name in ("cuda", "numba"))
+    for name in EVERY:
+        assert np.array_equal(ours[name], others[name], equal_nan=True)
+    with pytest.raises(md.ConfigError, match="does not give the field interior"):
+        KERNELS["cuda"](400, ("escape_time", "interior"))
+
+
+def test_a_block_larger_than_half_of_what_is_free_on_the_device_goes_there_in_runs(monkeypatch):
+    device = SimpleNamespace(get_memory_info=lambda: (100 * cuda.BYTES, 10**9))
+    monkeypatch.setattr(cuda.cuda, "current_context", lambda: device, raising=False)
+    monkeypatch.setattr(cuda, "memory", cuda.memory.__wrapped__)
+    assert len(cuda.memory()[1]) == 50 < SEAHORSE.size
+    right = scalar_loop(SEAHORSE.ravel(), 900)
+    assert np.array_equal(KERNELS["cuda"](900)(SEAHORSE).ravel(), right)
+    axes = SEAHORSE.real[0].copy(), SEAHORSE.imag[:, 0].copy()
+    monkeypatch.setattr(fastest, "_chosen", ["cuda", ""])
+    for kernel in ("cuda", "auto"):  # of a block that knows its axes these alone go there
+        assert np.array_equal(KERNELS[kernel](900)(OuterSum.of(0 * SEAHORSE, axes)).ravel(), right)
+
+
+def test_threads_of_a_process_take_turns():
+    with ThreadPoolExecutor(3) as pool:
+        rows = list(pool.map(KERNELS["cuda"](300), SEAHORSE))
+    assert np.array_equal(np.ravel(rows), scalar_loop(SEAHORSE.ravel(), 300))
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        (
+            "Error at driver init:\nCUDA driver library cannot be found.\nEnsure that",
+            "needs an NVIDIA GPU and its driver",
+        ),
+        ("[CUDA_ERROR_NO_DEVICE] Call to cuInit", "needs an NVIDIA GPU that this process may see"),
+        ("Device 0 has compute capability < (3, 5)", "still compiles for"),
+        ("[CUDA_ERROR_UNSUPPORTED_PTX_VERSION] Call to cuLinkAddData", "driver is older"),
+        ("[CUDA_ERROR_OUT_OF_MEMORY] Call to cuMemAlloc", "others have taken its memory"),
+        ("[CUDA_ERROR_ECC_UNCORRECTABLE] Call to cuMemcpyDtoH", "restart the worker"),
+    ],
+)
+def test_what_cuda_says_becomes_one_line_with_a_remedy(monkeypatch, said, remedy):
+    """As `problem`, and as the error of a tile, which is tried again like any that failed."""
+
+    def fail(*_):
+        raise CudaSupportError(said)
+
+    compute = KERNELS["cuda"](100)
+    monkeypatch.setattr(cuda, "launch", fail)
+    with pytest.raises(md.MandeldaskError, match=f"^no GPU that works: .*{remedy}.*$"):
+        compute(SEAHORSE)
+    assert remedy in lacking("cuda")
+
+
+@pytest.fixture
+def workers(client):
+    """The two workers of a cluster, of which one has claimed the GPU."""
+    client.run(importlib.import_module, simulator.__name__)
+    return client
+
+
+def run(workers, tmp_path, tell=lambda _: None):
+    config = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [40, 60]}, "max_iter": 200, "tile": [10, 10]}
+    summary = md.run(config, tmp_path / "field", client=workers, tell=tell)
+    wanted = KERNELS["numba"](200)(View((-2, 1), (-1.5, 1.5), (40, 60)).block((0, 40), (0, 60)))
+    assert np.array_equal(open_store(tmp_path / "field").escape_time[:], wanted)
+    return summary
+
+
+def test_a_worker_with_a_gpu_and_one_without_share_the_tiles_and_give_the_same_bits(workers, tmp_path):
+    said = []
+    summary = run(workers, tmp_path, said.append)
+    assert sorted(workers.run(here).values()) == ["cuda", "numba"]
+    assert any(getattr(event, "text", "") == "of 2 workers: cuda on 1, numba on 1" for event in said)
+    assert summary.kernels.keys() == {"cuda", "numba"} and sum(summary.kernels.values()) == 24
+
+
+def test_a_gpu_lost_in_mid_run_costs_no_tile_and_is_told_once(workers, tmp_path):
+    (owner,) = (worker for worker, kernel in workers.run(here).items() if kernel == "cuda")
+    said = []
+
+    def lose_the_gpu(event):
+        said.append(event)
+        if isinstance(event, md.job.TileDone) and event.record.kernel == "cuda":
+            workers.run(lose, workers=[owner])
+
+    summary = run(workers, tmp_path, lose_the_gpu)
+    assert summary.failed == 0 and summary.kernels["cuda"] >= 1
+    assert workers.run(here, workers=[owner]) == {owner: "numba"}
+    notices = [event.text for event in said if "its GPU failed" in getattr(event, "text", "")]
+    assert len(notices) == 1 and owner in notices[0]
