@@ -245,7 +245,6 @@ def check_fields(make: Factory) -> None:
     assert odd["escape_time"].tolist() == [1, 1, 1, 1]
     assert np.isnan(odd["smooth"][:3]).all() and np.isnan(odd["distance"][:3]).all()
     assert make(150, every)(np.empty((3, 0), complex)).shape == (3, 0)
-    check_interior(make)
 
 
 def check_interior(make: Factory) -> None:

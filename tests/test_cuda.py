@@ -10,7 +10,7 @@ import pytest
 import mandeldask as md
 from mandeldask import kernels
 from mandeldask.cluster import Session
-from mandeldask.kernels import KERNELS, choose, here, lacking
+from mandeldask.kernels import KERNELS, choose, fastest, lacking, report
 
 CONFIG = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [40, 40]}, "max_iter": 30, "kernel": "cuda"}
 
@@ -37,7 +37,13 @@ def test_without_a_gpu_it_says_so_in_one_line_and_auto_passes_it_by(no_gpu):
         ):
             refuse()
     assert choose("cuda", here=False) == ("cuda", "as asked")
-    assert here() == "numba"
+    assert report() == ("numba", "")
+
+
+def test_a_gpu_that_auto_cannot_use_is_told_of(monkeypatch):
+    monkeypatch.setattr(fastest, "_chosen", [])
+    monkeypatch.setattr(fastest, "_cuda_problem", lambda _: "finds no GPU that works: its driver is older")
+    assert report() == ("numba", "finds no GPU that works: its driver is older")
 
 
 def test_without_numba_cuda_it_says_what_to_install(monkeypatch):

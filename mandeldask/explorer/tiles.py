@@ -95,7 +95,7 @@ def open_scene(path: str) -> Scene:
     path = locate(path)
     if os.path.isfile(path):
         config = load(path)
-        store = _same_field(config)
+        store = same_field(config)
         name, kernel = Path(store.path if store else path).name, choose(config.kernel, config.view)[0]
         return Scene(name, config.view, config.max_iter, kernel, store, config)
     if not os.path.lexists(path) and Path(path).suffix.lower() in (".yaml", ".yml"):
@@ -105,7 +105,7 @@ def open_scene(path: str) -> Scene:
     return Scene(Path(store.path).name, d.view, d.max_iter, choose(AUTO)[0], store)
 
 
-def _same_field(config: Config) -> Store | None:
+def same_field(config: Config) -> Store | None:
     """The store that the description names, if it exists and holds its field, in tiles of any size."""
     if not config.store or not os.path.lexists(config.store):
         return None

@@ -20,7 +20,7 @@ from mandeldask.job.cost import Costs, Estimate, expect, makespan, order
 from mandeldask.job.dispatcher import Dispatcher, cluster_lost
 from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Started, Summary
 from mandeldask.job.ledger import Ledger, cannot_write
-from mandeldask.job.periodic import every
+from mandeldask.job.periodic import every, if_it_takes
 from mandeldask.job.plan import space_warning
 from mandeldask.job.reference import prepare_reference
 from mandeldask.job.reporter import Reporter
@@ -32,6 +32,7 @@ from mandeldask.text import command, short_path
 from mandeldask.tile import tile_name
 
 ASK_SECONDS = 0.5
+SILENT_SECONDS = 2.0
 TOLD_SHARE = 0.1  # of other counts
 SWEEP_SECONDS = 60.0  # a writer ends within seconds of its scheduler, and its file grows while it writes
 
@@ -63,7 +64,9 @@ def drive(plan: Plan, session: Session, tell: Observer, submission: Submission =
             if plan.pending or plan.levels:
                 dispatcher = _compute(plan, session, ledger, tell, submission)
             _sweep(store, begun, tell)
-            return _finish(plan, ledger, dispatcher)
+            reading = Notice("reading tiles whose figures are not known, and those of the border for the area", "store")
+            with if_it_takes(SILENT_SECONDS, partial(tell, reading)):  # from a bucket, say
+                return _finish(plan, ledger, dispatcher)
     except OSError as error:
         if error.errno is None or isinstance(error, ConnectionError | TimeoutError):  # of Dask's connection
             raise cluster_lost(store) from None

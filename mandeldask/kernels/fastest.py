@@ -19,7 +19,9 @@ from mandeldask.kernels.block import BlockFunction, Counts, Samples
 from mandeldask.text import pip_install
 from mandeldask.view.outer import Axes
 
-_chosen: list[str] = []  # the kernel of this process, once it is known
+NO_GPU = "needs numba-cuda", "driver library cannot be found", "NO_DEVICE", "other workers have claimed"
+
+_chosen: list[str] = []  # the kernel of this process, once it is known, and why it is not cuda
 _lock = threading.Lock()
 
 
@@ -31,9 +33,17 @@ def here() -> str:
     """What auto is in this process, a key of KERNELS. The first call takes seconds: it imports it, and tries a GPU."""
     with _lock:
         if not _chosen:
-            _chosen.append(on_cpu() if _cuda_problem("claim") else "cuda")
+            problem = _cuda_problem("claim")
+            _chosen[:] = [on_cpu() if problem else "cuda", problem]
             _module(_chosen[0])
         return _chosen[0]
+
+
+def report() -> tuple[str, str]:
+    """What auto is in this process, and what is wrong with its GPU: "" where it works, is taken, or is not there."""
+    kernel = here()
+    problem = _chosen[1]
+    return kernel, "" if any(sign in problem for sign in NO_GPU) else problem
 
 
 def on_cpu() -> str:
@@ -66,7 +76,7 @@ def _either(compute: Callable[[Any], Any]) -> Any:
     try:
         return compute(_module(here()))
     except MandeldaskError as error:
-        _chosen[:] = [on_cpu()]
+        _chosen[:] = [on_cpu(), f"finds {error}"]
         logging.getLogger(__name__).warning("%s; from here on this process computes on its CPU", error)
         return compute(_module(here()))
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FIELDS = {"escape_time": "<i4", "smooth": "<f8", "distance": "<f4", "interior": "|u1"}
-EXACT_FIELDS = {"escape_time": "<i4", "smooth": "<f8", "distance": "<f8"}  # of a deep view, distance in its units
+EXACT_FIELDS = FIELDS | {"distance": "<f8"}  # of a deep view, distance in its units
 ESCAPED, NOT_ESCAPED, PROVED = 0, 1, 2  # within max_iter
 PROOFS_FROM = 32  # max_iter: below it none is looked for
 
@@ -59,7 +59,7 @@ def smooth(orbit: Orbit) -> NDArray[np.float64]:
         return np.where(np.isfinite(size), np.round(steps * SMOOTH_STEPS) / SMOOTH_STEPS, np.nan)
 
 
-def distance(orbit: Orbit) -> NDArray[np.float32]:
+def distance(orbit: Orbit) -> NDArray[np.float64]:
     """Exterior distance estimate, 2 |z_n| ln|z_n| / |dz_n/dc|, in units of c.
 
     Near the set (G(c) small) the distance from c to the set lies between a quarter of it and the whole, by Koebe's
@@ -70,7 +70,7 @@ def distance(orbit: Orbit) -> NDArray[np.float32]:
         size = np.hypot(orbit.x, orbit.y)
         estimate = 2.0 * size * np.log(size) / np.hypot(orbit.dx, orbit.dy)
         estimate[~(np.isfinite(orbit.dx) & np.isfinite(orbit.dy))] = 0.0
-        return np.where(np.isfinite(size), estimate, np.nan).astype(np.float32)
+        return np.where(np.isfinite(size), estimate, np.nan)
 
 
 BEYOND: dict[str, Callable[[Orbit], NDArray[Any]]] = {"smooth": smooth, "distance": distance}
