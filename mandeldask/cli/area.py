@@ -16,8 +16,6 @@ from mandeldask.text import duration, si
 if TYPE_CHECKING:
     from mandeldask.measure import Area, Counted
 
-NOT_GIVEN = None
-
 
 @cli.command("area")
 @click.option("--x", type=(float, float), metavar="LOW HIGH", help="Of Re(c); by default the whole set.")
@@ -43,7 +41,7 @@ def _area(cluster: str | None, workers: int | None, as_json: bool, quiet: bool, 
     from mandeldask.progress import Bar
 
     silent = as_json or quiet
-    how = {name: value for name, value in given.items() if value is not NOT_GIVEN}
+    how = {name: value for name, value in given.items() if value is not None}
     with signals_end_in_order(), Bar("area", quiet=silent) as bar:
 
         def tell(event: Counted | str) -> None:
@@ -79,8 +77,9 @@ def _facts(a: Area) -> Iterator[tuple[str, str]]:
     yield "grids", f"{shape}{rate}, kernel {a.kernel}"
     for limit, value, error in zip(a.max_iter, a.areas, a.errors, strict=True):
         yield "max_iter", f"{limit:>10}: {value:.10f} +- {error:.1e}"
-    yield "extrapolated", f"by {a.extrapolation:.3e} +- {a.extrapolation_error:.1e}, grids +- {a.standard_error:.1e}"
-    yield "not proved", f"{a.not_proved:.3e} of the last is not proved inside, which bounds what is still to escape"
+    further = f"a larger max_iter adds {a.extrapolation:.3e} +- {a.extrapolation_error:.1e}"
+    yield "limit", f"{further}; the grids differ by +- {a.standard_error:.1e}"
+    yield "not proved", f"{a.not_proved:.3e} of the last, which bounds what is still to escape"
     if a.lemniscate:  # the whole set
         yield from compared(a)
     yield "area", f"{a.area:.10f} +- {a.error:.1e}, from {low:.10f} to {high:.10f}"

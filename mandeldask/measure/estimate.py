@@ -106,10 +106,13 @@ def compared(area: Area) -> Sequence[tuple[str, str]]:
     """Lines that compare the area of the whole set with what is known."""
     known, error = FOERSTEMANN
     off = (area.area - known) / math.hypot(area.error, error)
-    cardioid, disc = 3 * math.pi / 8, math.pi / 16
+    cardioid, disc, side = 3 * math.pi / 8, math.pi / 16, "below" if off > 0 else "above"
     lines = [
-        ("Foerstemann", f"{known} +- {error:.2g}: {abs(off):.1f} errors {'below' if off > 0 else 'above'} this"),
-        ("exact parts", f"cardioid 3 pi/8 = {cardioid:.6f}, disc pi/16 = {disc:.6f}: {(cardioid + disc) / known:.1%}"),
+        (
+            "known",
+            f"{known} +- {error:.2g} (Foerstemann): {abs(off):.1f} errors {'below' if off > 0 else 'above'} this",
+        ),
+        ("exact", f"cardioid 3 pi/8 = {cardioid:.6f}, disc pi/16 = {disc:.6f}: {(cardioid + disc) / known:.1%}"),
     ]
     if area.lemniscate:
         value, spread = area.lemniscate
