@@ -108,10 +108,7 @@ def compared(area: Area) -> Sequence[tuple[str, str]]:
     off = (area.area - known) / math.hypot(area.error, error)
     cardioid, disc, side = 3 * math.pi / 8, math.pi / 16, "below" if off > 0 else "above"
     lines = [
-        (
-            "known",
-            f"{known} +- {error:.2g} (Foerstemann): {abs(off):.1f} errors {'below' if off > 0 else 'above'} this",
-        ),
+        ("known", f"{known} +- {error:.2g} (Foerstemann), {abs(off):.1f} errors {side} this"),
         ("exact", f"cardioid 3 pi/8 = {cardioid:.6f}, disc pi/16 = {disc:.6f}: {(cardioid + disc) / known:.1%}"),
     ]
     if area.lemniscate:
