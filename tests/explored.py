@@ -140,8 +140,8 @@ class Explorer(Asked):
 
 
 def read_tile(headers, body):
-    kind, *shape, what = headers["Tile"].split()
-    shape = tuple(map(int, shape))
+    kind, rows, columns, what, *_ = headers["Tile"].split()
+    shape = int(rows), int(columns)
     if headers["Content-Encoding"] == "deflate":
         body = zlib.decompress(body)
     counts = np.frombuffer(body, np.dtype(kind).newbyteorder("<"), np.prod(shape)).reshape(shape)

@@ -124,15 +124,20 @@ def _same_field(config: Config) -> Store | None:
 
 def live_view(level: int, column: int, row: int) -> View:
     """The samples of a live tile; ConfigError where it is out of range, or binary64 cannot resolve them."""
-    if not MIN_LEVEL <= level <= MAX_LEVEL:
-        raise ConfigError(f"levels of live tiles go from {MIN_LEVEL} to {MAX_LEVEL}; got {level}")
-    most = Fraction(FARTHEST) * Fraction(2) ** level
-    if not all(-most <= n < most for n in (column, row)):
-        raise ConfigError(f"live tiles lie within {-FARTHEST} and {FARTHEST} in both directions")
+    check_address(level, column, row, MAX_LEVEL)
     x, y = ((_exact(n, level), _exact(n + 1, level)) for n in (column, row))
     view = View(x, y, (SIDE, SIDE), "pixel")  # type: ignore[arg-type]
     view.check_resolved()
     return view
+
+
+def check_address(level: int, column: int, row: int, deepest: int) -> None:
+    """ConfigError where a live tile is out of range."""
+    if not MIN_LEVEL <= level <= deepest:
+        raise ConfigError(f"levels of live tiles go from {MIN_LEVEL} to {deepest}; got {level}")
+    most = Fraction(FARTHEST) * Fraction(2) ** level
+    if not all(-most <= n < most for n in (column, row)):
+        raise ConfigError(f"live tiles lie within {-FARTHEST} and {FARTHEST} in both directions")
 
 
 def _exact(n: int, level: int) -> str:
@@ -149,12 +154,13 @@ class PackedTile:
     kind: str  # of the counts: uint8, uint16, uint32; little-endian
     shape: tuple[int, ...]
     smooth: bool  # whether the fractions are there
+    unproven: int = 0  # counts, where these are of kernel deep
 
 
 def compute_tile(view: View, max_iter: int, kernel: str) -> PackedTile:
     """Compute a live tile; this runs on a worker."""
     block = _block_function(kernel, max_iter)(view.block((0, SIDE), (0, SIDE)))
-    return _packed(block["escape_time"], block["smooth"], max_iter)
+    return packed(block["escape_time"], block["smooth"], max_iter)
 
 
 @lru_cache(maxsize=16)
@@ -176,8 +182,8 @@ def stored_tile(store: Store, level: int, row: int, column: int) -> PackedTile:
     window = slice(row * SIDE, (row + 1) * SIDE), slice(column * SIDE, (column + 1) * SIDE)
     counts = store.window(*window, level)
     if "smooth" in d.fields:
-        return _packed(counts, store.window(*window, level, "smooth"), d.max_iter)
-    return _packed(counts, _smooth(d, d.levels[level].stride, (row, column), counts), d.max_iter)
+        return packed(counts, store.window(*window, level, "smooth"), d.max_iter)
+    return packed(counts, _smooth(d, d.levels[level].stride, (row, column), counts), d.max_iter)
 
 
 def _smooth(d: Description, stride: int, at: tuple[int, int], counts: Counts) -> NDArray[np.float32] | None:
@@ -190,17 +196,21 @@ def _smooth(d: Description, stride: int, at: tuple[int, int], counts: Counts) ->
     return smooth(KERNELS[choose(AUTO)[0]](1).outside(samples, d.max_iter, known)).reshape(counts.shape)
 
 
-def fraction(counts: Counts, smooth: NDArray[np.float32]) -> NDArray[np.uint16]:
+def fraction(counts: NDArray[np.integer], smooth: NDArray[np.floating]) -> NDArray[np.uint16]:
     """What the continuous escape time is beyond the count, in `STEPS` from `LEAST`, from 1; 0 where it has no value."""
     beyond = smooth - counts
     steps = np.clip(np.rint((beyond - LEAST) * STEPS), 1, 2**16 - 1)
     return np.where(np.isfinite(beyond), steps, 0).astype("<u2")
 
 
-def _packed(counts: Counts, smooth: NDArray[np.float32] | None, max_iter: int) -> PackedTile:
+def packed(
+    counts: NDArray[np.integer], smooth: NDArray[np.floating] | None, max_iter: int, unproven: int = 0
+) -> PackedTile:
     """Deflated where that saves a tenth."""
     kind = sample_type(max_iter)
     raw = counts.astype(kind).tobytes() + (b"" if smooth is None else fraction(counts, smooth).tobytes())
     deflated = zlib.compress(raw, 1)
     worth = len(deflated) < 0.9 * len(raw)
-    return PackedTile(deflated if worth else raw, worth, np.dtype(kind).name, counts.shape, smooth is not None)
+    return PackedTile(
+        deflated if worth else raw, worth, np.dtype(kind).name, counts.shape, smooth is not None, unproven
+    )
