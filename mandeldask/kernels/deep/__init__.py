@@ -213,7 +213,7 @@ def prepare(reference: Reference) -> Prepared:
         np.zeros((first[-1], 4), np.int32),
         first,
     )
-    compiled.fill(table)
+    compiled.fill(table, np.empty((3, 18)), np.empty((3, 4), np.int32))
     return Prepared(reference, table)
 
 

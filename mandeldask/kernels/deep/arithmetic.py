@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 U = 2.0**-53  # one rounding errs by at most U relative
 UP = 1.0 + 2.0**-48  # more than any few operations on a bound round down by
 
-inlined = numba.njit(nogil=True, error_model="numpy")
+inlined = numba.njit(nogil=True, error_model="numpy", forceinline=True, _nrt=False)
 
 
 @intrinsic

@@ -24,7 +24,7 @@ _table = types.NamedTuple(
 _results = types.int64[::1], types.boolean[::1]
 
 follow = compiled(following.make_follow, SOURCES, _orbit, _matrix, _whole, _real, _yes, _numbers, gives=_whole)
-fill = compiled(table.make_fill, SOURCES, _table)
+fill = compiled(table.make_fill, SOURCES, _table, _matrix, types.int32[:, ::1])
 flatten = compiled(table.make_flatten, SOURCES, _table, _whole, _matrix)
 first_pass = compiled(
     first.make_first_pass,

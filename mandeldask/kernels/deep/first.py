@@ -85,13 +85,13 @@ def longest(flat, first, last, m, z2, x, y, e, c_size, eta):
 
 
 @inlined
-def jump(t, x, y, cx, cy):
+def jump(t, k, x, y, cx, cy):
     """A z (1 + Q z + R c) + (B + S c) c."""
-    p = (t[QX] * x - t[QY] * y) + (t[RX] * cx - t[RY] * cy)
-    q = (t[QX] * y + t[QY] * x) + (t[RX] * cy + t[RY] * cx)
+    p = (t[k, QX] * x - t[k, QY] * y) + (t[k, RX] * cx - t[k, RY] * cy)
+    q = (t[k, QX] * y + t[k, QY] * x) + (t[k, RX] * cy + t[k, RY] * cx)
     px, py = x + (p * x - q * y), y + (p * y + q * x)
-    bx, by = t[BX] + (t[SX] * cx - t[SY] * cy), t[BY] + (t[SX] * cy + t[SY] * cx)
-    return (t[AX] * px - t[AY] * py) + (bx * cx - by * cy), (t[AX] * py + t[AY] * px) + (bx * cy + by * cx)
+    bx, by = t[k, BX] + (t[k, SX] * cx - t[k, SY] * cy), t[k, BY] + (t[k, SX] * cy + t[k, SY] * cx)
+    return (t[k, AX] * px - t[k, AY] * py) + (bx * cx - by * cy), (t[k, AX] * py + t[k, AY] * px) + (bx * cy + by * cx)
 
 
 @inlined
@@ -137,10 +137,11 @@ def near(table, flat, n, m, x, y, e, cx, cy, unit, max_iter, eta, proof):
         if (m - 1) & ((1 << LOWEST) - 1) == 0:
             row, level = longest(flat, first, last, m, z2, x, y, e, c_size, eta)
             if row >= 0:
-                t = flat[row]
                 if proof:
-                    e = jump_error(t[H], t[G], t[NA], t[NB], abs(x) + abs(y), c_size, e, eta)
-                x, y = jump(t, x, y, cx, cy)
+                    e = jump_error(
+                        flat[row, H], flat[row, G], flat[row, NA], flat[row, NB], abs(x) + abs(y), c_size, e, eta
+                    )
+                x, y = jump(flat, row, x, y, cx, cy)
                 n += 1 << LOWEST + level
                 m += 1 << LOWEST + level
                 if n > max_iter:  # none on the way there has escaped
@@ -159,16 +160,16 @@ def near(table, flat, n, m, x, y, e, cx, cy, unit, max_iter, eta, proof):
 def longest_far(table, m, s, r, c_size, unit, eta):
     """As `longest`, for |z| <= r 2^s and c in units of 2^unit, with the table's own exponents."""
     first, last, index = table.first, table.z.size - 1, m - 1
+    t, p = table.terms, table.powers
     row, level = -1, 0
     while level < first.size - 1:
         step = 1 << LOWEST + level
         if m + step > last or index & (step - 1) != 0:
             break
         k = first[level] + (index >> LOWEST + level)
-        t, p = table.terms[k], table.powers[k]
-        if not (t[H] < np.inf and p[EH] + s < 60 and p[EG] + unit < 60):
+        if not (t[k, H] < np.inf and p[k, EH] + s < 60 and p[k, EG] + unit < 60):
             break
-        if not t[H] * pow2(p[EH] + s) * r + t[G] * pow2(p[EG] + unit) * c_size <= eta:
+        if not t[k, H] * pow2(p[k, EH] + s) * r + t[k, G] * pow2(p[k, EG] + unit) * c_size <= eta:
             break
         row = k
         level += 1
@@ -176,19 +177,21 @@ def longest_far(table, m, s, r, c_size, unit, eta):
 
 
 @inlined
-def jump_far(t, p, x, y, s, e, cx, cy, unit, eta, proof):
+def jump_far(t, p, k, x, y, s, e, cx, cy, unit, eta, proof):
     """`jump` and `jump_error` with the table's own exponents."""
-    fh, fg = pow2(p[EH] + s), pow2(p[EG] + unit)
-    u = (t[QX] * x - t[QY] * y) * fh + (t[RX] * cx - t[RY] * cy) * fg
-    v = (t[QX] * y + t[QY] * x) * fh + (t[RX] * cy + t[RY] * cx) * fg
+    fh, fg = pow2(p[k, EH] + s), pow2(p[k, EG] + unit)
+    u = (t[k, QX] * x - t[k, QY] * y) * fh + (t[k, RX] * cx - t[k, RY] * cy) * fg
+    v = (t[k, QX] * y + t[k, QY] * x) * fh + (t[k, RX] * cy + t[k, RY] * cx) * fg
     px, py = x + (u * x - v * y), y + (u * y + v * x)
-    bx, by = t[BX] + (t[SX] * cx - t[SY] * cy) * fg, t[BY] + (t[SX] * cy + t[SY] * cx) * fg
-    top = max(p[EA] + s, p[EB] + unit)
-    fa, fb = pow2(p[EA] + s - top), pow2(p[EB] + unit - top)
-    nx = (t[AX] * px - t[AY] * py) * fa + (bx * cx - by * cy) * fb
-    ny = (t[AX] * py + t[AY] * px) * fa + (bx * cy + by * cx) * fb
+    bx, by = t[k, BX] + (t[k, SX] * cx - t[k, SY] * cy) * fg, t[k, BY] + (t[k, SX] * cy + t[k, SY] * cx) * fg
+    top = max(p[k, EA] + s, p[k, EB] + unit)
+    fa, fb = pow2(p[k, EA] + s - top), pow2(p[k, EB] + unit - top)
+    nx = (t[k, AX] * px - t[k, AY] * py) * fa + (bx * cx - by * cy) * fb
+    ny = (t[k, AX] * py + t[k, AY] * px) * fa + (bx * cy + by * cx) * fb
     if proof:
-        e = jump_error(t[H] * fh, t[G] * fg, t[NA] * fa, t[NB] * fb, abs(x) + abs(y), abs(cx) + abs(cy), e, eta)
+        e = jump_error(
+            t[k, H] * fh, t[k, G] * fg, t[k, NA] * fa, t[k, NB] * fb, abs(x) + abs(y), abs(cx) + abs(cy), e, eta
+        )
     return normal(nx, ny, top, e)
 
 
@@ -240,7 +243,7 @@ def far(table, n, m, x, y, s, e, cx, cy, unit, max_iter, eta, proof):
         elif (m - 1) & ((1 << LOWEST) - 1) == 0:
             row, level = longest_far(table, m, s, max(math.sqrt(x * x + y * y), e), c_size, unit, eta)
             if row >= 0:
-                x, y, s, e = jump_far(table.terms[row], table.powers[row], x, y, s, e, cx, cy, unit, eta, proof)
+                x, y, s, e = jump_far(table.terms, table.powers, row, x, y, s, e, cx, cy, unit, eta, proof)
                 n += 1 << LOWEST + level
                 m += 1 << LOWEST + level
                 if n > max_iter:

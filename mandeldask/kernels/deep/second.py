@@ -68,22 +68,26 @@ def judge2(wx, wxl, wy, wyl, e):
 
 
 @inlined
-def jump2(t, p, level, x, xl, y, yl, s, e, cx, cy, unit, eta):
+def jump2(t, p, k, level, x, xl, y, yl, s, e, cx, cy, unit, eta):
     """The jump of `first.jump_far`, A and B times their factors in double-double."""
-    fh, fg = pow2(p[EH] + s), pow2(p[EG] + unit)
-    u = (t[QX] * x - t[QY] * y) * fh + (t[RX] * cx - t[RY] * cy) * fg
-    v = (t[QX] * y + t[QY] * x) * fh + (t[RX] * cy + t[RY] * cx) * fg
+    fh, fg = pow2(p[k, EH] + s), pow2(p[k, EG] + unit)
+    u = (t[k, QX] * x - t[k, QY] * y) * fh + (t[k, RX] * cx - t[k, RY] * cy) * fg
+    v = (t[k, QX] * y + t[k, QY] * x) * fh + (t[k, RX] * cy + t[k, RY] * cx) * fg
     px, pxl = add(x, xl, u * x - v * y, 0.0)
     py, pyl = add(y, yl, u * y + v * x, 0.0)
-    bx, bxl = add(t[BX], t[BXL], (t[SX] * cx - t[SY] * cy) * fg, 0.0)
-    by, byl = add(t[BY], t[BYL], (t[SX] * cy + t[SY] * cx) * fg, 0.0)
-    top = max(p[EA] + s, p[EB] + unit)
-    fa, fb = pow2(p[EA] + s - top), pow2(p[EB] + unit - top)
+    bx, bxl = add(t[k, BX], t[k, BXL], (t[k, SX] * cx - t[k, SY] * cy) * fg, 0.0)
+    by, byl = add(t[k, BY], t[k, BYL], (t[k, SX] * cy + t[k, SY] * cx) * fg, 0.0)
+    top = max(p[k, EA] + s, p[k, EB] + unit)
+    fa, fb = pow2(p[k, EA] + s - top), pow2(p[k, EB] + unit - top)
     q, c_size, steps = abs(x) + abs(y), abs(cx) + abs(cy), float(1 << LOWEST + level)
-    here = t[H] * fh * q + t[G] * fg * c_size
+    here = t[k, H] * fh * q + t[k, G] * fg * c_size
     relative = 1.02 * here * here + here * 2.0**-43 + steps * 2.0**-99 + 64.0 * UD
-    e = t[NA] * fa * e * (1.0 + 4.5 * eta + 2.0**-40) + relative * (t[NA] * fa * q + t[NB] * fb * c_size) + LEAST
-    ax, axl, ay, ayl = multiply_complex(t[AX], t[AXL], t[AY], t[AYL], px, pxl, py, pyl)
+    e = (
+        t[k, NA] * fa * e * (1.0 + 4.5 * eta + 2.0**-40)
+        + relative * (t[k, NA] * fa * q + t[k, NB] * fb * c_size)
+        + LEAST
+    )
+    ax, axl, ay, ayl = multiply_complex(t[k, AX], t[k, AXL], t[k, AY], t[k, AYL], px, pxl, py, pyl)
     bx, bxl, by, byl = multiply_complex(bx, bxl, by, byl, cx, 0.0, cy, 0.0)
     nx, nxl = add(ax * fa, axl * fa, bx * fb, bxl * fb)
     ny, nyl = add(ay * fa, ayl * fa, by * fb, byl * fb)
@@ -142,8 +146,7 @@ def follow_closely(table, cx, cy, unit, max_iter, eta):
         elif (m - 1) & ((1 << LOWEST) - 1) == 0:
             row, level = longest_far(table, m, s, max(math.sqrt(x * x + y * y), e), c_size, unit, eta)
             if row >= 0:
-                t, p = table.terms[row], table.powers[row]
-                x, xl, y, yl, s, e = jump2(t, p, level, x, xl, y, yl, s, e, cx, cy, unit, eta)
+                x, xl, y, yl, s, e = jump2(table.terms, table.powers, row, level, x, xl, y, yl, s, e, cx, cy, unit, eta)
                 n += 1 << LOWEST + level
                 m += 1 << LOWEST + level
                 if n > max_iter:

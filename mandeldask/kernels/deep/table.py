@@ -68,8 +68,8 @@ def parts(table, m):
     if max(abs(z.real), abs(z.imag)) < TINY:
         k = find_tiny(table.tiny_at, m)
         if k >= 0:
-            t = table.tiny[k]
-            return t[0], t[2], t[1], t[3], int(t[4])
+            t = table.tiny
+            return t[k, 0], t[k, 2], t[k, 1], t[k, 3], int(t[k, 4])
     return z.real, low.real, z.imag, low.imag, 0
 
 
@@ -165,26 +165,27 @@ def merge(t, e, u, ue, v, ve):
 
 @inlined
 def _lowest(table, i, work, powers):
-    """Entry i of the lowest level into row 0 of `work` and `powers`; False if there is none."""
-    m = 1 + (i << LOWEST)
-    good = _one_step(work[0], powers[0], table, m)
+    """Entry i of the lowest level, from three rows of scratch; False if there is none."""
+    m, row = 1 + (i << LOWEST), 0
+    good = _one_step(work[row], powers[row], table, m)
     for k in range(m + 1, m + (1 << LOWEST)):
         if not (good and _one_step(work[1], powers[1], table, k)):
             return False
-        merge(work[2], powers[2], work[0], powers[0], work[1], powers[1])
-        work[0], powers[0] = work[2], powers[2]
+        merge(work[2 - row], powers[2 - row], work[row], powers[row], work[1], powers[1])
+        row = 2 - row
+    for column in range(18):
+        table.terms[i, column] = work[row, column]
+    for column in range(4):
+        table.powers[i, column] = powers[row, column]
     return good
 
 
 @inlined
-def _fill(table):
-    """All entries of the table, level by level."""
+def _fill(table, work, work_powers):
+    """All entries of the table, level by level. Scratch: three entries."""
     terms, powers, first = table.terms, table.powers, table.first
-    work, work_powers = np.empty((3, 18)), np.empty((3, 4), np.int32)
     for i in range(first[1] - first[0]):
-        if _lowest(table, i, work, work_powers):
-            terms[i], powers[i] = work[0], work_powers[0]
-        else:
+        if not _lowest(table, i, work, work_powers):
             terms[i, H] = np.inf
     for level in range(1, first.size - 1):
         for i in range(first[level + 1] - first[level]):
@@ -226,9 +227,9 @@ def rows(length: int) -> NDArray[np.int64]:
 def make_fill(sources: str) -> Callable[..., None]:
     """The function to compile; `sources` as in the vector kernel."""
 
-    def fill(table):
+    def fill(table, work, work_powers):
         _ = sources
-        _fill(table)
+        _fill(table, work, work_powers)
 
     return fill
 
