@@ -225,8 +225,9 @@ export class Tiles {
       if (target.kind !== "live" || (this.box && within(target.rectangle, this.box))) continue;
       const { level, column, row } = target.address;
       const above = (d) => this.#liveTile(level - d, column >> BigInt(d), row >> BigInt(d), target.maxIter);
-      const known = [1, 2, 3, 4, 5, 6].some((d) => this.cache.has(above(d).key));
       const coarse = above(PREVIEW);
+      if (found.has(coarse.key)) continue;
+      const known = [1, 2, 3, 4, 5, 6].some((d) => this.cache.has(above(d).key));
       if (!known && coarse.address.level >= SHALLOWEST) found.set(coarse.key, coarse);
     }
     return [...found.values()].filter((tile) => !this.refused.has(name(tile)));
