@@ -12,7 +12,7 @@ from distributed.worker import thread_state
 from numpy.typing import NDArray
 
 from mandeldask.errors import StoreError
-from mandeldask.field import copied_iterations, dtype_of, kernel_seconds
+from mandeldask.field import copied_iterations, dtype_of, kernel_seconds, proofs
 from mandeldask.store import Store, Tile
 from mandeldask.telemetry import TOPIC, Preview, job_id, tile_event
 
@@ -35,6 +35,9 @@ class Record:
     finished: float
     preview: bytes = b""  # every k-th sample: `telemetry.Preview.encode`
     copied: int = 0  # of the iterations, those that a field of fewer iterations knew
+    second: int = 0  # samples, in exact arithmetic: that the first pass could not decide
+    third: int = 0  # nor the second
+    unproven: int = 0
 
 
 def tile_name(tile: Tile | LevelTile) -> str:
@@ -50,7 +53,7 @@ def write_block(block: NDArray[Any], store: Store, block_id: Tile) -> NDArray[np
     escape_time = block["escape_time"] if block.dtype.names else block
     worker, preview = get_worker(), Preview(d.shape, d.tile, d.max_iter).encode(escape_time, block_id)
     figures = statistics(escape_time, d.max_iter)
-    taken = kernel_seconds(), *figures, worker.address, started, time.time(), preview, copied_iterations()
+    taken = kernel_seconds(), *figures, worker.address, started, time.time(), preview, copied_iterations(), *proofs()
     record = Record(block_id, *taken)
     worker.log_event(TOPIC, tile_event(job_id(store.identity, store.path), record))
     written = np.empty((1, 1), object)
@@ -64,7 +67,7 @@ def read_block(store: Store, block_id: Tile) -> NDArray[Any]:
     A sample's values depend on max_iter only where it had not escaped. A tile that is missing or damaged is not known.
     """
     d = store.description
-    known = np.zeros(d.levels[0].tile_shape(block_id), dtype_of(d.fields))
+    known = np.zeros(d.levels[0].tile_shape(block_id), dtype_of(d.fields, d.exact))
     try:
         parts = {name: store.read_shard(block_id, 0, name) for name in d.fields}
         store.check_identity()  # after it was read: another field may have taken its place meanwhile

@@ -163,7 +163,7 @@ def test_the_name_of_a_field_says_what_is_in_it():
 @pytest.mark.parametrize(
     ("kernel", "message"),
     [
-        ("nunpy", r"kernel must be one of numpy, numpy-compact, numba or auto.*'nunpy'; did you mean numpy\?"),
+        ("nunpy", r"kernel must be one of numpy, numpy-compact, numba, deep or auto.*'nunpy'; did you mean numpy\?"),
         ("Numba", r"'Numba'; did you mean numba\?"),
         ("fortran", "got 'fortran'$"),
         ("", "got ''$"),

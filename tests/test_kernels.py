@@ -194,11 +194,18 @@ def test_without_numba_auto_takes_the_numpy_kernel_and_says_so(monkeypatch):
             refuse()
 
 
-def test_choose_refuses_an_unknown_kernel_and_a_view_too_deep():
+def test_choose_takes_the_kernel_of_the_views_arithmetic_and_refuses_another():
     with pytest.raises(ConfigError, match="kernel must be one of"):
         choose("cuda")
-    with pytest.raises(ConfigError, match="too deep for binary64"):
-        choose("auto", View.around(("-0.75", "0.1"), "1e-14", (100, 100)))
+    shallow, deep = (View.around(("-0.75", "0.1"), span, (100, 100)) for span in ("0.1", "1e-14"))
+    assert choose("auto", deep)[0] == choose("deep", deep)[0] == "deep"
+    with pytest.raises(ConfigError, match=r"too deep for binary64.* kernel numba .*take kernel: deep, or auto"):
+        choose("numba", deep)
+    for view in (shallow, None):
+        with pytest.raises(ConfigError, match=r"kernel deep computes in exact arithmetic.*ask for arithmetic: exact"):
+            choose("deep", view)
+    with pytest.raises(ConfigError, match="too deep for binary64: x has samples"):
+        choose("auto", View((-0.75, -0.75 + 1e-14), (0, 1), (100, 100)))
 
 
 def test_importing_the_kernels_imports_no_numba():

@@ -23,6 +23,7 @@ from distributed.versions import get_versions
 from mandeldask import __version__
 from mandeldask.check import can_use, loaded_from
 from mandeldask.errors import ClusterError
+from mandeldask.kernels import DEEP
 from mandeldask.store import Store
 from mandeldask.text import plural
 
@@ -114,11 +115,13 @@ def _problem(name: str, found: Versions, kernel: str) -> str:
         "mandeldask": f"install mandeldask {__version__} there, or send this one with --upload",
         "numba": "install it there, or use --set kernel=numpy-compact: the same counts, more slowly",
     }
+    if kernel == DEEP:  # there is no other
+        remedies["numba"] = "install it there"
 
     def works(version: str) -> bool:
         if name == "mandeldask":
             return version == __version__
-        if name == "numba" and kernel != "numba":
+        if name == "numba" and kernel not in ("numba", DEEP):
             return True
         return version != MISSING and _numbers(version) >= _numbers(OLDEST[name])
 

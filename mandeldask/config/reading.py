@@ -38,7 +38,12 @@ MAX_BYTES = 64 * 1024  # of a file
 MAX_ERRORS = 5
 MAX_LINE = 400  # characters
 # The ways to place a view: a key set on the command line drops those of the file that do not go with it.
-PLACES = ({"x", "y"}, {"centre", "span", "rotation"}, {"centre", "projection", "radius"})
+PLACES = (
+    {"x", "y"},
+    {"centre", "span", "rotation"},
+    {"centre", "projection", "radius"},
+    {"centre", "unit", "x", "y", "rotation"},
+)
 
 
 class _ClusterAlone(Section):
@@ -170,7 +175,7 @@ def _changed(mapping: dict[str, Any], changes: Mapping[tuple[str, ...], Any]) ->
     placed = every & {
         keys[1] for keys, value in changes.items() if keys[0] == "view" and keys[1:] and value is not None
     }
-    fitting = [place for place in PLACES if placed and placed <= place]
+    fitting = [place for place in PLACES if placed and placed <= place and ("unit" in placed) == ("unit" in place)]
     if fitting and isinstance(view := mapping.get("view"), dict):
         for key in every.difference(*fitting):
             view.pop(key, None)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema
 
-from mandeldask.kernels import AUTO, KERNELS
+from mandeldask.kernels import AUTO, kernel_names
 from mandeldask.view import MAX_SIDE
 
 NUMBER = r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?"  # YAML 1.2: 1e5 is a number, 1:30 and 1_000 are not
@@ -64,8 +64,8 @@ def _path(value: str) -> str:
 
 
 def kernel_name(value: str) -> str:
-    if value not in (*KERNELS, AUTO):
-        raise ValueError(f"must be {', '.join(KERNELS)} or {AUTO}")
+    if value not in kernel_names():
+        raise ValueError(f"must be {', '.join(kernel_names()[:-1])} or {AUTO}")
     return value
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from zict import LRU
 
 from mandeldask.errors import ConfigError
-from mandeldask.explorer.tiles import SIDE, PackedTile, check_address, packed
+from mandeldask.explorer.tiles import LIVE_FIELDS, SIDE, PackedTile, check_address, packed
 
 if TYPE_CHECKING:
     from mandeldask.kernels.deep.reference import Reference
@@ -107,7 +107,7 @@ def deep_tile(level: int, column: int, row: int, origin: str, proof: str) -> Dee
     return tile
 
 
-@dataclass
+@dataclass(frozen=True)
 class Given:
     """A loader of a reference that the task was given."""
 
@@ -122,8 +122,8 @@ def compute_deep_tile(tile: DeepTile, max_iter: int, key: str, reference: Refere
     """Compute a deep tile; this runs on a worker."""
     from mandeldask.kernels import deep  # with Numba, which the server does not wait for
 
-    counts = deep.make(max_iter, ("escape_time",), Given(key, reference), tile.proof)(tile.offsets())
-    return packed(counts, None, max_iter, deep.last_counts().unproven)
+    block = deep.make(max_iter, LIVE_FIELDS, Given(key, reference), tile.proof)(tile.offsets())
+    return packed(block["escape_time"], block["smooth"], max_iter, deep.last_counts().unproven)
 
 
 def compute_reference(origin: Origin, max_iter: int, key: str) -> Reference:

@@ -112,7 +112,8 @@ def _same_field(config: Config) -> Store | None:
         return None
     store = open_store(config.store)
     d = store.description
-    wanted = replace(Description.of(config.view, config.max_iter, d.fields, d.tile), format_version=d.format_version)
+    made = Description.of(config.view, config.max_iter, d.fields, d.tile, config.proof)
+    wanted = replace(made, format_version=d.format_version)
     if d != wanted:
         path = short_path(store.path)
         raise StoreError(
@@ -188,7 +189,7 @@ def stored_tile(store: Store, level: int, row: int, column: int) -> PackedTile:
 
 def _smooth(d: Description, stride: int, at: tuple[int, int], counts: Counts) -> NDArray[np.float32] | None:
     """The field smooth of a store without it: the orbits are followed once more. None where that takes seconds."""
-    if counts.sum(where=counts < d.max_iter, dtype=np.int64) > MAX_STEPS:
+    if d.exact or counts.sum(where=counts < d.max_iter, dtype=np.int64) > MAX_STEPS:
         return None
     y, x = ((n * SIDE * stride, (n * SIDE + side - 1) * stride + 1) for n, side in zip(at, counts.shape, strict=True))
     samples = d.view.block(y, x, stride=(stride, stride)).ravel()

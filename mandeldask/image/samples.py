@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError, StoreError
-from mandeldask.kernels import AUTO, FIELDS, KERNELS, MAX_ITER_LIMIT, choose
+from mandeldask.kernels import AUTO, FIELDS, KERNELS, MAX_ITER_LIMIT, block_function, choose
 from mandeldask.kernels.block import Outside
 from mandeldask.kernels.fields import BEYOND
-from mandeldask.view import View
+from mandeldask.view import Deep, View
 
 if TYPE_CHECKING:  # zarr is imported once there is a store
     from mandeldask.store import Store
@@ -41,7 +41,7 @@ class Samples:
     text: str = ""  # describes the field
     missing: int = 0  # tiles that are not computed
     path: str = ""
-    view: View | None = None  # where the samples lie; None where that is not known
+    view: View | None = None  # where the samples lie, in binary64; None where that is not known
     apart: int = 1  # level 0 has every so many-th sample of the view
     stride: int = 1
 
@@ -153,25 +153,29 @@ def _stored(store: Store) -> Samples:
     further = range(1, d.fine + 1) if missing else range(1, len(d.levels))
     levels = [0, *(k for k in further if store.done(k)[done if missing else ...].all())]
     fields = {k: {name: StoredSamples(store, k, name) for name in d.fields} for k in levels}
-    return Samples(fields, d.max_iter, _text(d.view, d.max_iter), missing, store.path, d.view)
+    text = _text(d.view, d.max_iter, d.proof)
+    return Samples(fields, d.max_iter, text, missing, store.path, None if d.exact else d.view)
 
 
 def computed(view: View, max_iter: int | None, stride: int) -> Samples:
     """Every k-th sample of a view, computed in this process, k being `stride` or more.
 
-    ConfigError for a view too deep for binary64, a `max_iter` out of range.
+    ConfigError for a view that no kernel can compute, a `max_iter` out of range.
     """
     stride = max(stride, -(-max(view.shape) // VIEW_SIDE))
     rows, columns = view.shape
     cap = 1000 if max_iter is None else max_iter
-    compute = KERNELS[choose(AUTO, view)[0]](cap)
+    exact = isinstance(view.frame, Deep)
+    compute = block_function(choose(AUTO, view)[0], cap, view=view)
     bands = [(first, min(first + 64 * stride, rows)) for first in range(0, rows, 64 * stride)]
     counts = np.concatenate([compute(view.block(band, (0, columns), stride=(stride, stride))) for band in bands])
-    return Samples({0: {"escape_time": counts}}, int(cap), _text(view, cap), view=view, apart=stride)
+    text = _text(view, cap)
+    return Samples({0: {"escape_time": counts}}, int(cap), text, view=None if exact else view, apart=stride)
 
 
-def _text(view: View, max_iter: int) -> str:
-    return f"Mandelbrot escape times, {view}, max_iter {max_iter}"
+def _text(view: View, max_iter: int, proof: str = "full") -> str:
+    preview = ", a preview in which some counts are wrong" if proof == "none" else ""
+    return f"Mandelbrot escape times, {view}, max_iter {max_iter}{preview}"
 
 
 def _array(name: str, field: Any) -> NDArray[Any]:

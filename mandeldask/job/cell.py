@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mandeldask.dashboard import picture_of
 from mandeldask.errors import ClusterError
-from mandeldask.job.events import Event, Notice, Plan, Started, Summary, TileDone
+from mandeldask.job.events import Event, Notice, Orbit, Plan, Started, Summary, TileDone
 from mandeldask.job.job_status import SPACE, Status, on_scheduler
 from mandeldask.job.notebook import forming, with_image
 from mandeldask.telemetry import Progress, TileFailed
@@ -57,7 +57,10 @@ class Cell:
     def __call__(self, event: Event) -> None:
         match event:
             case Notice(text, about):
+                self.facts.pop("orbit", None)
                 self._note(about, text)
+            case Orbit():
+                self.facts["orbit"] = event.words
             case Plan():
                 self.plan, self.samples, self.done = event, event.preview(), event.done
                 for label, text in (event.facts | {"cluster": str(event.cluster)}).items():
@@ -72,7 +75,7 @@ class Cell:
                 self.progress = event
             case Summary():
                 self.facts = {}  # which the summary itself shows
-        if self.display.due or not isinstance(event, TileDone | TileFailed | Progress):
+        if self.display.due or not isinstance(event, TileDone | TileFailed | Progress | Orbit):
             self.display.show(self._html(event))
 
     def _note(self, label: str, text: str) -> None:

@@ -15,7 +15,7 @@ from itertools import islice, product
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.kernels import BlockFunction
+from mandeldask.kernels import Kernel
 from mandeldask.store import Description, Tile
 from mandeldask.telemetry import Progress
 from mandeldask.tile import Record
@@ -36,7 +36,7 @@ Clock = Callable[[], float]
 def expect(
     d: Description,
     pending: NDArray[np.bool_],
-    block_function: BlockFunction,
+    block_function: Kernel,
     threads: int,
     clock: Clock = time.perf_counter,
 ) -> Costs | None:
@@ -199,7 +199,7 @@ def _price(
     c: NDArray[np.complex128],
     counts: NDArray[np.int32],
     max_iter: int,
-    block_function: BlockFunction,
+    block_function: Kernel,
     clock: Clock,
 ) -> Callable[[NDArray[np.int32]], Costs]:
     """A function of escape times: the seconds that each sample takes."""

@@ -22,8 +22,9 @@ from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Start
 from mandeldask.job.ledger import Ledger, cannot_write
 from mandeldask.job.periodic import every
 from mandeldask.job.plan import space_warning
+from mandeldask.job.reference import prepare_reference
 from mandeldask.job.reporter import Reporter
-from mandeldask.kernels import KERNELS, tells_of_compilation
+from mandeldask.kernels import DEEP, Kernel, block_function, tells_of_compilation
 from mandeldask.store import Store
 from mandeldask.telemetry import Progress
 from mandeldask.tile import tile_name
@@ -70,13 +71,13 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     d, pending = plan.store.description, ~plan.store.done()
     if warning := space_warning(plan):
         tell(Notice(warning, about="store"))
-    compiling = partial(tell, Notice("compiling the Numba kernel; the next run finds it compiled", about="kernel"))
-    with tells_of_compilation(compiling) if plan.kernel == "numba" else nullcontext():  # here first, for all workers
-        block_function = KERNELS[plan.kernel](d.max_iter, d.fields, d.view)
     client = session.connect()
     tell_started(client, tell)
     # while the workers of a new cluster start
-    costs = expect(d, pending, block_function, plan.cluster.threads) if plan.pending else None
+    costs = None
+    if plan.pending:
+        function = _block_function(plan, tell, submission.is_cancelled)
+        costs = expect(d, pending, function, plan.cluster.threads)
     if costs is not None:
         tell(_expected(pending, costs, plan.cluster.threads))
     session.ready()
@@ -98,6 +99,15 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     with reporter, every(ASK_SECONDS, cancel_if_asked, "cancel"):
         dispatcher.run(pending, costs)
     return dispatcher
+
+
+def _block_function(plan: Plan, tell: Observer, is_cancelled: Callable[[], bool]) -> Kernel:
+    """That of the plan's kernel, compiled for all workers of this machine; of a deep field with its reference."""
+    d = plan.store.description
+    compiling = partial(tell, Notice("compiling the Numba kernel; the next run finds it compiled", about="kernel"))
+    with tells_of_compilation(compiling) if plan.kernel in ("numba", DEEP) else nullcontext():
+        reference = prepare_reference(plan, tell, is_cancelled) if d.exact else None
+        return block_function(plan.kernel, d.max_iter, d.fields, d.view, reference, d.proof)
 
 
 def tell_started(client: Client, tell: Observer) -> str:
@@ -134,6 +144,8 @@ def _finish(plan: Plan, ledger: Ledger, dispatcher: Dispatcher | None) -> Summar
         not_escaped=int(ledger.columns["not_escaped"][done].sum()),
         samples=plan.samples,
         area=ledger.area(done),
+        unit=store.description.unit,
+        proofs=ledger.proofs(done),
         errors={tile_name(tile): ledger.errors.get(tile_name(tile), "") for tile in failed},
     )
 

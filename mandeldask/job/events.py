@@ -58,8 +58,9 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the whole field before compression: int32 and float32 take four each."""
-        return 4 * self.samples * len(self.store.description.fields)
+        """Bytes of the whole field before compression."""
+        d = self.store.description
+        return self.samples * sum(np.dtype(d.type_of(name)).itemsize for name in d.fields)
 
     @property
     def grid(self) -> Preview:
@@ -109,6 +110,18 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Orbit:
+    """How far the reference orbit of a deep field is: steps that are done, and the most that there can be."""
+
+    done: int
+    of: int
+
+    @property
+    def words(self) -> str:
+        return f"reference orbit, {si(self.done)} of at most {si(self.of)} steps"
+
+
+@dataclass(frozen=True)
 class Expected:
     """What the tiles are expected to cost, from a coarse look at the view. Small jobs have no such event."""
 
@@ -120,6 +133,24 @@ class Expected:
 @dataclass(frozen=True)
 class TileDone:
     record: Record
+
+
+@dataclass(frozen=True)
+class Proofs:
+    """How the counts of a deep field were proven, in samples of the whole field."""
+
+    second: int  # that the first pass could not decide
+    third: int  # nor the second
+    unproven: int
+    unknown: int  # tiles of which a driver was killed before it could note this
+    preview: bool  # proof: none
+
+    def __str__(self) -> str:
+        if self.preview:
+            return "none: this is a preview, in which some counts are wrong"
+        lost = f"; not known of {plural(self.unknown, 'tile')}, whose driver was killed" if self.unknown else ""
+        passes = f"{plural(self.second, 'sample')} took a second pass, {self.third} their own orbits"
+        return f"{self.unproven or 'no'} counts unproven{lost}; {passes}"
 
 
 @dataclass(frozen=True)
@@ -146,12 +177,20 @@ class Summary:
     not_escaped: int  # samples
     samples: int
     area: float | None  # of the samples that did not escape, in the units of c; None for a line or a strip
+    unit: int | None  # of a deep field: the area is in units of 4^unit
+    proofs: Proofs | None  # of a deep field
     errors: dict[str, str]  # "row,column" of a failed tile -> what happened
 
     @property
     def efficiency(self) -> float:
         """Kernel seconds over the worker threads' seconds."""
         return self.kernel_seconds / self.thread_seconds if self.thread_seconds else 0.0
+
+    @property
+    def area_in_words(self) -> str:
+        """The area, after a colon; "" where there is none."""
+        unit = "" if self.unit is None else f" x 2^{2 * self.unit}"
+        return "" if self.area is None else f": area {self.area:.6g}{unit}"
 
     @property
     def exit_code(self) -> int:
@@ -161,18 +200,19 @@ class Summary:
     def _repr_html_(self) -> str:
         from mandeldask.job.notebook import block  # imports what draws pictures, which no worker needs
 
-        area = f": area {self.area:.6g}" if self.area is not None else ""
         facts = {
             "done": f"{plural(self.computed, 'tile')} in {duration(self.seconds)}: "
             f"{si(self.iterations)} iterations, {si(self.iterations_per_second)} iterations/s",
-            "field": f"{si(self.samples)} samples, {self.not_escaped / self.samples:.4%} did not escape{area}",
+            "field": f"{si(self.samples)} samples, {self.not_escaped / self.samples:.4%} did not escape"
+            f"{self.area_in_words}",
+            "proof": str(self.proofs or ""),
             "failed": plural(self.failed, "tile") if self.failed else "",
             "store": short_path(self.store),
         }
         return block(self.store, facts, self.tiles - self.failed, self.tiles)
 
 
-Event = Preparing | Notice | Plan | Started | Expected | TileDone | TileFailed | Progress | Summary
+Event = Preparing | Notice | Plan | Started | Orbit | Expected | TileDone | TileFailed | Progress | Summary
 Observer = Callable[[Event], None]
 
 

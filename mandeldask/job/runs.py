@@ -205,4 +205,5 @@ def _description_of(path: str | os.PathLike[str], kernel: str) -> dict[str, obje
         "tile": list(d.tile),
         "store": store.path,
         "kernel": kernel,
+        "proof": d.proof,
     }

@@ -22,7 +22,7 @@ from mandeldask.cluster import SchedulerReference, Session, Size, size_of_client
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
 from mandeldask.job.background import LINGER_SECONDS, kept_cluster
 from mandeldask.job.driver import Submission, drive, tell_started
-from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Preparing, Summary, ignore
+from mandeldask.job.events import Event, Expected, Notice, Observer, Orbit, Plan, Preparing, Summary, ignore
 from mandeldask.job.handle import Job
 from mandeldask.job.job_status import SPACE, driver_key, on_scheduler, status_of_jobs, topic_of
 from mandeldask.job.lease import HEARTBEAT_SECONDS, outcome, release, reserve
@@ -37,6 +37,7 @@ from mandeldask.text import plural
 from mandeldask.tile import tile_name
 
 PRIORITY = 100  # a driver does not wait for other people's tasks: it takes no thread for longer than a moment
+LOG_SECONDS = 5.0  # between two lines about the reference orbit
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
@@ -119,7 +120,7 @@ def submit(
     place = place_of(described.store)
     kernel, reason = choose(described.kernel, described.view)
     tell(Preparing(kernel, reason))
-    wanted = {name: getattr(described, name) for name in ("view", "max_iter", "fields", "tile")}
+    wanted = {name: getattr(described, name) for name in ("view", "max_iter", "fields", "tile", "proof")}
     name = _new_name(place.url) if name is None else _checked(name)
     request = _Request(name, SimpleNamespace(**wanted, store=place.url), kernel, uuid.uuid4().hex, place, ignore_space)
     with Session(
@@ -310,6 +311,7 @@ class _JobReporter:
     def __init__(self, client: Client, name: str) -> None:
         self.client, self.name = client, name
         self.done_before = 0
+        self.logged = 0.0
         self.errors: dict[str, str] = {}
 
     def __call__(self, event: Event) -> None:
@@ -320,6 +322,8 @@ class _JobReporter:
                 self._note(None)  # no rate yet; that of a driver that died says nothing
             case Notice():
                 self.log(event.text)
+            case Orbit() if time.monotonic() - self.logged >= LOG_SECONDS:
+                self.log(event.words)
             case Expected():
                 self.log(f"{event.seconds:.3g} s of kernel expected, {event.seconds_by_row:.3g} s row by row")
             case TileFailed():
@@ -340,4 +344,5 @@ class _JobReporter:
         self.client.set_metadata([SPACE, self.name, "told"], told)
 
     def log(self, text: str) -> None:
+        self.logged = time.monotonic()
         self.client.log_event(topic_of(self.name), {"time": time.time(), "text": text})

@@ -23,12 +23,21 @@ from numpy.typing import NDArray
 from mandeldask import config as configs
 from mandeldask.check import Checked, Finding, Known, Task, check_again, check_on_worker, check_tiles
 from mandeldask.cluster import Session
-from mandeldask.errors import ClusterError, ConfigError
+from mandeldask.errors import ClusterError, ConfigError, DamagedError
 from mandeldask.job import lease
 from mandeldask.job.events import Event
 from mandeldask.job.ledger import Ledger
 from mandeldask.job.runs import resume
-from mandeldask.store import Description, Store, Tile, metadata, open_damaged, shard_key
+from mandeldask.store import (
+    Description,
+    Store,
+    Tile,
+    metadata,
+    open_damaged,
+    read_reference,
+    remove_reference,
+    shard_key,
+)
 from mandeldask.tile import LevelTile
 
 HERE = 2**28  # bytes before compression, up to which a cluster is not worth its start
@@ -252,6 +261,11 @@ def _metadata(store: Store) -> Iterator[Finding]:
         yield Finding("coordinates", key, "does not hold the coordinates of the view")
     for key, problem in store.damaged_tiles():
         yield Finding("statistics", key, problem)
+    if store.description.exact:
+        try:
+            read_reference(store)
+        except DamagedError as error:
+            yield Finding("reference", "reference", error.problem)
     for key in metadata.strays(store.place):
         yield Finding("stray", key, "is not of this store, and is left alone")
 
@@ -315,6 +329,8 @@ def _remove(store: Store, ledger: Ledger, found: _Found) -> None:
     for key, _ in store.damaged_tiles():
         store.place.delete(key)
     metadata.complete(store.place, d)
+    if found.kinds["reference"]:  # who needs it makes it again
+        remove_reference(store)
 
 
 def made_from(d: Description, tile: LevelTile) -> Iterator[LevelTile]:

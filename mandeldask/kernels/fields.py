@@ -8,12 +8,13 @@ the machine's logarithm, so their last float32 bit may differ between machines.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 FIELDS = {"escape_time": "<i4", "smooth": "<f4", "distance": "<f4"}
+EXACT_FIELDS = {"escape_time": "<i4", "smooth": "<f8", "distance": "<f8"}  # of a deep view, distance in its units
 
 # |z| at the end. What the formulas neglect is |c|/|z|^2 or so: below 1e-11, and below 1e-6 for |c| > BAILOUT, where
 # z_1 = c is the end. That is less than float32 tells apart.
@@ -33,7 +34,7 @@ class Orbit(NamedTuple):
     n: NDArray[np.int64]
 
 
-def smooth(orbit: Orbit) -> NDArray[np.float32]:
+def smooth(orbit: Orbit, dtype: type[np.floating] = np.float32) -> NDArray[Any]:
     """Continuous escape time, n - log2(ln|z_n| / ln 2), in steps.
 
     The renormalised count of L. Vepstas (1997), https://linas.org/art-gallery/escape/escape.html, counted from
@@ -43,10 +44,10 @@ def smooth(orbit: Orbit) -> NDArray[np.float32]:
     with np.errstate(all="ignore"):
         size = np.hypot(orbit.x, orbit.y)
         steps = orbit.n - np.log2(np.log(size) / np.log(2.0))
-        return np.where(np.isfinite(size), steps, np.nan).astype(np.float32)
+        return np.where(np.isfinite(size), steps, np.nan).astype(dtype)
 
 
-def distance(orbit: Orbit) -> NDArray[np.float32]:
+def distance(orbit: Orbit, dtype: type[np.floating] = np.float32) -> NDArray[Any]:
     """Exterior distance estimate, 2 |z_n| ln|z_n| / |dz_n/dc|, in units of c.
 
     Near the set (G(c) small) the distance from c to the set lies between a quarter of it and the whole, by Koebe's
@@ -57,7 +58,7 @@ def distance(orbit: Orbit) -> NDArray[np.float32]:
         size = np.hypot(orbit.x, orbit.y)
         estimate = 2.0 * size * np.log(size) / np.hypot(orbit.dx, orbit.dy)
         estimate[~(np.isfinite(orbit.dx) & np.isfinite(orbit.dy))] = 0.0
-        return np.where(np.isfinite(size), estimate, np.nan).astype(np.float32)
+        return np.where(np.isfinite(size), estimate, np.nan).astype(dtype)
 
 
 BEYOND = {"smooth": smooth, "distance": distance}

@@ -15,7 +15,19 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from mandeldask.image import palette, palette_index
-from mandeldask.job import Event, Expected, Notice, Plan, Preparing, Progress, Started, Summary, TileDone, TileFailed
+from mandeldask.job import (
+    Event,
+    Expected,
+    Notice,
+    Orbit,
+    Plan,
+    Preparing,
+    Progress,
+    Started,
+    Summary,
+    TileDone,
+    TileFailed,
+)
 from mandeldask.progress import Bar, State
 from mandeldask.telemetry import Preview
 from mandeldask.text import command, duration, plural, printable, short_path, si
@@ -45,6 +57,7 @@ class Screen(Bar):
         self.plan = plan
         self.mosaic: Mosaic | None = None
         self.progress: Progress | None = None
+        self.orbit: Orbit | None = None  # while it is made
         self.done = self.failures = 0
         self.load = _Load()
 
@@ -53,11 +66,14 @@ class Screen(Bar):
             case Preparing(kernel, reason):
                 self.kernel = kernel if reason == "as asked" else f"{kernel}: {reason}"
             case Notice(text, about):
+                self.orbit = None
                 self.line(about, text)
             case Plan():
                 self._plan(event)
             case Started():
                 self._started(event)
+            case Orbit():
+                self.orbit = event
             case Expected(seconds, by_row):
                 costly_first = f"{duration(seconds)} of computing, costly tiles first"
                 self.line("expected", f"{costly_first}; {duration(by_row)} row by row")
@@ -103,7 +119,9 @@ class Screen(Bar):
         return Padding(table, (0, 0, 1, 0))
 
     def look(self) -> State:
-        """Tiles, and what there is to say of them."""
+        """Tiles, or steps of the reference orbit, and what there is to say of them."""
+        if self.orbit:
+            return self.orbit.done, self.orbit.of, self.orbit.words
         pending = self.plan.pending if self.plan else 0
         return self.done, max(1, pending), self._words(pending)
 
@@ -148,10 +166,11 @@ class Screen(Bar):
             again = f"`{command('resume', short_path(s.store))}` tries them again"
             self.line("failed", f"{plural(s.failed, 'tile')}; {again}")
         else:
-            area = f": area {s.area:.6g}" if s.area is not None else ""
             max_iter = self.plan.store.description.max_iter
             share = f"{s.not_escaped / s.samples:.4%} of the samples"
-            self.line("set", f"{share} did not escape within {max_iter} iterations{area}")
+            self.line("set", f"{share} did not escape within {max_iter} iterations{s.area_in_words}")
+        if s.proofs:
+            self.line("proof", str(s.proofs))
         self.line("store", short_path(s.store))
 
 

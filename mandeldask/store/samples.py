@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import DamagedError
-from mandeldask.kernels import FIELDS
 from mandeldask.store.arrays import shard_key
 from mandeldask.store.description import chunk_side
 
@@ -42,7 +41,8 @@ class StoredSamples:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(FIELDS[self.name])
+        kind: str = self.store.description.type_of(self.name)
+        return np.dtype(kind)
 
     @property
     def chunks(self) -> tuple[int, int]:
