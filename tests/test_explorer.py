@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from click.testing import CliRunner
-from explored import DEADLINE, Explorer, Served, hold, read_tile, waiting_tiles, workers_held
+from explored import DEADLINE, PLACE, Explorer, Served, hold, read_tile, waiting_tiles, workers_held
 from hypothesis import given
 from hypothesis import strategies as st
 from services import Processes, free_port, listening, poll
@@ -27,7 +27,7 @@ from mandeldask.config import LocalCluster, SchedulerAddress
 from mandeldask.errors import ConfigError
 from mandeldask.explorer import live as live_module
 from mandeldask.explorer import open_scene, server, tiles
-from mandeldask.explorer.deep import Given, Origin, deep_tile
+from mandeldask.explorer.deep import Origin, deep_tile
 from mandeldask.explorer.live import LiveTiles
 from mandeldask.explorer.tiles import SIDE, live_view
 from mandeldask.kernels import KERNELS, deep
@@ -268,11 +268,6 @@ def test_a_cluster_that_dies_is_told_of_and_stored_tiles_go_on(store, tmp_path):
 
 # Tiles beyond binary64
 
-PLACE = (  # a benchmark of Kalles Fraktaler, 5e113
-    "-1.479815776132473260722984576216684259624481518406189270101361422139640104004580290674025",
-    "-0.000639111932613617271521374451942206394281706586158837911622769614297105149014064714425",
-)
-
 
 def test_a_deep_tile_is_the_kernels_and_its_reference_is_computed_once(explorer):
     level = 270
@@ -287,7 +282,7 @@ def test_a_deep_tile_is_the_kernels_and_its_reference_is_computed_once(explorer)
     tile = deep_tile(level, column + 1, row, f"{level},5,-3", "full")  # from another origin
     reference = deep.reference_orbit(tile.origin.point, tile.origin.unit, 40000)
     offsets = tile.offsets()[::32, ::32]
-    wanted = deep.make(40000, ("escape_time",), Given("other", reference))(offsets)
+    wanted = deep.make(40000, ("escape_time",), deep.Held(reference))(offsets)
     np.testing.assert_array_equal(found[1][0][::32, ::32], wanted)
     assert len(np.unique(wanted)) > 10
 

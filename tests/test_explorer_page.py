@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from browser import Tab, chromium
-from explored import DEADLINE, Served, waiting_tiles, workers_held
+from explored import DEADLINE, PLACE, Served, waiting_tiles, workers_held
 from PIL import Image
 from services import free_port, poll
 
@@ -445,14 +445,35 @@ def test_the_page_goes_from_the_whole_set_to_spans_of_1e100th_and_back(visit, ex
         kernel = deep.make(5000, ("escape_time",), deep.Held(reference))
         np.testing.assert_array_equal(counts[::16, ::16], kernel(tile.offsets()[::16, ::16]))
     assert len(found) == 2 and np.unique(counts).size > 10
-    described = page.tab.evaluate("explorer.description(0)")["view"]
-    assert Fraction(described["span"]) / described["shape"][1] == Fraction(1, 2 ** (level + 8))
-    first = Fraction(described["centre"][1]) - Fraction(described["shape"][0], 2 ** (level + 9))
-    assert (first * 2 ** (level + 8)).denominator == 1  # the cells are those of the tiles
+    view = configs.parse(page.tab.evaluate("explorer.description(0)")).view
+    one = Fraction(2) ** view.frame.unit
+    for origin, name in zip(view.frame.exact_origin, "xy", strict=True):
+        at = [(origin + Fraction(v) * one) * 2 ** (level + 9) for v in view.axis(name)[:2]]
+        assert at[1] - at[0] == 2 and at[0] % 2 == 1  # the samples are those of the tiles
     wheel(page, 3000, lambda span: span > 3)
     page.sharp()
     assert page.tab.evaluate("explorer.targets.every((t) => !t.deep)")
     assert [float(text) for text in page.tab.evaluate("explorer.view.toText()")][:2] == [0, 1]
+
+
+def test_a_deep_store_is_shown_and_beyond_its_samples_tiles_are_computed(browser, client, tmp_path):
+    deep_view = {"centre": PLACE, "span": "1e-80", "shape": [300, 420], "registration": "pixel"}
+    md.run({"view": deep_view, "max_iter": 40000, "fields": ["escape_time", "smooth"]}, tmp_path / "s", client=client)
+    store = open_store(tmp_path / "s")
+    with Served(open_scene(store.path), client.scheduler.address) as explorer:
+        page = Visit(browser, explorer.link, viewport=SMALL).sharp()
+        page.shot("explorer-deep-store")
+        for key, counts in page.counts("stored/0/").items():
+            i, j = (slice(int(n) * SIDE, (int(n) + 1) * SIDE) for n in key.split("/")[2:])
+            np.testing.assert_array_equal(counts, store.window(i, j))
+        assert page.tab.evaluate("explorer.targets.every(({kind}) => kind === 'stored')")
+        assert 1e-80 < page.view()[2] < 2e-80
+        page.tab.keyboard.press("+")
+        page.tab.keyboard.press("+")
+        page.sharp()
+        assert page.tab.evaluate("explorer.targets.every(({deep}) => deep)")
+        assert page.complaints == []
+        page.tab.close()
 
 
 def wheel(page, pixels, until):

@@ -107,22 +107,11 @@ def deep_tile(level: int, column: int, row: int, origin: str, proof: str) -> Dee
     return tile
 
 
-@dataclass(frozen=True)
-class Given:
-    """A loader of a reference that the task was given."""
-
-    key: str
-    reference: Reference
-
-    def __call__(self) -> Reference:
-        return self.reference
-
-
-def compute_deep_tile(tile: DeepTile, max_iter: int, key: str, reference: Reference) -> PackedTile:
+def compute_deep_tile(tile: DeepTile, max_iter: int, reference: Reference) -> PackedTile:
     """Compute a deep tile; this runs on a worker."""
     from mandeldask.kernels import deep  # with Numba, which the server does not wait for
 
-    block = deep.make(max_iter, LIVE_FIELDS, Given(key, reference), tile.proof)(tile.offsets())
+    block = deep.make(max_iter, LIVE_FIELDS, deep.Held(reference), tile.proof)(tile.offsets())
     return packed(block["escape_time"], block["smooth"], max_iter, deep.last_counts().unproven)
 
 
@@ -153,15 +142,14 @@ class References:
         _, news = event
         self.progress = {news["key"]: f"{news['done'] / news['of']:.0%} of at most {news['of']:,} iterations"}
 
-    def task(self, tile: DeepTile, max_iter: int) -> tuple[Callable[..., PackedTile], DeepTile, int, str, Future]:
+    def task(self, tile: DeepTile, max_iter: int) -> tuple[Callable[..., PackedTile], DeepTile, int, Future]:
         """What to submit for a tile, with a reference that is long enough for it."""
         length = 1 << (max_iter - 1).bit_length()
         asked = tile.origin, length
         if asked not in self.futures or self.futures[asked].status in ("error", "cancelled", "lost"):
             key = f"explorer-reference-{uuid.uuid4().hex}"
             self.futures[asked] = self.client.submit(compute_reference, tile.origin, length, key, key=key, pure=False)
-        future = self.futures[asked]
-        return compute_deep_tile, tile, max_iter, future.key, future
+        return compute_deep_tile, tile, max_iter, self.futures[asked]
 
     def words(self) -> str:
         """What is at work; empty where nothing is."""

@@ -14,7 +14,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,8 @@ from mandeldask.kernels.fields import smooth
 from mandeldask.store import Description, Store, open_store
 from mandeldask.telemetry import sample_type
 from mandeldask.text import command, short_path
-from mandeldask.view import View
+from mandeldask.view import Deep, View
+from mandeldask.view.exact import spelled
 
 Counts = NDArray[np.int32]
 
@@ -54,7 +55,8 @@ class Scene:
     config: Config | None = None
 
     def __post_init__(self) -> None:
-        if self.view.frame is not None:
+        frame = self.view.frame
+        if frame is not None and not (isinstance(frame, Deep) and frame.rotation == "0"):
             raise ConfigError(
                 f"the explorer shows upright rectangles, and this is {self.view}; "
                 f"draw it with `{command('image', 'STORE', 'OUT.png')}`"
@@ -71,8 +73,9 @@ class Scene:
         levels = d.levels if d else ()
         return {
             "name": self.name,
-            "x": [format(Decimal(v), "f") for v in self.view.x],
-            "y": [format(Decimal(v), "f") for v in self.view.y],
+            "x": _bounds(self.view, "x"),
+            "y": _bounds(self.view, "y"),
+            "unit": self.view.frame.unit if isinstance(self.view.frame, Deep) else 0,
             "rows": self.view.shape[0],
             "columns": self.view.shape[1],
             "registration": self.view.registration,
@@ -98,12 +101,22 @@ def open_scene(path: str) -> Scene:
         config = load(path)
         store = _same_field(config)
         name, kernel = Path(store.path if store else path).name, choose(config.kernel, config.view)[0]
-        return Scene(name, config.view, config.max_iter, kernel, store, config)
+        shallow = kernel if kernel in KERNELS else choose(AUTO)[0]
+        return Scene(name, config.view, config.max_iter, shallow, store, config)
     if not os.path.lexists(path) and Path(path).suffix.lower() in (".yaml", ".yml"):
         raise ConfigError(f"{path}: no such file")
     store = open_store(path)
     d = store.description
     return Scene(Path(store.path).name, d.view, d.max_iter, choose(AUTO)[0], store)
+
+
+def _bounds(view: View, name: Literal["x", "y"]) -> list[str]:
+    """The bounds of an axis, in all their decimals."""
+    low, high = view.x if name == "x" else view.y
+    if not isinstance(view.frame, Deep):
+        return [format(Decimal(low), "f"), format(Decimal(high), "f")]
+    origin, unit = view.frame.exact_origin["xy".index(name)], Fraction(2) ** view.frame.unit
+    return [spelled(origin + Fraction(low) * unit), spelled(origin + Fraction(high) * unit)]
 
 
 def _same_field(config: Config) -> Store | None:
@@ -184,6 +197,8 @@ def stored_tile(store: Store, level: int, row: int, column: int) -> PackedTile:
     counts = store.window(*window, level)
     if "smooth" in d.fields:
         return packed(counts, store.window(*window, level, "smooth"), d.max_iter)
+    if isinstance(d.view.frame, Deep):
+        return packed(counts, None, d.max_iter)
     return packed(counts, _smooth(d, d.levels[level].stride, (row, column), counts), d.max_iter)
 
 

@@ -248,7 +248,7 @@ function readout() {
     count: !found ? "–" : inside ? `≥ ${cap.toLocaleString("en")}, not escaped` : found.n.toLocaleString("en"),
     kind: found?.tile.kind ?? "",
     proof: found?.tile.deep ? proof(found.tile) : "",
-    zoom: scientific(view.homeSpan / view.span, 3, -view.scale),
+    zoom: scientific(view.homeSpan / view.span, 3, view.homeScale - view.scale),
     span: scientific(view.span, 4, view.scale),
     level: view.level,
     pending: targets.filter((target) => !tiles.here(target)).length,

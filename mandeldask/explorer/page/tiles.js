@@ -2,7 +2,7 @@
 
 import { Neighbourhood, suffices } from "./deep.js";
 import { BITS, fixed, floor, number, parse, place } from "./exact.js";
-import { TILE, TILE_LEVEL } from "./view.js";
+import { scaleOf, TILE, TILE_LEVEL } from "./view.js";
 
 const MOST = 900; // tiles kept: of 130 to 260 kB each, and those that were shown whole 260 more
 const AT_ONCE = 6; // requests, which is what a browser makes of one host
@@ -36,10 +36,12 @@ export class Tiles {
 
   constructor(scene, changed, complain) {
     Object.assign(this, { scene, changed, complain });
-    this.origin = [parse(scene.x[0]), parse(scene.y[0])];
+    this.scale = scaleOf(-scene.unit); // of what is stored
+    const fixedPoint = (text) => parse(text, this.scale);
+    this.origin = [fixedPoint(scene.x[0]), fixedPoint(scene.y[0])];
     const step = (bounds, n) => {
       const cells = scene.registration === "gridline" ? n - 1 : n;
-      return cells ? number(parse(bounds[1]) - parse(bounds[0])) / cells : 0;
+      return cells ? number(fixedPoint(bounds[1]) - fixedPoint(bounds[0])) / cells : 0;
     };
     const steps = [step(scene.x, scene.columns), step(scene.y, scene.rows)];
     this.step = [steps[0] || steps[1] || 1e-9, steps[1] || steps[0] || 1e-9];
@@ -53,7 +55,7 @@ export class Tiles {
   automatic(view) {
     const { max_iter, max_iter_limit } = this.scene;
     const asked = this.#apart(view) > Math.SQRT2 ? Number((100 * Math.max(0, view.level) ** 1.5).toPrecision(2)) : 0;
-    const told = view.level > view.deepest && this.told;
+    const told = asked && view.level > view.deepest && this.told;
     return Math.min(Math.max(max_iter, told || asked), max_iter_limit);
   }
 
@@ -64,7 +66,7 @@ export class Tiles {
 
   /** Drawn pixels a sample of the source. */
   #apart(view) {
-    return (Math.max(...this.step) * 2 ** view.scale) / view.pixel;
+    return (Math.max(...this.step) * 2 ** (view.scale - this.scale)) / view.pixel;
   }
 
   /**
@@ -129,10 +131,10 @@ export class Tiles {
       key: `stored/${level}/${row}/${column}`,
       left: at(column, 0),
       bottom: at(row, 1),
-      level: BITS,
+      level: BITS + this.scale,
       dx: stride * this.step[0],
       dy: stride * this.step[1],
-      depth: 0,
+      depth: this.scale,
       rows: Math.min(TILE, rows - row * TILE),
       columns: Math.min(TILE, columns - column * TILE),
       maxIter: this.scene.max_iter,

@@ -21,7 +21,8 @@ export class View {
   density = 1; // device pixels a CSS pixel, as drawn
 
   constructor(scene) {
-    this.bounds = [...scene.x, ...scene.y].map((text) => parse(text));
+    this.homeScale = scaleOf(-scene.unit);
+    this.bounds = [...scene.x, ...scene.y].map((text) => parse(text, this.homeScale));
   }
 
   /** Units in a CSS pixel. */
@@ -58,11 +59,11 @@ export class View {
   /** The whole of the field, with a little around it. */
   home() {
     const [left, right, bottom, top] = this.bounds;
-    Object.assign(this, { re: (left + right) / 2n, im: (bottom + top) / 2n, span: this.homeSpan, scale: 0 });
+    Object.assign(this, { re: (left + right) / 2n, im: (bottom + top) / 2n, span: this.homeSpan, scale: this.homeScale });
     this.keepWithin();
   }
 
-  /** The width of the whole, in units of 1. */
+  /** The width of the whole, in units of 2^-homeScale. */
   get homeSpan() {
     const [left, right, bottom, top] = this.bounds;
     const [wide, high] = [number(right - left), number(top - bottom)];
@@ -126,9 +127,10 @@ export class View {
   fromText(re, im, span) {
     const [, digits, exponent = "0"] = /^\s*([\d.]+)(?:e([-+]?\d{1,4}))?\s*$/i.exec(span ?? "") ?? [];
     const depth = -Math.log2(Number(digits)) - Number(exponent) * Math.log2(10);
+    if (!(Math.abs(depth) <= DEEPEST)) return false;
     const scale = scaleOf(depth);
     const [x, y] = [parse(re, scale), parse(im, scale)];
-    if (x === null || y === null || !Number.isFinite(depth) || depth > DEEPEST) return false;
+    if (x === null || y === null) return false;
     Object.assign(this, { re: x, im: y, span: scale ? 2 ** (scale - depth) : Number(span), scale });
     this.keepWithin();
     return true;
@@ -136,4 +138,4 @@ export class View {
 }
 
 /** The scale of a view that is 2^-depth across. */
-const scaleOf = (depth) => DEEP * Math.max(0, Math.floor(depth / DEEP) - 1);
+export const scaleOf = (depth) => DEEP * Math.max(0, Math.floor(depth / DEEP) - 1);
