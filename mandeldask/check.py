@@ -12,23 +12,36 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import DamagedError, MandeldaskError
-from mandeldask.kernels import FIELDS, KERNELS, on_cpu
-from mandeldask.store import Store, StoredSamples, Tile, chunk_side, open_store, shard_key
+from mandeldask.kernels import DEEP, KERNELS, block_function, on_cpu, orbit_of_its_own
+from mandeldask.kernels.fields import ESCAPED, NOT_ESCAPED, PROVED
+from mandeldask.store import (
+    FILL,
+    Description,
+    Store,
+    StoredSamples,
+    Tile,
+    chunk_side,
+    open_store,
+    shard_key,
+    stored_reference,
+)
 from mandeldask.tile import LevelTile, statistics
 
-Kind = Literal["description", "metadata", "coordinates", "shard", "value", "level", "statistics", "stray"]
+Kind = Literal["description", "metadata", "coordinates", "shard", "value", "level", "statistics", "reference", "stray"]
 Task = Callable[[Store], "Checked"]
+T = TypeVar("T")
 Known = tuple[int, int, int, int]  # iterations, minimum, maximum, not escaped: what the store notes of a tile
 BAND_SAMPLES = 2**22  # of a tile that are read at once: it may be larger than memory
 BEST_RATIO = 2**15  # by which zstd and lz4 shrink samples of one value at most
 # Iterations of the reference kernel, at most, for a tile that is computed again: some 5 s.
 RECOMPUTED_ITERATIONS = 2**28
+BIG_STEP = 2**8  # a step of an orbit of its own takes so many times as long
 OTHER_LOGARITHM = 1e-6  # by which smooth and distance may differ on another machine
 
 
@@ -49,12 +62,12 @@ class Finding:
 class Checked:
     """What came of some tiles."""
 
-    shards: int
-    bytes: int
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding, ...] = ()
+    shards: int = 0  # that were read
+    bytes: int = 0  # of them
 
 
-def check_on_worker(task: Task, store: Store) -> Checked:
+def check_on_worker(task: Callable[[Store], T], store: Store) -> T:
     """A task on a worker, which must see the same store."""
     store.check_identity()
     return task(store)
@@ -69,44 +82,55 @@ def check_tiles(tiles: list[tuple[LevelTile, Known | None]], store: Store, quick
             shard = _Shard(store, tile, name)
             findings += shard.findings(quick, known if name == "escape_time" else None)
             size += store.place.size(shard.key) or 0
-    return Checked(len(tiles) * len(store.description.fields), size, tuple(findings))
+    return Checked(tuple(findings), len(tiles) * len(store.description.fields), size)
 
 
 def check_again(tile: Tile, store: Store, seed: int) -> Checked:
     """Compute a tile again with the reference kernel, and compare the escape times bit for bit.
 
-    Where that would take more than `RECOMPUTED_ITERATIONS` if no sample escaped, a window of the tile, at random. Its
-    shard is counted where it is checked.
+    Of a deep field each sample has its own orbit, and one that stays unproven is not compared. Where a tile would take
+    more than `RECOMPUTED_ITERATIONS` if no sample escaped, it is a window of it, at random.
     """
     d = store.description
-    rows, columns = window_shape(d.levels[0].tile_shape(tile), d.max_iter)
+    rows, columns = window_shape(d.levels[0].tile_shape(tile), d.max_iter, d.exact)
     (top, bottom), (left, right) = d.levels[0].window(tile)
     rng = np.random.default_rng((seed, *tile))
     y, x = int(rng.integers(top, bottom - rows + 1)), int(rng.integers(left, right - columns + 1))
-    wanted = KERNELS["numpy"](d.max_iter)(d.view.block((y, y + rows), (x, x + columns)))
+    samples = d.view.block((y, y + rows), (x, x + columns))
+    wanted = _proven(d, samples) if d.exact else KERNELS["numpy"](d.max_iter)(samples)
     try:
         found = store.window(slice(y, y + rows), slice(x, x + columns))
     except (DamagedError, OSError):  # `check_tiles` tells
-        return Checked(0, 0, ())
-    wrong = np.argwhere(found != wanted)
+        return Checked()
+    wrong = np.argwhere((found != wanted) & (wanted > 0))
     if not wrong.size:
-        return Checked(0, 0, ())
+        return Checked()
     i, j = wrong[0].tolist()
     problem = (
         f"has {found[i, j]} at row {y + i}, column {x + j}, where the reference kernel gives {wanted[i, j]}; "
         f"{len(wrong)} of {wanted.size} samples differ"
     )
-    return Checked(0, 0, (Finding("value", shard_key(0, "escape_time", tile), problem, (0, *tile)),))
+    return Checked((Finding("value", shard_key(0, "escape_time", tile), problem, (0, *tile)),))
 
 
-def window_shape(shape: tuple[int, int], max_iter: int) -> tuple[int, int]:
+def _proven(d: Description, samples: NDArray[np.complex128]) -> NDArray[np.int32]:
+    """Each sample's escape time by its own orbit; 0 where it is not proven."""
+    wanted = np.zeros(samples.shape, np.int32)
+    for index, offset in np.ndenumerate(samples):
+        count, proven = orbit_of_its_own(d.view, complex(offset), d.max_iter)
+        wanted[index] = count if proven else 0
+    return wanted
+
+
+def window_shape(shape: tuple[int, int], max_iter: int, exact: bool = False) -> tuple[int, int]:
     """Rows and columns of the window of a tile that is computed again: all of it where that is not too costly."""
-    samples = max(256, RECOMPUTED_ITERATIONS // max_iter)
+    least, step = (4, BIG_STEP) if exact else (256, 1)
+    samples = max(least, RECOMPUTED_ITERATIONS // (step * max_iter))
     columns = min(shape[1], max(math.isqrt(samples), samples // shape[0]))
     return min(shape[0], max(1, samples // columns)), columns
 
 
-def can_use(store: Store) -> str:
+def why_unusable(store: Store) -> str:
     """What keeps it from using the store; "" where nothing does."""
     probe = f"zarr.{uuid.uuid4().hex}.partial"  # should this process die here, a leftover like any other
     try:
@@ -183,6 +207,10 @@ class _Shard:
         if self.name == "escape_time":
             wrong = (samples < 1) | (samples > max_iter)
             rule = f"escape times are from 1 to {max_iter}"
+        elif self.name == "interior":
+            rule = "interior is 0 where a sample escaped, else 1 or 2"
+            times = self._same_samples(samples, y, x, self.level, "escape_time")
+            wrong = (samples > PROVED) | (False if times is None else (samples == ESCAPED) != (times < max_iter))
         else:
             rule = f"{self.name} is NaN where a sample did not escape, and only there"
             times = self._same_samples(samples, y, x, self.level, "escape_time")
@@ -194,11 +222,11 @@ class _Shard:
         below = self._same_samples(samples, y, x, self.level - 1, self.name) if self.level else None
         if below is None:
             return
-        there = below != 0
-        if self.name != "escape_time":  # NaN is also what stands for a shard that is missing
+        there = below != FILL.get(self.name, np.nan)
+        if self.name not in FILL:  # NaN is also what stands for a shard that is missing
             times = self._same_samples(samples, y, x, self.level - 1, "escape_time")
             there = ~np.isnan(below) | (True if times is None else times == max_iter)
-        wrong = there & (np.ascontiguousarray(samples).view("u4") != np.ascontiguousarray(below).view("u4"))
+        wrong = there & (_bits(samples) != _bits(below))
         for i, j in np.argwhere(wrong)[:1].tolist():
             where, other = f"row {y + i}, column {x + j}", f"level {self.level - 1} has {below[i, j]}"
             yield Finding("level", self.key, f"has {samples[i, j]} at {where}, where {other}", self.tile)
@@ -215,6 +243,8 @@ class _Shard:
             return
         wanted = self._computed(doubtful, y, x)
         near = 0.0 if self.name == "escape_time" else OTHER_LOGARITHM
+        if self.name == "interior":  # how many are proved depends on the kernel
+            found, wanted = np.minimum(found, NOT_ESCAPED), np.minimum(wanted, NOT_ESCAPED)
         wrong = np.argwhere(doubtful)[~np.isclose(found[doubtful], wanted[doubtful], rtol=near, atol=0, equal_nan=True)]
         at = stride * (wrong + np.array((y, x)))
         for i, j in wrong[np.unique(at // d.tile, axis=0, return_index=True)[1]].tolist():
@@ -229,8 +259,10 @@ class _Shard:
         d, stride = self.store.description, self.store.description.levels[self.level].stride
         bottom, right = (min(stride * (n + k), side) for n, k, side in zip((y, x), chosen.shape, d.shape, strict=True))
         c = d.view.block((stride * y, bottom), (stride * x, right), stride=(stride, stride))[chosen]
-        block = KERNELS[on_cpu()](d.max_iter, d.fields)(c)
-        computed = np.zeros(chosen.shape, np.dtype(FIELDS[self.name]))
+        reference = stored_reference(self.store) if d.exact else None
+        function = block_function(DEEP if d.exact else on_cpu(), d.max_iter, d.fields, d.view, reference, d.proof)
+        block = function(c)
+        computed = np.zeros(chosen.shape, np.dtype(d.type_of(self.name)))
         computed[chosen] = block[self.name] if block.dtype.names else block
         return computed
 
@@ -246,3 +278,7 @@ class _Shard:
             return stored[step * y : step * (y + rows) : step, step * x : step * (x + columns) : step]
         except (DamagedError, OSError):  # told where that tile is checked
             return None
+
+
+def _bits(samples: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(samples).view(f"u{samples.dtype.itemsize}")

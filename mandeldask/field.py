@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
@@ -13,7 +13,22 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
-from mandeldask.kernels import AUTO, FIELDS, KERNELS, BlockFunction, choose, here
+from mandeldask.kernels import (
+    AUTO,
+    DEEP,
+    EXACT_FIELDS,
+    FIELDS,
+    Kernel,
+    Proof,
+    block_function,
+    choose,
+    fastest,
+    last_counts,
+)
+from mandeldask.view import View
+
+if TYPE_CHECKING:  # takes Numba
+    from mandeldask.kernels.deep import Loader
 
 BAND = 1 << 16  # samples that are gathered at once, so that a block needs no copy
 _last = threading.local()
@@ -25,6 +40,10 @@ def escape_time(
     kernel: str = AUTO,
     fields: tuple[str, ...] = ("escape_time",),
     known: da.Array | None = None,
+    *,
+    view: View | None = None,
+    reference: Loader | None = None,
+    proof: Proof = "full",
 ) -> da.Array:
     """The escape times of `grid` as a lazy Dask array of int32 with the same shape and chunks.
 
@@ -43,11 +62,18 @@ def escape_time(
     known : dask array, optional
         What a field of fewer iterations knows, with the dtype, shape and chunks of the result: its escape times are 0
         where a sample is to be computed, and all other samples are taken as they are.
+    view : View, optional
+        That of the grid; a deep one is needed, for samples are offsets from its origin.
+    reference : Loader, optional
+        What gives the workers the reference orbit of a deep view; by default each works it out once.
+    proof : "full", "double-double" or "none"
+        Of a deep view: how far to go for the proof of a count (`mandeldask.kernels.deep`).
 
     Raises
     ------
     ConfigError
-        An unknown kernel, a max_iter out of range, unknown fields, a grid that is not complex128.
+        An unknown kernel, a max_iter out of range, unknown fields, a grid that is not complex128, a view that the
+        kernel cannot compute.
 
     See Also
     --------
@@ -56,40 +82,42 @@ def escape_time(
     if not isinstance(grid, da.Array) or grid.dtype != np.complex128:
         got = f"a Dask array of {grid.dtype}" if isinstance(grid, da.Array) else f"a {type(grid).__name__}"
         raise ConfigError(f"grid must be a Dask array of complex128; got {got}")
-    chosen, _ = choose(kernel, here=False)
-    dtype = dtype_of(fields)
+    chosen, _ = choose(kernel, view, here=False)
+    dtype = dtype_of(fields, exact=chosen == DEEP)
     given = () if known is None else (known,)
     return da.map_blocks(
-        Timed(KERNELS[chosen](max_iter, fields), chosen),
+        Timed(block_function(chosen, max_iter, fields, view, reference, proof), chosen),
         grid,
         *given,
         dtype=dtype,
         meta=np.empty((0,) * grid.ndim, dtype),
-        name=f"escape-time-{tokenize(grid.name, max_iter, kernel, fields, *(k.name for k in given))}",
+        name=f"escape-time-{tokenize(grid.name, max_iter, kernel, fields, proof, *(k.name for k in given))}",
     )
 
 
-def dtype_of(fields: tuple[str, ...]) -> np.dtype[Any]:
+def dtype_of(fields: tuple[str, ...], exact: bool = False) -> np.dtype[Any]:
     """int32 for escape times alone, else a structured dtype with an item a field."""
-    return np.dtype(np.int32) if fields == ("escape_time",) else np.dtype([(name, FIELDS[name]) for name in fields])
+    types = EXACT_FIELDS if exact else FIELDS
+    return np.dtype(np.int32) if fields == ("escape_time",) else np.dtype([(name, types[name]) for name in fields])
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A block function that notes how long it took; `kernel_seconds` tells.
+    """A block function that notes how long it took, and what proofs it took; `kernel_seconds` and `proofs` tell.
 
     Given what is known of the block's samples too, it computes those whose escape time is 0 there.
     """
 
-    function: BlockFunction
+    function: Kernel
     kernel: str
 
     def __call__(self, c: NDArray[np.complex128], known: NDArray[Any] | None = None) -> NDArray[Any]:
         begin = time.perf_counter()
         _last.copied = 0 if known is None else int(_times(known).sum(dtype=np.int64))
-        block = self.function(c) if known is None else self._complete(c, known)
+        _last.proofs = np.zeros(3, np.int64)
+        block = self._computed(c) if known is None else self._complete(c, known)
         _last.seconds = time.perf_counter() - begin
-        _last.kernel = here() if self.kernel == AUTO else self.kernel
+        _last.kernel = fastest.kernel_used() if self.kernel == AUTO else self.kernel
         return block
 
     def _complete(self, c: NDArray[np.complex128], known: NDArray[Any]) -> NDArray[Any]:
@@ -99,7 +127,13 @@ class Timed:
         for first in range(0, len(c), rows):
             band = slice(first, first + rows)
             if unknown[band].any():
-                block[band][unknown[band]] = self.function(c[band][unknown[band]])
+                block[band][unknown[band]] = self._computed(c[band][unknown[band]])
+        return block
+
+    def _computed(self, c: NDArray[np.complex128]) -> NDArray[Any]:
+        block = self.function(c)
+        if self.kernel == DEEP:
+            _last.proofs += last_counts()
         return block
 
 
@@ -110,6 +144,12 @@ def _times(block: NDArray[Any]) -> NDArray[np.int32]:
 def copied_iterations() -> int:
     """Iterations of this thread's last block that were not computed, but known; as `kernel_seconds`."""
     return getattr(_last, "copied", 0)
+
+
+def proofs() -> tuple[int, int, int]:
+    """Samples of this thread's last block that a second pass took, a third, and unproven; as `kernel_seconds`."""
+    second, third, unproven = getattr(_last, "proofs", np.zeros(3, np.int64)).tolist()
+    return second, third, unproven
 
 
 def kernel_seconds() -> float:

@@ -19,6 +19,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mandeldask.text import duration, si
+
 TOPIC = "mandeldask"
 KEY_PREFIX = "escape-time-tile"  # Dask's own pages colour tasks by it
 PREVIEW_SIDE = 512  # samples of the preview's longer side, at most: 1 MiB for a job, however large
@@ -147,6 +149,18 @@ class Progress:
         if not all(value is None or math.isfinite(value) for value in vars(progress).values()):
             raise ValueError("an endless rate")
         return progress
+
+    @property
+    def left(self) -> str:
+        """The time left as a person says it; "" where it is not known."""
+        return "" if self.seconds_left is None else f"{duration(round(self.seconds_left))} left"
+
+    @property
+    def rate(self) -> str:
+        """Iterations a second and the time left as a person says them; "" until a tile is done."""
+        return (
+            ", ".join(filter(None, (f"{si(self.iterations_per_second)} iterations/s", self.left))) if self.done else ""
+        )
 
 
 @dataclass(frozen=True)

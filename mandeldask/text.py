@@ -36,6 +36,11 @@ def command(*words: str) -> str:
     return f"{_program('mandeldask')} {arguments}"
 
 
+def option(name: str) -> str:
+    """How a switch is given, by whoever reads it."""
+    return f"--{name.replace('_', '-')} (in Python, {name}=True)"
+
+
 def pip_install(extra: str) -> str:
     """The command that installs an extra of mandeldask here: of the checkout that it was installed from, if it was."""
     project = "mandeldask"

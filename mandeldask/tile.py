@@ -12,7 +12,8 @@ from distributed.worker import thread_state
 from numpy.typing import NDArray
 
 from mandeldask.errors import StoreError
-from mandeldask.field import copied_iterations, dtype_of, kernel_seconds, kernel_used
+from mandeldask.field import copied_iterations, dtype_of, kernel_seconds, kernel_used, proofs
+from mandeldask.kernels.fields import PROVED
 from mandeldask.store import Store, Tile
 from mandeldask.telemetry import TOPIC, Preview, job_id, tile_event
 
@@ -36,6 +37,9 @@ class Record:
     preview: bytes = b""  # every k-th sample: `telemetry.Preview.encode`
     copied: int = 0  # of the iterations, those that a field of fewer iterations knew
     kernel: str = ""  # that computed it
+    second: int = 0  # samples, in exact arithmetic: that the first pass could not decide
+    third: int = 0  # nor the second
+    unproven: int = 0
 
 
 def tile_name(tile: Tile | LevelTile) -> str:
@@ -52,20 +56,21 @@ def write_block(block: NDArray[Any], store: Store, block_id: Tile) -> NDArray[np
     worker, preview = get_worker(), Preview(d.shape, d.tile, d.max_iter).encode(escape_time, block_id)
     figures = statistics(escape_time, d.max_iter)
     taken = kernel_seconds(), *figures, worker.address, started, time.time(), preview
-    record = Record(block_id, *taken, copied_iterations(), kernel_used())
+    record = Record(block_id, *taken, copied_iterations(), kernel_used(), *proofs())
     worker.log_event(TOPIC, tile_event(job_id(store.identity, store.path), record))
     written = np.empty((1, 1), object)
     written[0, 0] = record
     return written
 
 
-def read_block(store: Store, block_id: Tile) -> NDArray[Any]:
-    """What a store of fewer iterations knows of a tile, 0 where it cannot tell.
+def read_block(store: Store, max_iter: int, block_id: Tile) -> NDArray[Any]:
+    """What a store of fewer iterations than `max_iter` knows of a tile, 0 where it cannot tell.
 
-    A sample's values depend on max_iter only where it had not escaped. A tile that is missing or damaged is not known.
+    A sample's values depend on max_iter only where it had not escaped; where it never will, its time is max_iter. A
+    tile that is missing or damaged is not known.
     """
     d = store.description
-    known = np.zeros(d.levels[0].tile_shape(block_id), dtype_of(d.fields))
+    known = np.zeros(d.levels[0].tile_shape(block_id), dtype_of(d.fields, d.exact))
     try:
         parts = {name: store.read_shard(block_id, 0, name) for name in d.fields}
         store.check_identity()  # after it was read: another field may have taken its place meanwhile
@@ -77,6 +82,8 @@ def read_block(store: Store, block_id: Tile) -> NDArray[Any]:
         (known[name] if known.dtype.names else known)[...] = part
     times = known["escape_time"] if known.dtype.names else known
     times[times == d.max_iter] = 0
+    if "interior" in d.fields:
+        times[known["interior"] == PROVED] = max_iter
     return known
 
 

@@ -245,3 +245,17 @@ def check_fields(make: Factory) -> None:
     assert odd["escape_time"].tolist() == [1, 1, 1, 1]
     assert np.isnan(odd["smooth"][:3]).all() and np.isnan(odd["distance"][:3]).all()
     assert make(150, every)(np.empty((3, 0), complex)).shape == (3, 0)
+    check_interior(make)
+
+
+def check_interior(make: Factory) -> None:
+    """0 where a sample escapes, 2 only where it never will; the count to the bit, at any max_iter."""
+    c = View((-2.1, 0.7), (-1.3, 1.2), (53, 107)).block((0, 53), (0, 107)).ravel()
+    c = np.concatenate([c, boundary_points(1000), -2 + np.arange(20) * 2.0**-51])
+    later = scalar_loop(c, 20_000)
+    for max_iter in (1, 17, 31, 32, 33, 57, 300):
+        found = make(max_iter, ("escape_time", "interior"))(c)
+        assert np.array_equal(found["escape_time"], np.minimum(later, max_iter))
+        assert np.array_equal(found["interior"] == 0, later < max_iter)
+        assert (later[found["interior"] == 2] == 20_000).all()
+        assert found["interior"].max() == (2 if max_iter >= 32 else 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -114,7 +115,7 @@ def test_resume_says_what_is_done_and_run_does_the_same(finished):
         assert "5 done already: resuming; 1 to compute" in err
     code, _, err = invoke("resume", "lesson.zarr", cwd=cwd)
     assert code == 0
-    assert "nothing was left to compute" in err
+    assert "every tile was computed already" in err
 
 
 def test_where_nothing_is_computed_there_is_no_page_and_it_is_said_what_to_type(finished):
@@ -125,6 +126,15 @@ def test_where_nothing_is_computed_there_is_no_page_and_it_is_said_what_to_type(
     assert f"dashboard  none, and no report: nothing was computed. To compute it again: {again}\n" in err
     code, _, err = invoke("resume", "lesson.zarr", cwd=cwd)
     assert "dashboard  none: nothing was computed. To compute it again: mandeldask run CONFIG --overwrite\n" in err
+
+
+def test_a_run_takes_any_kernel_tells_what_it_makes_and_draws_a_pixel_of_four_samples(client, tmp_path):
+    at = ["--cluster", client.scheduler.address, "--kernel", "numpy-compact"]
+    code, _, err = invoke("run", LESSON, "--out", "new/folder/a.zarr", *at, cwd=tmp_path)
+    assert code == 0, err
+    assert "kernel     numpy-compact" in err and f"store      made the directory new{os.sep}folder" in err
+    assert re.findall("(?m)^  (cluster|workers) ", err) == ["cluster", "workers"]
+    assert Image.open(tmp_path / "new/folder/a.png").size == (500, 500)
 
 
 def test_checksum_is_of_the_samples_in_row_order(finished):
@@ -186,6 +196,19 @@ BAD = {
     "image to nowhere": (["image", "ours.zarr", "none/a.png"], 2, "none"),
     "unknown colours": (["image", "ours.zarr", "a.png", "--colormap", "virdis"], 2, "viridis"),
     "checksum of nothing": (["checksum", "none.zarr"], 3, "no store at none.zarr"),
+    "a kernel that is none": (["run", LESSON, "--kernel", "nunba"], 2, "did you mean numba?"),
+    "a dashboard as cluster": (
+        ["run", LESSON, "--cluster", "http://127.0.0.1:8787"],
+        2,
+        "cluster.address must be that of a scheduler, tcp://HOST:PORT or tls://HOST:PORT (http:// is that of its "
+        "dashboard); got 'http://127.0.0.1:8787'",
+    ),
+    "a picture's option": (
+        ["run", LESSON, "--set", "picture.scale=lgo"],
+        2,
+        f"{LESSON}: picture: scale must be one of mix, log, equalised, root, linear; got 'lgo'; did you mean log?",
+    ),
+    "a large file to explore": (["explore", "large.png", "--no-browser"], 2, "large.png: is no description: that is"),
     "unknown command": (["rum"], 2, "No such command"),
 }
 
@@ -193,6 +216,7 @@ BAD = {
 @pytest.mark.parametrize(("words", "exit_code", "message"), BAD.values(), ids=BAD)
 def test_bad_input_is_one_clear_message_and_changes_nothing(finished, tmp_path, words, exit_code, message):
     (tmp_path / "a-file").write_text("mine")
+    (tmp_path / "large.png").write_bytes(bytes(2**17))
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs/notes.txt").write_text("precious")
     shutil.copytree(finished[0] / "lesson.zarr", tmp_path / "ours.zarr")
@@ -283,6 +307,18 @@ def test_a_run_listens_on_loopback_only_and_an_interrupted_one_stops_its_process
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
     assert "lease" not in open_store(tmp_path / "lesson.zarr").read_notes()
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once_and_leaves_no_warning(tmp_path):
+    process = start("run", LESSON, *LONG, cwd=tmp_path, start_new_session=True)
+    wait_for_workers(process, 2)
+    os.killpg(process.pid, signal.SIGINT)
+    said = iter(process.stderr.readline, "")
+    assert next(line for line in said if "press Ctrl-C again" in line)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130
+    assert "Warning" not in err and "Traceback" not in err
 
 
 def wait_for_workers(process, n):

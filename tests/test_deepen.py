@@ -26,7 +26,7 @@ CONFIG = {
     "tile": [40, 50],
     "kernel": "numpy",
 }
-FIELDS = ["escape_time", "smooth", "distance"]
+FIELDS = ["escape_time", "smooth", "distance", "interior"]
 DEEPER = 400
 
 
@@ -86,6 +86,21 @@ def test_the_kernel_sees_the_samples_at_the_old_cap_and_no_other(client, tmp_pat
     assert sum(map(int, faults.counted(tmp_path / "sizes"))) == at_cap
     deeper = open_store(tmp_path / "b.zarr").escape_time[:]
     assert (summary.iterations, summary.total_iterations) == (deeper[deeper >= 150].sum(), deeper.sum())
+
+
+def test_samples_that_are_proved_to_stay_are_not_computed_again(client, tmp_path):
+    config = {"view": {"x": [-0.5, 0.5], "y": [0, 1], "shape": [40, 40]}, "max_iter": 100, "kernel": "numba"}
+    md.run(config | {"fields": ["escape_time", "interior"]}, tmp_path / "a.zarr", client=client)
+    old = open_store(tmp_path / "a.zarr")
+    interior = old.window(slice(None), slice(None), 0, "interior")
+    known = read_block(old, DEEPER, (0, 0))
+    assert np.unique(interior).tolist() == [0, 1, 2]
+    assert np.array_equal(known["escape_time"] == 0, interior == 1)
+    md.deepen(tmp_path / "a.zarr", DEEPER, tmp_path / "b.zarr", client=client)
+    deeper = open_store(tmp_path / "b.zarr")
+    assert (deeper.escape_time[:][interior == 2] == DEEPER).all()
+    assert (deeper.window(slice(None), slice(None), 0, "interior")[interior == 2] == 2).all()
+    assert md.verify(tmp_path / "b.zarr").exit_code == 0
 
 
 def test_what_is_missing_or_damaged_in_the_old_store_is_computed_whole(client, path, fresh, tmp_path):
@@ -154,11 +169,11 @@ def test_a_source_that_another_field_replaced_meanwhile_is_not_copied(client, pa
     """Its tiles have the same shape and names, but are of another place."""
     md.deepen(path, DEEPER, tmp_path / "b.zarr", kernel="numpy", client=client)
     source = open_store(path)
-    assert read_block(source, (0, 0))["escape_time"].any()
+    assert read_block(source, DEEPER, (0, 0))["escape_time"].any()
     view = CONFIG["view"] | {"centre": ["-0.5", "0"]}
     md.run(CONFIG | {"fields": FIELDS, "view": view}, path, overwrite=True, client=client)
     assert source.read_shard((0, 0)) is not None
-    assert not read_block(source, (0, 0))["escape_time"].any()
+    assert not read_block(source, DEEPER, (0, 0))["escape_time"].any()
 
 
 def test_the_command(old, fresh, tmp_path):

@@ -163,7 +163,10 @@ def test_the_name_of_a_field_says_what_is_in_it():
 @pytest.mark.parametrize(
     ("kernel", "message"),
     [
-        ("nunpy", r"kernel must be one of numpy, numpy-compact, numba, cuda or auto.*'nunpy'; did you mean numpy\?"),
+        (
+            "nunpy",
+            r"must be one of numpy, numpy-compact, numba, cuda, deep or auto.*'nunpy'; did you mean numpy\?",
+        ),
         ("Numba", r"'Numba'; did you mean numba\?"),
         ("fortran", "got 'fortran'$"),
         ("", "got ''$"),

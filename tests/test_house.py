@@ -32,7 +32,7 @@ RANKS = [
     {"store"},
     {"telemetry"},
     {"tile"},
-    {"check"},
+    {"check", "precise"},
     {"cluster"},
     {"image"},
     {"dashboard"},

@@ -154,17 +154,17 @@ def test_code_that_is_in_the_cache_takes_no_lock():
 
 
 def test_a_stopped_process_that_compiles_is_waited_for_a_while_only(tmp_path):
-    from mandeldask.kernels.lanes.compiled import _one_at_a_time
+    from mandeldask.kernels.compiling import one_at_a_time
 
     script = (
-        "import signal; from mandeldask.kernels.lanes.compiled import _one_at_a_time as lock\n"
+        "import signal; from mandeldask.kernels.compiling import one_at_a_time as lock\n"
         f"with lock({str(tmp_path)!r}): print('held', flush=True); signal.pause()"
     )
     holder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     try:
         assert holder.stdout.readline() == b"held\n"
         holder.send_signal(signal.SIGSTOP)
-        with _one_at_a_time(str(tmp_path), seconds=0.1):
+        with one_at_a_time(str(tmp_path), seconds=0.1):
             assert holder.poll() is None
     finally:
         holder.kill()
@@ -210,11 +210,18 @@ def test_without_numba_auto_takes_the_numpy_kernel_and_says_so(monkeypatch):
             refuse()
 
 
-def test_choose_refuses_an_unknown_kernel_and_a_view_too_deep():
+def test_choose_takes_the_kernel_of_the_views_arithmetic_and_refuses_another():
     with pytest.raises(ConfigError, match="kernel must be one of"):
         choose("opencl")
-    with pytest.raises(ConfigError, match="too deep for binary64"):
-        choose("auto", View.around(("-0.75", "0.1"), "1e-14", (100, 100)))
+    shallow, deep = (View.around(("-0.75", "0.1"), span, (100, 100)) for span in ("0.1", "1e-14"))
+    assert choose("auto", deep)[0] == choose("deep", deep)[0] == "deep"
+    with pytest.raises(ConfigError, match=r"too deep for binary64.* kernel numba .*take kernel: deep, or auto"):
+        choose("numba", deep)
+    for view in (shallow, None):
+        with pytest.raises(ConfigError, match=r"kernel deep computes in exact arithmetic.*ask for arithmetic: exact"):
+            choose("deep", view)
+    with pytest.raises(ConfigError, match="too deep for binary64: x has samples"):
+        choose("auto", View((-0.75, -0.75 + 1e-14), (0, 1), (100, 100)))
 
 
 def test_importing_the_kernels_imports_no_numba():

@@ -140,6 +140,8 @@ def test_a_cell_shows_a_run_and_a_job_with_the_picture_as_it_forms(kernel, tmp_p
         pictures = [re.findall('data:image/png;base64,([^"]+)', data["text/html"]) for _, data in shown]
         assert not pictures[0] and len({tuple(p) for p in pictures}) > 10, "it forms"
         assert opened(base64.b64decode(pictures[-1][0])).shape == (80, 120, 3)
+        ((_, result),) = kernel("summary")
+        assert "<img" not in result["text/html"] and "16 tiles in " in result["text/html"], "the picture is there once"
         assert 'href="http://127.0.0.1' in shown[-2][1]["text/html"] and "16/16 tiles in " in shown[-1][1]["text/html"]
 
         begin = f"job = md.submit(config, {str(tmp_path / 'b.zarr')!r}, client=client, name='seen'); job"

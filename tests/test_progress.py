@@ -173,7 +173,7 @@ def test_a_run_that_has_levels_alone_to_make_says_so(client, tmp_path):
     md.resume(tmp_path / "a.zarr", kernel="numpy", client=client, tell=screen)
     said = screen.console.file.getvalue()
     assert "16 done already: resuming; 0 to compute, 2 pyramid tiles to build" in said
-    assert "done       2 pyramid tiles built; nothing was left to compute" in said
+    assert "done       2 pyramid tiles built; every tile was computed already" in said
 
 
 def test_the_command_that_tries_failed_tiles_again_can_be_typed(client, tmp_path, monkeypatch):

@@ -531,7 +531,7 @@ def file(path):
 def test_what_is_not_ours_is_refused_and_not_touched_even_with_overwrite(tmp_path, path, make, overwrite):
     make(path)
     before, names = files(tmp_path), sorted(tmp_path.rglob("*"))
-    with pytest.raises(md.StoreError, match="choose another --out"):
+    with pytest.raises(md.StoreError, match="choose another path"):
         open_for_writing(path, FIELD, overwrite=overwrite)
     assert files(tmp_path) == before
     assert sorted(tmp_path.rglob("*")) == names
@@ -662,7 +662,7 @@ def test_array_metadata_that_cannot_be_read_is_mended_or_told_and_costs_no_tile(
 
 def test_a_place_below_a_file_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("years of work")
-    with pytest.raises(md.StoreError, match=r"cannot write .*; choose another --out"):
+    with pytest.raises(md.StoreError, match=r"cannot write .*; choose another path"):
         open_for_writing(tmp_path / "file/a.zarr", FIELD)
     assert files(tmp_path) == {"file": b"years of work"}
 
@@ -843,7 +843,7 @@ def test_a_read_only_disk_is_refused_before_a_run_and_still_read(small_disk):
     fill(store, samples(FIELD), [(0, 0)])
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     for name, overwrite in (("a.zarr", False), ("a.zarr", True), ("b.zarr", False)):
-        with pytest.raises(md.StoreError, match=r"cannot write .*; choose another --out"):
+        with pytest.raises(md.StoreError, match=r"cannot write .*; choose another path"):
             open_for_writing(small_disk / name, FIELD, overwrite=overwrite)
     assert open_store(store.path).done()[0, 0]
     assert sorted(os.listdir(small_disk)) == ["a.zarr"]
@@ -942,7 +942,9 @@ def test_a_store_of_version_2_is_read(older):
 
 def test_a_store_of_version_2_is_not_written_and_the_message_says_what_to_do(older, path):
     before = files(path)
-    with pytest.raises(md.StoreError, match=r"format version 2, which .* --overwrite or into another --out, or finish"):
+    with pytest.raises(
+        md.StoreError, match=r"format version 2, which .* into another path or with --overwrite .*, or finish"
+    ):
         open_for_writing(path, FIELD)
     assert files(path) == before
     assert open_for_writing(path, FIELD, overwrite=True).description == FIELD

@@ -115,7 +115,7 @@ def test_around_rounds_the_exact_bounds_once(re, im, span, rows, columns, regist
     ]
     rounded = [(nearest(low), nearest(high)) for low, high in exact]
     assume(all(low < high for low, high in rounded))
-    view = View.around((re, im), span, (rows, columns), registration)
+    view = View.around((re, im), span, (rows, columns), registration, arithmetic="binary64")
     assert [view.x, view.y] == rounded
     assert view.given == {"centre": [re, im], "span": [span]}
 
@@ -195,6 +195,14 @@ def test_bad_bounds_shape_or_registration_are_refused(change, message):
         View(**({"x": (-2, 1), "y": (-1.5, 1.5), "shape": (5, 5)} | change))
 
 
+def test_a_view_is_told_as_it_was_given():
+    view = View.around(("-0.743643887037151", "0.13"), "3e-3", (20, 30), "pixel")
+    assert str(view) == "centre [-0.743643887037151, 0.13], span 3e-3, pixel"
+    turned = View.around((0, "1" * 99), 1, (20, 30), rotation=30)
+    assert str(turned) == f"centre [0, {'1' * 21}...], span 1, turned by 30 degrees, gridline"
+    assert str(View((-2, 1), (0, "1e-3"), (20, 30))) == "x [-2.0, 1.0], y [0.0, 0.001], gridline"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -202,7 +210,9 @@ def test_bad_bounds_shape_or_registration_are_refused(change, message):
         ({"span": "-1"}, "span must be positive"),
         ({"span": math.nan}, "span must be finite"),
         ({"span": "wide"}, "span must be a number"),
-        ({"span": "1e-400"}, "equal in binary64|must ascend"),
+        ({"span": "1e-20000"}, "span is out of range: .* an exponent of at most 10000"),
+        ({"span": "1e-400", "arithmetic": "binary64"}, "too deep for binary64: both bounds"),
+        ({"centre": ("-0.743643887037151", 0), "span": "1e-30"}, r"centre\[0\] has 15 decimals, .* at least 31"),
         ({"span": "1e400"}, "x"),
         ({"centre": ("1e400", 0)}, "x"),
         ({"centre": (0, "-1e400")}, "y"),

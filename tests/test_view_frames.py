@@ -292,7 +292,7 @@ def test_a_bad_description_names_the_key_and_what_it_needs(view, message):
 def test_views_too_deep_for_binary64_are_refused():
     View.around(SEAHORSE, "1e-10", (1000, 1000), rotation=45).check_resolved()
     with pytest.raises(ConfigError, match="too deep for binary64: x has samples"):
-        View.around(SEAHORSE, "1e-13", (1000, 1000), rotation=45).check_resolved()
+        View.around(SEAHORSE, "1e-13", (1000, 1000), "gridline", 45, "binary64").check_resolved()
     View.log_polar(SEAHORSE, ("1e-10", 1), 1000).check_resolved()
     with pytest.raises(ConfigError, match="too deep for binary64: the strip has samples"):
         View.log_polar(SEAHORSE, ("1e-14", 1), 1000).check_resolved()

@@ -154,7 +154,7 @@ def test_another_film_does_not_replace_the_samples_unless_told_to(made, tmp_path
     other = ["--max-iter", "200", "--out", "film.mp4"]
     done = call(*OPTIONS, *other, cwd=tmp_path)
     assert done.returncode == 3
-    assert "max_iter is 300 there, 200 here. Choose another --out, or replace it with --overwrite" in done.stderr
+    assert "max_iter is 300 there, 200 here. Choose another path, or replace it with --overwrite" in done.stderr
 
 
 def test_overwrite_replaces_the_samples_of_another_film(tmp_path, client):

@@ -80,8 +80,7 @@ def _facts(a: Area) -> Iterator[tuple[str, str]]:
     for limit, value, error in zip(a.max_iter, a.areas, a.errors, strict=True):
         yield "max_iter", f"{limit:>10}: {value:.10f} +- {error:.1e}"
     yield "extrapolated", f"by {a.extrapolation:.3e} +- {a.extrapolation_error:.1e}, grids +- {a.standard_error:.1e}"
-    if a.not_proved is not None:
-        yield "not proved", f"{a.not_proved:.3e} of the last neither escaped nor is proved inside"
+    yield "not proved", f"{a.not_proved:.3e} of the last is not proved inside, which bounds what is still to escape"
     if a.lemniscate:  # the whole set
         yield from compared(a)
     yield "area", f"{a.area:.10f} +- {a.error:.1e}, from {low:.10f} to {high:.10f}"

@@ -1,4 +1,4 @@
-"""The commands that look at what there is to compute with: cluster, info and dashboard."""
+"""The commands that look at machines and clusters: cluster, info and dashboard."""
 
 from __future__ import annotations
 
@@ -53,17 +53,18 @@ def _cluster(described: str, as_json: bool) -> None:
 def _look_at(client: Client, shown: dict[str, Any]) -> list[str]:
     """Size, dashboard and versions of a cluster that runs, as lines; the same goes into `shown`."""
     from mandeldask import cluster
+    from mandeldask.dashboard import page_of
 
     size = cluster.size_of_client(client) if cluster.workers_of(client) else None
     versions = cluster.versions(client)
     shown |= {
         "address": client.scheduler.address,
-        "dashboard": client.dashboard_link,
+        "dashboard": page_of(client)[0],
         **(_figures(size) if size else {"workers": 0}),
         "versions": versions,
     }
     workers = str(size) if size else f"no workers: start some with `dask worker {shown['address']}`"
-    return [workers, f"dashboard {shown['dashboard']}", "", *cluster.table(versions, everything=True)]
+    return [workers, f"dashboard {shown['dashboard'] or 'switched off'}", "", *cluster.table(versions, everything=True)]
 
 
 def _figures(size: Size) -> dict[str, int]:
@@ -75,7 +76,7 @@ def _figures(size: Size) -> dict[str, int]:
 @options.upload
 @options.as_json
 def _info(cluster: str | None, upload: bool, as_json: bool) -> None:
-    """Tell what there is to compute with: cores, SIMD, BLAS, Numba, Dask; with --cluster on each of its workers."""
+    """Show this machine's cores, SIMD, BLAS, Numba and Dask; with --cluster, those of each worker."""
     from mandeldask.lab import machine
 
     if cluster is None:

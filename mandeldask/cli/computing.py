@@ -53,13 +53,12 @@ continuing_options = options.together(
 @cli.command("run")
 @options.description
 @output_options
-def _run(config: str, out: str | None, overrides: tuple[str, ...], **given: Any) -> int:
+def _run(config: str, out: str | None, overrides: tuple[str, ...], kernel: str | None, **given: Any) -> int:
     """Compute the field that CONFIG describes, a file or a name that `init` lists; on its store, what is missing."""
-    from mandeldask import config as configs
     from mandeldask import job
     from mandeldask.image import PictureOptions
 
-    described = configs.load(config, overrides)
+    described = options.described(config, overrides, kernel)
     look = described.picture.model_dump(exclude_none=True) if described.picture else {}
     if look and not given["no_image"]:
         try:

@@ -33,7 +33,15 @@ target_options = options.together(click.argument("target", metavar="STORE|JOB"),
 @click.option("--name", help="Of the job; by default the store's name and a few digits.")
 @options.as_json
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but the job's name.")
-def _submit(config: str, out: str | None, as_json: bool, quiet: bool, **how: Any) -> None:
+def _submit(
+    config: str,
+    out: str | None,
+    overrides: tuple[str, ...],
+    kernel: str | None,
+    as_json: bool,
+    quiet: bool,
+    **how: Any,
+) -> None:
     """Hand the field that CONFIG describes to a cluster, and return; its driver lives there as a task."""
     from mandeldask import job
     from mandeldask.progress.screen import Screen
@@ -46,7 +54,7 @@ def _submit(config: str, out: str | None, as_json: bool, quiet: bool, **how: Any
             else:
                 screen(event)
 
-        submitted = job.submit(config, out, tell=tell, **how)
+        submitted = job.submit(options.described(config, overrides, kernel), out, tell=tell, **how)
         if as_json:
             click.echo(json.dumps({key: getattr(submitted, key) for key in TOLD}))
             return
@@ -95,7 +103,10 @@ def _jobs(cluster: str | None, as_json: bool) -> None:
         click.echo("no jobs", err=True)
     else:
         rows = [["JOB", "STATE", "TILES", "LEFT", "STORE"]]
-        rows += [list(map(printable, (s.job or "", s.state, f"{s.done}/{s.tiles}", s.left, s.store))) for s in found]
+        rows += [
+            list(map(printable, (s.job or "", s.state, f"{s.done}/{s.tiles}", s.left.removesuffix(" left"), s.store)))
+            for s in found
+        ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             click.echo("  ".join(map(str.ljust, row, widths)).rstrip())
@@ -105,14 +116,14 @@ def _jobs(cluster: str | None, as_json: bool) -> None:
 @target_options
 @options.as_json
 def _status(target: str, cluster: str | None, as_json: bool) -> None:
-    """Tell how far a store or a job is; for a store no scheduler is needed."""
+    """Show how far a store or a job has got; for a store no scheduler is needed."""
     from mandeldask import job
 
     if _is_store(target):
         _show(job.status(target), as_json)
         return
     with _job(target, cluster) as found:
-        _show(found.status(), as_json)
+        _show(found.last or found.status(), as_json)
 
 
 @cli.command("wait")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mandeldask.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mandeldask.config import Config
 
 AnyCommand = Callable[..., Any]
 
@@ -28,6 +31,14 @@ def cluster_of(cluster: str | None, workers: int | None) -> Any:
     if cluster and workers is not None:
         raise ConfigError("--cluster and --workers exclude each other; give one")
     return {"kind": "local", "workers": workers} if workers is not None else cluster
+
+
+def described(config: str, overrides: tuple[str, ...], kernel: str | None) -> Config:
+    """The run description, with what --set and --kernel change in it."""
+    from mandeldask import config as configs
+
+    read = configs.load(config, overrides)
+    return read.model_copy(update={"kernel": kernel}) if kernel else read
 
 
 def _remember(ctx: click.Context, _: click.Parameter, as_json: bool) -> bool:
@@ -73,6 +84,7 @@ description = together(
         metavar="KEY=VALUE",
         help="Change a key of the description, e.g. --set 'view.shape=[4096,4096]'; may be repeated.",
     ),
+    click.option("--kernel", help="Any kernel, in place of the description's: all give the same bits."),
     cluster,
     trust,
     upload,

@@ -19,6 +19,7 @@ from mandeldask.text import command, plural, printable, short_path, si
 if TYPE_CHECKING:
     from mandeldask.image import Picture
     from mandeldask.job import Event
+    from mandeldask.job.precision import Precision
     from mandeldask.job.verification import Checking, Verification
 
 LARGE = 10**8  # samples: to read them takes seconds
@@ -130,7 +131,14 @@ def _explore(what: str, cluster: str | None, workers: int | None, no_browser: bo
     metavar="N",
     help="Compute N random tiles again with the reference kernel, and compare bit for bit.",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Of the random tiles; by default another each time.")
+@click.option(
+    "--precise",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Iterate N random samples in enough digits, and tell what rounding has done to them.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Of what is random; by default another each time.")
 @click.option("--repair", is_flag=True, help="Take out what is wrong, and compute it and all else that is missing.")
 @click.option("--remove-damaged", is_flag=True, help="Take out what is wrong, and no more, for a later `resume`.")
 @who_options
@@ -168,6 +176,8 @@ def _verify(store: str, cluster: str | None, workers: int | None, as_json: bool,
 
 
 def _how_far(c: Checking) -> str:
+    if c.what == "sample":
+        return f"{c.done}/{plural(c.tiles, 'sample')} in enough digits, {c.done / max(1e-3, c.seconds):.3g} a second"
     wrong = f", {c.damaged} wrong" if c.damaged else ""
     return f"{c.done}/{plural(c.tiles, 'tile')}, {si(c.bytes / max(1e-3, c.seconds))}B/s{wrong}"
 
@@ -178,8 +188,10 @@ def _facts(v: Verification) -> Iterator[tuple[str, str]]:
     what = "checksums" if v.quick else "checksums, values, levels, coordinates"
     yield "store", short_path(v.store)
     yield "checked", f"{plural(v.shards, 'shard')}, {si(v.bytes)}B, in {v.seconds:.1f} s: {what}"
-    if v.seed is not None:
+    if v.recomputed:
         yield "recomputed", f"{plural(v.recomputed, 'tile')} or a window of each, --seed {v.seed}"
+    if v.precision:
+        yield from _rounding(v.precision, v.seed)
     field = f"{v.missing} of {plural(v.tiles, 'tile')} of the field" if v.missing else ""
     levels = plural(v.missing_levels, "pyramid tile") if v.missing_levels else ""
     yield "missing", ", and ".join(filter(None, [field, levels]))
@@ -198,3 +210,20 @@ def _facts(v: Verification) -> Iterator[tuple[str, str]]:
         yield "next", f"{command('resume', store)}    computes what is missing"
     else:
         yield "sound", "nothing is missing or wrong"
+
+
+def _rounding(p: Precision, seed: int | None) -> Iterator[tuple[str, str]]:
+    """What rounding has done to counts and fields."""
+    samples = f"{plural(p.samples, 'sample')} in up to {p.bits} bits, --seed {seed}"
+    if not p.differ:
+        yield "precise", f"{samples}: every count is the same"
+    else:
+        by = f"half of them by {p.by[0.5]:g} or less, all by {p.by[1.0]:g}"
+        yield "precise", f"{samples}: {p.differ} counts ({p.differ / p.samples:.1%}) differ, {by}"
+        last = "units in the last place of c"
+        moved = f"half of them by {p.ulps[0.5]:.2f} {last} or less, all by {p.ulps[1.0]:.2f}"
+        yield "displaced", f"as if c lay elsewhere: {moved}; that gives the stored count of {p.explained}"
+    for name, found in (("smooth", p.smooth), ("distance", p.distance)):
+        if found:
+            least, most = (f"{found[q]:.2g}" for q in (0.5, 0.99))
+            yield name, f"{'relative ' * (name == 'distance')}error {least} or less for half, {most} for 99 %"

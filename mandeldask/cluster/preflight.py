@@ -21,11 +21,11 @@ from distributed import Client
 from distributed.versions import get_versions
 
 from mandeldask import __version__
-from mandeldask.check import can_use, loaded_from
+from mandeldask.check import loaded_from, why_unusable
 from mandeldask.errors import ClusterError
-from mandeldask.kernels import AUTO, lacking, report
+from mandeldask.kernels import AUTO, DEEP, lacking, report
 from mandeldask.store import Store
-from mandeldask.text import plural
+from mandeldask.text import option, plural
 
 ANSWER_SECONDS = 30.0
 MISSING = "missing"
@@ -112,14 +112,16 @@ def table(found: Versions, everything: bool = False) -> list[str]:
 def _problem(name: str, found: Versions, kernel: str) -> str:
     """What is wrong with a package, where, and the remedy; "" where nothing is."""
     remedies = {
-        "mandeldask": f"install mandeldask {__version__} there, or send this one with --upload",
-        "numba": "install it there, or use --set kernel=numpy-compact: the same counts, more slowly",
+        "mandeldask": f"install mandeldask {__version__} there, or send this one with {option('upload')}",
+        "numba": "install it there, or take the kernel numpy-compact: the same counts, more slowly",
     }
+    if kernel == DEEP:  # there is no other
+        remedies["numba"] = "install it there"
 
     def works(version: str) -> bool:
         if name == "mandeldask":
             return version == __version__
-        if name == "numba" and kernel not in ("numba", AUTO):
+        if name == "numba" and kernel not in ("numba", AUTO, DEEP):
             return True
         return version != MISSING and _numbers(version) >= _numbers(OLDEST[name])
 
@@ -159,14 +161,14 @@ def kernels_of(client: Client) -> list[str]:
 
 def check_store(client: Client, store: Store) -> None:
     """Have every worker look at the store, write a small file there and remove it; ClusterError for one that cannot."""
-    answers = _ask(client, can_use, store)
+    answers = _ask(client, why_unusable, store)
     failed = [(worker, reason) for worker, reason in answers.items() if reason]
     if failed:
         worker, reason = failed[0]
         raise ClusterError(
             f"{len(failed)} of {plural(len(answers), 'worker')} cannot use the store: {worker} says of "
             f"{store.path}: {reason}. Every worker needs a path that all machines share, and the right to write there: "
-            "choose it with --out"
+            "choose another path"
         )
 
 

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mandeldask.config.examples import find, no_such, shipped, title
+    from mandeldask.config.examples import locate, no_such, shipped, title
     from mandeldask.config.models import (
         Cluster,
         ClusterClass,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mandeldask.config.reading import AnyCluster, load, load_cluster, parse, refuse_untrusted
 
 _ROOMS = dict.fromkeys(("AnyCluster", "load", "load_cluster", "parse", "refuse_untrusted"), "reading")
-_ROOMS |= dict.fromkeys(("find", "no_such", "shipped", "title"), "examples")
+_ROOMS |= dict.fromkeys(("locate", "no_such", "shipped", "title"), "examples")
 
 __all__ = [
     "AnyCluster",
@@ -36,10 +36,10 @@ __all__ = [
     "RunningScheduler",
     "SchedulerAddress",
     "SchedulerFile",
-    "find",
     "json_schema",
     "load",
     "load_cluster",
+    "locate",
     "no_such",
     "parse",
     "refuse_untrusted",

@@ -20,7 +20,7 @@ def shipped() -> dict[str, Path]:
     return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 
 
-def find(path: str | os.PathLike[str]) -> str:
+def locate(path: str | os.PathLike[str]) -> str:
     """The path of the description of that name, unless something is at that path; else the path as it is."""
     name = os.fspath(path)
     return name if os.path.lexists(name) else os.fspath(shipped().get(name, name))

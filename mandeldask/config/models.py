@@ -34,9 +34,9 @@ from mandeldask.config.values import (
     integer,
     kernel_name,
 )
-from mandeldask.kernels import AUTO, KERNELS, MAX_ITER_LIMIT
+from mandeldask.kernels import AUTO, DEEP, MAX_ITER_LIMIT, Proof, kernel_names
 from mandeldask.text import plural
-from mandeldask.view import LOG_POLAR, LogPolar, Registration, Turned, View
+from mandeldask.view import LOG_POLAR, Arithmetic, Deep, LogPolar, Registration, Turned, View
 
 
 class ViewDescription(Section):
@@ -60,6 +60,10 @@ class ViewDescription(Section):
         None,
         description="Degrees by which the rectangle is turned anticlockwise about its centre, from -360 to 360; "
         "with centre and span, or with centre and the bounds x and y of the offsets from it.",
+    )
+    unit: Annotated[int, Strict(), BeforeValidator(integer)] | None = Field(
+        None,
+        description="With centre, x and y: these are bounds of the offsets from it in units of 2^unit, at any depth.",
     )
     projection: Literal["log-polar"] | None = Field(
         None,
@@ -93,6 +97,9 @@ def _build(value: Any, read: ValidatorFunctionWrapHandler) -> View:
             return View.around(**placed, shape=shape, registration=registration)
         case ["centre", "rotation", "x", "y"]:
             return View(placed["x"], placed["y"], shape, registration, Turned(placed["centre"], placed["rotation"]))
+        case ["centre", "unit", "x", "y"] | ["centre", "rotation", "unit", "x", "y"]:
+            frame = Deep(placed["centre"], placed["unit"], placed.get("rotation", "0"))
+            return View(placed["x"], placed["y"], shape, registration, frame)
         case ["centre", "projection", "radius"] if registration == "gridline":
             return View.log_polar(placed["centre"], placed["radius"], shape[1], shape[0])
     raise ValueError(
@@ -102,7 +109,7 @@ def _build(value: Any, read: ValidatorFunctionWrapHandler) -> View:
 
 
 def _dump(view: View) -> dict[str, Any]:
-    given = {key: digits[0] if key in ("span", "rotation") else digits for key, digits in view.given.items()}
+    given = {key: digits[0] if key in ("span", "rotation", "unit") else digits for key, digits in view.given.items()}
     if isinstance(view.frame, LogPolar):
         given["projection"] = LOG_POLAR
     return {**given, "shape": list(view.shape), "registration": view.registration}
@@ -149,7 +156,7 @@ class SchedulerAddress(RunningScheduler):
 
     kind: Literal["address"] = Field(description="A scheduler that runs already.")
     address: Annotated[str, Strict(), AfterValidator(checked_address)] = Field(
-        pattern=ADDRESS, description="tcp://HOST:PORT, or tls://HOST:PORT."
+        json_schema_extra={"pattern": ADDRESS}, description="tcp://HOST:PORT, or tls://HOST:PORT."
     )
 
     @property
@@ -257,7 +264,7 @@ class PictureDescription(Section):
     size: int | None = Field(None, description="Pixels of the longer side, about.")
 
 
-FieldName = Literal["escape_time", "smooth", "distance"]
+FieldName = Literal["escape_time", "smooth", "distance", "interior"]
 
 
 def _fields(value: tuple[FieldName, ...]) -> tuple[FieldName, ...]:
@@ -278,13 +285,25 @@ class Config(Section):
     )
     kernel: Annotated[str, Strict(), AfterValidator(kernel_name)] = Field(
         AUTO,
-        description="What iterates; all kernels give the same bits, and auto takes the fastest of each worker.",
-        json_schema_extra={"enum": list(KERNELS)},
+        description="What iterates; those of binary64 all give the same bits, and auto takes the fastest of each "
+        "worker. deep counts in exact arithmetic; auto takes it where binary64 cannot tell the samples apart.",
+        json_schema_extra={"enum": [*kernel_names()]},
+    )
+    arithmetic: Arithmetic | None = Field(
+        None,
+        description="binary64, or exact: each count is proven to be the mathematical one. When left out, exact where "
+        "binary64 cannot tell the samples apart, or for the kernel deep.",
+    )
+    proof: Proof = Field(
+        "full",
+        description="In exact arithmetic: full; double-double, which leaves the hardest samples unproven; or none, a "
+        "preview in which some counts are wrong.",
     )
     fields: Annotated[tuple[FieldName, ...], AfterValidator(_fields)] = Field(
         ("escape_time",),
-        description="What to store: escape_time, and if wanted smooth (continuous escape time) and distance "
-        "(exterior distance estimate); escape_time is the same whatever else is asked for.",
+        description="What to store: escape_time, and if wanted smooth (continuous escape time), distance (exterior "
+        "distance estimate) and interior (0 escaped, 1 not escaped within max_iter, 2 proved never to escape in this "
+        "arithmetic); escape_time is the same whatever else is asked for.",
     )
     tile: tuple[Side, Side] | None = Field(
         None,
@@ -304,6 +323,21 @@ class Config(Section):
     picture: PictureDescription | None = Field(
         None, description="How the picture of a run looks; the field does not depend on it."
     )
+
+    @model_validator(mode="after")
+    def _has_one_arithmetic(self) -> Config:
+        """The view in the arithmetic that is asked for."""
+        deep = isinstance(self.view.frame, Deep)
+        if self.arithmetic == "binary64" and (deep or self.kernel == DEEP):
+            problem = (
+                f"kernel {DEEP} computes in exact" if self.kernel == DEEP else "the view is too deep for binary64, in"
+            )
+            raise ValueError(f"arithmetic must be exact here: {problem} arithmetic")
+        if not deep and (self.arithmetic == "exact" or self.kernel == DEEP):
+            object.__setattr__(self, "view", self.view.in_exact_arithmetic())
+        if self.proof != "full" and not isinstance(self.view.frame, Deep):
+            raise ValueError("proof goes with arithmetic: exact; in binary64 nothing is proven")
+        return self
 
 
 def json_schema(what: str = "run") -> dict[str, Any]:

@@ -18,7 +18,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from mandeldask.config.examples import find, no_such
+from mandeldask.config.examples import locate, no_such
 from mandeldask.config.models import (
     Cluster,
     Config,
@@ -28,7 +28,7 @@ from mandeldask.config.models import (
 )
 from mandeldask.config.values import NUMBER, Section
 from mandeldask.errors import ConfigError
-from mandeldask.text import command, printable
+from mandeldask.text import command, option, printable
 from mandeldask.view import as_centre
 
 AnyCluster = Cluster | Mapping[str, Any] | str | os.PathLike[str]  # what `load_cluster` takes
@@ -38,7 +38,12 @@ MAX_BYTES = 64 * 1024  # of a file
 MAX_ERRORS = 5
 MAX_LINE = 400  # characters
 # The ways to place a view: a key set on the command line drops those of the file that do not go with it.
-PLACES = ({"x", "y"}, {"centre", "span", "rotation"}, {"centre", "projection", "radius"})
+PLACES = (
+    {"x", "y"},
+    {"centre", "span", "rotation"},
+    {"centre", "projection", "radius"},
+    {"centre", "unit", "x", "y", "rotation"},
+)
 
 
 class _ClusterAlone(Section):
@@ -107,7 +112,7 @@ def refuse_untrusted(cluster: Cluster | None) -> None:
     if not isinstance(cluster, LocalCluster | None):
         raise ConfigError(
             f"the description names a cluster of kind {cluster.kind}, which can run any program as you: if you trust "
-            "the file, add --trust (in Python, trust=True), or name a cluster of your own, --cluster FILE"
+            f"the file, add {option('trust')}, or name a cluster of your own, --cluster FILE"
         )
 
 
@@ -121,7 +126,7 @@ def load_cluster(cluster: AnyCluster) -> Cluster:
         return cluster
     if isinstance(cluster, Mapping):
         return _check(_ClusterAlone, {"cluster": dict(cluster)}, "cluster description").cluster
-    text, source = os.fspath(cluster), "--cluster"
+    text, source = os.fspath(cluster), ""
     if "://" in text:
         described: Any = {"kind": "address", "address": text}
     elif text == "local":
@@ -134,7 +139,7 @@ def load_cluster(cluster: AnyCluster) -> Cluster:
             described = described["cluster"]
     else:
         raise _error(
-            "--cluster takes the address of a scheduler (tcp://HOST:PORT), a YAML file, a scheduler file (.json) or "
+            "cluster must be the address of a scheduler (tcp://HOST:PORT), a YAML file, a scheduler file (.json) or "
             f"the word local; there is no file {_show(text)}"
         )
     return _check(_ClusterAlone, {"cluster": described}, source).cluster
@@ -142,7 +147,7 @@ def load_cluster(cluster: AnyCluster) -> Cluster:
 
 def read_file(path: str | os.PathLike[str]) -> Any:
     """The value of a YAML file, or of one that comes with mandeldask, by its name; ConfigError where it is neither."""
-    path = find(path)
+    path = locate(path)
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -170,7 +175,7 @@ def _changed(mapping: dict[str, Any], changes: Mapping[tuple[str, ...], Any]) ->
     placed = every & {
         keys[1] for keys, value in changes.items() if keys[0] == "view" and keys[1:] and value is not None
     }
-    fitting = [place for place in PLACES if placed and placed <= place]
+    fitting = [place for place in PLACES if placed and placed <= place and ("unit" in placed) == ("unit" in place)]
     if fitting and isinstance(view := mapping.get("view"), dict):
         for key in every.difference(*fitting):
             view.pop(key, None)
@@ -230,7 +235,7 @@ def _refuse(rule: str, mark: yaml.Mark) -> NoReturn:
 def _read_yaml(data: bytes, source: str) -> Any:
     """The value of one YAML document: dicts, lists, text, Decimals, booleans, None."""
     if len(data) > MAX_BYTES:
-        raise _error(f"{source}: is longer than {MAX_BYTES // 1024} KiB")
+        raise _error(f"{source}: is no description: that is a YAML file of at most {MAX_BYTES // 1024} KiB")
     try:
         return yaml.load(data.decode("utf-8-sig"), _Loader)
     except yaml.MarkedYAMLError as error:
@@ -252,7 +257,8 @@ def _check(model: type[Model], mapping: Any, source: str) -> Model:
         return model.model_validate(dict(mapping) if isinstance(mapping, Mapping) else mapping)
     except ValidationError as error:
         faults = error.errors(include_url=False)
-    lines = [str(_error(f"{source}: {_explain(fault)}")) for fault in faults[:MAX_ERRORS]]
+    start = source and f"{source}: "
+    lines = [str(_error(f"{start}{_explain(fault)}")) for fault in faults[:MAX_ERRORS]]
     more = [f"{source}: and {len(faults) - MAX_ERRORS} more"] if len(faults) > MAX_ERRORS else []
     raise ConfigError("\n".join(lines + more))
 

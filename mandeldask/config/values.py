@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema
 
-from mandeldask.kernels import KERNELS
+from mandeldask.kernels import AUTO, kernel_names
 from mandeldask.view import MAX_SIDE
 
 NUMBER = r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?"  # YAML 1.2: 1e5 is a number, 1:30 and 1_000 are not
@@ -52,9 +52,12 @@ def _bytes(value: Any) -> str:
 def checked_address(value: str) -> str:
     try:
         (urlsplit(value).hostname or "").encode("idna")  # as a look-up of the name would, for as long as it takes
+        if re.search(ADDRESS, value):
+            return value
     except ValueError:
-        raise ValueError("must be tcp://HOST:PORT or tls://HOST:PORT, and HOST a name or an address") from None
-    return value
+        pass
+    dashboard = " (http:// is that of its dashboard)" if value.startswith("http") else ""
+    raise ValueError(f"must be that of a scheduler, tcp://HOST:PORT or tls://HOST:PORT{dashboard}")
 
 
 def _path(value: str) -> str:
@@ -64,9 +67,8 @@ def _path(value: str) -> str:
 
 
 def kernel_name(value: str) -> str:
-    if value not in KERNELS:
-        *others, last = KERNELS
-        raise ValueError(f"must be {', '.join(others)} or {last}")
+    if value not in kernel_names():
+        raise ValueError(f"must be {', '.join(kernel_names()[:-1])} or {AUTO}")
     return value
 
 

@@ -206,7 +206,7 @@ def _status(job: JobState) -> str:
 
 
 def _workers(scheduler: Scheduler, job: JobState, running: Sequence[RunningTile]) -> Any:
-    """The load by worker: tiles done, and the tile in work. CPU and memory are on Dask's page of workers."""
+    """The load by worker: tiles done, and the tile in progress. CPU and memory are on Dask's page of workers."""
     numbers = job.tiles["worker"]
     done = np.bincount(numbers[numbers >= 0], minlength=len(job.workers))
     now = {r.worker: r for r in sorted(running, key=lambda r: r.seconds or 0.0)}  # the longest of a worker stays
@@ -217,7 +217,7 @@ def _workers(scheduler: Scheduler, job: JobState, running: Sequence[RunningTile]
 
 
 def _row(worker: Any, number: int | None, done: NDArray[Any], running: RunningTile | None) -> tuple[Any, ...]:
-    """A worker's colour and number, its address and name, its tiles and their share, and the tile in work."""
+    """A worker's colour and number, its address and name, its tiles and their share, and the tile in progress."""
     since = "" if running is None or running.seconds is None else f" · {running.seconds:.0f} s"
     now = f"{running.tile[0]},{running.tile[1]}{since}" if running else "–"
     if number is None:

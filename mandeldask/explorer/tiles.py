@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.config import Config, find, load
+from mandeldask.config import Config, load, locate
 from mandeldask.errors import ConfigError, StoreError
 from mandeldask.image import palette
 from mandeldask.kernels import AUTO, KERNELS, BlockFunction, beyond, choose
@@ -92,7 +92,7 @@ def open_scene(path: str) -> Scene:
     ConfigError where there is neither, the description has a fault, or the view is a turned one or a log-polar strip;
     StoreError where the store is not one of mandeldask's, damaged, or of another field than its description.
     """
-    path = find(path)
+    path = locate(path)
     if os.path.isfile(path):
         config = load(path)
         store = _same_field(config)
@@ -111,7 +111,8 @@ def _same_field(config: Config) -> Store | None:
         return None
     store = open_store(config.store)
     d = store.description
-    wanted = replace(Description.of(config.view, config.max_iter, d.fields, d.tile), format_version=d.format_version)
+    made = Description.of(config.view, config.max_iter, d.fields, d.tile, config.proof)
+    wanted = replace(made, format_version=d.format_version)
     if d != wanted:
         path = short_path(store.path)
         raise StoreError(
@@ -181,7 +182,7 @@ def stored_tile(store: Store, level: int, row: int, column: int) -> PackedTile:
 
 def _smooth(d: Description, stride: int, at: tuple[int, int], counts: Counts) -> NDArray[np.float32] | None:
     """The field smooth of a store without it; None where it takes seconds to work out."""
-    if counts.sum(where=counts < d.max_iter, dtype=np.int64) > MAX_STEPS:
+    if d.exact or counts.sum(where=counts < d.max_iter, dtype=np.int64) > MAX_STEPS:
         return None
     y, x = ((n * SIDE * stride, (n * SIDE + side - 1) * stride + 1) for n, side in zip(at, counts.shape, strict=True))
     return beyond("smooth", d.view.block(y, x, stride=(stride, stride)), counts, d.max_iter)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError, StoreError
-from mandeldask.kernels import FIELDS, KERNELS, MAX_ITER_LIMIT, beyond, on_cpu
-from mandeldask.view import View
+from mandeldask.kernels import DEEP, FIELDS, MAX_ITER_LIMIT, beyond, block_function, on_cpu
+from mandeldask.view import Deep, View
 
 if TYPE_CHECKING:  # zarr is imported once there is a store
     from mandeldask.store import Store
@@ -39,7 +39,7 @@ class Samples:
     text: str = ""  # describes the field
     missing: int = 0  # tiles that are not computed
     path: str = ""
-    view: View | None = None  # where the samples lie; None where that is not known
+    view: View | None = None  # where the samples lie, in binary64; None where that is not known
     apart: int = 1  # level 0 has every so many-th sample of the view
     stride: int = 1
 
@@ -144,30 +144,34 @@ def _stored(store: Store) -> Samples:
     further = range(1, d.fine + 1) if missing else range(1, len(d.levels))
     levels = [0, *(k for k in further if store.done(k)[done if missing else ...].all())]
     fields = {k: {name: StoredSamples(store, k, name) for name in d.fields} for k in levels}
-    return Samples(fields, d.max_iter, _text(d.view, d.max_iter), missing, store.path, d.view)
+    text = _text(d.view, d.max_iter, d.proof)
+    return Samples(fields, d.max_iter, text, missing, store.path, None if d.exact else d.view)
 
 
 def computed(view: View, max_iter: int | None, stride: int) -> Samples:
     """Every k-th sample of a view, computed in this process, k being `stride` or more.
 
-    ConfigError for a view too deep for binary64, a `max_iter` out of range.
+    ConfigError for a view that no kernel can compute, a `max_iter` out of range.
     """
     stride = max(stride, -(-max(view.shape) // VIEW_SIDE))
     rows, columns = view.shape
     cap = 1000 if max_iter is None else max_iter
-    compute = KERNELS[on_cpu()](cap, view=view)
+    exact = isinstance(view.frame, Deep)
+    compute = block_function(DEEP if exact else on_cpu(), cap, view=view)
     bands = [(first, min(first + 64 * stride, rows)) for first in range(0, rows, 64 * stride)]
     counts = np.concatenate([compute(view.block(band, (0, columns), stride=(stride, stride))) for band in bands])
-    return Samples({0: {"escape_time": counts}}, int(cap), _text(view, cap), view=view, apart=stride)
+    text = _text(view, cap)
+    return Samples({0: {"escape_time": counts}}, int(cap), text, view=None if exact else view, apart=stride)
 
 
-def _text(view: View, max_iter: int) -> str:
-    return f"Mandelbrot escape times, {view}, max_iter {max_iter}"
+def _text(view: View, max_iter: int, proof: str = "full") -> str:
+    preview = ", a preview in which some counts are wrong" if proof == "none" else ""
+    return f"Mandelbrot escape times, {view}, max_iter {max_iter}{preview}"
 
 
 def _array(name: str, field: Any) -> NDArray[Any]:
     shape, dtype = tuple(getattr(field, "shape", ())), getattr(field, "dtype", None)
-    kind, what = ("iu", "integers") if name == "escape_time" else ("f", "floats")
+    kind, what = ("iu", "integers") if FIELDS[name][1] in "iu" else ("f", "floats")
     if len(shape) != 2 or 0 in shape or dtype is None or np.dtype(dtype).kind not in kind:
         raise ConfigError(f"a field must be {what} of shape (rows, columns); got {dtype} of shape {shape}")
     if shape[0] * shape[1] > IN_MEMORY:

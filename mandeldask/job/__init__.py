@@ -11,7 +11,19 @@ from types import ModuleType
 from distributed import Client
 
 from mandeldask import config as configs
-from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Preparing, Started, Summary, TileDone, ignore
+from mandeldask.job.events import (
+    Event,
+    Expected,
+    Notice,
+    Observer,
+    Orbit,
+    Plan,
+    Preparing,
+    Started,
+    Summary,
+    TileDone,
+    ignore,
+)
 from mandeldask.job.handle import Job, find, jobs, scheduler_of
 from mandeldask.job.job_status import Status, status, wait
 from mandeldask.job.runs import deepen, resume, run
@@ -25,6 +37,7 @@ __all__ = [
     "Job",
     "Notice",
     "Observer",
+    "Orbit",
     "Plan",
     "Preparing",
     "Progress",

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from mandeldask.dashboard import picture_of
 from mandeldask.errors import ClusterError
-from mandeldask.job.events import Event, Notice, Plan, Started, Summary, TileDone
+from mandeldask.job.events import Event, Notice, Orbit, Plan, Started, Summary, TileDone
 from mandeldask.job.job_status import SPACE, Status, on_scheduler
 from mandeldask.job.notebook import forming, with_image
 from mandeldask.telemetry import Progress, TileFailed
-from mandeldask.text import duration, plural, si
+from mandeldask.text import duration, plural
 from mandeldask.tile import Record
 
 SHOW_SECONDS = 0.5  # between two updates
@@ -57,7 +57,10 @@ class Cell:
     def __call__(self, event: Event) -> None:
         match event:
             case Notice(text, about):
+                self.facts.pop("orbit", None)
                 self._note(about, text)
+            case Orbit():
+                self.facts["orbit"] = event.words
             case Plan():
                 self.plan, self.samples, self.done = event, event.preview(), event.done
                 for label, text in (event.facts | {"cluster": str(event.cluster)}).items():
@@ -72,7 +75,8 @@ class Cell:
                 self.progress = event
             case Summary():
                 self.facts = {}  # which the summary itself shows
-        if self.display.due or not isinstance(event, TileDone | TileFailed | Progress):
+                vars(event)["drawn"] = True
+        if self.display.due or not isinstance(event, TileDone | TileFailed | Progress | Orbit):
             self.display.show(self._html(event))
 
     def _note(self, label: str, text: str) -> None:
@@ -88,19 +92,13 @@ class Cell:
         if self.plan is None or self.samples is None:
             return with_image("", self.facts, 0, 1, "getting ready")
         image = forming(self.samples, self.plan.grid.max_iter)
-        tiles, rate = f"{self.done}/{plural(self.plan.tiles, 'tile')}", self._rate()
+        tiles = f"{self.done}/{plural(self.plan.tiles, 'tile')}"
+        rate = self.progress.rate if self.progress else ""
         if isinstance(event, Summary):
             tiles, rate = f"{tiles} in {duration(event.seconds)}", ""
         failed = f"{self.failed} failed" if self.failed else ""
         words = ", ".join(filter(None, (tiles, failed, rate)))
         return with_image(image, self.facts, self.done, self.plan.tiles, words)
-
-    def _rate(self) -> str:
-        now = self.progress
-        if now is None or not now.done:
-            return ""
-        left = "" if now.seconds_left is None else f", {duration(round(now.seconds_left))} left"
-        return f"{si(now.iterations_per_second)} iterations/s{left}"
 
 
 class Watcher:

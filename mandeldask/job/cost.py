@@ -16,7 +16,7 @@ from itertools import islice, product
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.kernels import BlockFunction
+from mandeldask.kernels import Kernel
 from mandeldask.store import Description, Tile
 from mandeldask.telemetry import Progress
 from mandeldask.tile import Record
@@ -37,7 +37,7 @@ Clock = Callable[[], float]
 def expect(
     d: Description,
     pending: NDArray[np.bool_],
-    block_function: BlockFunction,
+    block_function: Kernel,
     threads: int,
     clock: Clock = time.perf_counter,
 ) -> Costs | None:
@@ -180,7 +180,7 @@ class Estimate:
             return None
         kernel = self.left * self.kernel / self.expected if self.expected else 0.0
         beside = (self.busy - self.kernel) / self.done * (self.pending - self.done - self.failed)
-        # the tiles in work have cost time too: half a tile each, as a guess
+        # the tiles in progress have cost time too: half a tile each, as a guess
         at_work = min(threads, (self.busy + threads * self.busy / self.done / 2) / elapsed)
         return (kernel + beside) / max(at_work, 1e-6)
 
@@ -202,7 +202,7 @@ def _price(
     c: NDArray[np.complex128],
     counts: NDArray[np.int32],
     max_iter: int,
-    block_function: BlockFunction,
+    block_function: Kernel,
     clock: Clock,
 ) -> Callable[[NDArray[np.int32]], Costs]:
     """A function of escape times: the seconds that each sample takes."""

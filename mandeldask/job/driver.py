@@ -22,8 +22,9 @@ from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Start
 from mandeldask.job.ledger import Ledger, cannot_write
 from mandeldask.job.periodic import every
 from mandeldask.job.plan import space_warning
+from mandeldask.job.reference import prepare_reference
 from mandeldask.job.reporter import Reporter
-from mandeldask.kernels import AUTO, KERNELS, on_cpu, tells_of_compilation
+from mandeldask.kernels import AUTO, DEEP, Kernel, block_function, on_cpu, tells_of_compilation
 from mandeldask.store import Store
 from mandeldask.telemetry import Progress
 from mandeldask.tile import tile_name
@@ -70,14 +71,13 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     d, pending = plan.store.description, ~plan.store.done()
     if warning := space_warning(plan):
         tell(Notice(warning, about="store"))
-    compiling = partial(tell, Notice("compiling the Numba kernel; the next run finds it compiled", about="kernel"))
-    kernel = on_cpu() if plan.kernel == AUTO else plan.kernel
-    with tells_of_compilation(compiling) if kernel == "numba" else nullcontext():  # here first, for all workers
-        block_function = KERNELS[kernel](d.max_iter, d.fields, d.view)
     client = session.connect()
     tell_started(client, tell)
     # while the workers of a new cluster start
-    costs = expect(d, pending, block_function, plan.cluster.threads) if plan.pending else None
+    costs = None
+    if plan.pending:
+        function = _block_function(plan, tell, submission.is_cancelled)
+        costs = expect(d, pending, function, plan.cluster.threads)
     if costs is not None:
         tell(_expected(pending, costs, plan.cluster.threads))
     session.ready()
@@ -99,6 +99,16 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     with reporter, every(ASK_SECONDS, cancel_if_asked, "cancel"):
         dispatcher.run(pending, costs)
     return dispatcher
+
+
+def _block_function(plan: Plan, tell: Observer, is_cancelled: Callable[[], bool]) -> Kernel:
+    """That of the plan's kernel, compiled for all workers of this machine; of a deep field with its reference."""
+    d = plan.store.description
+    compiling = partial(tell, Notice("compiling the Numba kernel; the next run finds it compiled", about="kernel"))
+    kernel = on_cpu() if plan.kernel in (AUTO, "cuda") else plan.kernel
+    with tells_of_compilation(compiling) if kernel in ("numba", DEEP) else nullcontext():
+        reference = prepare_reference(plan, tell, is_cancelled) if d.exact else None
+        return block_function(kernel, d.max_iter, d.fields, d.view, reference, d.proof)
 
 
 def tell_started(client: Client, tell: Observer) -> str:
@@ -135,6 +145,8 @@ def _finish(plan: Plan, ledger: Ledger, dispatcher: Dispatcher | None) -> Summar
         not_escaped=int(ledger.columns["not_escaped"][done].sum()),
         samples=plan.samples,
         area=ledger.area(done),
+        unit=store.description.unit,
+        proofs=ledger.proofs(done),
         errors={tile_name(tile): ledger.errors.get(tile_name(tile), "") for tile in failed},
         kernels=dict(run.kernels),
     )
@@ -146,7 +158,7 @@ def _sweep(store: Store, older: float, tell: Observer) -> None:
         if size := store.place.sweep(older):
             tell(Notice(f"removed {format_bytes(size)} of partial files that killed writers had left", "store"))
         for removed in store.place.sweep_removed():
-            tell(Notice(f"removing {removed}, which a killed --overwrite had left", "store"))
+            tell(Notice(f"removing {removed}, which a killed run had begun to overwrite", "store"))
 
 
 def _expected(pending: NDArray[np.bool_], costs: Costs, threads: int) -> Expected:

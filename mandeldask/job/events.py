@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from distributed import Client
@@ -16,6 +17,7 @@ from mandeldask.store import Store
 from mandeldask.telemetry import Preview, Progress, TileFailed
 from mandeldask.text import duration, plural, short_path, si
 from mandeldask.tile import Record
+from mandeldask.view import View
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Plan:
     resumed: bool
     levels: int = 0  # tiles of the pyramid that are to be built from their shards below
     source: Store | None = None  # a store of fewer iterations that the field is deepened from
+    view: View | None = None  # with the digits that it was given in, which the store's has no more
 
     @property
     def tiles(self) -> int:
@@ -58,8 +61,9 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the whole field before compression: int32 and float32 take four each."""
-        return 4 * self.samples * len(self.store.description.fields)
+        """Bytes of the whole field before compression."""
+        d = self.store.description
+        return self.samples * sum(np.dtype(d.type_of(name)).itemsize for name in d.fields)
 
     @property
     def grid(self) -> Preview:
@@ -84,7 +88,7 @@ class Plan:
         done = f", {self.done} done already: resuming" if self.resumed else ""
         levels = f", {plural(self.levels, 'pyramid tile')} to build" if self.levels else ""
         return {
-            "view": str(d.view),
+            "view": str(self.view or d.view),
             "field": f"{d.shape[0]} x {d.shape[1]} = {si(self.samples)} samples, max_iter {d.max_iter}",
             "kernel": self.kernel,
             "tiles": f"{self.tiles} of {d.tile[0]} x {d.tile[1]}{done}; {self.pending} to compute{levels}",
@@ -109,6 +113,18 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Orbit:
+    """How far the reference orbit of a deep field is: steps that are done, and the most that there can be."""
+
+    done: int
+    of: int
+
+    @property
+    def words(self) -> str:
+        return f"reference orbit, {si(self.done)} of at most {si(self.of)} steps"
+
+
+@dataclass(frozen=True)
 class Expected:
     """What the tiles are expected to cost, from a coarse look at the view. Small jobs have no such event."""
 
@@ -120,6 +136,24 @@ class Expected:
 @dataclass(frozen=True)
 class TileDone:
     record: Record
+
+
+@dataclass(frozen=True)
+class Proofs:
+    """How the counts of a deep field were proven, in samples of the whole field."""
+
+    second: int  # that the first pass could not decide
+    third: int  # nor the second
+    unproven: int
+    unknown: int  # tiles of which a driver was killed before it could note this
+    preview: bool  # proof: none
+
+    def __str__(self) -> str:
+        if self.preview:
+            return "none: this is a preview, in which some counts are wrong"
+        lost = f"; not known of {plural(self.unknown, 'tile')}, whose driver was killed" if self.unknown else ""
+        passes = f"{plural(self.second, 'sample')} took a second pass, {self.third} their own orbits"
+        return f"{self.unproven or 'no'} counts unproven{lost}; {passes}"
 
 
 @dataclass(frozen=True)
@@ -146,13 +180,22 @@ class Summary:
     not_escaped: int  # samples
     samples: int
     area: float | None  # of the samples that did not escape, in the units of c; None for a line or a strip
+    unit: int | None  # of a deep field: the area is in units of 4^unit
+    proofs: Proofs | None  # of a deep field
     errors: dict[str, str]  # "row,column" of a failed tile -> what happened
     kernels: dict[str, int]  # that computed tiles in this run -> how many
+    drawn: ClassVar[bool] = False  # whether the cell of the run shows the picture already
 
     @property
     def efficiency(self) -> float:
         """Kernel seconds over the worker threads' seconds."""
         return self.kernel_seconds / self.thread_seconds if self.thread_seconds else 0.0
+
+    @property
+    def area_in_words(self) -> str:
+        """The area, after a colon; "" where there is none."""
+        unit = "" if self.unit is None else f" x 2^{2 * self.unit}"
+        return "" if self.area is None else f": area {self.area:.6g}{unit}"
 
     @property
     def exit_code(self) -> int:
@@ -162,18 +205,19 @@ class Summary:
     def _repr_html_(self) -> str:
         from mandeldask.job.notebook import block  # imports what draws pictures, which no worker needs
 
-        area = f": area {self.area:.6g}" if self.area is not None else ""
         facts = {
             "done": f"{plural(self.computed, 'tile')} in {duration(self.seconds)}: "
             f"{si(self.iterations)} iterations, {si(self.iterations_per_second)} iterations/s",
-            "field": f"{si(self.samples)} samples, {self.not_escaped / self.samples:.4%} did not escape{area}",
+            "field": f"{si(self.samples)} samples, {self.not_escaped / self.samples:.4%} did not escape"
+            f"{self.area_in_words}",
+            "proof": str(self.proofs or ""),
             "failed": plural(self.failed, "tile") if self.failed else "",
             "store": short_path(self.store),
         }
-        return block(self.store, facts, self.tiles - self.failed, self.tiles)
+        return block(None if self.drawn else self.store, facts, self.tiles - self.failed, self.tiles)
 
 
-Event = Preparing | Notice | Plan | Started | Expected | TileDone | TileFailed | Progress | Summary
+Event = Preparing | Notice | Plan | Started | Orbit | Expected | TileDone | TileFailed | Progress | Summary
 Observer = Callable[[Event], None]
 
 

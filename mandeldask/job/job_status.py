@@ -21,7 +21,7 @@ from mandeldask.job.lease import is_alive, is_reserved, outcome, release
 from mandeldask.job.plan import missing
 from mandeldask.store import open_store
 from mandeldask.telemetry import Progress
-from mandeldask.text import command, duration, plural, si
+from mandeldask.text import command, option, plural, si
 
 SPACE = "mandeldask"  # of the scheduler's metadata, published data and event topics
 POLL_SECONDS = 0.5
@@ -73,7 +73,7 @@ class Status:
             f"{self.failed} failed" if self.failed else "",
             rate,
             plural(now.workers, "worker") if now else "",
-            f"{self.left} left" if self.left else "",
+            self.left,
             self.message if self.state == "waiting" else "",
         )
         return ", ".join(filter(None, words))
@@ -81,8 +81,7 @@ class Status:
     @property
     def left(self) -> str:
         """The time left as a person says it; "" where it is not known."""
-        seconds = self.progress.seconds_left if self.progress else None
-        return "" if seconds is None else duration(seconds)
+        return self.progress.left if self.progress else ""
 
 
 def status(store: str | os.PathLike[str]) -> Status:
@@ -288,7 +287,7 @@ def on_scheduler(client: Client, function: Callable[..., Any], *arguments: Any) 
             raise ClusterError(f"{error}, on the scheduler at {address}: install it there") from None
         raise ClusterError(
             f"the scheduler at {address} has no mandeldask of this version, so no jobs either: "
-            "install it there, or submit with --upload"
+            f"install it there, or submit with {option('upload')}"
         ) from None
     except OSError:
         raise ClusterError(f"the scheduler at {address} was lost. What is finished is in the stores") from None

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import DamagedError, StoreError
+from mandeldask.job.events import Proofs
 from mandeldask.job.periodic import every
 from mandeldask.store import Store, Tile
 from mandeldask.text import command
@@ -22,6 +23,8 @@ FLUSH_SECONDS = 2.0
 MAX_ERRORS = 100  # kept in the store; each cut to MAX_ERROR_LENGTH characters
 MAX_ERROR_LENGTH = 500
 FIGURES = ("iterations", "minimum", "maximum", "not_escaped")  # that can be read from a shard again
+PROOFS = ("second", "third", "unproven")  # that cannot
+UNKNOWN = dict.fromkeys(PROOFS, -1)
 
 
 class Ledger:
@@ -49,7 +52,7 @@ class Ledger:
                 self.flush()
 
     def add(self, record: Record) -> None:
-        self._enter(record.tile, **{name: getattr(record, name) for name in ("seconds", *FIGURES)})
+        self._enter(record.tile, **{name: getattr(record, name) for name in ("seconds", *FIGURES, *self._proofs)})
         self._attempted(record.tile)
         self.made(record.tile)
 
@@ -78,10 +81,24 @@ class Ledger:
         for i, j in np.argwhere(done & (self.columns["minimum"] == 0)).tolist():
             with suppress(DamagedError, OSError):  # `mandeldask verify` will tell
                 values = statistics(self.store.read((i, j)), self.store.description.max_iter)
-                self._enter((i, j), **dict(zip(FIGURES, values, strict=True)))
+                unknown = UNKNOWN if self._proofs else {}
+                self._enter((i, j), **dict(zip(FIGURES, values, strict=True)), **unknown)
+
+    @property
+    def _proofs(self) -> tuple[str, ...]:
+        return PROOFS if self.store.description.exact else ()
+
+    def proofs(self, done: NDArray[np.bool_]) -> Proofs | None:
+        """How the counts of a deep field were proven; None of any other."""
+        d = self.store.description
+        if not d.exact:
+            return None
+        known = done & (self.columns["unproven"] >= 0)
+        second, third, unproven = (int(self.columns[name][known].sum()) for name in PROOFS)
+        return Proofs(second, third, unproven, int((done & ~known).sum()), preview=d.proof == "none")
 
     def area(self, done: NDArray[np.bool_]) -> float | None:
-        """Of the samples that did not escape, in the units of c; None for a line or a strip.
+        """Of the samples that did not escape, in the units of c, of a deep field of 4^unit; None for a line or a strip.
 
         On the border of a gridline view a sample stands for half a cell, in a corner for a quarter.
         """

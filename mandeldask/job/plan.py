@@ -17,11 +17,11 @@ from mandeldask.cluster import IDLE_WORKER_BYTES, Size
 from mandeldask.errors import ClusterError, ConfigError, StoreError
 from mandeldask.job.events import Plan
 from mandeldask.job.lease import refuse_second_driver
-from mandeldask.kernels import FIELDS, SCRATCH_BYTES
+from mandeldask.kernels import EXACT_FIELDS, FIELDS, SCRATCH_BYTES
 from mandeldask.store import AnyPath, Description, Level, Place, Store, Tile, open_for_writing, open_store, place_of
-from mandeldask.text import is_url
+from mandeldask.text import is_url, option
 from mandeldask.tile import LevelTile
-from mandeldask.view import View
+from mandeldask.view import Deep
 
 TILE_SIDES = (4096, 2048, 1024, 512, 256)
 # In a smaller field tiles of 4096 are too few to pay for the first touch of 256 MiB of memory in each worker.
@@ -30,7 +30,9 @@ TILES_A_THREAD = 8  # at least, so that unequal tiles can be shared out
 ENCODING_BYTES = 8  # a sample, while a shard is compressed and written
 USABLE = 0.8  # of a worker's memory limit: Dask pauses it there
 LEVELS = 4 / 3  # bytes of all levels over those of the field: 1 + 1/4 + 1/16 + ...
+ORBIT_BYTES = 108  # a step of the reference orbit, with its table of jumps, in each worker process
 BEST_RATIO = 1 / 256  # of compression: lz4 makes a 255th of samples that are all alike
+NO_STORE = "no store named: give one, --out STORE (in Python, out=), or set `store:` in the run description"
 NOT = -1  # a tile of a level that is not to be built; no parent
 
 
@@ -54,18 +56,14 @@ def make_plan(
     for a store that cannot be written, holds another field, or would not fit on the disk were it of one colour.
     """
     if not config.store:
-        raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
+        raise ConfigError(NO_STORE)
     path = place or config.store
     there = _store_at(path)
     if there and overwrite:
         refuse_second_driver(there, run_id)
-    tile = (
-        config.tile
-        or (there and not overwrite and there.description.tile)
-        or _choose_tile(config.view, config.fields, size)
-    )
-    description = Description.of(config.view, config.max_iter, config.fields, tile)
-    memory = check_memory(config.fields, description.tile, size)
+    tile = config.tile or (there and not overwrite and there.description.tile) or _choose_tile(config, size)
+    description = Description.of(config.view, config.max_iter, config.fields, tile, config.proof)
+    memory = check_memory(config.fields, description.tile, size, description.exact)
     if not (ignore_space or there or description.problem()):
         _check_space(place_of(path), description)
     store = open_for_writing(path, description, config.view.given, overwrite)
@@ -73,7 +71,7 @@ def make_plan(
     count = int(done.sum())
     levels = sum(int(tiles.sum()) for tiles in missing(store, ~done))
     source = source or _noted_source(store)
-    return Plan(store, kernel, size, count, done.size - count, memory, count > 0, levels, source)
+    return Plan(store, kernel, size, count, done.size - count, memory, count > 0, levels, source, config.view)
 
 
 def _noted_source(store: Store) -> Store | None:
@@ -91,41 +89,51 @@ def _noted_source(store: Store) -> Store | None:
     return source if same and old.max_iter < new.max_iter else None
 
 
-def _choose_tile(view: View, fields: tuple[str, ...], size: Size) -> tuple[int, int]:
+def _choose_tile(config: configs.Config, size: Size) -> tuple[int, int]:
     """The largest usual tile that fits in memory and still gives each thread a few; square."""
+    view, exact = config.view, isinstance(config.view.frame, Deep)
+    # an orbit may be as long as max_iter; where that would fit beside no tile, it is hoped to be shorter
+    orbit = ORBIT_BYTES * config.max_iter if exact else 0
     for side in TILE_SIDES if view.size >= LARGE else TILE_SIDES[1:]:
         tiles = -(-view.shape[0] // side) * -(-view.shape[1] // side)
-        if tiles >= TILES_A_THREAD * size.threads and _fits(_tile_memory(fields, (side, side)), size):
+        memory = _tile_memory(config.fields, (side, side), exact)
+        if tiles >= TILES_A_THREAD * size.threads and _fits(memory, size, orbit):
             return side, side
     return TILE_SIDES[-1], TILE_SIDES[-1]
 
 
-def _tile_memory(fields: tuple[str, ...], tile: tuple[int, int]) -> int:
+def _tile_memory(fields: tuple[str, ...], tile: tuple[int, int], exact: bool) -> int:
     """Bytes that a worker thread needs for one tile: complex block, fields, the shard's encoding, kernel's scratch."""
-    sample = 16 + _sample_bytes(fields) + ENCODING_BYTES
+    sample = 16 + _sample_bytes(fields, exact) + ENCODING_BYTES
     return sample * tile[0] * tile[1] + SCRATCH_BYTES
 
 
-def _sample_bytes(fields: tuple[str, ...]) -> int:
+def _sample_bytes(fields: tuple[str, ...], exact: bool) -> int:
     """Bytes of a sample before compression, in all fields."""
-    return sum(np.dtype(FIELDS[name]).itemsize for name in fields)
+    return sum(np.dtype((EXACT_FIELDS if exact else FIELDS)[name]).itemsize for name in fields)
 
 
-def _fits(memory: int, size: Size) -> bool:
-    return IDLE_WORKER_BYTES + memory * size.threads_per_worker <= USABLE * size.memory_limit
+def _fits(memory: int, size: Size, reference: int = 0) -> bool:
+    return IDLE_WORKER_BYTES + reference + memory * size.threads_per_worker <= USABLE * size.memory_limit
 
 
-def check_memory(fields: tuple[str, ...], tile: tuple[int, int], size: Size) -> int:
-    """Bytes that a worker thread needs for one tile; ClusterError where a worker has less."""
-    memory = _tile_memory(fields, tile)
-    if _fits(memory, size):
+def check_memory(
+    fields: tuple[str, ...], tile: tuple[int, int], size: Size, exact: bool = False, reference: int = 0
+) -> int:
+    """Bytes that a worker thread needs for one tile; ClusterError where a worker has less.
+
+    `reference` are the bytes that a process needs for the reference orbit of a deep field.
+    """
+    memory = _tile_memory(fields, tile, exact)
+    if _fits(memory, size, reference):
         return memory
-    side = next((s for s in TILE_SIDES if _fits(_tile_memory(fields, (s, s)), size)), None)
+    side = next((s for s in TILE_SIDES if _fits(_tile_memory(fields, (s, s), exact), size, reference)), None)
     remedy = f"tile: [{side}, {side}]" if side else "fewer workers with more memory each"
     threads = f", times {size.threads_per_worker} threads a worker" if size.threads_per_worker > 1 else ""
+    orbit = f" and {format_bytes(reference)} for the reference orbit" if reference else ""
     raise ClusterError(
         f"a tile of {tile[0]} x {tile[1]} needs about {format_bytes(memory)}{threads}, beside "
-        f"{format_bytes(IDLE_WORKER_BYTES)} for the worker itself, and a worker may use {USABLE:.0%} of its "
+        f"{format_bytes(IDLE_WORKER_BYTES)} for the worker itself{orbit}, and a worker may use {USABLE:.0%} of its "
         f"{format_bytes(size.memory_limit)}. Use {remedy}"
     )
 
@@ -137,19 +145,19 @@ def _check_space(place: Place, d: Description) -> None:
     """
     free = place.free()
     samples = d.shape[0] * d.shape[1]
-    least = int(_sample_bytes(d.fields) * samples * BEST_RATIO + 4 * sum(d.shape))
+    least = int(_sample_bytes(d.fields, d.exact) * samples * BEST_RATIO + 4 * sum(d.shape))
     if free is not None and least > free:
         raise StoreError(
             f"{samples:.3g} samples need at least {format_bytes(least)} at {place.url}, however well they are "
-            f"compressed, and {format_bytes(free)} are free: choose another --out, make room, or go on all the same "
-            "with --ignore-space"
+            f"compressed, and {format_bytes(free)} are free: choose another place, make room, or go on all the same "
+            f"with {option('ignore_space')}"
         )
 
 
 def space_warning(plan: Plan) -> str:
     """What to say where the pending tiles may not fit; "" where they do."""
     d, free = plan.store.description, plan.store.place.free()
-    most = int(plan.pending * d.tile[0] * d.tile[1] * _sample_bytes(d.fields) * LEVELS)
+    most = int(plan.pending * d.tile[0] * d.tile[1] * _sample_bytes(d.fields, d.exact) * LEVELS)
     if free is None or most <= free:
         return ""
     return (

@@ -17,7 +17,7 @@ from mandeldask.job.events import Notice, Observer, Preparing, Summary, ignore, 
 from mandeldask.job.plan import make_plan
 from mandeldask.kernels import AUTO, MAX_ITER_LIMIT, choose
 from mandeldask.store import Store, open_store
-from mandeldask.text import plural
+from mandeldask.text import is_url, plural, short_path
 
 AnyConfig: TypeAlias = "configs.Config | Mapping[str, Any] | str | os.PathLike[str]"
 
@@ -131,8 +131,6 @@ def deepen(
         )
     deeper = _description_of(store, kernel) | {"max_iter": max_iter, "store": os.fspath(out)}
     described = configs.parse(deeper, source="deepen")
-    if given := source.given:  # the digits as they were typed
-        described = described.model_copy(update={"view": replace(described.view, given=given)})
     lacks = int((~source.done()).sum())
     whole = f", and {plural(lacks, 'tile')} that it lacks" if lacks else ""
     tell = _observer(tell)
@@ -158,8 +156,12 @@ def _compute_field(
     def say(text: str) -> None:
         tell(Notice(text))
 
+    folder = os.path.dirname(os.path.abspath(config.store)) if config.store and not is_url(config.store) else None
+    new = folder and not os.path.isdir(folder)
     with Session(cluster or config.cluster, kernel=kernel, client=client, upload=upload, say=say) as opened:
         plan = make_plan(config, kernel, opened.size, overwrite, ignore_space=ignore_space, source=source)
+        if folder and new:
+            tell(Notice(f"made the directory {short_path(folder)}", "store"))
         tell(plan)
         summary = drive(plan, opened, tell)
         tell(summary)  # while the cluster is there, for who wants to look at it
@@ -191,6 +193,11 @@ def read_description(
         read = configs.load(config, overrides)
     if not trust:
         configs.refuse_untrusted(read.cluster)
+    if not isinstance(out, str | os.PathLike | None):
+        raise ConfigError(
+            f"out must be the path of a store; got a {type(out).__name__}. Changes to a description go into overrides, "
+            'such as overrides=["max_iter=500"]'
+        )
     return read if out is None else read.model_copy(update={"store": os.fspath(out)})
 
 
@@ -199,10 +206,11 @@ def _description_of(path: str | os.PathLike[str], kernel: str) -> dict[str, obje
     store = open_store(path)
     d = store.description
     return {
-        "view": d.view,
+        "view": replace(d.view, given=store.given),  # the digits as they were typed
         "max_iter": d.max_iter,
         "fields": list(d.fields),
         "tile": list(d.tile),
         "store": store.path,
         "kernel": kernel,
+        "proof": d.proof,
     }

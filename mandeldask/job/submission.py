@@ -22,13 +22,13 @@ from mandeldask.cluster import SchedulerReference, Session, Size, size_of_client
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
 from mandeldask.job.background import LINGER_SECONDS, kept_cluster
 from mandeldask.job.driver import Submission, drive, tell_started
-from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Preparing, Summary, ignore
+from mandeldask.job.events import Event, Expected, Notice, Observer, Orbit, Plan, Preparing, Summary, ignore
 from mandeldask.job.handle import Job
 from mandeldask.job.job_status import SPACE, driver_key, on_scheduler, quietly, status_of_jobs, topic_of
 from mandeldask.job.lease import HEARTBEAT_SECONDS, outcome, release, reserve
 from mandeldask.job.ledger import MAX_ERROR_LENGTH, MAX_ERRORS
 from mandeldask.job.periodic import every
-from mandeldask.job.plan import make_plan
+from mandeldask.job.plan import NO_STORE, make_plan
 from mandeldask.job.runs import AnyConfig, read_description
 from mandeldask.kernels import choose
 from mandeldask.store import Place, Store, open_store, place_of
@@ -37,6 +37,7 @@ from mandeldask.text import plural
 from mandeldask.tile import tile_name
 
 PRIORITY = 100  # a driver does not wait for other people's tasks: it takes no thread for longer than a moment
+LOG_SECONDS = 5.0  # between two lines about the reference orbit
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
@@ -115,11 +116,11 @@ def submit(
     """
     described = read_description(config, overrides, out, trust or bool(cluster) or client is not None)
     if not described.store:
-        raise ConfigError("no store named: set `store:` in the run description, or give --out STORE")
+        raise ConfigError(NO_STORE)
     place = place_of(described.store)
     kernel, reason = choose(described.kernel, described.view, here=False)
     tell(Preparing(kernel, reason))
-    wanted = {name: getattr(described, name) for name in ("view", "max_iter", "fields", "tile")}
+    wanted = {name: getattr(described, name) for name in ("view", "max_iter", "fields", "tile", "proof")}
     name = _new_name(place.url) if name is None else _checked(name)
     request = _Request(name, SimpleNamespace(**wanted, store=place.url), kernel, uuid.uuid4().hex, place, ignore_space)
     with Session(
@@ -135,7 +136,7 @@ def submit(
         tell(Notice(f"{name}, on {there.description.introduction if there.description else 'your cluster'}", "job"))
         if upload and client is None and not there.runs_already:
             raise ConfigError(
-                "--upload is for a cluster that runs already; the workers of one that is started have mandeldask"
+                "upload is for a cluster that runs already; the workers of one that is started have mandeldask"
             )
         if not there.runs_already:
             ends = f"ends {LINGER_SECONDS:.0f} s after its last job"
@@ -238,7 +239,7 @@ def _send(client: Client, request: _Request, plan: Plan) -> None:
 
 
 def _name_taken(name: str) -> ConfigError:
-    return ConfigError(f"the scheduler has a job {name} that has not ended: choose another --name, or cancel it")
+    return ConfigError(f"the scheduler has a job {name} that has not ended: choose another name, or cancel it")
 
 
 def _claim(job: dict[str, Any], dask_scheduler: Any = None) -> bool:
@@ -316,6 +317,7 @@ class _JobReporter:
     def __init__(self, client: Client, name: str) -> None:
         self.client, self.name = client, name
         self.done_before = 0
+        self.logged = 0.0
         self.errors: dict[str, str] = {}
 
     def __call__(self, event: Event) -> None:
@@ -326,6 +328,8 @@ class _JobReporter:
                 self._note(None)  # no rate yet; that of a driver that died says nothing
             case Notice():
                 self.log(event.text)
+            case Orbit() if time.monotonic() - self.logged >= LOG_SECONDS:
+                self.log(event.words)
             case Expected():
                 self.log(f"{event.seconds:.3g} s of kernel expected, {event.seconds_by_row:.3g} s row by row")
             case TileFailed():
@@ -346,4 +350,5 @@ class _JobReporter:
         self.client.set_metadata([SPACE, self.name, "told"], told)
 
     def log(self, text: str) -> None:
+        self.logged = time.monotonic()
         self.client.log_event(topic_of(self.name), {"time": time.time(), "text": text})

@@ -6,35 +6,44 @@ import math
 import os
 import secrets
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, product
 
 import numpy as np
-from distributed import Client, Future, as_completed
-from distributed.scheduler import KilledWorker
+from distributed import Client
 from numpy.typing import NDArray
 
 from mandeldask import config as configs
-from mandeldask.check import Checked, Finding, Known, Task, check_again, check_on_worker, check_tiles
+from mandeldask.check import Checked, Finding, Known, Task, check_again, check_tiles
 from mandeldask.cluster import Session
-from mandeldask.errors import ClusterError, ConfigError
+from mandeldask.errors import ConfigError, DamagedError
 from mandeldask.job import lease
+from mandeldask.job.batches import done
 from mandeldask.job.events import Event
 from mandeldask.job.ledger import Ledger
+from mandeldask.job.precision import Precision, precision, tasks
 from mandeldask.job.runs import resume
-from mandeldask.store import Description, Store, Tile, metadata, open_damaged, shard_key
+from mandeldask.precise import Rounded
+from mandeldask.store import (
+    Description,
+    Store,
+    Tile,
+    metadata,
+    open_damaged,
+    read_reference,
+    remove_reference,
+    shard_key,
+)
 from mandeldask.tile import LevelTile
 
 HERE = 2**28  # bytes before compression, up to which a cluster is not worth its start
+HERE_ITERATIONS = 2**22  # of samples in many digits: as for HERE
 BATCH_BYTES = 2**26  # of samples that a task checks
 BATCH_TILES = 64
-MIN_IN_FLIGHT, IN_FLIGHT = 8, 3  # tasks, and tasks a thread
 MAX_FINDINGS = 1000  # kept; all are counted
 TELL_SECONDS = 0.5
 
@@ -48,6 +57,7 @@ class Checking:
     bytes: int
     seconds: float
     damaged: int
+    what: str = "tile"  # or a sample, in enough digits
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,7 @@ class Verification:
     repaired: bool
     computed: int  # tiles, by repair
     findings: tuple[Finding, ...]
+    precision: Precision | None  # of the samples that were iterated in enough digits
 
     @property
     def sound(self) -> bool:
@@ -86,6 +97,7 @@ def verify(
     *,
     quick: bool = False,
     recompute: int = 0,
+    precise: int = 0,
     seed: int | None = None,
     repair: bool = False,
     remove_damaged: bool = False,
@@ -104,6 +116,9 @@ def verify(
     recompute : int
         Compute so many tiles again, chosen at random by `seed`, with the reference kernel, and compare them bit for
         bit; where a tile would take more than 2^28 iterations, a window of it.
+    precise : int
+        Iterate so many samples, chosen at random by `seed`, in arithmetic of enough digits, and tell what rounding has
+        done to them. It needs the extra `deep`.
     repair : bool
         Remove what is wrong, and compute it again, with whatever else is missing, as `resume` does. Where a tile's
         shard, its statistics and the levels differ, none is believed: the tile is computed again.
@@ -124,6 +139,8 @@ def verify(
     """
     if recompute < 0:
         raise ConfigError(f"recompute must be a number of tiles, 0 or more; got {recompute}")
+    if precise < 0:
+        raise ConfigError(f"precise must be a number of samples, 0 or more; got {precise}")
     change = repair or remove_damaged
     opened, problem = open_damaged(store)
     d, found = opened.description, _Found()
@@ -133,7 +150,7 @@ def verify(
         with ExitStack() as lock:
             for finding in _metadata(opened):
                 found.add(finding)
-            ledger = lock.enter_context(_held(opened, restore=bool(problem))) if change else None
+            ledger = lock.enter_context(_locked(opened, restore=bool(problem))) if change else None
             for finding in _empty(opened):
                 found.add(finding)
             seed = secrets.randbits(32) if seed is None else seed
@@ -141,15 +158,15 @@ def verify(
             computed = np.argwhere(present[0])
             chosen = np.random.default_rng(seed).permutation(len(computed))[:recompute]
             again: list[Tile] = [(i, j) for i, j in computed[chosen].tolist()]
-            tasks = _tasks(opened, present, again, quick, seed)
+            work = _tasks(opened, present, again, quick, seed)
             tiles = sum(int(there.sum()) for there in present) + len(again)
             size = 4 * sum(math.prod(level.shape) for level in d.levels) * len(d.fields)
             if problem and not change:  # workers could not open it: its description is lost
                 client = None
-            elif client or cluster or size > HERE:
+            elif client or cluster or size > HERE or precise * d.max_iter > HERE_ITERATIONS:
                 client = session.enter_context(Session(cluster, client=client, upload=upload, say=tell)).ready()
-            here = ((task(opened), n) for task, n in tasks)
-            seconds = _take_all(found, _there(tasks, opened, client) if client else here, tiles, tell)
+            seconds = _take_all(found, done(work, opened, client), tiles, tell)
+            rounded = _iterated(opened, precise, seed, client, tell) if precise else None
             if ledger:
                 _remove(opened, ledger, found)
         missing = _missing(opened)
@@ -167,12 +184,13 @@ def verify(
         missing=missing[0],
         missing_levels=sum(missing[1:]),
         recomputed=len(again),
-        seed=seed if again else None,
+        seed=seed if again or precise else None,
         damaged=found.damaged,
         kinds=dict(found.kinds),
         repaired=change and found.damaged > 0,
         computed=made.computed if made else 0,
         findings=tuple(found.kept),
+        precision=rounded,
     )
 
 
@@ -187,6 +205,17 @@ def _take_all(
             last = now
             tell(Checking(found.done, tiles, found.bytes, now - started, found.damaged))
     return time.monotonic() - started
+
+
+def _iterated(
+    store: Store, samples: int, seed: int, client: Client | None, tell: Callable[[Checking], None]
+) -> Precision:
+    found: list[Rounded] = []
+    started = time.monotonic()
+    for rounded, _ in done(tasks(store, samples, seed), store, client):
+        found += rounded
+        tell(Checking(len(found), samples, 0, time.monotonic() - started, 0, "sample"))
+    return precision(found, store.description.fields)
 
 
 def _missing(store: Store) -> list[int]:
@@ -252,6 +281,11 @@ def _metadata(store: Store) -> Iterator[Finding]:
         yield Finding("coordinates", key, "does not hold the coordinates of the view")
     for key, problem in store.damaged_tiles():
         yield Finding("statistics", key, problem)
+    if store.description.exact:
+        try:
+            read_reference(store)
+        except DamagedError as error:
+            yield Finding("reference", "reference", error.problem)
     for key in metadata.strays(store.place):
         yield Finding("stray", key, "is not of this store, and is left alone")
 
@@ -264,36 +298,8 @@ def _empty(store: Store) -> Iterator[Finding]:
                 yield Finding("shard", shard_key(level, name, tile), "is empty", (level, *tile))
 
 
-def _there(tasks: Iterator[tuple[Task, int]], store: Store, client: Client) -> Iterator[tuple[Checked, int]]:
-    """What comes of the tasks on a cluster, a bounded number of them at a time."""
-    name = f"verify-{uuid.uuid4().hex}"
-    numbered = enumerate(tasks)
-    in_flight: dict[Future, int] = {}
-    completed = as_completed(loop=client.loop)
-    room = max(MIN_IN_FLIGHT, IN_FLIGHT * sum(client.nthreads().values()))
-    try:
-        while True:
-            for n, (task, tiles) in islice(numbered, room - len(in_flight)):
-                future = client.submit(check_on_worker, task, store, key=(name, n), pure=False)
-                in_flight[future] = tiles
-                completed.add(future)
-            if not in_flight:
-                return
-            future = next(completed)
-            tiles = in_flight.pop(future)
-            try:
-                yield future.result(), tiles
-            except CancelledError:
-                raise ClusterError("the cluster was lost: its scheduler is gone or cancelled the work") from None
-            except KilledWorker:
-                raise ClusterError("a worker died each time it read these tiles: give workers more memory") from None
-            future.release()
-    finally:
-        client.cancel(list(in_flight), force=True)
-
-
 @contextmanager
-def _held(store: Store, restore: bool) -> Iterator[Ledger]:
+def _locked(store: Store, restore: bool) -> Iterator[Ledger]:
     """Keep drivers out. A description that was lost is put back first: without it nothing can be written."""
     lease.refuse_second_driver(store)
     if restore:
@@ -315,6 +321,8 @@ def _remove(store: Store, ledger: Ledger, found: _Found) -> None:
     for key, _ in store.damaged_tiles():
         store.place.delete(key)
     metadata.complete(store.place, d)
+    if found.kinds["reference"]:  # who needs it makes it again
+        remove_reference(store)
 
 
 def made_from(d: Description, tile: LevelTile) -> Iterator[LevelTile]:

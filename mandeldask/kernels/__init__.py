@@ -16,6 +16,9 @@ takes a complex128 array of any shape, strides and size, zero included, and give
 asked for more fields (see `mandeldask.kernels.fields`), a structured array of that shape with one item a field. It is
 pure and picklable, releases the GIL where it is compiled, and needs a few MB of memory beside block and result, however
 large the block is. What costs time once belongs in `make`.
+
+Samples of a deep view are offsets from its origin, and their counts those of exact arithmetic, each proven: the kernel
+`deep` (`mandeldask.kernels.deep`) computes these and no other. `block_function` makes that of any kernel.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,29 +37,43 @@ from mandeldask.errors import ConfigError
 from mandeldask.kernels import fastest, numpy_loops
 from mandeldask.kernels.block import BlockFunction
 from mandeldask.kernels.fastest import here, lacking, on_cpu, report
-from mandeldask.kernels.fields import BEYOND, FIELDS, outside
+from mandeldask.kernels.fields import BEYOND, EXACT_FIELDS, FIELDS, outside
+from mandeldask.view import Deep, View
 
-if TYPE_CHECKING:
-    from mandeldask.view import View
+if TYPE_CHECKING:  # takes Numba
+    from mandeldask.kernels.deep import Loader, Reference
 
 __all__ = [
     "AUTO",
+    "DEEP",
+    "EXACT_FIELDS",
     "FIELDS",
     "KERNELS",
     "MAX_ITER_LIMIT",
     "SCRATCH_BYTES",
     "BlockFunction",
     "Factory",
+    "Kernel",
+    "Proof",
     "beyond",
+    "block_function",
     "choose",
     "here",
+    "kernel_names",
     "lacking",
+    "last_counts",
     "on_cpu",
+    "orbit_of_its_own",
+    "reference_of",
     "report",
     "tells_of_compilation",
 ]
 
 MAX_ITER_LIMIT = 2**31 - 1
+
+
+Kernel = Callable[[NDArray[np.complex128]], NDArray[Any]]
+"""A block function of any kernel."""
 
 
 class Factory(Protocol):
@@ -64,17 +83,19 @@ class Factory(Protocol):
 
 
 def _masked(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
-    _check(max_iter, fields, view)
-    return BlockFunction(numpy_loops.masked, outside, int(max_iter), tuple(fields))
+    _check(max_iter, fields, view, "numpy")
+    prove = numpy_loops.prove_masked
+    return BlockFunction(numpy_loops.masked, outside, int(max_iter), tuple(fields), prove=prove)
 
 
 def _compact(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
-    _check(max_iter, fields, view)
-    return BlockFunction(numpy_loops.compact, outside, int(max_iter), tuple(fields), band=None)
+    _check(max_iter, fields, view, "numpy-compact")
+    prove = numpy_loops.prove_compact
+    return BlockFunction(numpy_loops.compact, outside, int(max_iter), tuple(fields), band=None, prove=prove)
 
 
 def _lanes(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
-    _check(max_iter, fields, view)
+    _check(max_iter, fields, view, "numba")
     choose("numba")
     from mandeldask.kernels import lanes  # a worker that runs a NumPy kernel never waits for Numba
 
@@ -82,7 +103,7 @@ def _lanes(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View
 
 
 def _cuda(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
-    _check(max_iter, fields, view)
+    _check(max_iter, fields, view, "cuda")
     choose("cuda")
     from mandeldask.kernels import cuda
 
@@ -90,7 +111,7 @@ def _cuda(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View 
 
 
 def _fastest(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
-    _check(max_iter, fields, view)
+    _check(max_iter, fields, view, AUTO)
     return fastest.make(int(max_iter), tuple(fields))
 
 
@@ -106,6 +127,79 @@ KERNELS: dict[str, Factory] = {
 
 SCRATCH_BYTES = 32 * 2**20  # at most, beside block and result, however large the block
 
+DEEP = "deep"
+Proof = Literal["full", "double-double", "none"]
+
+
+def kernel_names() -> list[str]:
+    """All that a kernel may be called."""
+    return [*(name for name in KERNELS if name != AUTO), DEEP, AUTO]
+
+
+def reference_of(view: View, max_iter: int, tell: Callable[[int, int], object] | None = None) -> Reference:
+    """The reference orbit of a deep view; `tell` is given the steps that are done, and of how many at most."""
+    from mandeldask.kernels.deep import reference_orbit  # takes Numba
+
+    assert isinstance(view.frame, Deep)
+    return reference_orbit(view.frame.exact_origin, view.frame.unit, max_iter, tell)
+
+
+@dataclass(frozen=True)
+class OwnReference:
+    """A loader that works out the reference in each process."""
+
+    view: View
+    max_iter: int
+
+    @property
+    def key(self) -> str:
+        return repr((self.view.frame, self.max_iter))
+
+    def __call__(self) -> Reference:
+        return reference_of(self.view, self.max_iter)
+
+
+def block_function(
+    name: str,
+    max_iter: int,
+    fields: tuple[str, ...] = ("escape_time",),
+    view: View | None = None,
+    reference: Loader | None = None,
+    proof: Proof = "full",
+) -> Kernel:
+    """The block function of a kernel, a key of KERNELS or "deep".
+
+    The kernel deep needs the view; without a `reference` each process works out its own.
+    """
+    if name != DEEP:
+        return KERNELS[name](max_iter, fields, view)
+    choose(name, view)
+    assert view is not None
+    _check(max_iter, fields, view, name)
+    from mandeldask.kernels import deep  # takes Numba
+
+    made: Kernel = deep.make(int(max_iter), tuple(fields), reference or OwnReference(view, int(max_iter)), proof)
+    return made
+
+
+def last_counts() -> tuple[int, int, int]:
+    """Samples of this thread's last deep block that a second pass took, a third, and unproven."""
+    from mandeldask.kernels import deep  # takes Numba
+
+    last = deep.last_counts()
+    return last.second, last.third, last.unproven
+
+
+def orbit_of_its_own(view: View, offset: complex, max_iter: int) -> tuple[int, bool]:
+    """The escape time of a sample of a deep view by its own orbit in fixed point, and whether that is proven."""
+    from mandeldask.kernels.deep import third  # takes Numba
+
+    assert isinstance(view.frame, Deep)
+    (re, im), unit = view.frame.exact_origin, Fraction(2) ** view.frame.unit
+    c = re + Fraction(offset.real) * unit, im + Fraction(offset.imag) * unit
+    return third.count(c, max_iter, max(0, -view.frame.unit) + 200)
+
+
 _INSTEAD = {
     "numba": "install it, or take kernel: numpy-compact",
     "cuda": "take kernel: auto, which gives the same counts",
@@ -113,23 +207,33 @@ _INSTEAD = {
 
 
 def choose(name: str, view: View | None = None, *, here: bool = True) -> tuple[str, str]:
-    """The kernel to take, a key of KERNELS, and why, in a few words.
+    """The kernel to take, a key of KERNELS or "deep", and why, in a few words.
 
     "auto" stays what it is: each process that computes takes its fastest. With
-    `here` false a kernel that is named may be one that only other machines have.
+    `here` false a kernel that is named may be one that only other machines have. For a deep view there is one kernel.
 
     Raises
     ------
     ConfigError
-        No such kernel; a kernel that this machine lacks; a view too deep for binary64, in which all kernels compute.
+        No such kernel; a kernel that this machine lacks; a view in an arithmetic that is not the kernel's, or too deep
+        for it.
     """
-    if name not in KERNELS:
-        close = difflib.get_close_matches(str(name), KERNELS, 1)
+    if name not in kernel_names():
+        close = difflib.get_close_matches(str(name), kernel_names(), 1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        *others, last = KERNELS
-        raise ConfigError(f"kernel must be one of {', '.join(others)} or {last}; got {name!r}{hint}")
-    if view is not None:
-        view.check_resolved()
+        raise ConfigError(f"kernel must be one of {', '.join(kernel_names()[:-1])} or {AUTO}; got {name!r}{hint}")
+    exact = view is not None and isinstance(view.frame, Deep)
+    if name == DEEP and not exact:
+        raise ConfigError(
+            "kernel deep computes in exact arithmetic, and this view is in binary64: ask for arithmetic: exact, or "
+            "take kernel: auto"
+        )
+    if view is not None and not (exact and name == AUTO):
+        _check_view(name, view)
+    if exact and here and (problem := lacking("numba")):
+        raise ConfigError(f"the kernel deep {problem}; install it")
+    if exact:
+        return DEEP, "as asked" if name == DEEP else "exact arithmetic, each count proven"
     if name == AUTO:
         problem = lacking("numba")
         why = f", as numba {problem}" if problem else ""
@@ -146,6 +250,16 @@ def beyond(
     known = np.where(counts > 0, counts, max_iter).astype(np.int32, copy=False)
     orbits = KERNELS[kernel or on_cpu()](1).outside(c.ravel(), max_iter, known.ravel())
     return BEYOND[name](orbits).reshape(counts.shape)
+
+
+def _check_view(name: str, view: View) -> None:
+    """Refuse a view that this kernel cannot compute."""
+    if name != DEEP and isinstance(view.frame, Deep):
+        raise ConfigError(
+            f"the view is too deep for binary64, or asks for exact arithmetic, and kernel {name} computes in binary64: "
+            "take kernel: deep, or auto"
+        )
+    view.check_resolved()
 
 
 @contextmanager
@@ -168,7 +282,7 @@ def tells_of_compilation(tell: Callable[[], object]) -> Iterator[None]:
         yield
 
 
-def _check(max_iter: int, fields: tuple[str, ...], view: View | None) -> None:
+def _check(max_iter: int, fields: tuple[str, ...], view: View | None, name: str) -> None:
     if isinstance(max_iter, bool) or not isinstance(max_iter, int | np.integer):
         raise ConfigError(f"max_iter must be an integer; got {max_iter!r}")
     if not 1 <= max_iter <= MAX_ITER_LIMIT:
@@ -179,4 +293,4 @@ def _check(max_iter: int, fields: tuple[str, ...], view: View | None) -> None:
             f"fields must be escape_time and, if wanted, others of [{', '.join(FIELDS)}], each once; got {fields!r}"
         )
     if view is not None:
-        view.check_resolved()
+        _check_view(name, view)

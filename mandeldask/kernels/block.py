@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mandeldask import buffers
 from mandeldask.errors import ConfigError
-from mandeldask.kernels.fields import BEYOND, FIELDS, Orbit
+from mandeldask.kernels.fields import BEYOND, FIELDS, NOT_ESCAPED, PROOFS_FROM, PROVED, Orbit
 from mandeldask.kernels.rounding import check_rounding
 
 Samples = NDArray[np.complex128]
@@ -29,7 +29,7 @@ class BlockFunction:
     """Escape times, and other fields, of one block of samples.
 
     Called with a complex128 array of any shape, it gives an int32 array of that shape, in the same memory order; or,
-    for more fields than escape_time, a structured array with an int32 `escape_time` and float32 others.
+    for more fields than escape_time, a structured array with an item a field, of the types in FIELDS.
 
     Raises
     ------
@@ -47,6 +47,12 @@ class BlockFunction:
     """Most samples in a run; None: as many as lie side by side."""
     takes_axes: bool = False
     """Whether `count` is given the axes of a block that knows them (`OuterSum`)."""
+    prove: Count | None = None
+    """As `count`, from a max_iter of PROOFS_FROM on, but 0 for who neither escapes nor is known never to."""
+
+    def __post_init__(self) -> None:
+        if "interior" in self.fields and not self.prove:
+            raise ConfigError("this kernel does not give the field interior: leave it out, or take kernel: numba")
 
     def __call__(self, c: Samples) -> NDArray[Any]:
         check_rounding()
@@ -68,13 +74,33 @@ class BlockFunction:
             return times
         out = np.empty_like(c, dtype=[(name, FIELDS[name]) for name in self.fields], subok=False)
         for samples, *targets in runs(c, *(out[name] for name in self.fields), band=BAND):
-            results = dict(zip(self.fields, targets, strict=True))
-            counts = results["escape_time"]
-            self.count(samples, self.max_iter, counts)
-            orbit = self.outside(samples, self.max_iter, counts)
-            for name in BEYOND.keys() & results.keys():
-                results[name][:] = BEYOND[name](orbit)
+            self._fill(samples, dict(zip(self.fields, targets, strict=True)))
         return out
+
+    def _fill(self, c: Samples, results: dict[str, NDArray[Any]]) -> None:
+        """All fields of a run of samples."""
+        counts = results["escape_time"]
+        if "interior" in results:
+            self._prove(c, counts, results["interior"])
+        else:
+            self.count(c, self.max_iter, counts)
+        if wanted := BEYOND.keys() & results.keys():
+            orbit = self.outside(c, self.max_iter, counts)
+            for name in wanted:
+                results[name][:] = BEYOND[name](orbit)
+
+    def _prove(self, c: Samples, counts: Counts, interior: NDArray[np.uint8]) -> None:
+        """Escape times, and what is known of who has none."""
+        assert self.prove is not None
+        if self.max_iter < PROOFS_FROM:
+            self.count(c, self.max_iter, counts)
+            interior[:] = counts == self.max_iter
+            return
+        self.prove(c, self.max_iter, counts)
+        open_ = np.flatnonzero(counts == 0)
+        interior[:] = counts == self.max_iter
+        interior *= PROVED
+        interior[open_], counts[open_] = NOT_ESCAPED, self.max_iter
 
 
 def runs(c: Samples, *outs: NDArray[Any], band: int | None) -> Iterator[tuple[NDArray[Any], ...]]:

@@ -23,10 +23,11 @@ NO_GPU = "needs numba-cuda", "driver library cannot be found", "NO_DEVICE", "oth
 
 _chosen: list[str] = []  # the kernel of this process, once it is known, and why it is not cuda
 _lock = threading.Lock()
+_last = threading.local()
 
 
 def make(max_iter: int, fields: tuple[str, ...]) -> BlockFunction:
-    return BlockFunction(count, outside, max_iter, fields, band=None, takes_axes=True)
+    return BlockFunction(count, outside, max_iter, fields, band=None, takes_axes=True, prove=prove)
 
 
 def here() -> str:
@@ -37,6 +38,11 @@ def here() -> str:
             _chosen[:] = [on_cpu() if problem else "cuda", problem]
             _module(_chosen[0])
         return _chosen[0]
+
+
+def kernel_used() -> str:
+    """What auto was for this thread's last block."""
+    return getattr(_last, "kernel", "") or here()
 
 
 def report() -> tuple[str, str]:
@@ -61,6 +67,11 @@ def count(c: Samples, max_iter: int, out: Counts, axes: Axes | None = None) -> N
     _either(lambda kernel: kernel.count(c, max_iter, out, *([axes] if here() == "cuda" else [])))
 
 
+def prove(c: Samples, max_iter: int, out: Counts) -> None:
+    """As `count`, and 0 for who neither escapes nor is known to stay. The kernel cuda forgets what it proves."""
+    _module(on_cpu()).prove(c, max_iter, out)
+
+
 def outside(c: Samples, max_iter: int, counts: Counts) -> fields.Orbit:
     """The orbits of the samples with counts below max_iter, out to the larger bailout."""
     return _either(lambda kernel: kernel.outside(c, max_iter, counts))  # type: ignore[no-any-return]
@@ -77,6 +88,8 @@ def _either(compute: Callable[[Any], Any]) -> Any:
 
 
 def _module(name: str) -> Any:
+    """What has the functions of a kernel; it is noted as this thread's last."""
+    _last.kernel = name
     if name == "numpy-compact":
         return _NumPy
     return importlib.import_module({"cuda": "mandeldask.kernels.cuda", "numba": "mandeldask.kernels.lanes"}[name])
@@ -84,6 +97,7 @@ def _module(name: str) -> Any:
 
 class _NumPy:
     count = staticmethod(numpy_loops.compact)
+    prove = staticmethod(numpy_loops.prove_compact)
     outside = staticmethod(fields.outside)
 
 

@@ -1,9 +1,12 @@
 """Beyond the count: continuous escape time and distance to the set, for the samples whose count is below max_iter.
 
-Both follow the orbit on from |z| > 2 to a larger bailout, past max_iter if need be; the others are NaN, as are samples
-with an infinite or NaN part. z takes the same operations as the count; all is binary64, then rounded to float32.
-The count does not depend on what else is asked for. The escape time has the same bits everywhere; these fields follow
-the machine's logarithm, so their last float32 bit may differ between machines.
+And `interior`, for the others: 0 escaped, 1 not escaped within max_iter, 2 proved never to escape in this arithmetic,
+as `mandeldask.kernels.shortcuts` has it. How many are proved depends on the kernel; what is proved is true for all.
+
+Smooth and distance follow the orbit on from |z| > 2 to a larger bailout, past max_iter if need be; the others are NaN,
+as are samples with an infinite or NaN part. z takes the same operations as the count; all is binary64, then rounded to
+float32. The count does not depend on what else is asked for. The escape time has the same bits everywhere; smooth and
+distance follow the machine's logarithm, so their last float32 bit may differ between machines.
 """
 
 from __future__ import annotations
@@ -13,7 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-FIELDS = {"escape_time": "<i4", "smooth": "<f4", "distance": "<f4"}
+FIELDS = {"escape_time": "<i4", "smooth": "<f4", "distance": "<f4", "interior": "|u1"}
+EXACT_FIELDS = {"escape_time": "<i4", "smooth": "<f8", "distance": "<f8"}  # of a deep view, distance in its units
+ESCAPED, NOT_ESCAPED, PROVED = 0, 1, 2  # within max_iter
+PROOFS_FROM = 32  # max_iter: below it none is looked for
 
 # |z| at the end. What the formulas neglect is |c|/|z|^2 or so: below 1e-11, and below 1e-6 for |c| > BAILOUT, where
 # z_1 = c is the end. That is less than float32 tells apart.

@@ -49,6 +49,12 @@ def masked(c: NDArray[np.complex128], max_iter: int, n: NDArray[np.int32]) -> No
             n[inside] += 1
 
 
+def prove_masked(c: NDArray[np.complex128], max_iter: int, n: NDArray[np.int32]) -> None:
+    """As `masked`, and 0 for who neither escapes nor lies in the cardioid or the disc."""
+    masked(c, max_iter, n)
+    n[(n == max_iter) & ~never_escapes(c.real, c.imag, np.sqrt)] = 0
+
+
 class _Running(NamedTuple):
     """Samples under way: z and c as (2, k) real arrays, and where in the band they come from."""
 
@@ -68,27 +74,37 @@ class _Running(NamedTuple):
 
 def compact(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
     """Escape times of flat `c` into flat `out`."""
+    _compact(c, max_iter, max_iter, out)
+
+
+def prove_compact(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
+    """As `compact`, and 0 for who neither escapes nor is known to stay."""
+    _compact(c, max_iter, 0, out)
+
+
+def _compact(c: NDArray[np.complex128], max_iter: int, at_end: int, out: NDArray[np.int32]) -> None:
     pool: list[_Running] = []
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, c.size, CHUNK):
-            pool.append(_first_steps(c, start, max_iter, out))
+            pool.append(_first_steps(c, start, max_iter, at_end, out))
             if start + CHUNK >= c.size or sum(lanes.at.size for lanes in pool) > POOL:
-                _rounds(_join(pool), max_iter, out)
+                _rounds(_join(pool), max_iter, at_end, out)
                 pool = []
 
 
-def _rounds(lanes: _Running, max_iter: int, out: NDArray[np.int32]) -> None:
-    """From step LOOKS[-1] to the end, with twice the steps in every round."""
+def _rounds(lanes: _Running, max_iter: int, at_end: int, out: NDArray[np.int32]) -> None:
+    """From step LOOKS[-1] to the end, with twice the steps in every round; who is left then gets `at_end`."""
     n = LOOKS[-1]
     while n < max_iter and lanes.at.size:
         stop = min(2 * n, max_iter)
         late: list[tuple[_Running, int]] = []
         lanes = _join([_unchecked(chunk, n, stop, late) for chunk in lanes.chunks()])
-        _roll_back(late, out)
+        _roll_back(late, max_iter, at_end, out)
         n = stop
+    out[lanes.at] = at_end
 
 
-def _first_steps(c: NDArray[np.complex128], start: int, max_iter: int, out: NDArray[np.int32]) -> _Running:
+def _first_steps(c: NDArray[np.complex128], start: int, max_iter: int, at_end: int, out: NDArray[np.int32]) -> _Running:
     """Checked steps of one chunk; who is left, and not sure to stay, goes on. All who are left get max_iter."""
     samples = c[start : start + CHUNK]
     parts = np.empty((2, samples.size))
@@ -103,7 +119,7 @@ def _first_steps(c: NDArray[np.complex128], start: int, max_iter: int, out: NDAr
     out[lanes.at] = max_iter
     cx, cy = lanes.c
     away = never_returns(cx, cy)
-    _checked(lanes.pick(~away), LOOKS[-1], max_iter, out)
+    out[_checked(lanes.pick(~away), LOOKS[-1], max_iter, out).at] = at_end
     return lanes.pick(away & ~never_escapes(cx, cy, np.sqrt))
 
 
@@ -140,14 +156,15 @@ def _unchecked(lanes: _Running, n: int, stop: int, late: list[tuple[_Running, in
     return lanes
 
 
-def _roll_back(late: list[tuple[_Running, int]], out: NDArray[np.int32]) -> None:
+def _roll_back(late: list[tuple[_Running, int]], max_iter: int, at_end: int, out: NDArray[np.int32]) -> None:
     """Exact counts of the lanes on the list, each with the step it is at: all escape within LONGEST steps."""
     if not late:
         return
     n = np.concatenate([np.full(lanes.at.size, n) for lanes, n in late])
     for k, chunk in enumerate(_join([lanes for lanes, _ in late]).chunks()):
         _, survived = _count_steps(chunk, LONGEST)
-        out[chunk.at] = n[k * CHUNK : (k + 1) * CHUNK] + survived
+        counts = n[k * CHUNK : (k + 1) * CHUNK] + survived
+        out[chunk.at] = np.where(counts < max_iter, counts, at_end)
 
 
 def _steps(lanes: _Running, steps: int) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -20,6 +21,7 @@ from mandeldask.errors import ClusterError, ConfigError
 from mandeldask.field import escape_time
 from mandeldask.grid import complex_grid
 from mandeldask.kernels import AUTO, MAX_ITER_LIMIT, choose
+from mandeldask.kernels.fields import NOT_ESCAPED
 from mandeldask.measure.estimate import LEAST_MAX_ITER, LEMNISCATE, Area, Estimate, grids_needed, max_iters
 from mandeldask.measure.sums import Row, Sums, kept
 from mandeldask.view import View
@@ -133,17 +135,24 @@ def shifted(view: View, seed: int, grid: int) -> View:
 
 
 def counts(view: View, rows: tuple[int, int], max_iter: int, kernel: str) -> da.Array:
-    """How many samples of some rows have not escaped within z_4 and each of `max_iters`: a lazy array of int64."""
+    """How many samples of some rows have not escaped within z_4 and each of `max_iters`, and are not proved to stay.
+
+    A lazy array of int64.
+    """
     limits = np.array([LEMNISCATE + 1, *max_iters(max_iter)])
-    field = escape_time(complex_grid(view, BLOCK, (rows, (0, view.shape[1]))), max_iter, kernel)
-    chunks = ((limits.size,), (1,) * field.numblocks[1])
+    grid = complex_grid(view, BLOCK, (rows, (0, view.shape[1])))
+    field = escape_time(grid, max_iter, kernel, ("escape_time", "interior"))
+    chunks = ((limits.size + 1,), (1,) * field.numblocks[1])
     return field.map_blocks(_tally, limits, chunks=chunks, dtype=np.int64, meta=np.empty((0, 0), np.int64)).sum(axis=1)
 
 
-def _tally(block: NDArray[np.int32], limits: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Samples whose escape time is at least each limit, as a column."""
-    bands = np.array_split(block, -(-block.size // BAND))  # a band stays in the CPU's cache
-    found = [[np.count_nonzero(band >= limit) for limit in limits] for band in bands]
+def _tally(block: NDArray[Any], limits: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Samples whose escape time is at least each limit, and those not proved to stay, as a column."""
+    found = []
+    for band in np.array_split(block, -(-block.size // BAND)):  # which stays in the CPU's cache
+        times = np.ascontiguousarray(band["escape_time"])
+        counted = [np.count_nonzero(times >= limit) for limit in limits]
+        found.append([*counted, np.count_nonzero(band["interior"] == NOT_ESCAPED)])
     total: NDArray[np.int64] = np.array(found, np.int64).sum(axis=0)
     return total[:, np.newaxis]
 
@@ -180,10 +189,10 @@ class _Counter:
             left = elapsed / done * (len(missing) - done)
             at = grids * self.rows - len(missing) + done
             self.tell(Counted(at, grids * self.rows, self.samples, self.seconds, left if done > 1 else None))
-        return Estimate.of(self._areas(grids)[:, 1:])
+        return Estimate.of(self._areas(grids)[:, 1:-1])
 
     def _areas(self, grids: int) -> NDArray[np.float64]:
-        """For each grid the areas within z_4 and each max_iter."""
+        """For each grid the areas within z_4 and each max_iter, and that not proved."""
         rows = [[self.sums.counts[g, r] for r in range(self.rows)] for g in range(grids)]
         totals: NDArray[np.float64] = np.array(rows, np.float64).sum(axis=1)  # whole numbers, exact to 2^53
         return totals * self.view.cell_area
@@ -217,13 +226,13 @@ class _Counter:
 
     def result(self, grids: int, estimate: Estimate) -> Area:
         view, whole = self.view, (self.view.x, self.view.y) == (X, Y)
-        inner = self._areas(grids)[:, 0]
+        inner, *_, open_ = self._areas(grids).T
         spread = float(inner.std(ddof=1)) / grids**0.5
         return Area(
             **asdict(estimate),
             error=estimate.error,
             max_iter=max_iters(self.max_iter),
-            not_proved=None,
+            not_proved=float(open_.mean()),
             lemniscate=(float(inner.mean()), spread) if whole else None,
             x=view.x,
             y=view.y,

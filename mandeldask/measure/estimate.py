@@ -14,7 +14,6 @@ LEAST_MAX_ITER = 2**OCTAVES * 4
 LEMNISCATE = 4  # |z_4| <= 2
 LEMNISCATE_AREA = 3.279185833386682
 FOERSTEMANN = 1.5065918849, 2.8e-9  # T. Foerstemann, Numerical estimation of the area of the Mandelbrot set (2012)
-Counts = NDArray[np.int64]  # a row a grid: not escaped within z_4 and each max_iter, then not proved inside
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Area:
     max_iter: tuple[int, ...]
     areas: tuple[float, ...]  # not escaped within each max_iter
     errors: tuple[float, ...]
-    not_proved: float | None  # of `areas[-1]`, not proved inside; None where the kernel cannot tell
+    not_proved: float  # of `areas[-1]`: bounds what a larger max_iter could take away
     lemniscate: tuple[float, float] | None  # of |z_4| <= 2, with its standard error; None in a window of the set
     x: tuple[float, float]
     y: tuple[float, float]

@@ -15,7 +15,19 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from mandeldask.image import palette, palette_index
-from mandeldask.job import Event, Expected, Notice, Plan, Preparing, Progress, Started, Summary, TileDone, TileFailed
+from mandeldask.job import (
+    Event,
+    Expected,
+    Notice,
+    Orbit,
+    Plan,
+    Preparing,
+    Progress,
+    Started,
+    Summary,
+    TileDone,
+    TileFailed,
+)
 from mandeldask.progress import Bar, State
 from mandeldask.telemetry import Preview
 from mandeldask.text import command, duration, plural, printable, short_path, si
@@ -38,6 +50,7 @@ class Screen(Bar):
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
         super().__init__(console=console, quiet=quiet)
         self.kernel = ""
+        self.introduced = False  # whether the cluster was told of
         self._begin(None)
 
     def _begin(self, plan: Plan | None) -> None:
@@ -45,6 +58,7 @@ class Screen(Bar):
         self.plan = plan
         self.mosaic: Mosaic | None = None
         self.progress: Progress | None = None
+        self.orbit: Orbit | None = None  # while it is made
         self.done = self.failures = 0
         self.load = _Load()
 
@@ -53,11 +67,15 @@ class Screen(Bar):
             case Preparing(kernel, reason):
                 self.kernel = kernel if reason == "as asked" else f"{kernel}: {reason}"
             case Notice(text, about):
+                self.orbit = None
+                self.introduced |= about == "cluster"
                 self.line(about, text)
             case Plan():
                 self._plan(event)
             case Started():
                 self._started(event)
+            case Orbit():
+                self.orbit = event
             case Expected(seconds, by_row):
                 costly_first = f"{duration(seconds)} of computing, costly tiles first"
                 self.line("expected", f"{costly_first}; {duration(by_row)} row by row")
@@ -76,7 +94,7 @@ class Screen(Bar):
         facts["store"] += f", at most {format_bytes(plan.bytes)} before compression"
         facts["cluster"] = f"{plan.cluster}; a tile needs {format_bytes(plan.tile_memory)}"
         for label, text in facts.items():
-            self.line(label, text)
+            self.line("workers" if label == "cluster" and self.introduced else label, text)
 
     def _started(self, event: Started) -> None:
         assert self.plan is not None
@@ -103,7 +121,9 @@ class Screen(Bar):
         return Padding(table, (0, 0, 1, 0))
 
     def look(self) -> State:
-        """Tiles, and what there is to say of them."""
+        """Tiles, or steps of the reference orbit, and what there is to say of them."""
+        if self.orbit:
+            return self.orbit.done, self.orbit.of, self.orbit.words
         pending = self.plan.pending if self.plan else 0
         return self.done, max(1, pending), self._words(pending)
 
@@ -114,11 +134,7 @@ class Screen(Bar):
             return f"{self.done}/{plural(pending, 'tile')}; {plural(levels, 'pyramid tile')} to build"
         if not self.done:
             return f"no tile finished yet after {duration(round(time.monotonic() - self.begun))}"
-        words = f"{self.done}/{plural(pending, 'tile')}"
-        if progress and progress.done:  # else it is older than the first tile, and knows no rate
-            words += f", {si(progress.iterations_per_second)} iterations/s"
-            words += "" if progress.seconds_left is None else f", {duration(round(progress.seconds_left))} left"
-        return words
+        return ", ".join(filter(None, (f"{self.done}/{plural(pending, 'tile')}", progress.rate if progress else "")))
 
     def _failed(self, event: TileFailed) -> None:
         self.failures += 1
@@ -143,15 +159,16 @@ class Screen(Bar):
             )
         else:
             built = f"{plural(s.levels, 'pyramid tile')} built; " if s.levels else ""
-            self.line("done", f"{built}nothing was left to compute")
+            self.line("done", f"{built}every tile was computed already")
         if s.failed:
             again = f"`{command('resume', short_path(s.store))}` tries them again"
             self.line("failed", f"{plural(s.failed, 'tile')}; {again}")
         else:
-            area = f": area {s.area:.6g}" if s.area is not None else ""
             max_iter = self.plan.store.description.max_iter
             share = f"{s.not_escaped / s.samples:.4%} of the samples"
-            self.line("set", f"{share} did not escape within {max_iter} iterations{area}")
+            self.line("set", f"{share} did not escape within {max_iter} iterations{s.area_in_words}")
+        if s.proofs:
+            self.line("proof", str(s.proofs))
         self.line("store", short_path(s.store))
 
 

@@ -23,10 +23,9 @@ from zarr.core.metadata import ArrayMetadata, ArrayV3Metadata
 from zarr.storage import MemoryStore, StorePath
 
 from mandeldask.errors import DamagedError, StoreError
-from mandeldask.kernels import FIELDS
 from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
-from mandeldask.view import LogPolar
+from mandeldask.view import Deep, LogPolar
 
 TileColumns = {
     "seconds": "float64",  # of kernel
@@ -36,11 +35,22 @@ TileColumns = {
     "not_escaped": "int64",  # samples at max_iter
     "attempts": "int32",
 }
-ATTRIBUTES = {
+Proofs = {  # beside these in exact arithmetic: samples that
+    "second": "int64",  # the first pass could not decide
+    "third": "int64",  # nor the second
+    "unproven": "int64",  # are not proven; -1 where a driver was killed before it noted them
+}
+ATTRIBUTES: dict[str, dict[str, Any]] = {
     "escape_time": {"long_name": "escape time", "units": "1"},
     "smooth": {"long_name": "continuous escape time", "units": "1"},
     "distance": {"long_name": "exterior distance estimate"},  # in the units of c
+    "interior": {
+        "long_name": "whether the sample is known to be of the set",
+        "flag_values": [0, 1, 2],
+        "flag_meanings": "escaped not_escaped_within_max_iter never_escapes_in_this_arithmetic",
+    },
 }
+FILL = {"escape_time": 0, "interior": 255}  # where a tile is not computed; NaN in other fields
 Window = tuple[slice, slice]
 AXES: tuple[Literal["y", "x"], ...] = ("y", "x")
 AXIS_CHUNK = 2**20  # coordinates
@@ -52,6 +62,7 @@ FUSED = "zarr.core.codec_pipeline.FusedCodecPipeline"
 HAS_FUSED = hasattr(importlib.import_module("zarr.core.codec_pipeline"), "FusedCodecPipeline")
 # Before zarr 3.4 a shard of 16 chunks is written in 15 instead of 17 ms where they are encoded by fours.
 WRITING = {"async.concurrency": 1} | ({} if HAS_FUSED else {"codec_pipeline.batch_size": 4})
+CODECS = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec()
 _settings = threading.Lock()  # zarr's settings are the process's
 _one_by_one = ExitStack()
 _writers = 0
@@ -73,7 +84,12 @@ def encoded(description: Description, path: str, window: Any, values: NDArray[An
 
 
 def _array(store: Any, description: Description, path: str) -> zarr.Array[Any]:
-    metadata, at = cast(ArrayV3Metadata, _metadata(description, path)), StorePath(store, path)
+    return opened(store, path, _metadata(description, path))
+
+
+def opened(store: Any, path: str, metadata: ArrayMetadata) -> zarr.Array[Any]:
+    """An array with the metadata that is given, whatever the store's own says."""
+    metadata, at = cast(ArrayV3Metadata, metadata), StorePath(store, path)
     with _settings, zarr.config.set({"codec_pipeline.path": FUSED} if HAS_FUSED else {}):
         return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=at, config=WRITE_ALL))
 
@@ -112,7 +128,7 @@ def documents(description: Description) -> Mapping[str, bytes]:
     """
     store = MemoryStore()
     levels = [str(level.number) for level in description.levels]
-    names = dict.fromkeys(levels, (*AXES, *description.fields)) | {"tiles": tuple(TileColumns)}
+    names = dict.fromkeys(levels, (*AXES, *description.fields)) | {"tiles": tuple(tile_columns(description))}
     found: dict[str, dict[str, Any]] = {}
     for group in names:
         made = {name: _make(store, description, f"{group}/{name}").metadata.to_dict() for name in names[group]}
@@ -133,9 +149,14 @@ def dumps(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, indent=2).encode()
 
 
+def tile_columns(description: Description) -> dict[str, str]:
+    """The arrays of the `tiles` group, with their types."""
+    return TileColumns | (Proofs if description.exact else {})
+
+
 def _make(store: MemoryStore, description: Description, path: str) -> zarr.Array[Any]:
     group, name = path.split("/")
-    codecs: list[Any] = [BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec()]
+    codecs: list[Any] = [*CODECS]
     if description.format_version == 2:
         codecs[0] = ZstdCodec(level=1)
     make = partial(zarr.create_array, store, name=path, compressors=codecs)
@@ -143,7 +164,9 @@ def _make(store: MemoryStore, description: Description, path: str) -> zarr.Array
         shape = description.tiles
         chunks = tuple(min(n, TILES_CHUNK) for n in shape)
         names = "tile_y", "tile_x"
-        return make(shape=shape, dtype=TileColumns[name], chunks=chunks, fill_value=0, dimension_names=names)
+        return make(
+            shape=shape, dtype=tile_columns(description)[name], chunks=chunks, fill_value=0, dimension_names=names
+        )
     level = description.levels[int(group)]
     if name in AXES:
         n = level.shape[AXES.index(name)]
@@ -152,13 +175,18 @@ def _make(store: MemoryStore, description: Description, path: str) -> zarr.Array
         return make(shape=(n,), dtype="float64", chunks=chunks, dimension_names=(name,), attributes=attributes)
     return make(
         shape=level.shape,
-        dtype=FIELDS[name],
+        dtype=description.type_of(name),
         chunks=(chunk_side(level.tile[0]), chunk_side(level.tile[1])),
         shards=level.tile,
-        fill_value=0 if name == "escape_time" else np.nan,
+        fill_value=FILL.get(name, np.nan),
         dimension_names=AXES,
-        attributes={**ATTRIBUTES[name], "max_iter": description.max_iter},
+        attributes={**_field_attributes(description, name), "max_iter": description.max_iter},
     )
+
+
+def _field_attributes(description: Description, name: str) -> dict[str, Any]:
+    frame = description.frame
+    return ATTRIBUTES[name] | ({"units": f"2^{frame.unit}"} if isinstance(frame, Deep) and name == "distance" else {})
 
 
 def _axis_attributes(description: Description, name: str) -> dict[str, Any]:
@@ -168,6 +196,10 @@ def _axis_attributes(description: Description, name: str) -> dict[str, Any]:
         angle = {"long_name": "angle about the centre, anticlockwise from the real axis", "units": "rad"}
         return angle if name == "x" else {"long_name": "natural logarithm of |c - centre|", "units": "1"}
     part = "Re" if name == "x" else "Im"
+    if isinstance(frame, Deep):
+        offset = "(c - origin) exp(-i rotation)" if frame.rotation != "0" else "c - origin"
+        origin = frame.origin[AXES[::-1].index(name)]
+        return {"long_name": f"{part}({offset})", "units": f"2^{frame.unit}", "origin": origin}
     return {"long_name": f"{part}((c - centre) exp(-i rotation))" if frame else f"{part}(c)"}
 
 

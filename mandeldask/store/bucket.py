@@ -249,7 +249,7 @@ def _message(url: str, text: str, status: int, code: str, opening: bool) -> str:
     transient = status >= 500 or status == 429 or (not status and "HTTP error" in text)
     cases = [
         (any(part in text for part in METADATA), f"no credentials for {url}: {where}"),
-        (code in NO_BUCKET, f"{server} has no bucket {name}: make it first, or choose another --out"),
+        (code in NO_BUCKET, f"{server} has no bucket {name}: make it first, or choose another path"),
         (
             status == 401 or code in WRONG_KEYS or "Token" in code,
             f"{server} refuses the credentials ({said}): {where}",

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
-from mandeldask.kernels import FIELDS
-from mandeldask.view import Frame, Range, View, frame_from_json
+from mandeldask.kernels import EXACT_FIELDS, FIELDS, Proof
+from mandeldask.view import Arithmetic, Deep, Frame, Range, View, frame_from_json
 
 FORMAT_VERSION = 3
 READABLE = (2, 3)  # 2 had zstd in the place of Blosc
@@ -18,6 +18,7 @@ Tile = tuple[int, int]  # row and column in a grid of tiles
 CHUNK_SIDE = (256, 512)
 MAX_TILES = 2**22  # the driver keeps 40 bytes of each, and the store lists them: 70 terapixels at tiles of 4096
 MAX_SAMPLES = 2**46  # those 70 terapixels: what claims more was not computed
+MAX_TOLD = 160  # characters of a value that differs
 MAX_CHUNK = 2**25  # samples: 128 MiB of escape times
 # Levels that a tile's own task writes beside it, from the samples it has at hand; the level above these is a
 # sixteenth, which its tile reads from the shards at 1 % of the run's time.
@@ -67,13 +68,16 @@ class Description:
     tile: tuple[int, int]
     format_version: int = FORMAT_VERSION
     frame: Frame | None = None
+    proof: Proof = "full"  # in exact arithmetic
 
     @classmethod
-    def of(cls, view: View, max_iter: int, fields: tuple[str, ...], tile: tuple[int, int]) -> Description:
+    def of(
+        cls, view: View, max_iter: int, fields: tuple[str, ...], tile: tuple[int, int], proof: Proof = "full"
+    ) -> Description:
         """The description of a field of `view`; a tile larger than the field is cut to it."""
         rows, columns = (min(side, n) for side, n in zip(tile, view.shape, strict=True))
         made = (view.x, view.y, view.shape, view.registration, max_iter, tuple(fields), (rows, columns))
-        return cls(*made, frame=view.frame)
+        return cls(*made, frame=view.frame, proof=proof)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Description:
@@ -84,7 +88,10 @@ class Description:
         whole = all(type(n) is int and 1 <= n < 2**31 for n in (max_iter, *tile))
         if not whole or not set(fields) <= set(FIELDS) or value["format_version"] not in READABLE:
             raise ValueError(f"max_iter {max_iter!r}, tile {tile!r}, fields {fields!r}")
-        description = replace(cls.of(view, max_iter, tuple(fields), tile), format_version=value["format_version"])
+        if value.get("proof", "full") not in get_args(Proof):
+            raise ValueError(f"proof {value['proof']!r}")
+        made = cls.of(view, max_iter, tuple(fields), tile, value.get("proof", "full"))
+        description = replace(made, format_version=value["format_version"])
         if "escape_time" not in fields or description.to_json() != dict(value):
             raise ValueError(f"{dict(value)!r}")
         if problem := description.problem():
@@ -92,10 +99,29 @@ class Description:
         return description
 
     def to_json(self) -> dict[str, Any]:
-        """What the store carries; `frame` is there only for a view that has one."""
-        values = {f.name: getattr(self, f.name) for f in fields_of(self) if f.name != "frame"}
+        """What the store carries; `frame` is there only for a view that has one, arithmetic and proof in exact."""
+        values = {f.name: getattr(self, f.name) for f in fields_of(self) if f.name not in ("frame", "proof")}
         framed = {"frame": self.frame.to_json()} if self.frame else {}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()} | framed
+        exact = {"arithmetic": self.arithmetic, "proof": self.proof} if self.exact else {}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()} | framed | exact
+
+    @property
+    def exact(self) -> bool:
+        """Whether samples are offsets of any depth, and their counts those of exact arithmetic."""
+        return isinstance(self.frame, Deep)
+
+    @property
+    def unit(self) -> int | None:
+        """Of a deep view: its x and y are in units of 2^unit."""
+        return self.frame.unit if isinstance(self.frame, Deep) else None
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        return "exact" if self.exact else "binary64"
+
+    def type_of(self, name: str) -> str:
+        """Of the samples of a field, as NumPy spells it."""
+        return (EXACT_FIELDS if self.exact else FIELDS)[name]
 
     def problem(self) -> str:
         """Why no store can be made of this; empty where one can."""
@@ -161,10 +187,16 @@ class Description:
         """`name: mine, other` for each entry in which two descriptions differ."""
         mine, theirs = self.to_json(), other.to_json()
         keys = [k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)]
-        return [f"{k} is {mine.get(k, 'none')} there, {theirs.get(k, 'none')} here" for k in keys]
+        return [f"{k} is {_short(mine.get(k, 'none'))} there, {_short(theirs.get(k, 'none'))} here" for k in keys]
 
 
 def chunk_side(side: int) -> int:
     """The side of the chunks in a shard of this side: a divisor that suits a viewer, or the whole side."""
     low, high = CHUNK_SIDE
     return next((n for n in range(high, low - 1, -1) if side % n == 0), side)
+
+
+def _short(value: object) -> str:
+    """A value as it is told: an origin may have thousands of digits."""
+    text = str(value)
+    return text if len(text) <= MAX_TOLD else f"{text[: MAX_TOLD - 3]}..."

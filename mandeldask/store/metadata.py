@@ -13,7 +13,18 @@ from typing import Any
 
 from mandeldask.errors import DamagedError, StoreError
 from mandeldask.kernels import FIELDS
-from mandeldask.store.arrays import AXES, AXIS_CHUNK, TileColumns, array, consolidated, documents, dumps, encoded, read
+from mandeldask.store.arrays import (
+    AXES,
+    AXIS_CHUNK,
+    Proofs,
+    TileColumns,
+    array,
+    consolidated,
+    documents,
+    dumps,
+    encoded,
+    read,
+)
 from mandeldask.store.description import Description
 from mandeldask.store.place import MAX_METADATA, Place
 from mandeldask.text import command
@@ -24,13 +35,15 @@ MISSING = "is missing"
 NO_COPY = COPY, "has no copy of the field description"
 
 _NAMES = "|".join(FIELDS)
+_COLUMNS = "|".join((*TileColumns, *Proofs))
 _PARTIAL = r"\.[0-9a-f]{32}\.partial"  # what a writer that was killed leaves
 _OURS = re.compile(
     rf"(zarr\.json|([0-9]{{1,2}}|tiles)/zarr\.json|[0-9]{{1,2}}/({_NAMES}|x|y)/zarr\.json|[0-9]{{1,2}}/[xy]/c/[0-9]{{1,9}}"
     rf"|[0-9]{{1,2}}/({_NAMES})/c/[0-9]{{1,9}}/[0-9]{{1,9}}"
-    rf"|tiles/({'|'.join(TileColumns)})/(zarr\.json|c/[0-9]{{1,9}}/[0-9]{{1,9}}))({_PARTIAL})?"
+    rf"|tiles/({_COLUMNS})/(zarr\.json|c/[0-9]{{1,9}}/[0-9]{{1,9}})"
+    rf"|reference/((z|low|tiny)/)?zarr\.json|reference/(z|low|tiny)/c/[0-9]{{1,9}}(/0)?)({_PARTIAL})?"
     # zarr names the temporary file of an array's or a group's metadata without its ending
-    rf"|(([0-9]{{1,2}}|tiles)/(({_NAMES}|x|y|{'|'.join(TileColumns)})/)?)?zarr{_PARTIAL}"
+    rf"|(([0-9]{{1,2}}|tiles)/(({_NAMES}|x|y|{_COLUMNS})/)?)?zarr{_PARTIAL}"
 )
 
 
@@ -191,7 +204,7 @@ def strays(place: Place) -> Iterator[str]:
         with suppress(StoreError):  # a symbolic link is a stray itself
             keys = [f"{name}/{key}" for key, _ in place.sizes(name)] if "." not in name else [name]
         for key in keys or [name]:
-            if not _OURS.fullmatch(key) and not (keys == [] and re.fullmatch("[0-9]{1,2}|tiles", name)):
+            if not _OURS.fullmatch(key) and not (keys == [] and re.fullmatch("[0-9]{1,2}|tiles|reference", name)):
                 yield key
 
 

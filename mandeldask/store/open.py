@@ -25,7 +25,7 @@ from mandeldask.store.description import FORMAT_VERSION, READABLE, Description, 
 from mandeldask.store.place import PARTIAL, AnyPath, Place, place_of
 from mandeldask.store.samples import StoredSamples
 from mandeldask.store.store import Store
-from mandeldask.text import command
+from mandeldask.text import command, option
 
 MAX_BLOCKS = 2**18  # tasks of an array: 300 MB in Dask
 MAX_COORDINATES = 2**27  # 1 GiB of them
@@ -164,13 +164,13 @@ def open_for_writing(
         raise StoreError(problem)
     try:
         if place.is_folder and Path(place.url).is_file():
-            raise StoreError(f"{path} is a file; a store is a directory: choose another --out")
+            raise StoreError(f"{path} is a file; a store is a directory: choose another path")
         # a writer killed at the very start leaves nothing but the temporary file of the root's metadata
         there = [name for name in place.names() if not PARTIAL.fullmatch(name)]
         unmade = there and metadata.is_unmade(place)
         if there and not unmade and metadata.read_manifest(place) is None:
             raise StoreError(
-                f"{path} holds something else, not a store of mandeldask, and is left alone: choose another --out"
+                f"{path} holds something else, not a store of mandeldask, and is left alone: choose another path"
             )
         if unmade:
             return _create(place, description, given or {}, place.put)  # which leaves alone what else is there
@@ -178,13 +178,13 @@ def open_for_writing(
             return _continued(place, description, path)
         if there:
             if foreign := list(islice(metadata.strays(place), 3)):
-                raise StoreError(f"{path} also holds {', '.join(foreign)}: move that away before you --overwrite it")
+                raise StoreError(f"{path} also holds {', '.join(foreign)}: move that away before you overwrite it")
             place.remove()
         elif inside := next((p.url for p in place.above() if _is_ours(p)), None):
-            raise StoreError(f"{path} lies inside {inside}, a store itself: choose another --out")
+            raise StoreError(f"{path} lies inside {inside}, a store itself: choose another path")
         return _create(place, description, given or {}, place.create)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}; choose another --out") from None
+        raise StoreError(f"cannot write {path}: {error.strerror or error}; choose another path") from None
 
 
 def _continued(place: Place, description: Description, path: str) -> Store:
@@ -194,12 +194,13 @@ def _continued(place: Place, description: Description, path: str) -> Store:
     different = replace(store.description, format_version=description.format_version).differences(description)
     if different:
         raise StoreError(
-            f"{path} holds another field: {'; '.join(different)}. Choose another --out, or replace it with --overwrite"
+            f"{path} holds another field: {'; '.join(different)}. Choose another path, or replace it with "
+            f"{option('overwrite')}"
         )
     if version != description.format_version:
         raise StoreError(
             f"{path} has format version {version}, which this mandeldask reads but does not write: compute it again "
-            "with --overwrite or into another --out, or finish it with the mandeldask that wrote it"
+            f"into another path or with {option('overwrite')}, or finish it with the mandeldask that wrote it"
         )
     if place.is_folder and not os.access(place.url, os.W_OK):
         raise PermissionError(errno.EACCES, "Permission denied")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import DamagedError
-from mandeldask.kernels import FIELDS
 from mandeldask.store.arrays import shard_key
 from mandeldask.store.description import chunk_side
 
@@ -42,7 +42,8 @@ class StoredSamples:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(FIELDS[self.name])
+        kind: str = self.store.description.type_of(self.name)
+        return np.dtype(kind)
 
     @property
     def chunks(self) -> tuple[int, int]:
@@ -64,10 +65,14 @@ class StoredSamples:
         tile = self.store.description.levels[self.level].tile
         sides = [side if side <= PIECE_SIDE else chunk for side, chunk in zip(tile, self.chunks, strict=True)]
         out = np.full((len(rows), len(columns)), self.store.array(self.level, self.name).fill_value, self.dtype)
+
+        @cache  # a tile may have many pieces
+        def done(i: int, j: int) -> bool:
+            return bool(self.store.place.size(shard_key(self.level, self.name, (i, j))))
+
         for down, y in _pieces(rows, sides[0]):
             for across, x in _pieces(columns, sides[1]):
-                key = shard_key(self.level, self.name, (y.start // tile[0], x.start // tile[1]))
-                if self.store.place.size(key):
+                if done(y.start // tile[0], x.start // tile[1]):
                     window = slice(y.start, y[-1] + 1), slice(x.start, x[-1] + 1)
                     with suppress(DamagedError) if self.spare_damaged else nullcontext():
                         out[down, across] = self.store.window(*window, self.level, self.name)[:: y.step, :: x.step]

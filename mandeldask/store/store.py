@@ -17,9 +17,8 @@ import zarr
 from numpy.typing import NDArray
 
 from mandeldask.errors import DamagedError, ReplacedError, StoreError
-from mandeldask.kernels import FIELDS
 from mandeldask.store import arrays, metadata
-from mandeldask.store.arrays import TileColumns, array, encoded, read, shard_key
+from mandeldask.store.arrays import array, encoded, read, shard_key, tile_columns
 from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
 from mandeldask.store.samples import StoredSamples
@@ -62,7 +61,7 @@ class Store:
         """
         levels = range(self.description.fine, -1, -1)
         blocks = ((level, np.ascontiguousarray(block[:: 1 << level, :: 1 << level])) for level in levels)
-        self._put(shard for level, part in blocks for shard in self._shards(level, tile, part))
+        self.put(shard for level, part in blocks for shard in self._shards(level, tile, part))
 
     def write_level(self, level: int, tile: Tile) -> None:
         """Make one tile of a level above 0 from the shards of the level below.
@@ -72,7 +71,7 @@ class Store:
         self.check_identity()
         d, here = self.description, self.description.levels[level]
         (top, bottom), (left, right) = here.window(tile)
-        block = np.zeros((bottom - top, right - left), [(name, FIELDS[name]) for name in d.fields])
+        block = np.zeros((bottom - top, right - left), [(name, d.type_of(name)) for name in d.fields])
         for child in d.children(level, tile):
             (y, y_end), (x, x_end) = d.levels[level - 1].window(child)
             # the first sample with an even index, and where it goes
@@ -83,9 +82,9 @@ class Store:
                 if samples is None:
                     raise self._damaged(child, level - 1, name, "is missing")
                 block[name][window] = samples[samples.shape[0] - (y_end - y) :: 2, samples.shape[1] - (x_end - x) :: 2]
-        self._put(self._shards(level, tile, block))
+        self.put(self._shards(level, tile, block))
 
-    def _put(self, values: Iterable[tuple[str, Any]]) -> None:
+    def put(self, values: Iterable[tuple[str, Any]]) -> None:
         """Write to this store alone. In a bucket what came too late is taken back: a tile is missing, none is wrong."""
         keys: list[str] = []
 
@@ -204,7 +203,7 @@ class Store:
         return StoredSamples(self, 0, "escape_time")
 
     def read_tiles(self) -> dict[str, NDArray[Any]]:
-        """The `tiles` group: for each of `TileColumns` an array of shape `description.tiles`.
+        """The `tiles` group: for each of its columns an array of shape `description.tiles`.
 
         Where a part is damaged or lost, all are 0 there, not known: but for seconds and attempts they can be read
         from the shards again.
@@ -226,8 +225,12 @@ class Store:
         """Keys of the `tiles` group's chunks that cannot be read, and what is wrong with each."""
         return self._columns()[1]
 
+    @property
+    def _types(self) -> dict[str, str]:
+        return tile_columns(self.description)
+
     def _columns(self) -> tuple[dict[str, NDArray[Any]], list[tuple[str, str]]]:
-        columns = {name: np.zeros(self.description.tiles, dtype) for name, dtype in TileColumns.items()}
+        columns = {name: np.zeros(self.description.tiles, dtype) for name, dtype in self._types.items()}
         damaged = []
         for name, column in columns.items():
             kept = array(self.place, self.description, f"tiles/{name}")
@@ -251,9 +254,9 @@ class Store:
         """Write the chunks of the `tiles` group in which the `changed` tiles lie."""
         for chunk in {(i // arrays.TILES_CHUNK, j // arrays.TILES_CHUNK) for i, j in changed}:
             window = arrays.tiles_window(chunk)
-            names = sorted(TileColumns, key="minimum".__eq__)  # the last: it tells that the others are there
+            names = sorted(self._types, key="minimum".__eq__)  # the last: it tells that the others are there
             parts = (encoded(self.description, f"tiles/{name}", window, columns[name][window]) for name in names)
-            self._put(chain.from_iterable(parts))
+            self.put(chain.from_iterable(parts))
 
     def read_notes(self) -> dict[str, Any]:
         """Attributes of the `tiles` group: errors of failed tiles, the lease of a driver; {} where it is missing."""

@@ -1,12 +1,12 @@
 """A view describes samples of the complex plane: bounds, shape, registration, and the frame they are in.
 
-An upright rectangle has no frame. A turned one and a log-polar strip have one (`mandeldask.view.frames`).
+An upright rectangle has no frame. A turned one, a log-polar strip and a deep view have one (`mandeldask.view.frames`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal, get_args
@@ -15,19 +15,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
-from mandeldask.view.exact import Number, angles, exact, pair, radii, rounded
-from mandeldask.view.frames import FULL_TURN, LOG_POLAR, Frame, LogPolar, Turned, degrees, frame_from_json
+from mandeldask.view.exact import Number, angles, cos_sin, exact, pair, radii, rounded
+from mandeldask.view.frames import (
+    LOG_POLAR,
+    Deep,
+    Frame,
+    LogPolar,
+    Turned,
+    degrees,
+    frame_from_json,
+    offsets,
+)
+from mandeldask.view.rules import (
+    MAX_SIDE,
+    TooDeepError,
+    check_apart,
+    check_bounds,
+    check_digits,
+    check_shape,
+    digits_of,
+    short,
+)
 from mandeldask.view.spelling import as_centre, takes_center
 
 __all__ = [
     "LOG_POLAR",
     "MAX_SIDE",
     "MIN_SPACING_ULPS",
+    "Arithmetic",
+    "Deep",
     "Frame",
     "LogPolar",
     "Number",
     "Range",
     "Registration",
+    "TooDeepError",
     "Turned",
     "View",
     "as_centre",
@@ -35,18 +57,18 @@ __all__ = [
 ]
 
 Registration = Literal["gridline", "pixel"]
+Arithmetic = Literal["binary64", "exact"]
 Range = tuple[int, int]  # half-open, of global sample indices along one axis
 
 # A coordinate is rounded to within half a unit in the last place (ulp): at four ulps between samples, each sample
 # lies within an eighth of a spacing of where it should be.
 MIN_SPACING_ULPS = 4
-MAX_SIDE = 2**31 - 1
 BAND = 2**16  # samples
 
 
 @dataclass(frozen=True)
 class View:
-    """The samples of a rectangle of the complex plane, or of a log-polar strip.
+    """The samples of a rectangle of the complex plane of any depth, or of a log-polar strip.
 
     Parameters
     ----------
@@ -57,10 +79,11 @@ class View:
     registration : "gridline" or "pixel"
         gridline: the first and the last sample lie on the bounds, with exactly the bits of `numpy.linspace`.
         pixel: the bounds enclose the cells; samples lie at cell centres.
-    frame : Turned or LogPolar, optional
+    frame : Turned, LogPolar or Deep, optional
         None for an upright rectangle. In a `Turned` one x and y are the bounds of the offsets (u, v) from its centre,
         in the units of c. In a `LogPolar` strip they follow from its radius: x the angle in radians, y the natural
-        logarithm of the distance from the centre. `View.around` and `View.log_polar` make both.
+        logarithm of the distance from the centre. In a `Deep` one they are the bounds of the offsets from its origin,
+        in units of 2^unit. `View.around` and `View.log_polar` make them.
 
     Raises
     ------
@@ -81,33 +104,23 @@ class View:
     """The decimal digits the view was made from: they may hold more than binary64 does."""
 
     def __post_init__(self) -> None:
-        rows, columns = _check_shape(self.shape)
+        rows, columns = check_shape(self.shape)
         if self.registration not in get_args(Registration):
             raise ConfigError(f"registration must be gridline or pixel; got {self.registration!r}")
         if isinstance(self.frame, LogPolar):
-            self._check_strip(self.frame, rows, columns)
+            self.frame.check((rows, columns), self.registration, (tuple(self.x), tuple(self.y)))
         bounds = {"x": self.x, "y": self.y}
         for name, n in (("x", columns), ("y", rows)):
-            object.__setattr__(self, name, _check_bounds(name, bounds[name], n, self.registration))
+            object.__setattr__(self, name, check_bounds(name, bounds[name], n, self.registration))
         object.__setattr__(self, "shape", (rows, columns))
-        made_from = {} if isinstance(self.frame, LogPolar) else bounds
-        object.__setattr__(self, "given", self.given or _digits(made_from | (vars(self.frame) if self.frame else {})))
+        object.__setattr__(self, "given", self.given or digits_of(self._made_from()))
 
-    def _check_strip(self, frame: LogPolar, rows: int, columns: int) -> None:
-        if self.registration != "gridline":
-            raise ConfigError("a log-polar view has registration gridline: its rows lie on the radii, its columns turn")
-        wanted = frame.rows(columns)
-        if wanted < 2:
-            inner, outer = frame.bounds[1]
-            least = math.ceil(FULL_TURN / 2 / (outer - inner)) + 1
-            raise ConfigError(f"shape of a log-polar view of this radius must have at least {least} columns for 2 rows")
-        if rows != wanted:
-            raise ConfigError(
-                f"shape of a log-polar view of this radius must have {wanted} rows, for steps as long outwards as "
-                f"around; got [{rows}, {columns}]"
-            )
-        if (tuple(self.x), tuple(self.y)) != frame.bounds:
-            raise ConfigError("x and y of a log-polar view follow from its radius: make it with View.log_polar")
+    def _made_from(self) -> dict[str, Any]:
+        """What of a run description's `view` says where the samples are."""
+        if isinstance(self.frame, LogPolar):
+            return vars(self.frame)
+        frame = vars(self.frame) if self.frame else {}
+        return {"x": self.x, "y": self.y, **{"centre" if key == "origin" else key: frame[key] for key in frame}}
 
     @classmethod
     @takes_center
@@ -118,20 +131,23 @@ class View:
         shape: tuple[int, int],
         registration: Registration = "gridline",
         rotation: Number = 0,
+        arithmetic: Arithmetic | None = None,
     ) -> View:
         """The view of width `span` around `centre` = (Re, Im), with equal spacing in both directions.
 
         `span` is the distance between the first and the last column (gridline), or the width of the window (pixel).
         The bounds are worked out exactly from the decimal digits given and rounded once to binary64.
         `rotation`, in degrees, turns the rectangle anticlockwise about its centre: a picture of it shows the set turned
-        clockwise.
+        clockwise. `arithmetic` is that of the samples: exact gives a `Deep` frame, in which a span may be 1e-9999;
+        by default that is so where binary64 cannot tell the samples apart.
 
         Raises
         ------
         ConfigError
-            As for `View`; also a span that is not positive, or a gridline view of a single column.
+            As for `View`; also a span that is not positive, a gridline view of a single column, or a centre that has
+            too few digits for a span beyond binary64.
         """
-        rows, columns = _check_shape(shape)
+        rows, columns = check_shape(shape)
         re, im = pair("centre", centre, "[re, im]")
         width = exact("span", span)
         if width <= 0:
@@ -140,15 +156,47 @@ class View:
         if gridline and columns == 1:
             raise ConfigError("a gridline view by centre and span needs at least 2 columns; got shape[1] = 1")
         spacing = width / (columns - 1 if gridline else columns)
-        height = spacing * (rows - 1 if gridline else rows)
-        made_from = {"centre": centre, "span": span}
-        frame = None
-        if degrees(rotation) != "0":
-            frame = Turned((rounded(re), rounded(im)), degrees(rotation))
-            made_from["rotation"] = rotation
-            re = im = Fraction(0)
-        bounds = [(rounded(mid - size / 2), rounded(mid + size / 2)) for mid, size in ((re, width), (im, height))]
-        return cls(bounds[0], bounds[1], (rows, columns), registration, frame, _digits(made_from))
+        sizes = width, spacing * (rows - 1 if gridline else rows)
+        made_from = digits_of({"centre": centre, "span": span} | ({"rotation": rotation} if rotation else {}))
+        rest = (rows, columns), registration
+        if arithmetic != "exact":
+            turned = Turned((rounded(re), rounded(im)), degrees(rotation)) if degrees(rotation) != "0" else None
+            middle = (Fraction(0), Fraction(0)) if turned else (re, im)
+            try:
+                bounds = [(rounded(m - size / 2), rounded(m + size / 2)) for m, size in zip(middle, sizes, strict=True)]
+                check_apart(bounds, sizes)
+                view = cls(bounds[0], bounds[1], *rest, turned, made_from)
+                if not arithmetic:
+                    view.check_resolved()
+            except TooDeepError:
+                if arithmetic:
+                    raise
+                check_digits(centre, span)
+            else:
+                return view
+        around = [(-size / 2, size / 2) for size in sizes]
+        x, y, frame = offsets(around[0], around[1], (re, im), degrees(rotation))
+        return cls(x, y, *rest, frame, made_from)
+
+    def in_exact_arithmetic(self) -> View:
+        """The same rectangle with a `Deep` frame; itself where it has one. ConfigError for a log-polar strip."""
+        if isinstance(self.frame, Deep):
+            return self
+        if isinstance(self.frame, LogPolar):
+            raise ConfigError("a log-polar strip is computed in binary64 alone: leave out `arithmetic: exact`")
+        given = self.given
+        rotation = given.get("rotation", ["0"])[0]
+        if "span" in given:
+            centre, (span,) = given["centre"], given["span"]
+            return View.around(centre, span, self.shape, self.registration, rotation, "exact")
+        bounds = [pair(name, given[name], "[low, high]") for name in ("x", "y")]
+        if self.frame:
+            origin = pair("centre", given["centre"], "[re, im]")
+        else:
+            origin = sum(bounds[0]) / Fraction(2), sum(bounds[1]) / Fraction(2)
+            bounds = [(low - middle, high - middle) for (low, high), middle in zip(bounds, origin, strict=True)]
+        x, y, frame = offsets(bounds[0], bounds[1], origin, rotation)
+        return View(x, y, self.shape, self.registration, frame, given)
 
     @classmethod
     @takes_center
@@ -167,9 +215,9 @@ class View:
             A radius that is not positive or does not ascend; rows that do not fit; as for `View`.
         """
         frame = LogPolar(centre, radius)  # type: ignore[arg-type]
-        _check_shape((1 if rows is None else rows, columns))
+        check_shape((1 if rows is None else rows, columns))
         shape = (frame.rows(columns) if rows is None else rows, columns)
-        return cls(*frame.bounds, shape, "gridline", frame, _digits({"centre": centre, "radius": radius}))
+        return cls(*frame.bounds, shape, "gridline", frame, digits_of({"centre": centre, "radius": radius}))
 
     @property
     def size(self) -> int:
@@ -178,7 +226,7 @@ class View:
 
     @property
     def cell_area(self) -> float:
-        """Area that a sample stands for, in the units of c.
+        """Area that a sample stands for, in the units of c; of a deep view in units of 4^unit.
 
         0 for a single row or column of gridline samples, and where samples stand for unlike areas: in a strip.
         """
@@ -241,22 +289,35 @@ class View:
 
     @property
     def extent(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """((least, greatest Re), (least, greatest Im)) of an upright rectangle that holds the view."""
+        """((least, greatest Re), (least, greatest Im)) of an upright rectangle that holds the view.
+
+        Of a deep view it is that of the offsets from its origin, in units of 2^unit.
+        """
         if self.frame is None:
             return self.x, self.y
+        re, im = (0.0, 0.0) if isinstance(self.frame, Deep) else self.frame.centre
         if isinstance(self.frame, LogPolar):
             width = height = self.frame.radius[1]
         else:
-            cos, sin = map(abs, self.frame.cos_sin)
+            cos, sin = map(abs, cos_sin(Fraction(self.frame.rotation) / 360))
             u, v = (max(map(abs, bounds)) for bounds in (self.x, self.y))
             width, height = u * cos + v * sin, u * sin + v * cos
-        re, im = self.frame.centre
         return (re - width, re + width), (im - height, im + height)
 
     def __str__(self) -> str:
         bounds = f"x [{self.x[0]!r}, {self.x[1]!r}], y [{self.y[0]!r}, {self.y[1]!r}], {self.registration}"
+        if "span" in self.given:
+            re, im, span, *rotation = map(
+                short, (*self.given["centre"], *self.given["span"], *self.given.get("rotation", ()))
+            )
+            turned = f", turned by {rotation[0]} degrees" if rotation else ""
+            return f"centre [{re}, {im}], span {span}{turned}, {self.registration}"
         if self.frame is None:
             return bounds
+        if isinstance(self.frame, Deep):
+            turned = f", turned by {self.frame.rotation} degrees" if self.frame.rotation != "0" else ""
+            around = f"2^{self.frame.unit} around [{', '.join(map(short, self.frame.origin))}]"
+            return f"{bounds}, in units of {around}{turned}"
         around = f"around [{self.frame.centre[0]!r}, {self.frame.centre[1]!r}]"
         if isinstance(self.frame, LogPolar):
             return f"log-polar {around}, radius {self.frame.radius[0]!r} to {self.frame.radius[1]!r}"
@@ -274,50 +335,20 @@ class View:
             needed = MIN_SPACING_ULPS * float(np.spacing(furthest))
             if spacing < needed:
                 bits = 53 + math.ceil(math.log2(needed / spacing)) if spacing else "many more"
-                raise ConfigError(
+                raise TooDeepError(
                     f"the view is too deep for binary64: {name} has samples {spacing:.3g} apart, and coordinates near "
                     f"{furthest:.3g} need at least {needed:.3g} ({MIN_SPACING_ULPS} units in the last "
-                    f"place). Widen the view or take fewer samples; as it is it needs coordinates of {bits} bits"
+                    f"place). Widen the view, take fewer samples, or give it by centre and span and leave out kernel "
+                    f"and arithmetic; as it is it needs coordinates of {bits} bits"
                 )
 
     def _spacings(self) -> Iterator[tuple[str, float, float]]:
         """For each axis to be resolved: its name, the distance of samples, and the largest coordinate."""
         if isinstance(self.frame, LogPolar):
-            inner, outer = self.frame.radius
-            far = max(map(abs, self.frame.centre))
-            # Outwards samples part as fast as coordinates grow, or faster; but where they pass a power of two, the unit
-            # in the last place doubles at once. It suffices to look at the first of these.
-            doubled = 2.0 ** min(1023, math.ceil(math.log2(far + inner)))
-            for r in (inner, min(outer, max(inner, doubled - far))):
-                yield "the strip", r * FULL_TURN / self.shape[1], far + r
+            yield from (("the strip", *spacing) for spacing in self.frame.spacings(self.shape[1]))
             return
         re, im = self.extent
         for name, (low, high), n, coordinates in (("x", self.x, self.shape[1], re), ("y", self.y, self.shape[0], im)):
             if n > 1:
                 spacing = (high - low) / (n - 1 if self.registration == "gridline" else n)
                 yield name, spacing, max(map(abs, coordinates if self.frame is None else (*re, *im)))
-
-
-def _digits(values: Mapping[str, Any]) -> dict[str, list[str]]:
-    return {key: list(map(str, v if isinstance(v, list | tuple) else [v])) for key, v in values.items()}
-
-
-def _check_shape(shape: Sequence[int]) -> tuple[int, int]:
-    sides = shape if isinstance(shape, list | tuple) else []
-    good = [isinstance(n, int | np.integer) and not isinstance(n, bool) and 1 <= n <= MAX_SIDE for n in sides]
-    if good != [True, True]:
-        raise ConfigError(f"shape must be two integers from 1 to {MAX_SIDE}, [rows, columns]; got {shape!r}")
-    return int(shape[0]), int(shape[1])
-
-
-def _check_bounds(name: str, bounds: Sequence[Number], n: int, registration: str) -> tuple[float, float]:
-    given = pair(name, bounds, "[low, high]")
-    low, high = map(rounded, given)
-    single = n == 1 and registration == "gridline"  # one sample, on the lower bound
-    if given[0] > given[1] or (given[0] == given[1] and not single):
-        raise ConfigError(f"{name} must ascend, low < high; got [{bounds[0]}, {bounds[1]}]")
-    if low == high and not single:
-        raise ConfigError(f"the view is too deep for binary64: both bounds of {name} round to {low!r}. Widen the view")
-    if not math.isfinite(high - low):
-        raise ConfigError(f"{name} is too wide for binary64: [{low}, {high}]")
-    return low, high

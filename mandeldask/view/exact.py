@@ -30,6 +30,7 @@ ONE = 1 << BITS
 PI = Fraction("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
 FINE = 1024
 DECIMALS = Context(prec=60)
+UNROUNDED = Context(prec=2 * MAX_DIGITS, Emin=-(10**7), Emax=10**7)  # of what is spelled out
 ZERO_BELOW = 1 << (BITS - 100)  # the least nonzero cosine of an axis is above 2^-33: an angle has at most 2^31 steps
 
 Reals = NDArray[np.float64]
@@ -52,6 +53,12 @@ def decimal(name: str, value: Number) -> Decimal:
     if abs(found.adjusted()) > MAX_EXPONENT or len(found.as_tuple().digits) > MAX_DIGITS:
         raise ConfigError(f"{name} is out of range: at most {MAX_DIGITS} digits, an exponent of at most {MAX_EXPONENT}")
     return found
+
+
+def spelled(value: Fraction) -> str:
+    """The shortest decimal digits of a fraction whose denominator has no prime factors but 2 and 5."""
+    places = max(0, value.denominator.bit_length() - 1)  # 2^k and 5^k divide 10^k, and are at least 2^k
+    return f"{Decimal(int(value * 10**places)).scaleb(-places, UNROUNDED).normalize(UNROUNDED):f}"
 
 
 def rounded(value: Fraction) -> float:

@@ -1,4 +1,4 @@
-"""Frames: how the two axes of a view that is not an upright rectangle make samples of the complex plane.
+"""Frames: how the two axes of a view that is not a plain upright rectangle make samples of the complex plane.
 
 The values of one axis are correctly rounded (`mandeldask.view.exact`). Samples are plain products and sums of them in
 binary64, each rounded: no fused operation, and no function whose bits depend on the CPU.
@@ -7,7 +7,7 @@ binary64, each rounded: no fused operation, and no function whose bits depend on
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from fractions import Fraction
@@ -17,12 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
-from mandeldask.view.exact import Number, Reals, cos_sin, decimal, exact, finite_pair, logarithm
+from mandeldask.view.exact import Number, Reals, cos_sin, decimal, exact, finite_pair, logarithm, pair, rounded, spelled
 
 LOG_POLAR = "log-polar"
 FULL_TURN = 2 * math.pi
+MAX_UNIT = 40_000  # of a deep view: beyond 10^10000 either way
 MAX_DECIMALS = 20  # of an angle in degrees: the sine of the smallest is 2e-22
 Samples = NDArray[np.complex128]
+Bounds = tuple[float, float]
+Exact = tuple[Fraction, Fraction]
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,34 @@ class LogPolar:
         inner, outer = self.bounds[1]
         return 1 + round((outer - inner) * columns / FULL_TURN)
 
+    def check(self, shape: tuple[int, int], registration: str, bounds: object) -> None:
+        """Refuse what a view of this strip cannot have."""
+        rows, columns = shape
+        if registration != "gridline":
+            raise ConfigError("a log-polar view has registration gridline: its rows lie on the radii, its columns turn")
+        wanted = self.rows(columns)
+        if wanted < 2:
+            inner, outer = self.bounds[1]
+            least = math.ceil(FULL_TURN / 2 / (outer - inner)) + 1
+            raise ConfigError(f"shape of a log-polar view of this radius must have at least {least} columns for 2 rows")
+        if rows != wanted:
+            raise ConfigError(
+                f"shape of a log-polar view of this radius must have {wanted} rows, for steps as long outwards as "
+                f"around; got [{rows}, {columns}]"
+            )
+        if bounds != self.bounds:
+            raise ConfigError("x and y of a log-polar view follow from its radius: make it with View.log_polar")
+
+    def spacings(self, columns: int) -> Iterator[tuple[float, float]]:
+        """The distance of samples, and the largest coordinate, where binary64 resolves them worst."""
+        inner, outer = self.radius
+        far = max(map(abs, self.centre))
+        # Outwards samples part as fast as coordinates grow, or faster; but where they pass a power of two, the unit in
+        # the last place doubles at once. It suffices to look at the first of these.
+        doubled = 2.0 ** min(1023, math.ceil(math.log2(far + inner)))
+        for r in (inner, min(outer, max(inner, doubled - far))):
+            yield r * FULL_TURN / columns, far + r
+
     def place(self, c: Samples, cos_phi: Reals, sin_phi: Reals, r: Reals) -> None:
         """Samples at the angles (columns) and the radii (rows), into c."""
         np.multiply(cos_phi, r[:, np.newaxis], out=c.real)
@@ -105,11 +136,67 @@ class LogPolar:
         return {"projection": LOG_POLAR, "centre": list(self.centre), "radius": list(self.radius)}
 
 
-Frame = Turned | LogPolar
+@dataclass(frozen=True)
+class Deep:
+    """A rectangle of any depth: c = origin + (x + iy) 2^unit, with the stored x and y taken exactly.
+
+    Parameters
+    ----------
+    origin : (re, im)
+        Decimal digits, all of which count: kept in their shortest spelling, never rounded.
+    unit : int
+        The offsets x and y are in units of 2^unit.
+    rotation : decimal string
+        As for `Turned`: x + iy = (u + iv) e^(i rotation), rounded to binary64 part by part.
+    """
+
+    origin: tuple[str, str]
+    unit: int
+    rotation: str = "0"
+
+    def __post_init__(self) -> None:
+        if type(self.unit) is not int or not abs(self.unit) <= MAX_UNIT:
+            raise ConfigError(f"unit must be an integer from {-MAX_UNIT} to {MAX_UNIT}; got {self.unit!r}")
+        re, im = map(spelled, pair("origin", self.origin, "[re, im]"))
+        object.__setattr__(self, "origin", (re, im))
+        object.__setattr__(self, "rotation", degrees(self.rotation))
+
+    @property
+    def exact_origin(self) -> tuple[Fraction, Fraction]:
+        return pair("origin", self.origin, "[re, im]")
+
+    def place(self, offsets: Samples, u: Reals, v: Reals) -> None:
+        """Offsets of the samples from the origin, in units of 2^unit, into `offsets`."""
+        if self.rotation != "0":
+            Turned((0.0, 0.0), self.rotation).place(offsets, u, v)
+            return
+        offsets.real = u
+        offsets.imag = v[:, np.newaxis]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"origin": list(self.origin), "unit": self.unit, "rotation": self.rotation}
+
+
+def offsets(x: Exact, y: Exact, origin: Exact, rotation: str) -> tuple[Bounds, Bounds, Deep]:
+    """The bounds x and y of exact offsets from an origin, in units of the power of two below the width; and the frame.
+
+    The bounds are rounded once; of a view without a width the height serves.
+    """
+    width = (x[1] - x[0]) or (y[1] - y[0]) or Fraction(1)
+    unit = width.numerator.bit_length() - width.denominator.bit_length()
+    unit -= Fraction(2) ** unit > width
+    scale = Fraction(2) ** -unit
+    frame = Deep((spelled(origin[0]), spelled(origin[1])), unit, rotation)
+    return (rounded(x[0] * scale), rounded(x[1] * scale)), (rounded(y[0] * scale), rounded(y[1] * scale)), frame
+
+
+Frame = Turned | LogPolar | Deep
 
 
 def frame_from_json(value: Mapping[str, Any]) -> Frame:
     """The frame that `to_json` gave; KeyError or ConfigError for anything else."""
+    if "origin" in value:
+        return Deep(value["origin"], value["unit"], value["rotation"])
     if "projection" in value:
         return LogPolar(value["centre"], value["radius"])
     return Turned(value["centre"], value["rotation"])

@@ -23,7 +23,7 @@ from mandeldask.config import AnyCluster
 from mandeldask.errors import ConfigError, StoreError
 from mandeldask.image import PictureOptions, Pixels, check_path, replacing
 from mandeldask.store import Store, open_store
-from mandeldask.text import pip_install
+from mandeldask.text import option, pip_install
 from mandeldask.view import View
 from mandeldask.zoom.film import COLOURS, Film, read_film
 
@@ -104,13 +104,13 @@ def _compute(
 ) -> tuple[Store, Store]:
     """The stores of strip and core, computed as far as they are not."""
     views = {folder / "strip.zarr": film.strip, folder / "core.zarr": film.core}
-    held = {path: _held(path, view, film, overwrite) for path, view in views.items()}
+    held = {path: _reusable(path, view, film, overwrite) for path, view in views.items()}
     pending = [path for path, store in held.items() if not (store and _complete(store))]
     if pending:
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
-            problem = f"cannot make {folder} for the film's samples: {error.strerror}; choose another --out"
+            problem = f"cannot make {folder} for the film's samples: {error.strerror}; choose another path"
             raise StoreError(problem) from None
         with Session(cluster, client=client, say=lambda text: tell(job.Notice(text))) as there:
             for path in pending:
@@ -120,7 +120,7 @@ def _compute(
     return strip, core
 
 
-def _held(path: Path, view: View, film: Film, overwrite: bool) -> Store | None:
+def _reusable(path: Path, view: View, film: Film, overwrite: bool) -> Store | None:
     """The store of this field, or of a part of it; StoreError for another film's that is not to go."""
     try:
         store = open_store(path)
@@ -133,7 +133,8 @@ def _held(path: Path, view: View, film: Film, overwrite: bool) -> Store | None:
         return None
     what = f"max_iter is {there.max_iter} there, {film.max_iter} here" if there.view == view else "of another view"
     raise StoreError(
-        f"{path.parent} holds the samples of another film: {what}. Choose another --out, or replace it with --overwrite"
+        f"{path.parent} holds the samples of another film: {what}. Choose another path, or replace it with "
+        f"{option('overwrite')}"
     )
 
 

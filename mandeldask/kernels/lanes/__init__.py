@@ -31,12 +31,17 @@ _kept = threading.local()  # scratch is made once a thread: fresh memory costs a
 
 
 def make(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> BlockFunction:
-    return BlockFunction(count, outside, max_iter, fields, band=None)
+    return BlockFunction(count, outside, max_iter, fields, band=None, prove=prove)
 
 
 def count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
     """Escape times of flat `c` into flat `out`."""
-    compiled.escape_time(c, max_iter, out, *_scratch())
+    compiled.escape_time(c, max_iter, max_iter, out, *_scratch())
+
+
+def prove(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
+    """As `count`, and 0 for who neither escapes nor is known to stay."""
+    compiled.escape_time(c, max_iter, 0, out, *_scratch())
 
 
 def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32]) -> Orbit:

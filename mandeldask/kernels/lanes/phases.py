@@ -35,12 +35,13 @@ compiled = numba.njit(nogil=True, error_model="numpy")
 
 
 @compiled
-def _finish(late, counts, k, max_iter, out):  # type: ignore[no-untyped-def]
-    """Finish the first k lanes of the list `late`, and put their escape times where they belong."""
+def _finish(late, counts, k, max_iter, at_end, out):  # type: ignore[no-untyped-def]
+    """Finish the first k lanes of the list `late`, and put their escape times, or `at_end`, where they belong."""
     for first in range(0, k, SIZE):
         checked_steps(late, first, max_iter)
     for lane in range(k):
-        out[counts[ID, lane]] = min(counts[N, lane], max_iter)
+        n = counts[N, lane]
+        out[counts[ID, lane]] = n if n < max_iter else at_end
 
 
 @compiled
@@ -52,10 +53,10 @@ def _pad(lanes, m, value):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _finish_whole_groups(late, counts, k, max_iter, out):  # type: ignore[no-untyped-def]
+def _finish_whole_groups(late, counts, k, max_iter, at_end, out):  # type: ignore[no-untyped-def]
     """Finish the list but for its last lanes, which wait for a group to be full; how many wait."""
     full = k - k % SIZE
-    _finish(late, counts, full, max_iter, out)
+    _finish(late, counts, full, max_iter, at_end, out)
     for row in range(late.shape[0]):
         for lane in range(k - full):
             late[row, lane] = late[row, full + lane]
@@ -80,7 +81,7 @@ def _begin(c, start, stop, max_iter, times, out, lanes, late, k, rest_c, rest_ou
 
 
 @compiled
-def _rounds(lanes, m, late, counts, k, n, max_iter, out):  # type: ignore[no-untyped-def]
+def _rounds(lanes, m, late, counts, k, n, max_iter, at_end, out):  # type: ignore[no-untyped-def]
     """Unchecked steps of the m lanes on the list, all at step n, until less than a block is to go; the new m, k and n.
 
     The lanes still there have max_iter in `out` already, and keep it unless they escape.
@@ -94,7 +95,7 @@ def _rounds(lanes, m, late, counts, k, n, max_iter, out):  # type: ignore[no-unt
             left, k = unchecked_steps(lanes, first, left, late, k, n, blocks)
         m = left
         n += blocks * BLOCK
-        k = _finish_whole_groups(late, counts, k, max_iter, out)
+        k = _finish_whole_groups(late, counts, k, max_iter, at_end, out)
         if 2 * n >= 3 * saved_at:  # Brent's way to find cycles: the waits grow, in the end beyond the length of any
             for lane in range(m):
                 lanes[SX, lane], lanes[SY, lane] = lanes[X, lane], lanes[Y, lane]
@@ -117,10 +118,11 @@ def make_escape_time(sources: str) -> Callable[..., None]:
     Numba's cache looks at: a variable of an outer function is part of the cache's key.
     """
 
-    def escape_time(c, max_iter, out, lanes, late, counts, rest_c, rest_out):  # type: ignore[no-untyped-def]
+    def escape_time(c, max_iter, at_end, out, lanes, late, counts, rest_c, rest_out):  # type: ignore[no-untyped-def]
         """Escape times of `c` into `out`, both flat. Scratch: two lists, and a group for the last samples of the block.
 
-        `counts` is `late` read as integers.
+        `counts` is `late` read as integers. From a max_iter of 32 on, who neither escapes nor is known to stay gets
+        `at_end`.
         """
         _ = sources
         times = min(FIRST_TIMES, max(1, (max_iter + FIRST - 2) // FIRST))
@@ -128,12 +130,11 @@ def make_escape_time(sources: str) -> Callable[..., None]:
         for start in range(0, c.size, TILE):
             stop = min(c.size, start + TILE)
             m, k = _begin(c, start, stop, max_iter, times, out, lanes, late, k, rest_c, rest_out)
-            m, k, n = _rounds(lanes, m, late, counts, k, 1 + times * FIRST, max_iter, out)
-            if n < max_iter:
-                k = _hand_over(lanes, m, late, counts, k, n)
-            k = _finish_whole_groups(late, counts, k, max_iter, out)
+            m, k, n = _rounds(lanes, m, late, counts, k, 1 + times * FIRST, max_iter, at_end, out)
+            k = _hand_over(lanes, m, late, counts, k, n)
+            k = _finish_whole_groups(late, counts, k, max_iter, at_end, out)
         _pad(late, k, 3.0)
-        _finish(late, counts, k, max_iter, out)
+        _finish(late, counts, k, max_iter, at_end, out)
 
     return escape_time
 

@@ -1,0 +1,121 @@
+"""Places of other programs as run descriptions: Kalles Fraktaler's .kfr and Fraktaler-3's .toml.
+
+Both show a window of height 4 / zoom around a centre.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from decimal import Context, Decimal
+from pathlib import Path
+from typing import Any
+
+from mandeldask.config.reading import MAX_BYTES, parse
+from mandeldask.errors import ConfigError
+from mandeldask.view.exact import decimal
+
+SHAPE = 1080, 1920
+HEIGHT = 4  # of the window at zoom 1
+ROUGHLY = Context(prec=17)  # digits of a span
+Found = dict[str, Any]
+
+
+def read_location(path: str | os.PathLike[str]) -> Found:
+    """The run description, as a mapping, of what a location file shows.
+
+    ConfigError where it cannot be read, lacks something, or shows something else than the Mandelbrot set.
+    """
+    file = Path(path)
+    if file.suffix.lower() not in READERS:
+        raise ConfigError(f"{file}: a location file ends in {' or '.join(READERS)}")
+    try:
+        with open(file, "rb") as opened:
+            text = opened.read(MAX_BYTES).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        found = READERS[file.suffix.lower()](text)
+        described = _described(**found)
+    except KeyError as error:
+        raise ConfigError(f"{file}: lacks {error.args[0]}, and is no location that can be read") from None
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{file}: {error}") from None
+    parse(described, str(file))
+    return described
+
+
+def to_yaml(described: Mapping[str, Any], title: str) -> str:
+    """A run description as a file to be edited."""
+    view = described["view"]
+    re_, im = view["centre"]
+    lines = [
+        f"# {title}",
+        "view:",
+        f'  centre: ["{re_}", "{im}"]',
+        *(f'  {key}: "{view[key]}"' for key in ("span", "rotation") if key in view),
+        f"  shape: [{view['shape'][0]}, {view['shape'][1]}]",
+        "  registration: pixel",
+        f"max_iter: {described['max_iter']}",
+        f"fields: [{', '.join(described['fields'])}]",
+        f"store: {described['store']}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def around(
+    centre: tuple[str, str], span: Decimal, shape: tuple[int, int], max_iter: int, store: str, rotation: str = "0"
+) -> Found:
+    """The run description, as a mapping, of a window of width `span`."""
+    view: Found = {"centre": list(centre), "span": f"{span:e}", "shape": list(shape), "registration": "pixel"}
+    if decimal("rotation", rotation):
+        view["rotation"] = rotation
+    return {"view": view, "max_iter": max_iter, "fields": ["escape_time", "smooth"], "store": store}
+
+
+def _described(
+    re: Any, im: Any, zoom: Any, iterations: Any, rotation: Any = 0, shape: tuple[int, int] = SHAPE
+) -> Found:
+    centre = [f"{decimal('centre', value):f}" for value in (re, im)]
+    height = ROUGHLY.divide(Decimal(HEIGHT), decimal("zoom", zoom))
+    span = ROUGHLY.divide(ROUGHLY.multiply(height, Decimal(shape[1])), Decimal(shape[0]))
+    return around((centre[0], centre[1]), span, shape, int(iterations), "location.zarr", str(rotation))
+
+
+def _kfr(text: str) -> Found:
+    lines = dict(re.findall(r"^([A-Za-z]+): *(\S*) *\r?$", text, re.MULTILINE))
+    _refuse_other_sets(lines.get("FractalType", "0"), lines.get("Power", "2"))
+    if float(lines.get("StretchAmount", 0) or 0) or float(lines.get("Ratio", 360) or 360) != 360:
+        raise ValueError("is stretched, and a view is not: take the stretch out there")
+    found = {"re": lines["Re"], "im": lines["Im"], "zoom": lines["Zoom"], "iterations": lines["Iterations"]}
+    return found | {"rotation": lines.get("RotateAngle", lines.get("Rotate", "0")) or "0"}
+
+
+def _toml(text: str) -> Found:
+    read = tomllib.loads(text, parse_float=Decimal)
+    place, transform = read["location"], read.get("transform", {})
+    formulas = read.get("formula", [{}])
+    for formula in formulas:
+        odd = any(formula.get(key) for key in ("abs_x", "abs_y", "neg_x", "neg_y"))
+        _refuse_other_sets("1" if odd else "0", formula.get("power", formula.get("p", 2)))
+    if transform.get("stretch_amount") or transform.get("reflect") or transform.get("exponential_map"):
+        raise ValueError("is stretched, reflected or mapped, and a view is not: take that out there")
+    image, bailout = read.get("image", {}), read.get("bailout", {})
+    return {
+        "re": place["real"],
+        "im": place["imag"],
+        "zoom": place["zoom"],
+        "iterations": bailout.get("iterations", 1024),
+        "rotation": transform.get("rotate", 0),
+        "shape": (int(image.get("height", 576)), int(image.get("width", 1024))),
+    }
+
+
+def _refuse_other_sets(kind: Any, power: Any) -> None:
+    if str(kind) != "0" or str(power) != "2":
+        raise ValueError("shows another set than Mandelbrot's, which alone is computed here")
+
+
+READERS: dict[str, Callable[[str], Found]] = {".kfr": _kfr, ".toml": _toml}

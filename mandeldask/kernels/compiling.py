@@ -1,0 +1,78 @@
+"""How the functions that Numba compiles are cached, and not compiled twice at once."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba import types
+
+LOCK_SECONDS = 60.0  # compiling takes 4 s, or several times that beside others; a process that was stopped never ends
+
+
+@contextmanager
+def one_at_a_time(cache: str, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Let one process compile for a cache's folder; the others wait, so many seconds, and then find the code there.
+
+    Without the lock, 32 workers that start together on a cold cache would all compile, each for its own use.
+    """
+    name = f"mandeldask-compile-{os.getuid()}-{hashlib.sha256(cache.encode()).hexdigest()[:16]}.lock"
+    path = Path(tempfile.gettempdir()) / name
+    try:
+        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:  # nowhere to put a lock: several may compile the same, which only costs time
+        yield
+        return
+    try:
+        deadline = time.monotonic() + seconds
+        while not _taken(lock) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _taken(lock: int) -> bool:
+    with suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def _digest(sources: tuple[str, ...]) -> str:
+    package = resources.files("mandeldask")
+    return hashlib.sha256(b"".join(package.joinpath(name).read_bytes() for name in sources)).hexdigest()
+
+
+def compiled(
+    make: Callable[[str], Callable[..., Any]],
+    sources: tuple[str, ...],
+    *arguments: types.Type,
+    gives: types.Type = types.none,
+) -> Callable[..., Any]:
+    """The function that `make` makes, compiled for these arguments, or taken from the cache.
+
+    `make` is given a digest of `sources`, the files of the package whose code goes into the function beside its own.
+    """
+    function, signature = make(_digest(sources)), gives(*arguments)
+    dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    turn: AbstractContextManager[None] = nullcontext()
+    if Path(__file__).exists():  # else in a zip file that was sent to this worker: nothing to share
+        with suppress(RuntimeError):  # neither the package's folder nor the user's cache can be written
+            dispatcher.enable_caching()
+            # 3 ms, and no lock where the code is there; Numba tells it nowhere else
+            if dispatcher._cache.load_overload(signature, dispatcher.targetctx) is None:
+                turn = one_at_a_time(dispatcher.stats.cache_path)
+    with turn:
+        dispatcher.compile(signature)
+    dispatcher.disable_compile()
+    return dispatcher  # type: ignore[no-any-return]

@@ -1,0 +1,121 @@
+"""Numbers for the compiled passes: powers of two, double-double, and what each operation errs by at most.
+
+A double-double is an unevaluated sum high + low of two doubles, |low| <= u |high|, u = 2^-53. An extended number is
+(x + iy) 2^s, with x and y doubles and s an integer.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,import-untyped,call-arg"
+# (what Numba compiles carries no types; neither does llvmlite; an intrinsic is called without its first parameter)
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+U = 2.0**-53  # one rounding errs by at most U relative
+UP = 1.0 + 2.0**-48  # more than any few operations on a bound round down by
+
+inlined = numba.njit(nogil=True, error_model="numpy", forceinline=True, _nrt=False)
+
+
+@intrinsic
+def fma(typing, a, b, c):
+    """Rounded once, a b + c, on every CPU: LLVM calls the C library where there is no instruction for it."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        return builder.fma(*arguments)
+
+    return types.float64(types.float64, types.float64, types.float64), codegen
+
+
+@intrinsic
+def _double_of(typing, bits):
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        return builder.bitcast(arguments[0], ir.DoubleType())
+
+    return types.float64(types.int64), codegen
+
+
+@intrinsic
+def _bits_of(typing, double):
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        return builder.bitcast(arguments[0], ir.IntType(64))
+
+    return types.int64(types.float64), codegen
+
+
+@inlined
+def pow2(k):
+    """2^k exactly; 0 below the normal numbers, infinity above them."""
+    if k < -1022:
+        return 0.0
+    return _double_of(min(k, 1024) + 1023 << 52)
+
+
+@inlined
+def exponent(v):
+    """The k with 2^(k-1) <= |v| < 2^k for normal v; at least that for 0 and subnormals."""
+    return (_bits_of(v) >> 52 & 0x7FF) - 1022
+
+
+@inlined
+def normal(x, y, s, e):
+    """(x + iy) 2^s with the larger part in [1/2, 1), and the bound e on its error in the new unit.
+
+    Zero keeps its exponent: its bound still means something.
+    """
+    largest = max(abs(x), abs(y))
+    if largest == 0.0:
+        return x, y, s, e
+    k = exponent(largest)
+    f = pow2(-k)
+    return x * f, y * f, s + k, e * f
+
+
+@inlined
+def two_sum(a, b):
+    s = a + b
+    t = s - a
+    return s, (a - (s - t)) + (b - t)
+
+
+@inlined
+def quick_sum(a, b):
+    s = a + b
+    return s, b - (s - a)
+
+
+@inlined
+def add(ah, al, bh, bl):
+    """Sum of double-doubles, relative error below 3 2^-106.
+
+    M. Joldes, J.-M. Muller and V. Popescu, *Tight and rigorous error bounds for basic building blocks of double-word
+    arithmetic*, ACM TOMS 44, 2017, algorithm 6.
+    """
+    sh, sl = two_sum(ah, bh)
+    th, tl = two_sum(al, bl)
+    sh, sl = quick_sum(sh, sl + th)
+    return quick_sum(sh, sl + tl)
+
+
+@inlined
+def multiply(ah, al, bh, bl):
+    """Product of double-doubles, relative error below 5 2^-106; algorithm 11 of the same."""
+    p = ah * bh
+    return quick_sum(p, fma(ah, bh, -p) + (ah * bl + al * bh))
+
+
+@inlined
+def multiply_complex(axh, axl, ayh, ayl, bxh, bxl, byh, byl):
+    """(x high, x low, y high, y low) of a product of complex double-doubles, error below 2^-102 |a| |b|."""
+    ph, pl = multiply(axh, axl, bxh, bxl)
+    qh, ql = multiply(ayh, ayl, byh, byl)
+    xh, xl = add(ph, pl, -qh, -ql)
+    ph, pl = multiply(axh, axl, byh, byl)
+    qh, ql = multiply(ayh, ayl, bxh, bxl)
+    yh, yl = add(ph, pl, qh, ql)
+    return xh, xl, yh, yl

@@ -1,0 +1,161 @@
+"""The reference orbit: fixed point with Python's integers, kept as double-double, with a bound on its error.
+
+Z_m = (X_m + i Y_m) 2^-p. The floors and the rounding of C move a part by less than 2 units a step, so the error E_m of
+Z_m obeys E_1 <= 4 2^-p and E_(m+1) <= (2 |Z_m| + E_m) E_m + 6 2^-p. The orbit is taken with so many bits p that
+E_m <= 2^-118 |Z_m| for every m. So a stored high part is within U (1 + 2^-20) |Z_m| of Z_m, high and low within
+2^-105 |Z_m|.
+
+Z_m = 0 with a bound that is not 0 says nothing, so more bits are taken, unless C is 0 or -1: there every Z is exact.
+(If Z_m(C) = 0, then C is an algebraic integer, as Z_m is a monic polynomial of C with integer coefficients. A rational
+one is a Gaussian integer, and of those only the orbits of 0 and -1 come back to 0.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mandeldask.errors import ConfigError
+from mandeldask.kernels.deep import compiled
+from mandeldask.kernels.deep.table import TINY
+
+try:
+    from gmpy2 import mpz
+except ImportError:  # the extra `deep`; the same bits without
+    mpz = int
+
+MPZ_FROM = 800  # bits: below, Python's own integers are as fast
+KEEP = 950  # bits of a part that are looked at: enough that |Z| >= TINY has its 106
+MANTISSA = 200  # bits of a part on the side list
+FAR = 16.0  # the orbit ends once |Z| is about that, some steps after its escape: samples that escape later can follow
+CHUNK = 4096  # steps between two looks at the bounds, and at whether to go on
+SPARE = 60  # log2 of |dZ/dc| 2^unit where the orbit may end: whoever is a unit away has left it long before
+WANTED = -118.0  # log2 of the relative error
+
+Tell = Callable[[int, int], object]
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The orbit Z_0 = 0, Z_1 = C, ... of `origin`, for samples at C + (x + iy) 2^unit.
+
+    `z` and `low` are complex128 arrays of length + 1: high and low parts. `tiny` holds, for every |Z| < TINY, a row
+    of index, x, y, low x, low y and exponent: Z = (x + iy) 2^exponent. `error` is the log2 of the greatest relative
+    error before rounding, `bits` the fractional bits that were calculated with.
+    """
+
+    origin: tuple[Fraction, Fraction]
+    unit: int
+    bits: int
+    z: NDArray[np.complex128] = field(repr=False)
+    low: NDArray[np.complex128] = field(repr=False)
+    tiny: NDArray[np.float64] = field(repr=False)
+    error: float
+
+    @property
+    def length(self) -> int:
+        return self.z.size - 1
+
+
+def memory(length: int) -> int:
+    """Bytes that a process needs for a reference of `length` steps and its table."""
+    return 108 * length
+
+
+def reference_orbit(origin: tuple[Fraction, Fraction], unit: int, max_iter: int, tell: Tell | None = None) -> Reference:
+    """The reference for samples about 2^unit from `origin` (others are served too), of at most max_iter steps.
+
+    `tell(done, of)` is called every few thousand steps; what it raises ends the work.
+
+    Raises
+    ------
+    ConfigError
+        The origin lies further than 2^60 from 0.
+    """
+    if max(map(abs, origin)) > 2**60:
+        raise ConfigError(f"the centre must lie within 2^60 of 0; got {float(origin[0]):g}, {float(origin[1]):g}")
+    bits = max(0, -unit) + 200
+    while True:
+        orbit = FixedOrbit(origin, bits)
+        bounds = compiled.bounds(bits)
+        z, low, tiny = _take(orbit, unit, max_iter, bounds, tell)
+        missing = bounds[compiled.WORST] - WANTED
+        if missing <= 0:
+            return Reference(origin, unit, bits, z, low, tiny, float(bounds[compiled.WORST]))
+        bits += int(min(missing, bits)) + 20
+
+
+def _take(orbit: FixedOrbit, unit: int, max_iter: int, bounds: NDArray[np.float64], tell: Tell | None) -> Any:
+    """z, low and tiny up to where the reference ends, or the bound is too great."""
+    chunks: list[Any] = [(np.zeros(1, complex), np.zeros(1, complex), np.empty((0, 6)))]
+    while not orbit.ended and orbit.steps < max_iter:
+        first = orbit.steps + 1
+        z, low, tiny = orbit.take(min(CHUNK, max_iter - orbit.steps), FAR)
+        exact = orbit.exact_zeros
+        kept = int(compiled.follow(z, tiny, first, SPARE - unit, exact, bounds))
+        chunks.append((z[:kept], low[:kept], tiny[tiny[:, 0] < first + kept]))
+        if tell is not None:
+            tell(orbit.steps, max_iter)
+        if kept < len(z) or bounds[compiled.WORST] > WANTED:
+            break
+    return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
+
+
+class FixedOrbit:
+    """The orbit of a point in fixed point, from Z_1 on. `near` lists the steps at which |Z|^2 is about 4 or more."""
+
+    def __init__(self, c: tuple[Fraction, Fraction], bits: int) -> None:
+        integer: Any = mpz if bits > MPZ_FROM else int
+        self.bits = bits
+        self.c = tuple(integer((part.numerator << bits) // part.denominator) for part in c)
+        self.exact_zeros = c in ((Fraction(0), Fraction(0)), (Fraction(-1), Fraction(0)))
+        self.z = integer(0), integer(0)
+        self.steps = 0
+        self.ended = False
+        self.near: list[tuple[int, int, int]] = []
+        """(m, sign of |Z|^2 - 4, its exponent: |Z|^2 - 4 is at least 2^(exponent - 1) in size)"""
+
+    def take(self, count: int, far: float) -> tuple[NDArray[np.complex128], ...]:
+        """High and low parts of the next `count` Z, and the side list of the tiny ones.
+
+        Ends with the first |Z| > 2 for far = 2, and with one about that size for a greater one.
+        """
+        p, (cx, cy), (x, y) = self.bits, self.c, self.z
+        shift = max(0, p - KEEP)
+        scale = 2.0 ** (shift - p)
+        high: list[float] = []
+        low: list[float] = []
+        tiny = []
+        for m in range(self.steps + 1, self.steps + count + 1):
+            x, y = (x * x - y * y >> p) + cx, (x * y >> p - 1) + cy
+            a, b = int(x >> shift), int(y >> shift)
+            f, g = float(a), float(b)
+            zx, zy = f * scale, g * scale
+            square = zx * zx + zy * zy
+            if square > 3.999999:
+                excess = int(x * x + y * y) - (4 << 2 * p)
+                self.near.append((m, (excess > 0) - (excess < 0), abs(excess).bit_length() - 2 * p))
+            high += zx, zy
+            low += float(a - int(f)) * scale, float(b - int(g)) * scale
+            if -TINY < zx < TINY and -TINY < zy < TINY:
+                tiny.append((m, *_mantissa(int(x), int(y), p)))
+            if square > 3.999999 and excess > 0 and square > 0.999 * far * far:
+                self.ended = True
+                break
+        self.z, self.steps = (x, y), self.steps + len(high) // 2
+        return np.array(high).view(complex), np.array(low).view(complex), np.array(tiny, float).reshape(-1, 6)
+
+
+def _mantissa(x: int, y: int, bits: int) -> tuple[float, ...]:
+    """(x, y, low x, low y, exponent) of (x + iy) 2^-bits, parts below 1, to MANTISSA bits."""
+    down = max(0, max(abs(x), abs(y)).bit_length() - MANTISSA)
+    x, y = x >> down, y >> down
+    size = max(abs(x), abs(y)).bit_length()
+    parts = [float(x), float(y), float(x - int(float(x))), float(y - int(float(y)))]
+    return *(math.ldexp(part, -size) for part in parts), down + size - bits

@@ -1,0 +1,133 @@
+"""Samples of a store iterated in arithmetic of enough digits: what rounding has done to them."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mandeldask.errors import ClusterError
+from mandeldask.kernels.fields import BAILOUT, BEYOND, Orbit
+from mandeldask.kernels.shortcuts import never_escapes
+from mandeldask.store import Store
+
+BITS, GUARD_BITS = 192, 64
+# |dz/dc| up to which the error of a binary64 z is a displacement of c, times dz/dc: an error of 1e-6 or so
+LINEAR = 2.0**32
+HUGE = 2.0**500
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A sample of a store beside what enough digits give."""
+
+    stored: int  # escape time
+    precise: int
+    bits: int = 0  # of that arithmetic; 0 where none was needed, in the cardioid and the disc
+    ulps: float = math.nan  # from c to where the same orbit begins, in units in the last place of the larger part of c
+    explained: bool = True  # the count there, in enough digits, is the stored one
+    errors: tuple[float, ...] = ()  # of `smooth`, in steps, and of `distance`, relative, as far as they are stored
+
+
+def round_samples(places: Sequence[tuple[int, int]], store: Store) -> list[Rounded]:
+    """The samples at these rows and columns. ClusterError where this machine lacks gmpy2."""
+    d = store.description
+    found = []
+    for row, column in places:
+        rows, columns = slice(row, row + 1), slice(column, column + 1)
+        c = complex(d.view.block((row, row + 1), (column, column + 1))[0, 0])
+        values = {name: store.window(rows, columns, 0, name)[0, 0] for name in d.fields}
+        found.append(round_sample(c, d.max_iter, values))
+    return found
+
+
+def round_sample(c: complex, max_iter: int, values: dict[str, Any]) -> Rounded:
+    """One sample, and the `values` that binary64 gave for its fields."""
+    stored = int(values["escape_time"])
+    if never_escapes(c.real, c.imag, math.sqrt):
+        return Rounded(stored, max_iter)
+    at, z, growth = _binary64(c, max_iter)
+    precise, error, orbit, bits = _enough(c, 0j, max_iter, at, z)
+    moved = error / growth if growth else complex(math.nan)
+    ulps = abs(moved) / float(np.spacing(max(abs(c.real), abs(c.imag))))
+    explained = precise == stored or _enough(c, moved, max_iter, at, z)[0] == stored
+    found = Rounded(stored, precise, bits, ulps, explained)
+    right = {name: float(BEYOND[name](orbit)[0]) for name in BEYOND if name in values}
+    scale = {"smooth": 1.0, "distance": right.get("distance", 1.0) or math.nan}
+    return replace(found, errors=tuple(abs(float(values[name]) - right[name]) / scale[name] for name in right))
+
+
+def _binary64(c: complex, max_iter: int) -> tuple[int, complex, complex]:
+    """The last step at which dz/dc is large but LINEAR, and z and dz/dc there, by the kernels' own operations."""
+    x = y = 0.0
+    growth, n, best = 0j, 0, (0, 0j, 0j)
+    while n < max_iter and x * x + y * y <= 4 and abs(growth) <= LINEAR:
+        if abs(growth) >= abs(best[2]):
+            best = n, complex(x, y), growth
+        growth = 2 * complex(x, y) * growth + 1
+        x, y = (x * x - y * y) + c.real, (x * y + x * y) + c.imag
+        n += 1
+    return best
+
+
+def _enough(c: complex, moved: complex, max_iter: int, at: int, z: complex) -> tuple[int, complex, Orbit, int]:
+    """As `_iterate`, in as many bits as the orbit asks for, and how many these are."""
+    bits, needed = 0, BITS
+    while needed > bits:
+        bits = needed
+        count, error, orbit, lost = _iterate(c, moved, max_iter, at, z, bits)
+        needed = math.ceil(1.1 * lost) + GUARD_BITS
+    return count, error, orbit, bits
+
+
+def _iterate(
+    c: complex, moved: complex, max_iter: int, at: int, z: complex, bits: int
+) -> tuple[int, complex, Orbit, float]:
+    """Escape time of c + moved, the error of `z` as z_at, the orbit past the bailout, and how many bits it has lost."""
+    gmpy2 = _gmpy2()
+    with gmpy2.context(precision=bits):
+        cx, cy = gmpy2.mpfr(c.real) + moved.real, gmpy2.mpfr(c.imag) + moved.imag
+        x = y = gmpy2.mpfr(0)
+        growth, n, error, scale, least, lost = 0j, 0, 0j, 0.0, math.inf, 0.0
+        while n < max_iter:
+            x2, y2 = x * x, y * y
+            if x2 + y2 > 4:
+                break
+            if n == at:
+                error = complex(z.real - x, z.imag - y)
+            growth = 2 * complex(x, y) * growth + (1 if scale == 0 else 0)
+            if (size := abs(growth)) > HUGE:
+                growth, scale = growth / HUGE, scale + math.log2(HUGE)
+            grown = math.log2(size or 1.0) + scale
+            least = min(least, grown)
+            lost = max(lost, grown - least)
+            if lost > bits:  # the rest would be noise
+                break
+            xy = x * y
+            x, y = x2 - y2 + cx, xy + xy + cy
+            n += 1
+        return n, error, _onwards(complex(x, y), growth if not scale else complex(math.inf), c, n, max_iter), lost
+
+
+def _onwards(z: complex, growth: complex, c: complex, n: int, max_iter: int) -> Orbit:
+    """From an escape out to the bailout, where binary64 is enough."""
+    while n < max_iter and abs(z) <= BAILOUT:
+        growth, z, n = 2 * z * growth + 1, z * z + c, n + 1
+    parts = (z.real, z.imag, growth.real, growth.imag)
+    x, y, dx, dy = np.array(parts if abs(z) > BAILOUT else [math.nan] * 4)[:, np.newaxis]
+    return Orbit(x, y, dx, dy, np.array([n]))
+
+
+def _gmpy2() -> Any:
+    try:
+        import gmpy2  # noqa: PLC0415 (an extra, which only this needs)
+    except ImportError as error:
+        raise ClusterError(
+            f"to iterate in more digits needs gmpy2, which {socket.gethostname()} lacks ({error}): install it there, "
+            "pip install 'mandeldask[deep]'"
+        ) from None
+    return gmpy2

@@ -1,0 +1,83 @@
+"""Places of other deep-zoom programs as run descriptions."""
+
+from decimal import Decimal
+
+import pytest
+from click.testing import CliRunner
+
+from mandeldask.cli import cli
+from mandeldask.config import load
+from mandeldask.config.locations import read_location
+from mandeldask.errors import ConfigError
+
+RE = (  # Kalles Fraktaler's benchmark place at 5e113
+    "-1.999966194450370304184346885063505796755312415407248515117619229448015842423426843813761"
+    "29778868913812287046406560949864353810575744772166485672496092803920095332"
+)
+IM = (
+    "0.0000000000000000000000000000000003001382436790938324072497303977592498734683119077333527"
+    "0174257280120474975614823581185647299288414075519224186504978181625478529"
+)
+KFR = f"Re: {RE}\r\nIm: {IM}\r\nZoom: 1E113\r\nIterations: 35494\r\nIterDiv: 0.1\r\nSmoothMethod: 0\r\nRatio: 360\r\n"
+TOML = f'''program = "fraktaler-3"
+location.real = "{RE}"
+location.imag = "{IM}"
+location.zoom = "5e113"
+bailout.iterations = 35494
+image.width = 800
+image.height = 400
+transform.rotate = 30.0
+'''
+
+
+def written(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_bytes(text.encode())
+    return path
+
+
+def test_a_location_of_kalles_fraktaler_keeps_every_digit(tmp_path):
+    described = read_location(written(tmp_path, "deep.kfr", KFR))
+    assert described["view"]["centre"] == [RE, IM]
+    assert float(Decimal(described["view"]["span"]) * Decimal("1e113")) == pytest.approx(4 * 1920 / 1080)
+    assert described["max_iter"] == 35494
+
+
+def test_a_location_of_fraktaler_3_has_its_shape_and_rotation(tmp_path):
+    view = read_location(written(tmp_path, "deep.toml", TOML))["view"]
+    assert (view["shape"], view["rotation"], Decimal(view["span"])) == ([400, 800], "30.0", Decimal("1.6e-113"))
+
+
+def test_init_writes_a_description_that_loads(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "deep.kfr", KFR)
+    done = CliRunner().invoke(cli, ["init", "--from", "deep.kfr"])
+    assert done.exit_code == 0, done.output
+    config = load("deep.yaml")
+    assert config.view.frame.origin == (RE, IM)
+    assert config.store == "deep.zarr"
+    again = CliRunner().invoke(cli, ["init", "--from", "deep.kfr"])
+    assert again.exit_code == 2
+    assert CliRunner().invoke(cli, ["init", "other", "--from", "deep.kfr"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.kfr", KFR.replace("Zoom", "Boom"), "lacks Zoom, and is no location"),
+        ("a.kfr", KFR + "Power: 3\r\n", "another set than Mandelbrot's"),
+        ("a.kfr", KFR.replace("1E113", "far"), "zoom must be a number"),
+        ("a.kfr", KFR.replace("35494", "99999999999"), "max_iter must be at most 2147483647"),
+        ("a.kfr", KFR.replace(RE, RE[:60]), r"centre\[0\] has 57 decimals"),
+        ("a.toml", TOML.replace("=", ""), "a.toml: "),
+        ("a.toml", TOML.replace("location.real", "location.rial"), "lacks real"),
+        ("a.toml", TOML + "transform.reflect = true\n", "reflected"),
+        ("a.txt", KFR, "a location file ends in .kfr or .toml"),
+    ],
+)
+def test_what_is_no_location_is_refused_in_a_line(tmp_path, name, text, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        read_location(written(tmp_path, name, text))
+    assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        read_location(tmp_path / f"none{name[1:]}" if name != "a.txt" else tmp_path / "none.kfr")
