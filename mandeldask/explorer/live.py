@@ -108,9 +108,10 @@ class LiveTiles:
             return self.cache[asked]
         if self.state == "lost":
             raise ClusterError(self.message)
-        if self.state == "starting" and not self._soon.locked() and max_iter <= SOON_MAX_ITER:
+        shallow = isinstance(tile, View)
+        if shallow and self.state == "starting" and not self._soon.locked() and max_iter <= SOON_MAX_ITER:
             async with self._soon:
-                self.cache[asked] = await asyncio.to_thread(compute_tile, view, max_iter, "numpy-compact")
+                self.cache[asked] = await asyncio.to_thread(compute_tile, tile, max_iter, "numpy-compact")
             return self.cache[asked]
         self.waiting += 1
         try:
