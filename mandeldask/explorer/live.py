@@ -108,8 +108,8 @@ class LiveTiles:
             return self.cache[asked]
         if self.state == "lost":
             raise ClusterError(self.message)
-        shallow = isinstance(tile, View)
-        if shallow and self.state == "starting" and not self._soon.locked() and max_iter <= SOON_MAX_ITER:
+        soon = self.state == "starting" and not self._soon.locked() and max_iter <= SOON_MAX_ITER
+        if soon and isinstance(tile, View):
             async with self._soon:
                 self.cache[asked] = await asyncio.to_thread(compute_tile, tile, max_iter, "numpy-compact")
             return self.cache[asked]
