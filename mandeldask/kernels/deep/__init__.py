@@ -21,7 +21,7 @@ from mandeldask.kernels.deep import compiled
 from mandeldask.kernels.deep.prepared import Held, Loader, Prepared, prepared
 from mandeldask.kernels.deep.reference import Reference, memory, reference_orbit
 from mandeldask.kernels.deep.third import count
-from mandeldask.kernels.fields import BEYOND, FIELDS, Orbit
+from mandeldask.kernels.fields import BEYOND, EXACT_FIELDS, Orbit
 
 __all__ = [
     "PROOFS",
@@ -67,7 +67,7 @@ def dtype(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> np.dtype
     times = np.dtype(np.int32 if max_iter < 2**31 else np.int64)
     if fields == ("escape_time",):
         return times
-    return np.dtype([(name, times if name == "escape_time" else np.float64) for name in fields])
+    return np.dtype([(name, times if name == "escape_time" else EXACT_FIELDS[name]) for name in fields])
 
 
 def make(
@@ -93,8 +93,9 @@ def make(
         raise ConfigError(f"max_iter must be from 1 to {MAX_ITER_LIMIT}; got {max_iter}")
     if proof not in PROOFS:
         raise ConfigError(f"proof must be one of {', '.join(PROOFS)}; got {proof!r}")
-    if isinstance(fields, str) or "escape_time" not in fields or not set(fields) <= set(FIELDS):
-        raise ConfigError(f"fields must be escape_time and, if wanted, others of {', '.join(FIELDS)}; got {fields!r}")
+    if isinstance(fields, str) or "escape_time" not in fields or not set(fields) <= set(EXACT_FIELDS):
+        known = ", ".join(EXACT_FIELDS)
+        raise ConfigError(f"fields must be escape_time and, if wanted, others of {known}; got {fields!r}")
     return DeepFunction(loader, int(max_iter), tuple(fields), proof, unit)
 
 
@@ -193,7 +194,8 @@ class DeepFunction:
             known = count(c, self.max_iter, max(0, -unit) + 200, self._ends)
             found.counts[i], found.unclear[i] = known.n, not known.proven
             if self._ends:
-                slope = np.ldexp([known.dx, known.dy], known.exponent + unit)
+                with np.errstate(over="ignore"):  # an infinite slope is no distance
+                    slope = np.ldexp([known.dx, known.dy], known.exponent + unit)
                 found.end[:, i] = known.x, known.y, *slope, known.end
         return found
 
