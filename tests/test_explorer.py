@@ -361,6 +361,17 @@ def test_the_cache_of_live_tiles_is_bounded(monkeypatch):
     assert list(live.cache) == requests[2:]
 
 
+def test_while_the_workers_start_a_tile_at_a_time_is_computed_here():
+    async def ask():
+        live = LiveTiles(LocalCluster(workers=1), "numba")
+        live.state = "starting"  # and never gets further
+        return await asyncio.wait_for(live.tile(live_view(0, -1, 0), 50), DEADLINE), live.computed
+
+    packed, computed = asyncio.run(ask())
+    assert packed == tiles.compute_tile(live_view(0, -1, 0), 50, "numpy")
+    assert computed == 0, "by no worker"
+
+
 def test_a_cluster_that_cannot_be_started_says_so_and_may_be_tried_again():
     async def ask():
         live = LiveTiles(SchedulerAddress(kind="address", address="tcp://127.0.0.1:1"), "numpy")

@@ -414,6 +414,18 @@ def test_the_picture_that_is_saved_is_the_canvas(visit, tmp_path):
     np.testing.assert_array_equal(rgba(tmp_path / "view.png"), page.pixels())
 
 
+def test_a_view_within_the_set_is_said_to_be_so_until_that_is_closed(visit):
+    page = visit("#re=-0.1&im=0&span=0.01&n=300", viewport={"width": 1280, "height": 800}).sharp()
+    page.says("No sample in view escapes within 300 iterations")
+    page.shot("explorer-inside")
+    page.tab.click("#messages .close")
+    page.tab.keyboard.press("ArrowRight")
+    page.sharp()
+    assert not page.tab.inner_text("#messages")
+    panel = "(({ scrollHeight, clientHeight }) => scrollHeight <= clientHeight)(document.getElementById('panel'))"
+    assert page.tab.evaluate(panel), "all controls are in sight"
+
+
 @pytest.mark.parametrize("more", ["", "&scale=root&density=2.5", "&scale=linear&density=7", "&smooth=false"])
 def test_the_saved_config_has_the_colours_on_screen(visit, tmp_path, more):
     page = visit(f"{SEAHORSES}&map=magma&phase=0.3{more}", viewport=SMALL).sharp()
@@ -477,6 +489,12 @@ def test_a_view_is_rendered_to_a_store_and_a_picture_and_followed(visit, explore
     page.tab.click("#render-start")
     page.says("letters, digits, dots and dashes, no more; got 'no/name'")
     assert "400 (Bad Request)" in page.complaints.pop()  # what Chromium says of every refusal
+    page.tab.click("#messages .close")
+    assert not page.tab.inner_text("#messages")
+    page.tab.fill("#render-name", "set")
+    page.tab.click("#render-start")
+    page.says("set.zarr exists, and holds something else: choose another name")
+    page.complaints.pop()
 
 
 def test_a_store_that_vanishes_and_a_cluster_that_is_not_there_are_told_of(browser, store, tmp_path):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -12,7 +15,9 @@ import numpy as np
 import pytest
 
 from mandeldask.errors import ConfigError
-from mandeldask.kernels.deep import Held, dtype, last_counts, make, reference_orbit
+from mandeldask.kernels import KERNELS
+from mandeldask.kernels.deep import Counts, Held, count, dtype, last_counts, make, reference, reference_orbit
+from mandeldask.kernels.deep.third import Count
 
 ANSWERS = {a["name"]: a for a in json.loads(Path(__file__).with_name("deep_answers.json").read_text())["answers"]}
 # scripts/check_deep has time for these too: 10 s and more for the reference alone
@@ -49,7 +54,168 @@ def test_counts_are_as_wide_as_max_iter():
         assert make(max_iter, ("escape_time",), loader("KF 1e14"))(np.zeros((2, 0), complex)).dtype == dtype(max_iter)
 
 
+def test_infinite_and_nan_offsets_have_escaped_and_disturb_no_other():
+    offsets, counts = samples("KF 1e14")
+    strange = np.array([complex("inf"), complex("nan"), complex(0, -np.inf)])
+    found = block_of("KF 1e14", ("escape_time", "smooth"))(np.concatenate([strange, offsets]))
+    assert found["escape_time"].tolist() == [1, 1, 1, *counts]
+    assert np.isnan(found["smooth"][:3]).all() and last_counts().unproven == 0
+
+
+@pytest.mark.parametrize("block", [np.zeros(3), np.zeros((2, 2), np.complex64), 0j, None])
+def test_a_block_that_is_no_complex128_array_is_refused_with_the_remedy(block):
+    with pytest.raises(ConfigError, match=r"\.astype\(complex\)"):
+        block_of("KF 1e14")(block)
+
+
 @pytest.mark.parametrize("max_iter", [0, -1, 2**63, 1.5, "100", True, None])
 def test_a_bad_max_iter_is_refused_before_any_work(max_iter):
     with pytest.raises(ConfigError, match="max_iter"):
         make(max_iter, ("escape_time",), None)
+
+
+def block_of(name, fields=("escape_time",), **options):
+    return make(ANSWERS[name]["max_iter"], fields, loader(name), **options)
+
+
+@pytest.mark.parametrize("name", ["KF 1e14", "KF 5e113", "random walk 21-23", "tip -2", "i + 2^-400"])
+def test_smooth_and_distance_are_those_of_the_orbit_in_fixed_point(name):
+    """The third pass shares no line with the others but the fixed point of the reference."""
+    offsets, counts = samples(name)
+    found = block_of(name, ("escape_time", "smooth", "distance"))(offsets)
+    assert found["escape_time"].tolist() == counts.tolist()
+    reference, unit = loader(name)(), ANSWERS[name]["unit_log2"]
+    for offset, smooth, distance in zip(offsets.tolist(), found["smooth"], found["distance"], strict=True):
+        c = [
+            o + Fraction(part) * Fraction(2) ** unit
+            for o, part in zip(reference.origin, (offset.real, offset.imag), strict=True)
+        ]
+        own = count(tuple(c), ANSWERS[name]["max_iter"], 200 - unit, to_bailout=True)
+        size = np.hypot(own.x, own.y)
+        assert smooth == pytest.approx(own.end - np.log2(np.log2(size)), rel=1e-6)
+        slope = np.ldexp(np.hypot(own.dx, own.dy), own.exponent + unit)
+        assert distance == pytest.approx(2 * size * np.log(size) / slope, rel=1e-6)
+
+
+def test_what_does_not_escape_has_neither_smooth_count_nor_distance():
+    name = "copy of the set of period 8007, size 2^-106.5"
+    offsets, counts = samples(name)
+    found = block_of(name, ("escape_time", "smooth", "distance"))(offsets)
+    inside = counts == ANSWERS[name]["max_iter"]
+    assert inside.any() and (found["escape_time"] == counts).all()
+    assert (np.isnan(found["smooth"]) == inside).all() and (np.isnan(found["distance"]) == inside).all()
+
+
+def test_proof_says_how_far_to_go():
+    name = "random walk 21-23"
+    offsets, counts = samples(name)
+    assert (block_of(name)(offsets) == counts).all()
+    full = last_counts()
+    assert full.second > full.third > full.unproven == 0
+    known = block_of(name, proof="double-double")(offsets)
+    assert last_counts() == Counts(full.second, 0, full.third)
+    assert (known != counts).sum() <= full.third
+    assert (block_of(name, proof="none")(offsets) != counts).any()
+    assert last_counts() == Counts(0, 0, len(offsets))
+
+
+def test_the_reference_has_the_same_bits_from_either_kind_of_integers(monkeypatch):
+    pytest.importorskip("gmpy2")
+    monkeypatch.setattr(reference, "MPZ_FROM", 0)
+    for name in ["KF 5e113", "KF 4e533", "tip -2"]:
+        a, origin = ANSWERS[name], tuple(map(Fraction, ANSWERS[name]["origin"]))
+        found = []
+        for integer in (int, reference.mpz):
+            monkeypatch.setattr(reference, "mpz", integer)
+            r = reference_orbit(origin, a["unit_log2"], min(a["max_iter"], 30_000))
+            found.append((r.bits, r.error, r.z.tobytes(), r.low.tobytes(), r.tiny.tobytes()))
+        assert found[0] == found[1]
+
+
+def test_another_reference_another_unit_and_another_tiling_give_the_same_counts():
+    name, max_iter = "KF 5e113", ANSWERS["KF 5e113"]["max_iter"]
+    unit, origin = ANSWERS[name]["unit_log2"], loader(name)().origin
+    k = np.arange(-20, 20)
+    offsets = (k / 32)[:, np.newaxis] * 1j + k / 32
+    counts = block_of(name)(offsets)
+    assert (np.hstack([block_of(name)(offsets[:, :7]), block_of(name)(offsets[:, 7:])]) == counts).all()
+    aside = tuple(o + Fraction(part, 8) * Fraction(2) ** unit for o, part in zip(origin, (3, -2), strict=True))
+    other = Held(reference_orbit(aside, unit - 3, max_iter))
+    assert (make(max_iter, ("escape_time",), other)(8 * offsets - (3 - 2j)) == counts).all()
+    assert (make(max_iter, ("escape_time",), other, unit=unit)(offsets - (3 - 2j) / 8) == counts).all()
+
+
+def test_where_binary64_still_resolves_a_view_its_counts_are_others():
+    """200 bits agree with the proven counts; of the fast kernel, many are those of displaced samples."""
+    cx, cy = -0.743643887037151, 0.131825904205330
+    k = np.arange(-24, 24)
+    offsets = (k / 64)[:, np.newaxis] * 1j + k / 64  # in units of 2^-40: every sample is a binary64 number
+    c = (cx + np.ldexp(offsets.real, -40)) + 1j * (cy + np.ldexp(offsets.imag, -40))
+    held = Held(reference_orbit((Fraction(cx), Fraction(cy)), -40, 5000))
+    proven = make(5000, ("escape_time",), held)(offsets)
+    assert last_counts().unproven == 0
+    differ = np.flatnonzero(proven != KERNELS["numba"](5000)(c))
+    assert 200 < differ.size < 1500
+    for i in differ[::20]:
+        x, y = (int(part * 2**200) for part in (Fraction(c.flat[i].real), Fraction(c.flat[i].imag)))
+        zx, zy, n = x, y, 1
+        while zx * zx + zy * zy <= 4 << 400 and n < 5000:
+            zx, zy, n = (zx * zx - zy * zy >> 200) + x, (zx * zy >> 199) + y, n + 1
+        assert proven.flat[i] == n
+
+
+@pytest.mark.parametrize("origin", [(0, 0), (-1, 0), (-2, 0), (0, 1), (5, 0), (Fraction(1, 3), 2**50)])
+def test_origins_whose_orbits_are_exact_tiny_or_gone_at_once_serve_as_references(origin):
+    origin = tuple(map(Fraction, origin))
+    held = Held(reference_orbit(origin, -300, 200))
+    offsets = np.array([0, 1e-300, 1, 1j, -0.25 - 0.5j, 3e80j])
+    counts = make(200, ("escape_time",), held)(offsets)
+    assert last_counts().unproven == 0
+    for offset, n in zip(offsets.tolist(), counts, strict=True):
+        parts = (Fraction(offset.real), Fraction(offset.imag))
+        c = tuple(o + part * Fraction(2) ** -300 for o, part in zip(origin, parts, strict=True))
+        assert count(c, 200, 2000) == Count(n, True)
+
+
+@pytest.mark.once
+def test_code_for_another_cpu_gives_the_same_bits():
+    program = (
+        "import hashlib, test_kernels_deep as t;"
+        "name, fields = 'random walk 21-23', ('escape_time', 'smooth', 'distance');"
+        "found = t.block_of(name, fields)(t.samples(name)[0]);"
+        "print(hashlib.sha256(found['escape_time'].tobytes() + found['distance'].tobytes()).hexdigest())"
+    )
+    digests = set()
+    for cpu in ({}, {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}):
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, env=os.environ | cpu, capture_output=True, text=True, check=True
+        )
+        digests.add(done.stdout)
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [({"fields": ("smooth",)}, "fields"), ({"fields": "escape_time"}, "fields"), ({"proof": "some"}, "proof")],
+)
+def test_bad_fields_and_proofs_are_refused(wrong, says):
+    with pytest.raises(ConfigError, match=says):
+        make(**{"max_iter": 10, "fields": ("escape_time",), "loader": None} | wrong)
+
+
+def test_a_reference_tells_how_far_it_is_and_can_be_cancelled():
+    told = []
+    with pytest.raises(ZeroDivisionError):
+        reference_orbit((Fraction(-1), Fraction(1, 10**30)), -100, 10**9, lambda *news: told.append(news) or 1 / 0)
+    assert told == [(4096, 10**9)]
+
+
+def test_of_2000_random_deep_samples_none_is_proven_and_wrong():
+    pytest.importorskip("gmpy2")
+    from deep_truth import Place
+
+    total = sum(Place(seed, 50 + 12 * seed, 2000).check(100) for seed in range(20))
+    size, second, _, unproven, wrong, _ = total.tolist()
+    assert (size, unproven, wrong) == (2000, 0, 0)
+    assert second > 10  # some that doubles cannot decide are among them

@@ -17,13 +17,14 @@ from zict import LRU
 from mandeldask import config as configs
 from mandeldask import image, job
 from mandeldask.cluster import Session
-from mandeldask.errors import ClusterError, ConfigError, JobCancelledError, MandeldaskError
-from mandeldask.explorer.tiles import PackedTile, Scene, compute_tile, live_view
+from mandeldask.errors import ClusterError, ConfigError, JobCancelledError, MandeldaskError, StoreError
+from mandeldask.explorer.tiles import PackedTile, Scene, compute_tile, live_view, same_field
 from mandeldask.text import command, is_url, plural, short_path
 from mandeldask.view import View
 
 CACHE_BYTES = 2**27
 END_SECONDS = 30.0  # for a cluster to end; it ends with the process anyway
+SOON_MAX_ITER = 5000  # of a tile that is computed in this process: NumPy takes a second or two
 WARM = live_view(8, -192, 26)  # at the seahorse valley: 2^-16 apart
 MAX_SAMPLES = 2**34  # 17 gigasamples: a slip of the pointer must not fill a disk
 PICTURE_SIDE = 4096  # pixels, at most about; `mandeldask image` makes larger ones
@@ -47,6 +48,7 @@ class LiveTiles:
         self.cache: LRU[Asked, PackedTile] = LRU(CACHE_BYTES, {}, weight=lambda _, packed: len(packed.data))
         self.waiting = self.computed = self.cancelled = 0  # tiles
         self._slots = asyncio.Semaphore(8)
+        self._soon = asyncio.Lock()  # one tile at a time is computed here while the workers start: a coarse picture
         self._starting: asyncio.Task[None] | None = None
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
@@ -103,6 +105,10 @@ class LiveTiles:
             return self.cache[asked]
         if self.state == "lost":
             raise ClusterError(self.message)
+        if self.state == "starting" and not self._soon.locked() and max_iter <= SOON_MAX_ITER:
+            async with self._soon:
+                self.cache[asked] = await asyncio.to_thread(compute_tile, view, max_iter, "numpy-compact")
+            return self.cache[asked]
         self.waiting += 1
         try:
             await self.connected()
@@ -189,7 +195,7 @@ class Rendering:
         """Begin; `description` is a run description without a store, `name` the store's.
 
         ConfigError where one runs already, the description has a fault, the view is too large, or the name is not a
-        store's.
+        store's, or that of something else.
         """
         if self.state == "running":
             raise ConfigError("a view is being rendered already; wait for its end")
@@ -197,6 +203,10 @@ class Rendering:
             raise ConfigError(f"a store's name has letters, digits, dots and dashes, no more; got {str(name)[:80]!r}")
         store = self.folder / (name if name.endswith(".zarr") else f"{name}.zarr")
         config = configs.parse(description, "the view").model_copy(update={"store": str(store), "cluster": None})
+        try:
+            same_field(config)
+        except StoreError:
+            raise ConfigError(f"{store.name} exists, and holds something else: choose another name") from None
         if config.view.size > MAX_SAMPLES:
             raise ConfigError(f"a view is rendered from here up to {MAX_SAMPLES} samples; got {config.view.size}")
         self.state, self.message, self.store, self.done, self.tiles = "running", "waiting for workers", str(store), 0, 0

@@ -95,7 +95,7 @@ def open_scene(path: str) -> Scene:
     path = locate(path)
     if os.path.isfile(path):
         config = load(path)
-        store = _same_field(config)
+        store = same_field(config)
         name, kernel = Path(store.path if store else path).name, choose(config.kernel, config.view)[0]
         return Scene(name, config.view, config.max_iter, kernel, store, config)
     if not os.path.lexists(path) and Path(path).suffix.lower() in (".yaml", ".yml"):
@@ -105,7 +105,7 @@ def open_scene(path: str) -> Scene:
     return Scene(Path(store.path).name, d.view, d.max_iter, choose(AUTO)[0], store)
 
 
-def _same_field(config: Config) -> Store | None:
+def same_field(config: Config) -> Store | None:
     """The store that the description names, if it exists and holds its field, in tiles of any size."""
     if not config.store or not os.path.lexists(config.store):
         return None
@@ -180,7 +180,7 @@ def stored_tile(store: Store, level: int, row: int, column: int) -> PackedTile:
     return _packed(counts, _smooth(d, d.levels[level].stride, (row, column), counts), d.max_iter)
 
 
-def _smooth(d: Description, stride: int, at: tuple[int, int], counts: Counts) -> NDArray[np.float32] | None:
+def _smooth(d: Description, stride: int, at: tuple[int, int], counts: Counts) -> NDArray[np.float64] | None:
     """The field smooth of a store without it; None where it takes seconds to work out."""
     if d.exact or counts.sum(where=counts < d.max_iter, dtype=np.int64) > MAX_STEPS:
         return None
@@ -188,14 +188,14 @@ def _smooth(d: Description, stride: int, at: tuple[int, int], counts: Counts) ->
     return beyond("smooth", d.view.block(y, x, stride=(stride, stride)), counts, d.max_iter)
 
 
-def fraction(counts: Counts, smooth: NDArray[np.float32]) -> NDArray[np.uint16]:
+def fraction(counts: Counts, smooth: NDArray[np.float64]) -> NDArray[np.uint16]:
     """What the continuous escape time is beyond the count, in `STEPS` from `LEAST`, from 1; 0 where it has no value."""
     beyond = smooth - counts
     steps = np.clip(np.rint((beyond - LEAST) * STEPS), 1, 2**16 - 1)
     return np.where(np.isfinite(beyond), steps, 0).astype("<u2")
 
 
-def _packed(counts: Counts, smooth: NDArray[np.float32] | None, max_iter: int) -> PackedTile:
+def _packed(counts: Counts, smooth: NDArray[np.float64] | None, max_iter: int) -> PackedTile:
     """Deflated where that saves a tenth."""
     kind = sample_type(max_iter)
     raw = counts.astype(kind).tobytes() + (b"" if smooth is None else fraction(counts, smooth).tobytes())

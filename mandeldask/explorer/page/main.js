@@ -233,6 +233,8 @@ function readout() {
     size: description(view, maxIter, panel.finer).view.shape,
     deep: view.level + panel.finer > view.deepest,
   });
+  const within = inView().every((tile) => tile.inside);
+  if (sharp()) panel.say("inside", within ? `No sample in view escapes within ${maxIter.toLocaleString("en")} iterations. Zoom out, or raise the iterations.` : "");
   panel.say("depth", view.atEnd ? `binary64 ends here: samples ${(view.pixel).toExponential(1)} apart are the closest it tells apart.` : "");
 }
 

@@ -8,6 +8,7 @@ const MAX_SLIDER = 1000;
 
 export class Panel {
   #messages = new Map();
+  #closed = new Map(); // what was said when a message was closed: it is not said again
   #timers = new Map();
 
   constructor(scene, acts) {
@@ -141,17 +142,22 @@ export class Panel {
 
   /** Show a message, for so many ms or until it is "". */
   say(what, words, ms = 0) {
+    if (!ms && words && this.#closed.get(what) === words) return;
+    this.#closed.delete(what);
     if ((this.#messages.get(what) ?? "") !== words) {
       this.#messages.set(what, words);
-      const lines = [...this.#messages.values()].filter(Boolean).map((text) => {
-        const line = document.createElement("p");
-        line.textContent = text;
-        return line;
-      });
-      $("messages").replaceChildren(...lines);
+      $("messages").replaceChildren(...[...this.#messages].filter(([, text]) => text).map((message) => this.#message(...message)));
     }
     clearTimeout(this.#timers.get(what));
     if (ms) this.#timers.set(what, setTimeout(() => this.say(what, ""), ms));
+  }
+
+  #message(what, text) {
+    const [line, close] = [document.createElement("p"), document.createElement("button")];
+    Object.assign(close, { textContent: "×", ariaLabel: "Close", className: "close" });
+    close.addEventListener("click", () => (this.say(what, ""), this.#closed.set(what, text)));
+    line.append(text, close);
+    return line;
   }
 }
 

@@ -257,8 +257,9 @@ export class Tiles {
     this.complain("server", "");
     this.complain(target.kind, "");
     const missing = target.kind === "stored" && counts.includes(0);
+    const inside = counts.every((n) => n >= target.maxIter);
     this.cache.delete(target.key);
-    this.cache.set(target.key, { ...target, counts, fraction, missing, look: null, fine: null });
+    this.cache.set(target.key, { ...target, counts, fraction, missing, inside, look: null, fine: null });
     this.changed();
   }
 

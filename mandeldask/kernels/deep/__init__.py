@@ -9,18 +9,19 @@ exact arithmetic, at most max_iter. It depends on no reference, tiling, machine 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
-from mandeldask.kernels.deep import compiled, third
+from mandeldask.kernels.deep import compiled
+from mandeldask.kernels.deep.prepared import Held, Loader, Prepared, prepared
 from mandeldask.kernels.deep.reference import Reference, memory, reference_orbit
-from mandeldask.kernels.deep.table import Table, rows
+from mandeldask.kernels.deep.third import count
+from mandeldask.kernels.fields import BEYOND, EXACT_FIELDS, NOT_ESCAPED, Orbit
 
 __all__ = [
     "PROOFS",
@@ -28,6 +29,7 @@ __all__ = [
     "Held",
     "Loader",
     "Reference",
+    "count",
     "dtype",
     "last_counts",
     "make",
@@ -36,36 +38,14 @@ __all__ = [
 ]
 
 PROOFS = "full", "double-double", "none"
+MAX_ITER_LIMIT = 2**63 - 1
 ETA, ETA_CLOSE, ETA_PREVIEW = 2.0**-25, 2.0**-42, 2.0**-12  # of the jumps of pass 1, of pass 2, without proof
-KEPT = 2  # references, and units of each, that a process keeps tables for
+# Square of the bound on z's relative error from which a later pass takes a sample whose distance is wanted: measured,
+# the distance is then right to 1e-6. A smooth count is right to 1e-7 whatever the bound.
+COARSE, ANY = 2.0**-26, 1e300
 STEP = 32  # a block's samples are put in units of 2^(unit + a multiple of STEP), so that |c| is about 1
 
 _last = threading.local()
-
-
-class Loader(Protocol):
-    """Where a worker process takes the reference from, when it needs it. Small to pickle."""
-
-    @property
-    def key(self) -> str:
-        """Stands for the reference: loaded once a process and key."""
-
-    def __call__(self) -> Reference: ...
-
-
-@dataclass(frozen=True, eq=False)
-class Held:
-    """A reference in memory; it travels whole when it is pickled."""
-
-    reference: Reference
-
-    @property
-    def key(self) -> str:
-        r = self.reference
-        return f"{r.origin} {r.unit} {r.bits} {r.length}"
-
-    def __call__(self) -> Reference:
-        return self.reference
 
 
 @dataclass(frozen=True)
@@ -82,9 +62,12 @@ def last_counts() -> Counts:
     return getattr(_last, "counts", Counts(0, 0, 0))
 
 
-def dtype(max_iter: int) -> np.dtype[Any]:
-    """Of escape_time: int32 where it holds max_iter."""
-    return np.dtype(np.int32 if max_iter < 2**31 else np.int64)
+def dtype(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> np.dtype[Any]:
+    """Of a block: int32 escape times, int64 where max_iter needs it; more fields are an item each."""
+    times = np.dtype(np.int32 if max_iter < 2**31 else np.int64)
+    if fields == ("escape_time",):
+        return times
+    return np.dtype([(name, times if name == "escape_time" else EXACT_FIELDS[name]) for name in fields])
 
 
 def make(
@@ -96,26 +79,54 @@ def make(
 ) -> DeepFunction:
     """A block function for offsets in units of 2^unit from the reference's origin; by default the reference's unit.
 
-    `proof`: "full"; "double-double", where what the second pass leaves stays unproven; "none", a quick preview with
-    0.2 to 4 % of counts wrong.
+    `proof`: "full"; "double-double", where what the second pass leaves stays unproven; "none", a quick preview
+    whose counts are wrong in up to a tenth of samples.
 
     Raises
     ------
     ConfigError
         max_iter out of range, unknown fields or proof.
     """
-    if isinstance(max_iter, bool) or not isinstance(max_iter, int | np.integer) or not 1 <= max_iter < 2**63:
-        raise ConfigError(f"max_iter must be an integer from 1 to 2^63 - 1; got {max_iter!r}")
+    if isinstance(max_iter, bool) or not isinstance(max_iter, int | np.integer):
+        raise ConfigError(f"max_iter must be an integer; got {max_iter!r}")
+    if not 1 <= max_iter <= MAX_ITER_LIMIT:
+        raise ConfigError(f"max_iter must be from 1 to {MAX_ITER_LIMIT}; got {max_iter}")
     if proof not in PROOFS:
         raise ConfigError(f"proof must be one of {', '.join(PROOFS)}; got {proof!r}")
-    if tuple(fields) != ("escape_time",):
-        raise ConfigError(f"fields must be escape_time; got {fields!r}")
+    if isinstance(fields, str) or "escape_time" not in fields or not set(fields) <= set(EXACT_FIELDS):
+        raise ConfigError(
+            f"fields must be escape_time and, if wanted, others of {', '.join(EXACT_FIELDS)}; got {fields!r}"
+        )
     return DeepFunction(loader, int(max_iter), tuple(fields), proof, unit)
+
+
+@dataclass
+class _Found:
+    """What is known of flat samples: counts, which of them are not proven, and how the orbits end.
+
+    Rows of `end`: z and its slope dz/d(x + iy) at the bailout, and the step.
+    """
+
+    counts: NDArray[np.int64]
+    unclear: NDArray[np.bool_]
+    end: NDArray[np.float64]
+
+    @classmethod
+    def nothing(cls, size: int, ends: bool) -> _Found:
+        return cls(np.empty(size, np.int64), np.empty(size, bool), np.full((5, size if ends else 0), np.nan))
+
+    def put(self, at: NDArray[np.intp], found: _Found) -> None:
+        self.counts[at], self.unclear[at] = found.counts, found.unclear
+        if self.end.size:
+            self.end[:, at] = found.end
 
 
 @dataclass(frozen=True)
 class DeepFunction:
-    """Counts of one block of offsets, a complex128 array of any shape; `last_counts` tells what was proven how."""
+    """Escape times and other fields of one block of offsets, a complex128 array of any shape; `last_counts` says more.
+
+    `smooth` and `distance` are float64, with a relative error below 1e-6; `distance` in units of the offsets.
+    """
 
     loader: Loader
     max_iter: int
@@ -124,42 +135,83 @@ class DeepFunction:
     unit: int | None
 
     def __call__(self, offsets: NDArray[np.complex128]) -> NDArray[Any]:
-        prepared = _prepared(self.loader)
-        unit = prepared.reference.unit if self.unit is None else self.unit
+        if not isinstance(offsets, np.ndarray) or offsets.dtype != np.complex128:
+            raise ConfigError("a block must be an array of complex128. Convert it with .astype(complex)")
         flat = np.ascontiguousarray(offsets).ravel()
-        counts, unclear = self._first(prepared, flat, unit)
-        second = third_ = 0
-        if self.proof != "none":
-            rest = np.flatnonzero(unclear)
-            second = rest.size
-            if second:
-                counts[rest], unclear[rest] = _second(prepared, flat[rest], unit, self.max_iter)
-        if self.proof == "full":
-            rest = np.flatnonzero(unclear)
-            third_ = rest.size
-            if third_:
-                counts[rest], unclear[rest] = _third(prepared.reference, flat[rest], unit, self.max_iter)
-        unproven = flat.size if self.proof == "none" else int(unclear.sum())
-        _last.counts = Counts(second, third_, unproven)
-        return np.asarray(counts, dtype(self.max_iter)).reshape(offsets.shape)
+        here = prepared(self.loader)
+        lost = ~np.isfinite(flat)  # which have escaped: as in the other kernels
+        found = self._first(here, np.where(lost, 0, flat) if lost.any() else flat)
+        found.counts[lost], found.unclear[lost] = 1, False
+        if self._ends:
+            found.end[:, lost] = np.nan
+        second = np.flatnonzero(found.unclear) if self.proof != "none" else np.empty(0, np.intp)
+        if second.size:
+            found.put(second, self._second(here, flat[second]))
+        third = second[found.unclear[second]] if self.proof == "full" else second[:0]
+        if third.size:
+            found.put(third, self._third(here, flat[third]))
+        unproven = flat.size if self.proof == "none" else int(found.unclear.sum())
+        _last.counts = Counts(second.size, third.size, unproven)
+        return self._block(found).reshape(offsets.shape)
 
-    def _first(self, prepared: Prepared, flat: NDArray[np.complex128], unit: int) -> tuple[Any, Any]:
-        counts, unclear = np.empty(flat.size, np.int64), np.empty(flat.size, bool)
-        x, y, lost, shift = _scaled(flat)
-        eta = ETA_PREVIEW if self.proof == "none" else ETA
+    def _unit(self, here: Prepared) -> int:
+        return here.reference.unit if self.unit is None else self.unit
+
+    @property
+    def _ends(self) -> bool:
+        return len(self.fields) > 1
+
+    @property
+    def _coarse(self) -> float:
+        return 0.0 if not self._ends else COARSE if "distance" in self.fields else ANY
+
+    def _first(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
+        found = _Found.nothing(flat.size, self._ends)
+        x, y, inexact, shift = _scaled(flat)
+        proof, unit = self.proof != "none", self._unit(here) + shift
+        eta = ETA if proof else ETA_PREVIEW
         compiled.first_pass(
-            prepared.table,
-            prepared.flat(unit + shift),
-            x,
-            y,
-            unit + shift,
-            self.max_iter,
-            eta,
-            self.proof != "none",
-            counts,
-            unclear,
-        )
-        return counts, unclear | lost
+            here.table, here.flat(unit), x, y, unit, self.max_iter, eta, proof, self._coarse,
+            found.counts, found.unclear, found.end,
+        )  # fmt: skip
+        found.unclear |= inexact
+        found.end[2:4] *= 2.0**-shift
+        return found
+
+    def _second(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
+        found = _Found.nothing(flat.size, self._ends)
+        coarse = self._coarse if self.proof == "full" or not self._ends else np.inf  # no third pass would do better
+        compiled.second_pass(
+            here.table, flat.real.copy(), flat.imag.copy(), self._unit(here), self.max_iter, ETA_CLOSE, coarse,
+            found.counts, found.unclear, found.end,
+        )  # fmt: skip
+        return found
+
+    def _third(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
+        found = _Found.nothing(flat.size, self._ends)
+        unit, (x, y) = self._unit(here), here.reference.origin
+        for i, offset in enumerate(flat.tolist()):
+            c = x + Fraction(offset.real) * Fraction(2) ** unit, y + Fraction(offset.imag) * Fraction(2) ** unit
+            known = count(c, self.max_iter, max(0, -unit) + 200, self._ends)
+            found.counts[i], found.unclear[i] = known.n, not known.proven
+            if self._ends:
+                slope = np.ldexp([known.dx, known.dy], known.exponent + unit)
+                found.end[:, i] = known.x, known.y, *slope, known.end
+        return found
+
+    def _block(self, found: _Found) -> NDArray[Any]:
+        if not self._ends:
+            return found.counts.astype(dtype(self.max_iter))
+        block = np.empty(found.counts.size, dtype(self.max_iter, self.fields))
+        orbit = Orbit(*found.end)
+        for name in self.fields:
+            if name == "escape_time":
+                block[name] = found.counts
+            elif name == "interior":  # that a sample never escapes is not proved here
+                block[name] = (found.counts == self.max_iter) * NOT_ESCAPED
+            else:
+                block[name] = BEYOND[name](orbit)
+        return block
 
 
 def _scaled(flat: NDArray[np.complex128]) -> tuple[Any, ...]:
@@ -168,68 +220,3 @@ def _scaled(flat: NDArray[np.complex128]) -> tuple[Any, ...]:
     shift = (int(np.frexp(largest)[1]) + STEP // 2) // STEP * STEP
     x, y = np.ldexp(flat.real, -shift), np.ldexp(flat.imag, -shift)
     return x, y, (np.ldexp(x, shift) != flat.real) | (np.ldexp(y, shift) != flat.imag), shift
-
-
-def _second(prepared: Prepared, flat: NDArray[np.complex128], unit: int, max_iter: int) -> tuple[Any, Any]:
-    counts, unclear = np.empty(flat.size, np.int64), np.empty(flat.size, bool)
-    x, y = flat.real.copy(), flat.imag.copy()
-    compiled.second_pass(prepared.table, x, y, unit, max_iter, ETA_CLOSE, counts, unclear)
-    return counts, unclear
-
-
-def _third(reference: Reference, flat: NDArray[np.complex128], unit: int, max_iter: int) -> tuple[Any, Any]:
-    one = Fraction(2) ** unit
-    x, y = reference.origin
-    points = [(x + Fraction(c.real) * one, y + Fraction(c.imag) * one) for c in flat.tolist()]
-    return third.counts(points, max_iter, max(0, -unit) + 200)
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A reference with its table, and the table in doubles for the units in use."""
-
-    reference: Reference
-    table: Table
-    flats: OrderedDict[int, NDArray[np.float64]] = field(default_factory=OrderedDict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def flat(self, unit: int) -> NDArray[np.float64]:
-        with self.lock:
-            if unit not in self.flats:
-                out = np.zeros((len(self.table.terms), 16))
-                compiled.flatten(self.table, unit, out)
-                _keep(self.flats, unit, out)
-            return self.flats[unit]
-
-
-def prepare(reference: Reference) -> Prepared:
-    first = rows(reference.length)
-    tiny = reference.tiny
-    table = Table(
-        np.require(reference.z, complex, ["C", "A", "W"]),
-        np.require(reference.low, complex, ["C", "A", "W"]),
-        tiny[:, 0].astype(np.int64),
-        np.ascontiguousarray(tiny[:, 1:], float),
-        np.empty((first[-1], 18)),
-        np.zeros((first[-1], 4), np.int32),
-        first,
-    )
-    compiled.fill(table, np.empty((3, 18)), np.empty((3, 4), np.int32))
-    return Prepared(reference, table)
-
-
-_cache: OrderedDict[str, Prepared] = OrderedDict()
-_cache_lock = threading.Lock()
-
-
-def _prepared(loader: Loader) -> Prepared:
-    with _cache_lock:
-        if loader.key not in _cache:
-            _keep(_cache, loader.key, prepare(loader()))
-        return _cache[loader.key]
-
-
-def _keep(cache: OrderedDict[Any, Any], key: Any, value: Any) -> None:
-    cache[key] = value
-    while len(cache) > KEPT:
-        cache.popitem(last=False)

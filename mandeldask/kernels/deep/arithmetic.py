@@ -19,7 +19,9 @@ from numba.extending import intrinsic
 U = 2.0**-53  # one rounding errs by at most U relative
 UP = 1.0 + 2.0**-48  # more than any few operations on a bound round down by
 
-inlined = numba.njit(nogil=True, error_model="numpy", forceinline=True, _nrt=False)
+# Without counts of references, which an array would cost atomic operations wherever it is handed on.
+_options: Any = {"nogil": True, "error_model": "numpy", "forceinline": True, "_nrt": False}
+inlined = numba.njit(**_options)
 
 
 @intrinsic
@@ -64,16 +66,14 @@ def exponent(v):
 
 @inlined
 def normal(x, y, s, e):
-    """(x + iy) 2^s with the larger part in [1/2, 1), and the bound e on its error in the new unit.
+    """(x + iy) 2^s with the larger part in [1/2, 1): (x, y, s, e, factor), the bound e on its error in the new unit.
 
     Zero keeps its exponent: its bound still means something.
     """
     largest = max(abs(x), abs(y))
-    if largest == 0.0:
-        return x, y, s, e
-    k = exponent(largest)
+    k = exponent(largest) if largest > 0.0 else 0
     f = pow2(-k)
-    return x * f, y * f, s + k, e * f
+    return x * f, y * f, s + k, e * f, f
 
 
 @inlined

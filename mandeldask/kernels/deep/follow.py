@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mandeldask.kernels.deep.arithmetic import exponent, inlined, pow2
 
 # What is carried along: dZ/dc = (DX + i DY) 2^DE; the error is at most E 2^EE; its log2 relative to |Z|, the greatest
-# so far; the number of bits p; what is tight: the least of log2 | |Z|^2 - 4 | - log2 error among the listed steps.
+# so far; the number of bits p.
 DX, DY, DE, E, EE, WORST, BITS = range(7)
 
 
@@ -23,7 +23,7 @@ def bounds(bits: int) -> NDArray[np.float64]:
 
 
 @inlined
-def _advance_slope(b, x, y, e):
+def advance_slope(b, x, y, e):
     """dZ/dc by 2 Z dZ/dc + 1, Z = (x + iy) 2^e."""
     f = pow2(-int(b[DE]) - e)
     dx, dy = 2.0 * (b[DX] * x - b[DY] * y), 2.0 * (b[DX] * y + b[DY] * x)
@@ -68,7 +68,7 @@ def make_follow(sources: str) -> Callable[..., int]:
                 b[WORST] = np.inf
             if math.log2(max(abs(b[DX]), abs(b[DY]))) + b[DE] > room:
                 return i + 1
-            _advance_slope(b, x, y, e)
+            advance_slope(b, x, y, e)
             _advance_error(b, r, e)
         return z.size
 

@@ -12,7 +12,8 @@ import math
 from collections.abc import Callable
 
 from mandeldask.kernels.deep.arithmetic import add, exponent, inlined, multiply, multiply_complex, pow2
-from mandeldask.kernels.deep.first import ESCAPED, INSIDE, LEAST, NOTHING, SURELY, UNCLEAR, longest_far
+from mandeldask.kernels.deep.far import ESCAPED, INSIDE, LEAST, NOTHING, SURELY, UNCLEAR, longest_far, slope_far
+from mandeldask.kernels.deep.first import tail
 from mandeldask.kernels.deep.table import (
     AX,
     AXL,
@@ -47,11 +48,9 @@ UD = 2.0**-101  # one operation on double-doubles, complex or not, errs by less,
 def normal2(x, xl, y, yl, s, e):
     """As `normal`."""
     largest = max(abs(x), abs(y))
-    if largest == 0.0:
-        return x, xl, y, yl, s, e
-    k = exponent(largest)
+    k = exponent(largest) if largest > 0.0 else 0
     f = pow2(-k)
-    return x * f, xl * f, y * f, yl * f, s + k, e * f
+    return x * f, xl * f, y * f, yl * f, s + k, e * f, f
 
 
 @inlined
@@ -68,8 +67,8 @@ def judge2(wx, wxl, wy, wyl, e):
 
 
 @inlined
-def jump2(t, p, k, level, x, xl, y, yl, s, e, cx, cy, unit, eta):
-    """The jump of `first.jump_far`, A and B times their factors in double-double."""
+def jump2(t, p, k, level, x, xl, y, yl, s, e, dx, dy, cx, cy, unit, eta):
+    """As `jump_far`, A and B times their factors in double-double, the slope in doubles."""
     fh, fg = pow2(p[k, EH] + s), pow2(p[k, EG] + unit)
     u = (t[k, QX] * x - t[k, QY] * y) * fh + (t[k, RX] * cx - t[k, RY] * cy) * fg
     v = (t[k, QX] * y + t[k, QY] * x) * fh + (t[k, RX] * cy + t[k, RY] * cx) * fg
@@ -91,11 +90,13 @@ def jump2(t, p, k, level, x, xl, y, yl, s, e, cx, cy, unit, eta):
     bx, bxl, by, byl = multiply_complex(bx, bxl, by, byl, cx, 0.0, cy, 0.0)
     nx, nxl = add(ax * fa, axl * fa, bx * fb, bxl * fb)
     ny, nyl = add(ay * fa, ayl * fa, by * fb, byl * fb)
-    return normal2(nx, nxl, ny, nyl, top, e)
+    dx, dy = slope_far(t, p, k, x, y, s, dx, dy, cx, cy, unit, top)
+    x, xl, y, yl, s, e, f = normal2(nx, nxl, ny, nyl, top, e)
+    return x, xl, y, yl, s, e, dx * f, dy * f
 
 
 @inlined
-def step2(zx, zxl, zy, zyl, zs, ze, x, xl, y, yl, s, e, cx, cy, unit):
+def step2(zx, zxl, zy, zyl, zs, ze, x, xl, y, yl, s, e, dx, dy, cx, cy, unit):
     """As `first.step_far`."""
     t = max(ze, s)
     fz, f = 2.0 * pow2(zs - t), pow2(s - t)
@@ -107,19 +108,21 @@ def step2(zx, zxl, zy, zyl, zs, ze, x, xl, y, yl, s, e, cx, cy, unit):
     nx, nxl = add(px * fp, pxl * fp, cx * fc, 0.0)
     ny, nyl = add(py * fp, pyl * fp, cy * fc, 0.0)
     q, size = abs(x) + abs(y), abs(sx) + abs(sy) + (abs(x) + abs(y)) * f
-    ww = math.sqrt((sx + x * f) ** 2 + (sy + y * f) ** 2) + 2.0**-50 * size
+    wx, wy = sx + x * f, sy + y * f
+    ww = math.sqrt(wx * wx + wy * wy) + 2.0**-50 * size
     g = UD * size
     e = (ww + e * f + g) * e * fp * (1.0 + 2.0**-48) + 5.0 * g * q * fp + 2.0 * UD * (abs(nx) + abs(ny)) + LEAST
-    return normal2(nx, nxl, ny, nyl, top, e)
+    dx, dy = (wx * dx - wy * dy) * fp + fc, (wx * dy + wy * dx) * fp
+    x, xl, y, yl, s, e, f = normal2(nx, nxl, ny, nyl, top, e)
+    return x, xl, y, yl, s, e, dx * f, dy * f
 
 
 @inlined
-def follow_closely(table, cx, cy, unit, max_iter, eta):
+def follow_closely(table, cx, cy, unit, max_iter, eta, coarse, end, i):
     """(proven, n) of the sample (cx + i cy) 2^unit from the reference; n is the likely count where it is not proven."""
-    if cx == 0.0 and cy == 0.0:
-        unit = NOTHING
     c_size, last = abs(cx) + abs(cy), table.z.size - 1
-    x, xl, y, yl, s, e = normal2(cx, 0.0, cy, 0.0, unit, 0.0)
+    x, xl, y, yl, s, e, dx = normal2(cx, 0.0, cy, 0.0, unit, 0.0)
+    dy = 0.0
     n, m, proven = 1, 1, True
     while True:
         zx, zxl, zy, zyl, zs = parts(table, m)
@@ -137,34 +140,43 @@ def follow_closely(table, cx, cy, unit, max_iter, eta):
             verdict = judge2(wx * one, wxl * one, wy * one, wyl * one, we * one)
             proven = proven and verdict != UNCLEAR
             if verdict == ESCAPED or (verdict == UNCLEAR and not square * one * one <= 4.0):
-                return proven, n
+                break
         if n >= max_iter:
             return proven, n
+        proven = proven and not (coarse > 0.0 and we * we > coarse * square)
         if square < (x * x + y * y) * f * f or m == last:
-            x, xl, y, yl, s, e = normal2(wx, wxl, wy, wyl, t, we)
+            x, xl, y, yl, s, e, g = normal2(wx, wxl, wy, wyl, t, we)
+            dx, dy = dx * f * g, dy * f * g
             zx, zxl, zy, zyl, zs, ze, m = 0.0, 0.0, 0.0, 0.0, NOTHING, NOTHING, 0
         elif (m - 1) & ((1 << LOWEST) - 1) == 0:
             row, level = longest_far(table, m, s, max(math.sqrt(x * x + y * y), e), c_size, unit, eta)
             if row >= 0:
-                x, xl, y, yl, s, e = jump2(table.terms, table.powers, row, level, x, xl, y, yl, s, e, cx, cy, unit, eta)
+                x, xl, y, yl, s, e, dx, dy = jump2(
+                    table.terms, table.powers, row, level, x, xl, y, yl, s, e, dx, dy, cx, cy, unit, eta
+                )
                 n += 1 << LOWEST + level
                 m += 1 << LOWEST + level
                 if n > max_iter:
                     return proven, max_iter
                 continue
-        x, xl, y, yl, s, e = step2(zx, zxl, zy, zyl, zs, ze, x, xl, y, yl, s, e, cx, cy, unit)
+        x, xl, y, yl, s, e, dx, dy = step2(zx, zxl, zy, zyl, zs, ze, x, xl, y, yl, s, e, dx, dy, cx, cy, unit)
         n += 1
         m += 1
+    if coarse > 0.0:
+        c, size, f = table.z[1], pow2(unit), pow2(s)
+        if not tail(end, i, n, wx * one, wy * one, dx * f, dy * f, c.real + cx * size, c.imag + cy * size, size):
+            proven = proven and coarse == math.inf
+    return proven, n
 
 
 def make_second_pass(sources: str) -> Callable[..., None]:
     """The function to compile; `sources` as in the vector kernel."""
 
-    def second_pass(table, cx, cy, unit, max_iter, eta, counts, unclear):
+    def second_pass(table, cx, cy, unit, max_iter, eta, coarse, counts, unclear, end):
         """As `first_pass`."""
         _ = sources
         for i in range(cx.size):
-            proven, counts[i] = follow_closely(table, cx[i], cy[i], unit, max_iter, eta)
+            proven, counts[i] = follow_closely(table, cx[i], cy[i], unit, max_iter, eta, coarse, end, i)
             unclear[i] = not proven
 
     return second_pass

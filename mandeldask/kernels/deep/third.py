@@ -4,47 +4,63 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-
-import numpy as np
+from typing import NamedTuple
 
 from mandeldask.kernels.deep import compiled
 from mandeldask.kernels.deep.reference import CHUNK, FixedOrbit
+from mandeldask.kernels.fields import BAILOUT
 
 MOST_BITS = 1 << 17
 ON_THE_SET = {(Fraction(x), Fraction(y)) for x, y in [(0, 0), (-1, 0), (-2, 0), (0, 1), (0, -1)]}
-"""The Gaussian integers in the set: their orbits are exact, and two of them reach |z| = 2, which no bound decides."""
+"""The Gaussian integers in the set: their orbits are exact, and that of -2 reaches |z| = 2, which no bound decides."""
 
 
-def count(c: tuple[Fraction, Fraction], max_iter: int, bits: int) -> tuple[int, bool]:
-    """(n, proven) for the exact point c, beginning with so many fractional bits."""
+class Count(NamedTuple):
+    """The escape time n; and z with its slope dz/dc = (dx + i dy) 2^exponent where |z| first passed the bailout."""
+
+    n: int
+    proven: bool
+    x: float = math.nan
+    y: float = math.nan
+    dx: float = math.nan
+    dy: float = math.nan
+    exponent: int = 0
+    end: int = 0
+
+
+def count(c: tuple[Fraction, Fraction], max_iter: int, bits: int, to_bailout: bool = False) -> Count:
+    """The escape time of the exact point c, beginning with so many fractional bits."""
     if c in ON_THE_SET:
-        return max_iter, True
+        return Count(max_iter, True)
     while True:
-        n, proven = _try(c, max_iter, bits)
-        if proven or 2 * bits > MOST_BITS:
-            return n, proven
+        found = _try(c, max_iter, bits, to_bailout)
+        if found.proven or 2 * bits > MOST_BITS:
+            return found
         bits *= 2
 
 
-def _try(c: tuple[Fraction, Fraction], max_iter: int, bits: int) -> tuple[int, bool]:
-    orbit, bounds, proven = FixedOrbit(c, bits), compiled.bounds(bits), True
-    while not orbit.ended and orbit.steps < max_iter:
+def _try(c: tuple[Fraction, Fraction], max_iter: int, bits: int, to_bailout: bool) -> Count:
+    orbit, bounds, proven, n = FixedOrbit(c, bits), compiled.bounds(bits), True, 0
+    while not orbit.ended and (n or orbit.steps < max_iter):
         first = orbit.steps + 1
         orbit.near.clear()
-        z, _, tiny = orbit.take(min(CHUNK, max_iter - orbit.steps), 2.0)
+        steps = CHUNK if n else min(CHUNK, max_iter - orbit.steps)
+        z, _, tiny = orbit.take(steps, BAILOUT if to_bailout else 2.0)
         done = 0
-        for m, _, size in orbit.near:
+        for m, sign, size in orbit.near:
+            if n:
+                break
+            # | |Z|^2 - 4 | >= 2^(size - 1) must be more than (2 |Z| + E) E
             compiled.follow(z[done : m - first], tiny, first + done, math.inf, True, bounds)
             done = m - first
             proven = proven and bool(size - 1 > math.log2(bounds[compiled.E]) + bounds[compiled.EE] + 4)
-        compiled.follow(z[done:], tiny, first + done, math.inf, True, bounds)
+            n = m if sign > 0 else 0
+        compiled.follow(z[done:-1], tiny, first + done, math.inf, True, bounds)
         # elsewhere | |Z|^2 - 4 | > 2^-20, and |Z| < 8
-        proven = proven and bool(bounds[compiled.WORST] < -40)
-    return orbit.steps, proven
-
-
-def counts(
-    c: list[tuple[Fraction, Fraction]], max_iter: int, bits: int
-) -> tuple[np.ndarray, np.ndarray]:  # to be replaced
-    pairs = [count(point, max_iter, bits) for point in c]
-    return np.array([n for n, _ in pairs], np.int64), np.array([not proven for _, proven in pairs], bool)
+        proven = proven and bool(n or bounds[compiled.WORST] < -40)
+        last = complex(z[-1])
+        end = last.real, last.imag, float(bounds[0]), float(bounds[1]), int(bounds[compiled.DE]), orbit.steps
+        compiled.follow(z[-1:], tiny, orbit.steps, math.inf, True, bounds)
+    if not (n and to_bailout):
+        return Count(n or max_iter, proven)
+    return Count(n, proven, *end)
