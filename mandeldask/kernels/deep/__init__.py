@@ -79,8 +79,8 @@ def make(
 ) -> DeepFunction:
     """A block function for offsets in units of 2^unit from the reference's origin; by default the reference's unit.
 
-    `proof`: "full"; "double-double", where what the second pass leaves stays unproven; "none", a quick preview with
-    0.2 to 4 % of counts wrong.
+    `proof`: "full"; "double-double", where what the second pass leaves stays unproven; "none", a quick preview
+    whose counts are wrong in up to a tenth of samples.
 
     Raises
     ------
