@@ -123,6 +123,7 @@ def test_a_file_of_other_parameters_or_of_something_else_stays_as_it_is(client, 
         assert out.read_text() == text
 
 
+@pytest.mark.once
 def test_the_command_prints_json(tmp_path):
     command = [
         sys.executable,
