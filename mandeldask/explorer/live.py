@@ -105,10 +105,13 @@ class LiveTiles:
             return self.cache[asked]
         if self.state == "lost":
             raise ClusterError(self.message)
-        if self.state == "starting" and not self._soon.locked() and max_iter <= SOON_MAX_ITER:
+        if self.state == "starting" and max_iter <= SOON_MAX_ITER:
             async with self._soon:
-                self.cache[asked] = await asyncio.to_thread(compute_tile, view, max_iter, "numpy-compact")
-            return self.cache[asked]
+                if self.state == "starting":
+                    with suppress(ConfigError):
+                        view.check_resolved()  # in binary64, which is all that NumPy has
+                        self.cache[asked] = await asyncio.to_thread(compute_tile, view, max_iter, "numpy-compact")
+                        return self.cache[asked]
         self.waiting += 1
         try:
             await self.connected()
