@@ -22,7 +22,6 @@ from mandeldask.kernels import DEEP, KERNELS, block_function, on_cpu, orbit_of_i
 from mandeldask.kernels.fields import ESCAPED, NOT_ESCAPED, PROVED, SMOOTH_STEPS
 from mandeldask.store import (
     FILL,
-    Description,
     Store,
     StoredSamples,
     Tile,
@@ -88,8 +87,9 @@ def check_tiles(tiles: list[tuple[LevelTile, Known | None]], store: Store, quick
 def check_again(tile: Tile, store: Store, seed: int) -> Checked:
     """Compute a tile again with the reference kernel, and compare the escape times bit for bit.
 
-    Of a deep field each sample has its own orbit, and one that stays unproven is not compared. Where a tile would take
-    more than `RECOMPUTED_ITERATIONS` if no sample escaped, it is a window of it, at random.
+    Of a deep field each sample has its own orbit; those of a tile that holds unproven counts, or one that stays
+    unproven itself, are not compared. Where a tile would take more than `RECOMPUTED_ITERATIONS` if no sample escaped,
+    it is a window of it, at random.
     """
     d = store.description
     rows, columns = window_shape(d.levels[0].tile_shape(tile), d.max_iter, d.exact)
@@ -97,7 +97,7 @@ def check_again(tile: Tile, store: Store, seed: int) -> Checked:
     rng = np.random.default_rng((seed, *tile))
     y, x = int(rng.integers(top, bottom - rows + 1)), int(rng.integers(left, right - columns + 1))
     samples = d.view.block((y, y + rows), (x, x + columns))
-    wanted = _proven(d, samples) if d.exact else KERNELS["numpy"](d.max_iter)(samples)
+    wanted = _proven(store, tile, samples) if d.exact else KERNELS["numpy"](d.max_iter)(samples)
     try:
         found = store.window(slice(y, y + rows), slice(x, x + columns))
     except (DamagedError, OSError):  # `check_tiles` tells
@@ -113,10 +113,10 @@ def check_again(tile: Tile, store: Store, seed: int) -> Checked:
     return Checked((Finding("value", shard_key(0, "escape_time", tile), problem, (0, *tile)),))
 
 
-def _proven(d: Description, samples: NDArray[np.complex128]) -> NDArray[np.int32]:
-    """Each sample's escape time by its own orbit; 0 where it is not proven."""
-    wanted = np.zeros(samples.shape, np.int32)
-    for index, offset in np.ndenumerate(samples):
+def _proven(store: Store, tile: Tile, samples: NDArray[np.complex128]) -> NDArray[np.int32]:
+    """Each sample's escape time by its own orbit; 0 where there is nothing proven to compare."""
+    d, wanted = store.description, np.zeros(samples.shape, np.int32)
+    for index, offset in np.ndenumerate(samples) if store.proven(tile) else ():
         count, proven = orbit_of_its_own(d.view, complex(offset), d.max_iter)
         wanted[index] = count if proven else 0
     return wanted

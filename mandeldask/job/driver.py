@@ -77,12 +77,16 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     d, pending = plan.store.description, ~plan.store.done()
     if warning := space_warning(plan):
         tell(Notice(warning, about="store"))
+    if plan.pending:
+        function = _compiled(plan, tell)  # here first, for all workers
     client = session.connect()
     tell_started(client, tell)
     # while the workers of a new cluster start
     costs = None
     if plan.pending:
-        function = _block_function(plan, tell, submission.is_cancelled)
+        if d.exact:
+            reference = prepare_reference(plan, tell, submission.is_cancelled)
+            function = block_function(DEEP, d.max_iter, d.fields, d.view, reference, d.proof)
         costs = expect(d, pending, function, plan.cluster.threads)
         _tell_rounding(plan, tell)
     if costs is not None:
@@ -118,14 +122,13 @@ def _tell_rounding(plan: Plan, tell: Observer) -> None:
         tell(Notice(f"{changed} in its last place elsewhere: {measured}", about="rounding"))
 
 
-def _block_function(plan: Plan, tell: Observer, is_cancelled: Callable[[], bool]) -> Kernel:
-    """That of the plan's kernel, compiled for all workers of this machine; of a deep field with its reference."""
+def _compiled(plan: Plan, tell: Observer) -> Kernel:
+    """The block function of the plan's kernel; of a deep field without the reference orbit that the store has."""
     d = plan.store.description
     compiling = partial(tell, Notice("compiling the Numba kernel; the next run finds it compiled", about="kernel"))
     kernel = on_cpu() if plan.kernel in (AUTO, "cuda") else plan.kernel
     with tells_of_compilation(compiling) if kernel in ("numba", DEEP) else nullcontext():
-        reference = prepare_reference(plan, tell, is_cancelled) if d.exact else None
-        return block_function(kernel, d.max_iter, d.fields, d.view, reference, d.proof)
+        return block_function(kernel, d.max_iter, d.fields, d.view, proof=d.proof)
 
 
 def tell_started(client: Client, tell: Observer) -> str:

@@ -23,6 +23,7 @@ NO_GPU = "needs numba-cuda", "driver library cannot be found", "NO_DEVICE", "oth
 
 _chosen: list[str] = []  # the kernel of this process, once it is known, and why it is not cuda
 _lock = threading.Lock()
+_last = threading.local()
 
 
 def make(max_iter: int, fields: tuple[str, ...]) -> BlockFunction:
@@ -30,13 +31,22 @@ def make(max_iter: int, fields: tuple[str, ...]) -> BlockFunction:
 
 
 def here() -> str:
-    """What auto is in this process, a key of KERNELS. The first call takes seconds: it imports it, and tries a GPU."""
+    """What auto is in this process, a key of KERNELS. The first call tries the GPU, which takes seconds."""
     with _lock:
         if not _chosen:
             problem = _cuda_problem("claim")
             _chosen[:] = [on_cpu() if problem else "cuda", problem]
-            _module(_chosen[0])
         return _chosen[0]
+
+
+def load() -> None:
+    """Import, and so perhaps compile, what auto is in this process."""
+    _module(here())
+
+
+def kernel_used() -> str:
+    """What auto was for this thread's last block."""
+    return getattr(_last, "kernel", "") or here()
 
 
 def report() -> tuple[str, str]:
@@ -82,6 +92,8 @@ def _either(compute: Callable[[Any], Any]) -> Any:
 
 
 def _module(name: str) -> Any:
+    """What has the functions of a kernel; it is noted as this thread's last."""
+    _last.kernel = name
     if name == "numpy-compact":
         return _NumPy
     return importlib.import_module({"cuda": "mandeldask.kernels.cuda", "numba": "mandeldask.kernels.lanes"}[name])

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FIELDS = {"escape_time": "<i4", "smooth": "<f8", "distance": "<f4", "interior": "|u1"}
-EXACT_FIELDS = {"escape_time": "<i4", "smooth": "<f8", "distance": "<f8"}  # of a deep view, distance in its units
+EXACT_FIELDS = FIELDS | {"distance": "<f8"}  # of a deep view, distance in its units
 ESCAPED, NOT_ESCAPED, PROVED = 0, 1, 2  # within max_iter
 PROOFS_FROM = 32  # max_iter: below it none is looked for
 
@@ -80,7 +80,8 @@ def beyond(name: str, orbit: Orbit, c: NDArray[np.complex128]) -> NDArray[Any]:
     """A field of BEYOND for the samples `c`; NaN where a distance is below what rounding does to a sample."""
     values = BEYOND[name](orbit)
     if name == "distance":
-        values[values < RESOLVED * np.spacing(np.maximum(np.abs(c.real), np.abs(c.imag)))] = np.nan
+        with np.errstate(invalid="ignore"):  # of a sample that is not finite
+            values[values < RESOLVED * np.spacing(np.maximum(np.abs(c.real), np.abs(c.imag)))] = np.nan
     return values
 
 

@@ -21,7 +21,7 @@ from mandeldask.kernels.deep import compiled
 from mandeldask.kernels.deep.prepared import Held, Loader, Prepared, prepared
 from mandeldask.kernels.deep.reference import Reference, memory, reference_orbit
 from mandeldask.kernels.deep.third import count
-from mandeldask.kernels.fields import BEYOND, FIELDS, Orbit
+from mandeldask.kernels.fields import BEYOND, EXACT_FIELDS, NOT_ESCAPED, Orbit
 
 __all__ = [
     "PROOFS",
@@ -63,11 +63,11 @@ def last_counts() -> Counts:
 
 
 def dtype(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> np.dtype[Any]:
-    """Of a block: int32 escape times, int64 where max_iter needs it; other fields are float64, an item each."""
+    """Of a block: int32 escape times, int64 where max_iter needs it; more fields are an item each."""
     times = np.dtype(np.int32 if max_iter < 2**31 else np.int64)
     if fields == ("escape_time",):
         return times
-    return np.dtype([(name, times if name == "escape_time" else np.float64) for name in fields])
+    return np.dtype([(name, times if name == "escape_time" else EXACT_FIELDS[name]) for name in fields])
 
 
 def make(
@@ -79,8 +79,8 @@ def make(
 ) -> DeepFunction:
     """A block function for offsets in units of 2^unit from the reference's origin; by default the reference's unit.
 
-    `proof`: "full"; "double-double", where what the second pass leaves stays unproven; "none", a quick preview with
-    0.2 to 4 % of counts wrong.
+    `proof`: "full"; "double-double", where what the second pass leaves stays unproven; "none", a quick preview
+    whose counts are wrong in up to a tenth of samples.
 
     Raises
     ------
@@ -93,8 +93,9 @@ def make(
         raise ConfigError(f"max_iter must be from 1 to {MAX_ITER_LIMIT}; got {max_iter}")
     if proof not in PROOFS:
         raise ConfigError(f"proof must be one of {', '.join(PROOFS)}; got {proof!r}")
-    if isinstance(fields, str) or "escape_time" not in fields or not set(fields) <= set(FIELDS):
-        raise ConfigError(f"fields must be escape_time and, if wanted, others of {', '.join(FIELDS)}; got {fields!r}")
+    if isinstance(fields, str) or "escape_time" not in fields or not set(fields) <= set(EXACT_FIELDS):
+        known = ", ".join(EXACT_FIELDS)
+        raise ConfigError(f"fields must be escape_time and, if wanted, others of {known}; got {fields!r}")
     return DeepFunction(loader, int(max_iter), tuple(fields), proof, unit)
 
 
@@ -193,7 +194,8 @@ class DeepFunction:
             known = count(c, self.max_iter, max(0, -unit) + 200, self._ends)
             found.counts[i], found.unclear[i] = known.n, not known.proven
             if self._ends:
-                slope = np.ldexp([known.dx, known.dy], known.exponent + unit)
+                with np.errstate(over="ignore"):  # an infinite slope is no distance
+                    slope = np.ldexp([known.dx, known.dy], known.exponent + unit)
                 found.end[:, i] = known.x, known.y, *slope, known.end
         return found
 
@@ -203,7 +205,12 @@ class DeepFunction:
         block = np.empty(found.counts.size, dtype(self.max_iter, self.fields))
         orbit = Orbit(*found.end)
         for name in self.fields:
-            block[name] = found.counts if name == "escape_time" else BEYOND[name](orbit)
+            if name == "escape_time":
+                block[name] = found.counts
+            elif name == "interior":  # that a sample never escapes is not proved here
+                block[name] = (found.counts == self.max_iter) * NOT_ESCAPED
+            else:
+                block[name] = BEYOND[name](orbit)
         return block
 
 

@@ -31,7 +31,9 @@ except ImportError:  # the extra `deep`; the same bits without
     mpz = int
 
 MPZ_FROM = 800  # bits: below, Python's own integers are as fast
-KEEP = 950  # bits of a part that are looked at: enough that |Z| >= TINY has its 106
+KEEP = 160  # fractional bits of a part that are looked at: |Z| >= SMALL has its 106 and more
+SMALL = 2.0**-50  # below, all that a double reaches to is looked at
+REACH = 950
 MANTISSA = 200  # bits of a part on the side list
 FAR = 16.0  # the orbit ends once |Z| is about that, some steps after its escape: samples that escape later can follow
 CHUNK = 4096  # steps between two looks at the bounds, and at whether to go on
@@ -137,19 +139,31 @@ class FixedOrbit:
             a, b = int(x >> shift), int(y >> shift)
             f, g = float(a), float(b)
             zx, zy = f * scale, g * scale
+            if -SMALL < zx < SMALL and -SMALL < zy < SMALL:
+                zx, zy, *lows = _closely(x, y, p)
+                if -TINY < zx < TINY and -TINY < zy < TINY:
+                    tiny.append((m, *_mantissa(int(x), int(y), p)))
+            else:
+                lows = [float(a - int(f)) * scale, float(b - int(g)) * scale]
+            high += zx, zy
+            low += lows
             square = zx * zx + zy * zy
             if square > 3.999999:
                 excess = int(x * x + y * y) - (4 << 2 * p)
                 self.near.append((m, (excess > 0) - (excess < 0), abs(excess).bit_length() - 2 * p))
-            high += zx, zy
-            low += float(a - int(f)) * scale, float(b - int(g)) * scale
-            if -TINY < zx < TINY and -TINY < zy < TINY:
-                tiny.append((m, *_mantissa(int(x), int(y), p)))
-            if square > 3.999999 and excess > 0 and square > 0.999 * far * far:
-                self.ended = True
-                break
+                if excess > 0 and square > 0.999 * far * far:
+                    self.ended = True
+                    break
         self.z, self.steps = (x, y), self.steps + len(high) // 2
         return np.array(high).view(complex), np.array(low).view(complex), np.array(tiny, float).reshape(-1, 6)
+
+
+def _closely(x: Any, y: Any, bits: int) -> tuple[float, float, float, float]:
+    """(x, y, low x, low y) of a small (x + iy) 2^-bits; 0 for what no double holds."""
+    shift = max(0, bits - REACH)
+    a, b, scale = int(x >> shift), int(y >> shift), 2.0 ** (shift - bits)
+    f, g = float(a), float(b)
+    return f * scale, g * scale, float(a - int(f)) * scale, float(b - int(g)) * scale
 
 
 def _mantissa(x: int, y: int, bits: int) -> tuple[float, ...]:
