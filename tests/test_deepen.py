@@ -188,7 +188,7 @@ def test_the_command(old, fresh, tmp_path):
     how = ["--kernel", "numpy", "--workers", "1", "--no-image"]
     done = call("deepen", old, "--max-iter", DEEPER, "--out", "b.zarr", *how)
     assert done.returncode == 0, done.stderr
-    assert "deepens    " in done.stderr and "at 150 are computed" in done.stderr
+    assert "deepens    " in done.stderr and "did not escape within 150 iterations" in done.stderr
     assert shards(tmp_path / "b.zarr") == shards(fresh)
     done = call("deepen", old, "--max-iter", "100", "--out", "c.zarr", *how)
     assert done.returncode == 2

@@ -198,7 +198,7 @@ def test_what_a_killed_overwrite_left_is_swept_by_the_next_run(client, tmp_path)
     (left,) = (p for p in tmp_path.glob("a.zarr.removed-*") if p != mine)
     said = []
     md.run(UNIT, path, client=client, tell=lambda event: said.append(getattr(event, "text", "")))
-    assert f"removing {left}, which a killed --overwrite had left" in said
+    assert f"removing {left}, which a killed run had begun to overwrite" in said
     assert sorted(tmp_path.iterdir()) == [path, mine]
 
 

@@ -108,11 +108,11 @@ class LiveTiles:
             return self.cache[asked]
         if self.state == "lost":
             raise ClusterError(self.message)
-        soon = self.state == "starting" and not self._soon.locked() and max_iter <= SOON_MAX_ITER
-        if soon and isinstance(tile, View):
+        if self.state == "starting" and max_iter <= SOON_MAX_ITER and isinstance(tile, View):
             async with self._soon:
-                self.cache[asked] = await asyncio.to_thread(compute_tile, tile, max_iter, "numpy-compact")
-            return self.cache[asked]
+                if self.state == "starting":
+                    self.cache[asked] = await asyncio.to_thread(compute_tile, tile, max_iter, "numpy-compact")
+                    return self.cache[asked]
         self.waiting += 1
         try:
             await self.connected()
