@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         submit,
         verify,
     )
+    from mandeldask.kernels.nuclei import find
     from mandeldask.measure import Area, area
     from mandeldask.store import open_field as open
     from mandeldask.view import View
@@ -53,6 +54,7 @@ __all__ = [
     "complex_grid",
     "deepen",
     "escape_time",
+    "find",
     "job",
     "jobs",
     "open",
@@ -64,7 +66,14 @@ __all__ = [
     "verify",
 ]
 # Where a name is, unless in mandeldask.job, a room that can be called
-_ROOMS = {"complex_grid": "grid", "escape_time": "field", "open": "store", "picture": "image", "View": "view"}
+_ROOMS = {
+    "complex_grid": "grid",
+    "escape_time": "field",
+    "find": "kernels.nuclei",
+    "open": "store",
+    "picture": "image",
+    "View": "view",
+}
 _ROOMS |= {"Area": "measure", "area": "measure"}
 _ROOMS |= dict.fromkeys(("ClusterError", "ConfigError", "MandeldaskError", "StoreError"), "errors")
 

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import DamagedError, MandeldaskError
 from mandeldask.kernels import DEEP, KERNELS, block_function, on_cpu, orbit_of_its_own
-from mandeldask.kernels.fields import ESCAPED, NOT_ESCAPED, PROVED
+from mandeldask.kernels.fields import ESCAPED, NOT_ESCAPED, PROVED, SMOOTH_STEPS
 from mandeldask.store import (
     FILL,
-    Description,
     Store,
     StoredSamples,
     Tile,
@@ -88,8 +87,9 @@ def check_tiles(tiles: list[tuple[LevelTile, Known | None]], store: Store, quick
 def check_again(tile: Tile, store: Store, seed: int) -> Checked:
     """Compute a tile again with the reference kernel, and compare the escape times bit for bit.
 
-    Of a deep field each sample has its own orbit, and one that stays unproven is not compared. Where a tile would take
-    more than `RECOMPUTED_ITERATIONS` if no sample escaped, it is a window of it, at random.
+    Of a deep field each sample has its own orbit; those of a tile that holds unproven counts, or one that stays
+    unproven itself, are not compared. Where a tile would take more than `RECOMPUTED_ITERATIONS` if no sample escaped,
+    it is a window of it, at random.
     """
     d = store.description
     rows, columns = window_shape(d.levels[0].tile_shape(tile), d.max_iter, d.exact)
@@ -97,7 +97,7 @@ def check_again(tile: Tile, store: Store, seed: int) -> Checked:
     rng = np.random.default_rng((seed, *tile))
     y, x = int(rng.integers(top, bottom - rows + 1)), int(rng.integers(left, right - columns + 1))
     samples = d.view.block((y, y + rows), (x, x + columns))
-    wanted = _proven(d, samples) if d.exact else KERNELS["numpy"](d.max_iter)(samples)
+    wanted = _proven(store, tile, samples) if d.exact else KERNELS["numpy"](d.max_iter)(samples)
     try:
         found = store.window(slice(y, y + rows), slice(x, x + columns))
     except (DamagedError, OSError):  # `check_tiles` tells
@@ -113,10 +113,10 @@ def check_again(tile: Tile, store: Store, seed: int) -> Checked:
     return Checked((Finding("value", shard_key(0, "escape_time", tile), problem, (0, *tile)),))
 
 
-def _proven(d: Description, samples: NDArray[np.complex128]) -> NDArray[np.int32]:
-    """Each sample's escape time by its own orbit; 0 where it is not proven."""
-    wanted = np.zeros(samples.shape, np.int32)
-    for index, offset in np.ndenumerate(samples):
+def _proven(store: Store, tile: Tile, samples: NDArray[np.complex128]) -> NDArray[np.int32]:
+    """Each sample's escape time by its own orbit; 0 where there is nothing proven to compare."""
+    d, wanted = store.description, np.zeros(samples.shape, np.int32)
+    for index, offset in np.ndenumerate(samples) if store.proven(tile) else ():
         count, proven = orbit_of_its_own(d.view, complex(offset), d.max_iter)
         wanted[index] = count if proven else 0
     return wanted
@@ -212,10 +212,11 @@ class _Shard:
             times = self._same_samples(samples, y, x, self.level, "escape_time")
             wrong = (samples > PROVED) | (False if times is None else (samples == ESCAPED) != (times < max_iter))
         else:
-            rule = f"{self.name} is NaN where a sample did not escape, and only there"
+            rule = f"{self.name} is NaN where a sample did not escape" + ", and only there" * (self.name == "smooth")
             times = self._same_samples(samples, y, x, self.level, "escape_time")
             if times is not None:
                 wrong = np.isnan(samples) != (times == max_iter)
+                wrong &= (self.name == "smooth") | ~np.isnan(samples)  # of a distance that c does not resolve
         for i, j in np.argwhere(wrong)[:1].tolist():
             problem = f"has {samples[i, j]} at row {y + i}, column {x + j}: {rule}"
             yield Finding("value", self.key, problem, self.tile)
@@ -245,7 +246,9 @@ class _Shard:
         near = 0.0 if self.name == "escape_time" else OTHER_LOGARITHM
         if self.name == "interior":  # how many are proved depends on the kernel
             found, wanted = np.minimum(found, NOT_ESCAPED), np.minimum(wanted, NOT_ESCAPED)
-        wrong = np.argwhere(doubtful)[~np.isclose(found[doubtful], wanted[doubtful], rtol=near, atol=0, equal_nan=True)]
+        least = 1 / SMOOTH_STEPS if self.name == "smooth" else 0.0
+        alike = np.isclose(found[doubtful], wanted[doubtful], rtol=near, atol=least, equal_nan=True)
+        wrong = np.argwhere(doubtful)[~alike]
         at = stride * (wrong + np.array((y, x)))
         for i, j in wrong[np.unique(at // d.tile, axis=0, return_index=True)[1]].tolist():
             row, column = stride * (y + i), stride * (x + j)

@@ -11,14 +11,22 @@ from typing import Any
 import numpy as np
 
 from mandeldask.errors import ClusterError
-from mandeldask.kernels.fields import BAILOUT, BEYOND, Orbit
+from mandeldask.kernels import KERNELS, on_cpu
+from mandeldask.kernels.fields import BAILOUT, BEYOND, Orbit, distance
 from mandeldask.kernels.shortcuts import never_escapes
 from mandeldask.store import Store
+from mandeldask.view import View
 
 BITS, GUARD_BITS = 192, 64
 # |dz/dc| up to which the error of a binary64 z is a displacement of c, times dz/dc: an error of 1e-6 or so
 LINEAR = 2.0**32
 HUGE = 2.0**500
+
+
+LOOK = 16  # samples a side, at which the share of other counts is estimated
+LOOK_ITERATIONS = 2**17
+WIDE = 2.0**27  # units in the last place of c across a view, from which on the share is a few percent at most
+DISPLACED = 0.25  # units in the last place of c, in the mean, towards the set or away from it
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,24 @@ class Rounded:
     ulps: float = math.nan  # from c to where the same orbit begins, in units in the last place of the larger part of c
     explained: bool = True  # the count there, in enough digits, is the stored one
     errors: tuple[float, ...] = ()  # of `smooth`, in steps, and of `distance`, relative, as far as they are stored
+
+
+def other_counts(view: View, max_iter: int) -> float:
+    """Share of the samples whose escape time rounding changes, about; 0 for a view so wide that it is small.
+
+    Next to the set the continuous escape time changes by one within ln 2 / 2 of the estimated distance.
+    """
+    far = max(abs(bound) for bounds in view.extent for bound in bounds)
+    if max(high - low for low, high in view.extent) > WIDE * np.spacing(far):
+        return 0.0
+    rows, columns = view.shape
+    stride = -(-rows // LOOK), -(-columns // LOOK)
+    c, cap = view.block((0, rows), (0, columns), stride=stride).ravel(), min(max_iter, LOOK_ITERATIONS)
+    function = KERNELS[on_cpu()](cap)
+    found = distance(function.outside(c, cap, function(c)))  # below what rounding does to c too
+    away = found[np.isfinite(found)].astype(np.float64)
+    changes = DISPLACED * np.spacing(far) * 2 / math.log(2)
+    return float((changes / np.maximum(away, changes)).sum() / found.size)
 
 
 def round_samples(places: Sequence[tuple[int, int]], store: Store) -> list[Rounded]:

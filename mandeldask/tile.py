@@ -67,17 +67,19 @@ def read_block(store: Store, max_iter: int, block_id: Tile) -> NDArray[Any]:
     """What a store of fewer iterations than `max_iter` knows of a tile, 0 where it cannot tell.
 
     A sample's values depend on max_iter only where it had not escaped; where it never will, its time is max_iter. A
-    tile that is missing or damaged is not known.
+    tile that is missing or damaged is not known, nor one of which a count is not proven.
     """
     d = store.description
     known = np.zeros(d.levels[0].tile_shape(block_id), dtype_of(d.fields, d.exact))
     try:
         parts = {name: store.read_shard(block_id, 0, name) for name in d.fields}
+        if d.exact and not store.proven(block_id):
+            return known
         store.check_identity()  # after it was read: another field may have taken its place meanwhile
     except (StoreError, OSError):
         return known
-    if any(part is None for part in parts.values()):
-        return known
+    if any(part is None for part in parts.values()) or (d.format_version < 4 and "smooth" in d.fields):
+        return known  # what an older format has of smooth is not what a run would give
     for name, part in parts.items():
         (known[name] if known.dtype.names else known)[...] = part
     times = known["escape_time"] if known.dtype.names else known

@@ -22,6 +22,10 @@ from mandeldask.explorer import serve
 from mandeldask.explorer.live import LiveTiles
 
 DEADLINE = 180  # seconds; a live tile waits for numba's compiler, on a machine that may be busy
+PLACE = [  # a benchmark of Kalles Fraktaler, 5e113, to 100 decimals
+    "-1.4798157761324732607229845259787785469224072577404536968987851013986492074100229382025051732928201122",
+    "-0.0006391119326136172715213963225567157295730391894398473604739493647122095196181332192857306703646615",
+]
 
 
 class Asked:
@@ -140,8 +144,8 @@ class Explorer(Asked):
 
 
 def read_tile(headers, body):
-    kind, *shape, what = headers["Tile"].split()
-    shape = tuple(map(int, shape))
+    kind, rows, columns, what, *_ = headers["Tile"].split()
+    shape = int(rows), int(columns)
     if headers["Content-Encoding"] == "deflate":
         body = zlib.decompress(body)
     counts = np.frombuffer(body, np.dtype(kind).newbyteorder("<"), np.prod(shape)).reshape(shape)

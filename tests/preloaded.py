@@ -25,11 +25,12 @@ def install(path):
     for name in ("HEARTBEAT_SECONDS", "STALE_SECONDS"):
         setattr(lease, name, float(os.environ.get(name, getattr(lease, name))))
     faults.install("counted", partial(faults.count, path=path, seconds=0.1))
+    faults.install("brief", partial(faults.count, path=path, seconds=0.01))
     faults.install("slow", partial(faults.count, path=path, seconds=0.3))
     faults.install("long", partial(faults.count, path=path, seconds=3.0))
     faults.install("crash", faults.crash)
 
 
 def remove():
-    for name in ("counted", "slow", "long", "crash"):
+    for name in ("counted", "brief", "slow", "long", "crash"):
         faults.remove(name)

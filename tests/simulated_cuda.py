@@ -39,6 +39,8 @@ def test_it_gives_the_other_fields():
     ours, others = (KERNELS[name](400, EVERY)(SEAHORSE) for name in ("cuda", "numba"))
     for name in EVERY:
         assert np.array_equal(ours[name], others[name], equal_nan=True)
+    with pytest.raises(md.ConfigError, match="does not give the field interior"):
+        KERNELS["cuda"](400, ("escape_time", "interior"))
 
 
 def test_a_block_larger_than_half_of_what_is_free_on_the_device_goes_there_in_runs(monkeypatch):
@@ -49,7 +51,7 @@ def test_a_block_larger_than_half_of_what_is_free_on_the_device_goes_there_in_ru
     right = scalar_loop(SEAHORSE.ravel(), 900)
     assert np.array_equal(KERNELS["cuda"](900)(SEAHORSE).ravel(), right)
     axes = SEAHORSE.real[0].copy(), SEAHORSE.imag[:, 0].copy()
-    monkeypatch.setattr(fastest, "_chosen", ["cuda"])
+    monkeypatch.setattr(fastest, "_chosen", ["cuda", ""])
     for kernel in ("cuda", "auto"):  # of a block that knows its axes these alone go there
         assert np.array_equal(KERNELS[kernel](900)(OuterSum.of(0 * SEAHORSE, axes)).ravel(), right)
 

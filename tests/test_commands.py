@@ -1,6 +1,7 @@
 """Every command that a page shows is run, in the page's order, and zsh reads it as bash does.
 
-What takes long is made small: names such as `gigapixel` find small copies of these descriptions, and films are short.
+What takes long is made small: the descriptions beside the package are small copies, which names such as `gigapixel`
+find, and films are short.
 NOT_RUN says of each command that is left out why.
 """
 
@@ -60,15 +61,16 @@ def small(text):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A checkout to type commands in: its descriptions are small, and are found by name too."""
+    """A checkout to type commands in: its descriptions are small, and come with the mandeldask that is run."""
     for path in (ROOT / "configs").rglob("*.yaml"):
         name = path.relative_to(ROOT / "configs")
         text = path.read_text()
         if name.parts[0] != "clusters":
             text = small(text)
-        for copy in (tmp_path / "configs" / name, tmp_path / name.with_suffix("")):
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_text(text)
+        copy = tmp_path / "configs" / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(text)
+    (tmp_path / "mandeldask").symlink_to(ROOT / "mandeldask")
     return tmp_path
 
 
@@ -78,7 +80,8 @@ class Typist:
     def __init__(self, folder, stack):
         self.folder, self.stack, self.port = folder, stack, str(free_port())
         bin_folder = Path(sys.executable).parent
-        self.env = ENV | {"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "BROWSER": "true"}
+        path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
+        self.env = ENV | {"PATH": path, "PYTHONPATH": str(folder), "BROWSER": "true"}
 
     def type(self, line):
         for pattern, more in SHORTER.items():

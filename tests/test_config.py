@@ -12,9 +12,10 @@ from mandeldask.config import Config, json_schema, load, parse
 from mandeldask.config.reading import MAX_BYTES
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import KERNELS
-from mandeldask.view import View
+from mandeldask.view import Deep, View
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+DEEP = sorted(CONFIGS.glob("deep/*.yaml"))
 MINIMAL = "view: {x: [-2, 1], y: [-1.5, 1.5], shape: [20, 30]}\nmax_iter: 100\n"
 
 
@@ -40,12 +41,30 @@ def refusal(file, content, *overrides):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_config_we_ship_loads_and_is_resolved_by_binary64(path):
+@pytest.mark.parametrize("path", [*sorted(CONFIGS.glob("*.yaml")), *DEEP], ids=lambda path: path.stem)
+def test_every_config_we_ship_loads_and_is_resolved_by_its_arithmetic(path):
     config = load(path)
     config.view.check_resolved()
+    assert (path in DEEP) == isinstance(config.view.frame, Deep)
     assert config.store == f"{path.stem}.zarr"
-    assert path.read_text().startswith("# yaml-language-server: $schema=schema.json\n")
+    schema = "../schema.json" if path in DEEP else "schema.json"
+    assert path.read_text().startswith(f"# yaml-language-server: $schema={schema}\n")
+
+
+def test_the_deep_views_go_from_1e_20_to_below_1e_300():
+    spans = sorted(Decimal(load(path).view.given["span"][0]) for path in DEEP)
+    assert len(spans) == 5
+    assert spans[0] < Decimal("1e-300")
+    assert Decimal("1e-21") < spans[-1] < Decimal("1e-19")
+
+
+def test_a_deep_view_comes_back_from_a_dump_and_a_key_set_drops_its_unit():
+    frame = Deep(("-1.25", "0.1"), -300, "30")
+    config = parse({"view": View((-1, 1), (-0.5, 0.5), (20, 30), "pixel", frame), "max_iter": 100})
+    assert parse(config.model_dump()) == config
+    assert parse(config.model_dump(), overrides=["view.unit=-301"]).view.frame.unit == -301
+    moved = parse(config.model_dump(), overrides=["view.centre=[0,0]", "view.span=1e-3"])
+    assert moved.view == View.around((0, 0), "1e-3", (20, 30), "pixel", rotation=30)
 
 
 def test_the_lesson_is_the_lesson():
@@ -148,7 +167,10 @@ BAD = {
         "kernel must be numpy, numpy-compact, numba, cuda, deep or auto; got 'opencl'",
     ),
     "a kernel that is no text": ("kernel: 5", "kernel must be text"),
-    "an unknown field": ("fields: [colour]", "fields[0] must be 'escape_time', 'smooth' or 'distance'; got 'colour'"),
+    "an unknown field": (
+        "fields: [colour]",
+        "fields[0] must be 'escape_time', 'smooth', 'distance' or 'interior'; got 'colour'",
+    ),
     "a field twice": ("fields: [escape_time, escape_time]", "nothing twice"),
     "no field": ("fields: []", "must hold escape_time"),
     "a tile of one side": ("tile: [5]", "tile[1] is missing"),

@@ -10,7 +10,7 @@ import pytest
 import mandeldask as md
 from mandeldask import kernels
 from mandeldask.cluster import Session
-from mandeldask.kernels import KERNELS, choose, here, lacking
+from mandeldask.kernels import KERNELS, choose, fastest, lacking, report
 
 CONFIG = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [40, 40]}, "max_iter": 30, "kernel": "cuda"}
 
@@ -21,6 +21,7 @@ def no_gpu():
         pytest.skip("this machine has a GPU: scripts/check_cuda tests more")
 
 
+@pytest.mark.once
 def test_in_the_simulator(tmp_path):
     """Numba reads the variable when it is imported: hence a process of its own."""
     tests = Path(__file__).with_name("simulated_cuda.py")
@@ -37,7 +38,13 @@ def test_without_a_gpu_it_says_so_in_one_line_and_auto_passes_it_by(no_gpu):
         ):
             refuse()
     assert choose("cuda", here=False) == ("cuda", "as asked")
-    assert here() == "numba"
+    assert report() == ("numba", "")
+
+
+def test_a_gpu_that_auto_cannot_use_is_told_of(monkeypatch):
+    monkeypatch.setattr(fastest, "_chosen", [])
+    monkeypatch.setattr(fastest, "_cuda_problem", lambda _: "finds no GPU that works: its driver is older")
+    assert report() == ("numba", "finds no GPU that works: its driver is older")
 
 
 def test_without_numba_cuda_it_says_what_to_install(monkeypatch):

@@ -23,6 +23,7 @@ from mandeldask.job import Notice, Orbit, Plan
 from mandeldask.job.plan import check_memory
 from mandeldask.kernels import orbit_of_its_own
 from mandeldask.store import open_store, read_reference, stored_reference
+from mandeldask.tile import read_block
 
 CENTRE = [  # Kalles Fraktaler's benchmark place at 1e14
     "-1.759817130804847813610825010561798238243999999999999999999800",
@@ -187,6 +188,24 @@ def test_deepen_equals_a_run(whole, client, tmp_path):
     assert md.verify(tmp_path / "new.zarr").exit_code == 0
 
 
+def test_deepen_computes_a_tile_of_which_a_count_is_not_proven_and_refuses_a_preview(client, path, tmp_path):
+    store = open_store(path)
+    assert read_block(store, 5000, (1, 1)).any()
+    columns = store.read_tiles()
+    columns["unproven"][1, 1] = 1
+    store.write_tiles(columns, {(1, 1)})
+    assert not read_block(store, 5000, (1, 1)).any()
+    assert read_block(store, 5000, (0, 1)).any()
+    told = []
+    preview = md.run(CONFIG | {"proof": "none"}, tmp_path / "b.zarr", client=client, tell=told.append)
+    assert (preview.proofs.unproven, preview.proofs.preview) == (preview.samples, True)
+    assert next(event for event in told if isinstance(event, Plan)).facts["proof"].startswith("none: this is a preview")
+    assert "some counts are wrong" in md.picture(tmp_path / "b.zarr").samples.text
+    assert md.verify(tmp_path / "b.zarr", recompute=TILES).exit_code == 0
+    with pytest.raises(ConfigError, match="has proof: none, so its counts may be wrong"):
+        md.deepen(tmp_path / "b.zarr", 5000, tmp_path / "c.zarr", client=client)
+
+
 def test_a_submitted_job_gives_the_same(whole, client, tmp_path):
     submitted = md.submit(CONFIG, tmp_path / "b.zarr", client=client)
     assert submitted.wait(timeout=120).state == "finished"
@@ -219,7 +238,10 @@ def test_a_store_of_the_other_arithmetic_or_proof_is_another_field(whole, client
 
 def test_a_shallow_view_in_exact_arithmetic(client, tmp_path):
     config = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [30, 40]}, "max_iter": 100, "arithmetic": "exact"}
-    md.run(config, tmp_path / "a.zarr", client=client)
+    md.run(config | {"fields": ["escape_time", "interior", "distance"]}, tmp_path / "a.zarr", client=client)
+    assert md.verify(tmp_path / "a.zarr").exit_code == 0
+    interior, times = (md.open(tmp_path / "a.zarr")[name].values for name in ("interior", "escape_time"))
+    assert np.array_equal(interior, times == 100)
     md.run(config | {"arithmetic": "binary64"}, tmp_path / "b.zarr", client=client)
     exact, plain = (open_store(tmp_path / name).escape_time[:] for name in ("a.zarr", "b.zarr"))
     assert np.count_nonzero(exact != plain) <= 2

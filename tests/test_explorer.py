@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from click.testing import CliRunner
-from explored import DEADLINE, Explorer, Served, hold, read_tile, waiting_tiles, workers_held
+from explored import DEADLINE, PLACE, Explorer, Served, hold, read_tile, waiting_tiles, workers_held
 from hypothesis import given
 from hypothesis import strategies as st
 from services import Processes, free_port, listening, poll
@@ -27,9 +27,10 @@ from mandeldask.config import LocalCluster, SchedulerAddress
 from mandeldask.errors import ConfigError
 from mandeldask.explorer import live as live_module
 from mandeldask.explorer import open_scene, server, tiles
+from mandeldask.explorer.deep import Origin, deep_tile
 from mandeldask.explorer.live import LiveTiles
 from mandeldask.explorer.tiles import SIDE, live_view
-from mandeldask.kernels import KERNELS
+from mandeldask.kernels import KERNELS, deep
 from mandeldask.store import open_store
 
 FIELD = {
@@ -83,6 +84,18 @@ def test_the_samples_of_a_live_tile_are_exact_at_any_level_that_binary64_resolve
         cells = [Fraction(n * SIDE * 2 + 2 * i + 1, 2 ** (level + 9)) for i in (0, 100, SIDE - 1)]
         axis = view.axis(name)
         assert [Fraction(axis[i]) for i in (0, 100, SIDE - 1)] == cells
+
+
+@given(st.integers(40, 4000), st.integers(-12, 24), st.data())
+def test_the_offsets_of_a_deep_tile_are_exact(level, above, data):
+    column, row = (data.draw(st.integers(-(2**level), 2**level)) for _ in "xy")
+    x, y = (data.draw(st.integers(-(2**20), 2**20)) for _ in "xy")
+    tile = deep_tile(level, column, row, f"{max(0, level + above)},{x},{y}", "none")
+    point, unit, offsets = tile.origin.point, Fraction(2) ** tile.origin.unit, tile.offsets()
+    for i in (0, 100, SIDE - 1):
+        c = [Fraction(n * SIDE * 2 + 2 * i + 1, 2 ** (level + 9)) for n in (column, row)]
+        assert point[0] + Fraction(offsets[0, i].real) * unit == c[0]
+        assert point[1] + Fraction(offsets[i, 0].imag) * unit == c[1]
 
 
 @pytest.mark.parametrize(
@@ -253,6 +266,27 @@ def test_a_cluster_that_dies_is_told_of_and_stored_tiles_go_on(store, tmp_path):
         )
 
 
+# Tiles beyond binary64
+
+
+def test_a_deep_tile_is_the_kernels_and_its_reference_is_computed_once(explorer):
+    level = 270
+    point = [Fraction(part) for part in PLACE]
+    column, row = (int(part * 2**level // 1) for part in point)
+    found = [
+        explorer.both(f"/live/{level}/{column + n}/{row}?max_iter=40000&origin={level},{-n},0&proof=double-double")
+        for n in (0, 1)
+    ]
+    references = list(explorer.live.references.futures)
+    assert references == [(Origin(level, column, row), 65536)]
+    tile = deep_tile(level, column + 1, row, f"{level},5,-3", "none")  # from another origin
+    reference = deep.reference_orbit(tile.origin.point, tile.origin.unit, 40000)
+    offsets = tile.offsets()[::32, ::32]
+    wanted = deep.make(40000, ("escape_time",), deep.Held(reference))(offsets)
+    np.testing.assert_array_equal(found[1][0][::32, ::32], wanted)
+    assert len(np.unique(wanted)) > 10
+
+
 # What is refused
 
 
@@ -267,7 +301,12 @@ def test_a_cluster_that_dies_is_told_of_and_stored_tiles_go_on(store, tmp_path):
         (f"/live/70/{2**69}/1", 400, "too deep for binary64"),
         ("/live/1001/1/1", 400, "levels of live tiles go from -8 to 1000"),
         ("/live/999/" + "9" * 400 + "/1", 400, "live tiles lie within"),
-        ("/live/0/" + "9" * 401 + "/1", 404, "no such page"),
+        ("/live/0/" + "9" * 4301 + "/1", 404, "no such page"),
+        ("/live/14101/1/1?origin=14101,0,0&proof=none", 400, "levels of live tiles go from -8 to 14100"),
+        ("/live/90/1/1?origin=90,0&proof=none", 400, "an origin LEVEL,X,Y"),
+        ("/live/90/1/1?origin=90,0,0&proof=all", 400, "a proof of none, double-double"),
+        ("/live/90/1/1?origin=9000,0,0&proof=none", 400, "within 64 levels of its tiles"),
+        (f"/live/90/1/1?origin=90,{2**60},0&proof=none", 400, "within 2^52 half samples"),
         ("/live/0/0/0?max_iter=1000001", 400, "from 1 to 1000000; got '1000001'"),
         ("/live/0/0/0?max_iter=0", 400, "from 1 to 1000000"),
         ("/live/0/0/0?max_iter=1e3", 400, "from 1 to 1000000"),
@@ -359,6 +398,17 @@ def test_the_cache_of_live_tiles_is_bounded(monkeypatch):
     for request in requests:
         live.cache[request] = tiles.PackedTile(b"1234", False, "uint8", (2, 2), False)
     assert list(live.cache) == requests[2:]
+
+
+def test_while_the_workers_start_a_tile_at_a_time_is_computed_here():
+    async def ask():
+        live = LiveTiles(LocalCluster(workers=1), "numba")
+        live.state = "starting"  # and never gets further
+        return await asyncio.wait_for(live.tile(live_view(0, -1, 0), 50), DEADLINE), live.computed
+
+    packed, computed = asyncio.run(ask())
+    assert packed == tiles.compute_tile(live_view(0, -1, 0), 50, "numpy")
+    assert computed == 0, "by no worker"
 
 
 def test_a_cluster_that_cannot_be_started_says_so_and_may_be_tried_again():

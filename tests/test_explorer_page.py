@@ -5,20 +5,22 @@ from __future__ import annotations
 import base64
 import io
 import shutil
+from fractions import Fraction
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from browser import Tab, chromium
-from explored import DEADLINE, Served, waiting_tiles, workers_held
+from explored import DEADLINE, PLACE, Served, waiting_tiles, workers_held
 from PIL import Image
 from services import free_port, poll
 
 import mandeldask as md
 from mandeldask import config as configs
 from mandeldask.explorer import open_scene, tiles
+from mandeldask.explorer.deep import deep_tile
 from mandeldask.explorer.tiles import SIDE, live_view
-from mandeldask.kernels import KERNELS
+from mandeldask.kernels import KERNELS, deep
 from mandeldask.store import open_store
 
 FIELD = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [2000, 2000]}, "max_iter": 250, "tile": [512, 512]}
@@ -276,7 +278,7 @@ def test_a_view_that_rests_is_refined_until_it_is_moved(visit, explorer, client)
         poll(lambda: explorer.state()["tiles"]["cancelled"] > cancelled, "their end")
     page.refined()
     assert page.tab.evaluate("explorer.targets.every((t) => t.kind === 'stored')")
-    assert page.tab.evaluate("explorer.finer.every((t) => t.kind === 'live' && t.dx < explorer.view.pixel)")
+    assert page.tab.evaluate("explorer.finer.every((t) => t.kind === 'live' && t.level > explorer.view.level)")
     fine = page.pixels()
     assert not np.array_equal(fine, coarse)
     assert roughness(fine) < roughness(coarse)
@@ -414,6 +416,18 @@ def test_the_picture_that_is_saved_is_the_canvas(visit, tmp_path):
     np.testing.assert_array_equal(rgba(tmp_path / "view.png"), page.pixels())
 
 
+def test_a_view_within_the_set_is_said_to_be_so_until_that_is_closed(visit):
+    page = visit("#re=-0.1&im=0&span=0.01&n=300", viewport={"width": 1280, "height": 800}).sharp()
+    page.says("No sample in view escapes within 300 iterations")
+    page.shot("explorer-inside")
+    page.tab.click("#messages .close")
+    page.tab.keyboard.press("ArrowRight")
+    page.sharp()
+    assert not page.tab.inner_text("#messages")
+    panel = "(({ scrollHeight, clientHeight }) => scrollHeight <= clientHeight)(document.getElementById('panel'))"
+    assert page.tab.evaluate(panel), "all controls are in sight"
+
+
 @pytest.mark.parametrize("more", ["", "&scale=root&density=2.5", "&scale=linear&density=7", "&smooth=false"])
 def test_the_saved_config_has_the_colours_on_screen(visit, tmp_path, more):
     page = visit(f"{SEAHORSES}&map=magma&phase=0.3{more}", viewport=SMALL).sharp()
@@ -436,18 +450,74 @@ COLOURED = """() => {
 }"""
 
 
-def test_where_binary64_ends_the_page_says_so_and_stays(visit):
-    page = visit("#re=-0.7436438870371587&im=0.1318259042053120&span=1e-12&n=300").sharp()
-    for _ in range(8):
-        page.tab.mouse.wheel(0, -500)
-    page.says("binary64 ends here")
-    page.sharp()
+def test_the_last_level_of_binary64_has_the_kernels_numbers(visit):
+    page = visit("#re=-0.7436438870371587&im=0.1318259042053120&span=6e-13&n=300").sharp()
     level = page.tab.evaluate("explorer.view.level")
-    assert level == 43 and {path.split("/")[2] for path in page.asked if "live" in path} >= {"43"}
-    for path, counts in page.counts("live", 2).items():
+    assert level == page.tab.evaluate("explorer.view.deepest") == 43
+    for path, counts in page.counts("live/43/", 2).items():
         np.testing.assert_array_equal(counts, kernel_at(path, 300))
-    page.tab.keyboard.press("0")
-    poll(lambda: not page.tab.inner_text("#messages"), "the end of the message")
+
+
+def test_the_page_goes_from_the_whole_set_to_spans_of_1e100th_and_back(visit, explorer, client):
+    """Around the point i, which has few decimals at any depth."""
+    page = visit("#re=0&im=1&span=4", viewport=SMALL, reduced_motion="reduce").sharp()
+    page.tab.mouse.move(350, 250)
+    with workers_held(client):
+        wheel(page, -3000, lambda span: span < 1e-100)
+        page.says("Computing a reference orbit of 10")
+    page.sharp().refined()
+    page.shot("explorer-deep")
+    re, im, span = page.tab.evaluate("explorer.view.toText()")
+    assert float(span) < 1e-100 and len(im) > 100 and (Fraction(re), Fraction(im)) == (0, 1)
+    assert f"im={im}&span={span}" in page.tab.evaluate("location.hash")
+    assert page.tab.inner_text("#kind") == "live, proven"
+    level = page.tab.evaluate("explorer.view.level")
+    found = page.counts(f"live/{level}/", 2)
+    for path, counts in found.items():
+        tile = deep_tile(*map(int, path.split("/")[1:]), f"{level},40,3", "none")  # from another origin
+        reference = deep.reference_orbit(tile.origin.point, tile.origin.unit, 5000)
+        kernel = deep.make(5000, ("escape_time",), deep.Held(reference))
+        np.testing.assert_array_equal(counts[::16, ::16], kernel(tile.offsets()[::16, ::16]))
+    assert len(found) == 2 and np.unique(counts).size > 10
+    view = configs.parse(page.tab.evaluate("explorer.description(0)")).view
+    one = Fraction(2) ** view.frame.unit
+    for origin, name in zip(view.frame.exact_origin, "xy", strict=True):
+        at = [(origin + Fraction(v) * one) * 2 ** (level + 9) for v in view.axis(name)[:2]]
+        assert at[1] - at[0] == 2 and at[0] % 2 == 1  # the samples are those of the tiles
+    wheel(page, 3000, lambda span: span > 3)
+    page.sharp()
+    assert page.tab.evaluate("explorer.targets.every((t) => !t.deep)")
+    assert [float(text) for text in page.tab.evaluate("explorer.view.toText()")][:2] == [0, 1]
+
+
+def test_a_deep_store_is_shown_and_beyond_its_samples_tiles_are_computed(browser, client, tmp_path):
+    deep_view = {"centre": PLACE, "span": "1e-80", "shape": [480, 680], "registration": "pixel"}
+    md.run({"view": deep_view, "max_iter": 40000, "fields": ["escape_time", "smooth"]}, tmp_path / "s", client=client)
+    store = open_store(tmp_path / "s")
+    with Served(open_scene(store.path), client.scheduler.address) as explorer:
+        page = Visit(browser, explorer.link, viewport=SMALL).sharp()
+        page.shot("explorer-deep-store")
+        for key, counts in page.counts("stored/0/").items():
+            i, j = (slice(int(n) * SIDE, (int(n) + 1) * SIDE) for n in key.split("/")[2:])
+            np.testing.assert_array_equal(counts, store.window(i, j))
+        assert page.tab.evaluate("explorer.targets.every(({kind}) => kind === 'stored')")
+        assert 1e-80 < page.view()[2] < 2e-80
+        page.tab.keyboard.press("+")
+        page.tab.keyboard.press("+")
+        page.sharp()
+        assert page.tab.evaluate("explorer.targets.every(({deep}) => deep)")
+        assert page.complaints == []
+        page.tab.close()
+
+
+def wheel(page, pixels, until):
+    """Turn the wheel until the span is right."""
+    for _ in range(100):
+        if until(page.view()[2]):
+            return
+        page.tab.mouse.wheel(0, pixels)
+        page.tab.evaluate("new Promise(requestAnimationFrame)")
+    pytest.fail(f"the wheel led to a span of {page.view()[2]}")
 
 
 @pytest.mark.parametrize("scale", ["log", "root", "linear"])
@@ -477,6 +547,12 @@ def test_a_view_is_rendered_to_a_store_and_a_picture_and_followed(visit, explore
     page.tab.click("#render-start")
     page.says("letters, digits, dots and dashes, no more; got 'no/name'")
     assert "400 (Bad Request)" in page.complaints.pop()  # what Chromium says of every refusal
+    page.tab.click("#messages .close")
+    assert not page.tab.inner_text("#messages")
+    page.tab.fill("#render-name", "set")
+    page.tab.click("#render-start")
+    page.says("set.zarr exists, and holds something else: choose another name")
+    page.complaints.pop()
 
 
 def test_a_store_that_vanishes_and_a_cluster_that_is_not_there_are_told_of(browser, store, tmp_path):

@@ -199,6 +199,7 @@ def test_the_public_names():
         "complex_grid",
         "deepen",
         "escape_time",
+        "find",
         "job",
         "jobs",
         "open",

@@ -166,7 +166,8 @@ def test_the_command_draws_every_format_and_tells_of_missing_tiles(tmp_path):
     assert colours(tmp_path / "a.png").shape == (300, 300, 3)
 
 
-GALLERY = sorted((Path(__file__).parent.parent / "configs/gallery").glob("*.yaml"))
+CONFIGS = Path(__file__).parent.parent / "configs"
+GALLERY = [file for room in ("gallery", "deep") for file in sorted((CONFIGS / room).glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("path", GALLERY, ids=lambda path: path.stem)
@@ -175,7 +176,7 @@ def test_each_picture_of_the_gallery_has_a_config_that_holds_all_that_it_takes(p
     config.view.check_resolved()
     PictureOptions.of(config.picture.model_dump(exclude_none=True)).check(config.view.shape)
     assert path.read_text().startswith("# yaml-language-server: $schema=../schema.json\n")
-    drawn = path.parent.parent.parent / f".github/gallery/{path.stem}.jpg"
+    drawn = path.parent.parent.parent / f".github/{path.parent.name}/{path.stem}.jpg"
     with Image.open(drawn) as picture:
         assert max(picture.size) == 1200 and drawn.stat().st_size <= 300_000
 

@@ -8,7 +8,7 @@ from hashlib import sha256
 
 import numpy as np
 import pytest
-from kernel_contract import ON_CPU, check_fields, check_kernel, scalar_loop
+from kernel_contract import ON_CPU, check_fields, check_interior, check_kernel, scalar_loop
 from llvmlite.binding import get_host_cpu_features
 
 from mandeldask import kernels
@@ -29,6 +29,11 @@ def test_every_kernel_keeps_the_contract(name):
 @pytest.mark.parametrize("name", ON_CPU)
 def test_every_kernel_gives_the_other_fields(name):
     check_fields(KERNELS[name])
+
+
+@pytest.mark.parametrize("name", [*ON_CPU, "auto"])
+def test_a_sample_is_proved_to_stay_or_not(name):
+    check_interior(KERNELS[name])
 
 
 @pytest.mark.parametrize("name", ["numpy-compact", "numba"])

@@ -18,7 +18,6 @@ import pytest
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import KERNELS
 from mandeldask.kernels.deep import Counts, Held, count, dtype, last_counts, make, reference, reference_orbit
-from mandeldask.kernels.deep.nucleus import nucleus, periods
 from mandeldask.kernels.deep.third import Count
 
 ANSWERS = {a["name"]: a for a in json.loads(Path(__file__).with_name("deep_answers.json").read_text())["answers"]}
@@ -208,24 +207,6 @@ def test_a_reference_tells_how_far_it_is_and_can_be_cancelled():
     with pytest.raises(ZeroDivisionError):
         reference_orbit((Fraction(-1), Fraction(1, 10**30)), -100, 10**9, lambda *news: told.append(news) or 1 / 0)
     assert told == [(4096, 10**9)]
-
-
-def test_the_nucleus_of_a_view_is_found_with_its_period_and_size():
-    seahorse, copy = ANSWERS["seahorse valley, 2^-98"], ANSWERS["copy of the set of period 8007, size 2^-106.5"]
-    centre = tuple(map(Fraction, seahorse["origin"]))
-    assert periods(centre, -98, 20_000)[0] == 8007
-    found = nucleus(centre, 8007, -98)
-    assert found.period == 8007 and found.size == pytest.approx(-106.5, abs=0.1)
-    assert all(abs(a - Fraction(b)) < Fraction(1, 2**160) for a, b in zip(found.c, copy["origin"], strict=True))
-
-
-def test_known_nuclei_and_a_period_that_is_not_there():
-    assert periods((Fraction(-1), Fraction(1, 10)), -1, 100)[0] == 2
-    found = nucleus((Fraction(-7, 4), Fraction(1, 100)), 3, -4)
-    assert float(found.c[0]) == -1.7548776662466927 and found.c[1] == 0  # the real root of c^3 + 2 c^2 + c + 1
-    assert nucleus((Fraction(-99, 100), Fraction(0)), 4, -2).period == 2
-    with pytest.raises(ConfigError, match="no nucleus of period 35"):
-        nucleus((Fraction("-0.74364388"), Fraction("0.1318259")), 35, -10)
 
 
 @pytest.mark.once

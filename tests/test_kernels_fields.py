@@ -29,14 +29,14 @@ def exact(c: complex) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("name", ON_CPU)
-def test_smooth_and_distance_are_right_to_float32(name):
+def test_smooth_is_right_to_a_step_of_2_to_the_minus_18_and_distance_to_float32(name):
     """At 300 samples of the lesson's view that escape within 40 steps: later ones feel the rounding of z itself."""
     view = View((-2.2, 1.1), (-1.5, 1.6), (41, 43))
     c = view.block((0, 41), (0, 43)).ravel()
     out = KERNELS[name](1000, EVERY)(c)
     chosen = np.flatnonzero(out["escape_time"] <= 40)[::5]
     steps, away = np.array([exact(v) for v in c[chosen]]).T
-    np.testing.assert_allclose(out["smooth"][chosen], steps, rtol=2e-7, atol=2e-6)
+    np.testing.assert_allclose(out["smooth"][chosen], steps, rtol=0, atol=2.0**-19 + 1e-9)
     np.testing.assert_allclose(out["distance"][chosen], away, rtol=2e-6)
 
 
@@ -62,6 +62,23 @@ def test_large_samples_keep_their_meaning(name):
     c = np.array([1e3, 1e7j, 1e150, -1e300 + 0j])
     out = KERNELS[name](50, EVERY)(c)
     np.testing.assert_allclose(out["smooth"], 1 - np.log2(np.log2(abs(c))), rtol=1e-4)
+
+
+def test_smooth_keeps_its_fraction_beyond_a_million_steps():
+    """Into the cusp, where float32 has steps of 1/4."""
+    found = KERNELS["numba"](3_000_000, EVERY)(np.array([0.25 + 2e-12 + 0j]))[0]
+    assert found["escape_time"] > 2_000_000
+    assert 0 < found["escape_time"] - found["smooth"] < 1.5
+    assert np.float32(found["smooth"]) != found["smooth"] == round(found["smooth"] * 2**18) / 2**18
+
+
+def test_a_distance_below_what_rounding_does_to_c_is_not_told():
+    """Near -2 and near i, both of the set: units in the last place are 4.4e-16 and 2.2e-16."""
+    c = np.array([-2 - 1e-13 + 1e-16j, 1j + 1e-15, -2 + 1e-17j, 1j + 1e-16])
+    for name in ON_CPU:
+        found = KERNELS[name](10_000, EVERY)(c)
+        assert np.isnan(found["distance"]).tolist() == [False, False, True, True]
+        assert np.isfinite(found["smooth"]).all()
 
 
 def test_all_kernels_give_the_same_fields():

@@ -80,7 +80,7 @@ LINES = {
 SECONDS = {"numpy": 10**4, "numpy-compact": 10**5}  # steps that they take in one
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ON_CPU)
 @pytest.mark.parametrize("line", LINES)
 def test_escape_times_along_lines_are_those_of_the_encyclopedia(name, line):
     point, counts, missed = LINES[line]
@@ -89,7 +89,7 @@ def test_escape_times_along_lines_are_those_of_the_encyclopedia(name, line):
     assert KERNELS[name](max(known) + 100)(c).tolist() == [missed.get(n, n) for n in known]
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ON_CPU)
 @pytest.mark.parametrize(
     ("n", "digest"), [(8, "345a5154c0ca99c0bb0a2c25713771b5"), (504, "15c00e9a39837854b019d7d1c4c04d30")]
 )
@@ -125,7 +125,7 @@ def test_the_areas_of_small_copies_of_the_set(centre, area):
     assert counted * view.cell_area == pytest.approx(area, rel=0.005)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ON_CPU)
 def test_the_field_is_the_same_at_the_conjugate_and_capped_the_same_at_any_max_iter(name):
     c = View.around(("-0.745", "0.113"), "0.01", (60, 80)).block((0, 60), (0, 80))
     field = KERNELS[name](500)(c)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from decimal import Decimal, localcontext
@@ -12,12 +13,13 @@ from services import ENV
 
 import mandeldask as md
 from mandeldask.kernels import KERNELS
-from mandeldask.precise import round_sample, round_samples
+from mandeldask.precise import other_counts, round_sample, round_samples
 from mandeldask.store import open_store
 
 pytest.importorskip("gmpy2")
+CENTRE = "-0.743643887037151", "0.131825904205330"
 DEEP = {
-    "view": {"centre": ["-0.743643887037151", "0.131825904205330"], "span": "1e-12", "shape": [64, 64]},
+    "view": {"centre": list(CENTRE), "span": "1e-12", "shape": [64, 64]},
     "max_iter": 5000,
     "tile": [32, 64],
     "fields": ["escape_time", "smooth", "distance"],
@@ -26,9 +28,19 @@ DEEP = {
 
 @pytest.fixture(scope="module")
 def deep(client, tmp_path_factory):
-    path = tmp_path_factory.mktemp("deep") / "a.zarr"
-    md.run(DEEP, path, client=client)
+    path, told = tmp_path_factory.mktemp("deep") / "a.zarr", []
+    md.run(DEEP, path, client=client, tell=told.append)
+    (notice,) = [event.text for event in told if getattr(event, "about", "") == "rounding"]
+    assert re.match(r"rounding changes the counts of about \d\d% of the samples", notice)
+    assert "--precise 1000" in notice
     return path
+
+
+def test_a_view_that_binary64_resolves_well_foresees_no_other_counts():
+    assert other_counts(md.View((-2, 1), (-1, 1), (100, 100)), 1000) == 0
+    shallow, deep = (other_counts(md.View.around(CENTRE, span, (128, 128)), 5000) for span in ("1e-10", "1e-13"))
+    assert 0.1 < shallow < 0.25 and 0.5 < deep < 0.7  # measured: 0.12 and 0.58
+    assert other_counts(md.View.around(("-0.1528", "1.0397"), "1e-12", (128, 128)), 5000) < 1e-3
 
 
 def in_decimal(c: complex, max_iter: int) -> int:

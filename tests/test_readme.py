@@ -66,3 +66,11 @@ def test_files_that_the_pages_name_are_there():
     for page, text in PAGES.items():
         for name in re.findall(r"\]\(((?!http)[^)#]+)", text):
             assert (page.parent / name).exists(), (page, name)
+
+
+def test_tests_that_the_pages_name_are_there():
+    files = {path.name: path.read_text() for path in (ROOT / "tests").glob("*.py")}
+    there = {name for text in files.values() for name in re.findall(r"def (test_\w+)\(", text)}
+    shown = "".join(PAGES.values())
+    assert set(re.findall(r"`(test_\w+)`", shown)) - there == set()
+    assert set(re.findall(r"`tests/(\w+\.py)`", shown)) - files.keys() == set()

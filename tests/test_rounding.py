@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from kernel_contract import ON_CPU
 
 import mandeldask as md
 from mandeldask.kernels import KERNELS
@@ -34,7 +35,7 @@ def mode(bits):
         set_mode(0)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ON_CPU)
 @pytest.mark.parametrize("bits", MODES.values(), ids=MODES)
 def test_a_block_is_refused_in_one_line(name, bits):
     count = KERNELS[name](10)

@@ -940,6 +940,17 @@ def test_a_store_of_version_2_is_read(older):
     assert not {"shard", "metadata"} & md.verify(older.path).kinds.keys()
 
 
+def test_a_store_of_version_3_is_written_unless_its_smooth_is_of_another_type(path):
+    older = dataclasses.replace(FIELD, format_version=3)
+    store = open_for_writing(path, older)
+    assert open_for_writing(path, FIELD) == store
+    other = dataclasses.replace(older, fields=("escape_time", "smooth"))
+    open_for_writing(path, other, overwrite=True)
+    assert zarr.open_array(path, path="0/smooth", mode="r").dtype == np.float32
+    with pytest.raises(md.StoreError, match="format version 3"):
+        open_for_writing(path, dataclasses.replace(other, format_version=4))
+
+
 def test_a_store_of_version_2_is_not_written_and_the_message_says_what_to_do(older, path):
     before = files(path)
     with pytest.raises(

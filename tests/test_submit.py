@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -372,6 +374,25 @@ def test_a_cluster_started_for_a_job_is_kept_in_the_background_on_loopback(tmp_p
         keeper.wait(30)
     assert open_store(path).checksum() == expected
     assert not folder.exists()
+
+
+def test_the_folder_of_a_cluster_whose_processes_were_killed_is_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name, files in {"killed": 2, "at-work": 2, "failed": 1}.items():  # who failed left a log to be read
+        folder = tmp_path / f"{background.PREFIX}{name}"
+        folder.mkdir()
+        for file in (background.LOG, background.SCHEDULER)[:files]:
+            (folder / file).touch()
+    with open(tmp_path / f"{background.PREFIX}at-work" / background.LOG) as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        keeper = subprocess.Popen(["sleep", "100"], stdout=log)
+    try:
+        background._sweep()
+    finally:
+        keeper.kill()
+        keeper.wait()
+    left = {path.name.removeprefix(background.PREFIX) for path in tmp_path.iterdir()}
+    assert left == {"at-work", "failed"}
 
 
 def test_a_store_where_the_workers_see_no_folder_is_refused(dask, scheduler, tmp_path):

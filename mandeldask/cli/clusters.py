@@ -27,7 +27,7 @@ NAME_ONE = "name the scheduler, --cluster tcp://HOST:PORT, or start a run: it pr
 @click.argument("described", metavar="FILE|ADDRESS")
 @options.as_json
 def _cluster(described: str, as_json: bool) -> None:
-    """Show what a cluster description comes to, and compute nothing.
+    """Show what a cluster description amounts to; nothing is computed.
 
     For a batch system the job script, and nothing is submitted; for a scheduler that runs already its workers and the
     versions there; for any other the size it would have.

@@ -1,18 +1,28 @@
-"""The command that writes a description to edit: init."""
+"""The commands that write a description to edit: init, and find, which looks for places."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mandeldask.cli.group import cli, print_facts
 from mandeldask.errors import ConfigError
-from mandeldask.text import command
+from mandeldask.text import command, is_url
+
+if TYPE_CHECKING:
+    from mandeldask.kernels.nuclei import Nucleus
+    from mandeldask.view import View
 
 # What a description of each folder is for
+SHOWN = 40  # characters of a coordinate
+WIDTH = 4  # of a window around a copy of the set, over its size: the whole set is 2.5 wide
+ROUNDS = 50  # of a period: iterations that show a copy with its finer filaments
 NEXT = {"films": ("zoom",), "clusters": ("run", "lesson", "--cluster")}
 
 
@@ -62,3 +72,64 @@ def write_description(target: Path, text: str, then: tuple[str, ...] = ("run",))
         problem = f"{target} already exists, and was left unchanged: move it, or run this in another folder"
         raise ConfigError(problem) from None
     print_facts(("written", str(target)), ("next", f"{command(*then, str(target))}    once you have edited it"))
+
+
+@cli.command("find")
+@click.argument("place", metavar="CONFIG|STORE")
+@click.option("--parts", type=int, default=3, show_default=True, help="Look at so many parts of the view a side.")
+@click.option("--max-period", type=int, help="The highest period to look for; by default the description's max_iter.")
+@click.option("--period", type=int, help="Take the nucleus of this period; by default the first.")
+@click.option("-o", "--out", metavar="FILE", type=click.Path(), help="Write a run description around it.")
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a key of the description.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@click.pass_context
+def _find(
+    ctx: click.Context,
+    place: str,
+    parts: int,
+    max_period: int | None,
+    period: int | None,
+    out: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Find the nuclei in a view, and the copies of the set around them: periods, places to all their digits, sizes."""
+    from mandeldask.kernels.nuclei import find
+    from mandeldask.progress import Bar
+
+    ctx.obj["json"] = as_json
+    view, max_iter = _view_of(place, overrides)
+    with Bar("discs", quiet=as_json) as bar:
+        found = find(view, max_period or max_iter, parts, bar.count)
+    chosen = [nucleus for nucleus in found if period in (None, nucleus.period)]
+    if as_json:
+        click.echo(json.dumps({"nuclei": [asdict(nucleus) for nucleus in found]}, default=str))
+    if not chosen:
+        which = f"of period {period}" if period else f"of a period up to {max_period or max_iter}"
+        raise ConfigError(f"no nucleus {which} was found there: take more --parts, or a larger --max-period")
+    if not as_json:
+        for nucleus in found:
+            re_, im = (text if len(text) < SHOWN else f"{text[: SHOWN - 3]}..." for text in nucleus.centre)
+            print_facts((f"period {nucleus.period}", f"[{re_}, {im}], size {nucleus.size}"))
+    if out:
+        _write_around(chosen[0], Path(out), max_iter)
+
+
+def _view_of(place: str, overrides: tuple[str, ...]) -> tuple[View, int]:
+    """The view and the max_iter of a run description, or of a store."""
+    from mandeldask.config import load
+    from mandeldask.store import open_store
+
+    if os.path.isdir(place) or is_url(place):
+        d = open_store(place).description
+        return d.view, d.max_iter
+    config = load(place, overrides)
+    return config.view, config.max_iter
+
+
+def _write_around(nucleus: Nucleus, out: Path, max_iter: int) -> None:
+    from mandeldask.config.locations import around, to_yaml
+
+    enough = max(max_iter, ROUNDS * nucleus.period)
+    described = around(nucleus.centre, WIDTH * nucleus.size, (1024, 1024), enough, f"{out.stem}.zarr")
+    write_description(out, to_yaml(described, f"Around the nucleus of period {nucleus.period}, size {nucleus.size}."))

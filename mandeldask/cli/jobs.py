@@ -131,7 +131,7 @@ def _status(target: str, cluster: str | None, as_json: bool) -> None:
 @click.option("--timeout", type=float, help="Seconds after which to stop waiting, with exit code 5.")
 @options.as_json
 def _wait(target: str, cluster: str | None, timeout: float | None, as_json: bool) -> int | None:
-    """Wait for a job's end, or a store's; the exit code is the job's."""
+    """Wait until a job, or the run of a store, has ended; the exit code is the job's."""
     from mandeldask import job
     from mandeldask.progress import Bar
 
@@ -163,7 +163,7 @@ def _cancel(target: str, cluster: str | None, as_json: bool) -> None:
 @target_options
 @options.as_json
 def _logs(target: str, cluster: str | None, as_json: bool) -> None:
-    """Print what a job's driver had to say: where it ran, tiles that failed, how it ended."""
+    """Print the log of a job's driver: where it ran, tiles that failed, how it ended."""
     with _job(target, cluster) as found:
         lines = found.logs()
     if as_json:

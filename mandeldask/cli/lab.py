@@ -21,7 +21,7 @@ depth_options = options.together(
     quick_option,
     click.option("--size", type=click.IntRange(16, 20000), help="Its samples a side; by default 1000."),
     click.option("--max-iter", type=click.IntRange(1, 10**6), help="Of the strategies' field; by default 100."),
-    click.option("--workers", type=click.IntRange(1, 1024), help="By default one a usable core."),
+    click.option("--workers", type=click.IntRange(1, 1024), help="By default one for each usable core."),
 )
 
 

@@ -23,7 +23,7 @@ from distributed.versions import get_versions
 from mandeldask import __version__
 from mandeldask.check import loaded_from, why_unusable
 from mandeldask.errors import ClusterError
-from mandeldask.kernels import AUTO, DEEP, here, lacking
+from mandeldask.kernels import AUTO, DEEP, lacking, report
 from mandeldask.store import Store
 from mandeldask.text import option, plural
 
@@ -150,11 +150,13 @@ def check_devices(client: Client) -> None:
         )
 
 
-def kernels_of(client: Client) -> str:
-    """What auto is on the workers that are there, such as "cuda on 1 of 3 workers, numba on 2"; "" without a GPU."""
-    names = Counter(answer for answer in _ask(client, here).values() if isinstance(answer, str))
-    each = [f"{name} on {n}" for name, n in sorted(names.items())]
-    return f"of {plural(names.total(), 'worker')}: {', '.join(each)}" if "cuda" in names else ""
+def kernels_of(client: Client) -> list[str]:
+    """Lines on what auto is on the workers that are there; none where none has a GPU."""
+    reports = {worker: answer for worker, answer in _ask(client, report).items() if isinstance(answer, tuple)}
+    names = Counter(kernel for kernel, _ in reports.values())
+    each = ", ".join(f"{name} on {n}" for name, n in sorted(names.items()))
+    unused = [f"{worker} computes on its CPU, as cuda {problem}" for worker, (_, problem) in reports.items() if problem]
+    return ([f"of {plural(names.total(), 'worker')}: {each}"] if "cuda" in names else []) + unused[:1]
 
 
 def check_store(client: Client, store: Store) -> None:

@@ -141,8 +141,9 @@ class Session:
                 self._check(client)
             if self.kernel == "cuda":  # also on this machine: a GPU may be another's, or have no room for so many
                 check_devices(client)
-            if self.kernel == AUTO and (kernels := kernels_of(client)):
-                self.say(kernels)
+            if self.kernel == AUTO:
+                for line in kernels_of(client):
+                    self.say(line)
             self._ready = True
         return client
 

@@ -109,7 +109,10 @@ def _build(value: Any, read: ValidatorFunctionWrapHandler) -> View:
 
 
 def _dump(view: View) -> dict[str, Any]:
-    given = {key: digits[0] if key in ("span", "rotation", "unit") else digits for key, digits in view.given.items()}
+    given: dict[str, Any] = dict(view.given)
+    given |= {key: given[key][0] for key in ("span", "rotation") if key in given}
+    if isinstance(view.frame, Deep) and "unit" in given:
+        given["unit"] = view.frame.unit
     if isinstance(view.frame, LogPolar):
         given["projection"] = LOG_POLAR
     return {**given, "shape": list(view.shape), "registration": view.registration}

@@ -17,19 +17,21 @@ from zict import LRU
 from mandeldask import config as configs
 from mandeldask import image, job
 from mandeldask.cluster import Session
-from mandeldask.errors import ClusterError, ConfigError, JobCancelledError, MandeldaskError
-from mandeldask.explorer.tiles import PackedTile, Scene, compute_tile, live_view
+from mandeldask.errors import ClusterError, ConfigError, JobCancelledError, MandeldaskError, StoreError
+from mandeldask.explorer.deep import DeepTile, References
+from mandeldask.explorer.tiles import PackedTile, Scene, compute_tile, live_view, same_field
 from mandeldask.text import command, is_url, plural, short_path
 from mandeldask.view import View
 
 CACHE_BYTES = 2**27
 END_SECONDS = 30.0  # for a cluster to end; it ends with the process anyway
+SOON_MAX_ITER = 5000  # of a tile that is computed in this process: NumPy takes a second or two
 WARM = live_view(8, -192, 26)  # at the seahorse valley: 2^-16 apart
 MAX_SAMPLES = 2**34  # 17 gigasamples: a slip of the pointer must not fill a disk
 PICTURE_SIDE = 4096  # pixels, at most about; `mandeldask image` makes larger ones
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}"
 
-Asked = tuple[View, int]  # a tile and its max_iter
+Asked = tuple[View | DeepTile, int]  # a tile and its max_iter
 
 
 class LiveTiles:
@@ -45,8 +47,10 @@ class LiveTiles:
         self.client: Client | None = None  # asynchronous, of the event loop
         self.thread_client: Client | None = None  # of the thread that holds the cluster: for jobs
         self.cache: LRU[Asked, PackedTile] = LRU(CACHE_BYTES, {}, weight=lambda _, packed: len(packed.data))
+        self.references: References | None = None  # once the cluster is up
         self.waiting = self.computed = self.cancelled = 0  # tiles
         self._slots = asyncio.Semaphore(8)
+        self._soon = asyncio.Lock()  # one tile at a time is computed here while the workers start: a coarse picture
         self._starting: asyncio.Task[None] | None = None
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
@@ -74,6 +78,7 @@ class LiveTiles:
             self._lost(str(error) if known else f"the cluster could not be started: {error!r}")
             return
         threads = sum(workers.values())
+        self.references = References(self.client)
         self._slots = asyncio.Semaphore(2 * threads + 2)
         self.state, self.message = "ready", plural(threads, "thread")
         for worker in workers:  # numba compiles for a second or so: before the first tile asks
@@ -96,13 +101,18 @@ class LiveTiles:
         self.state, self.message = "lost", text
         self._end.set()
 
-    async def tile(self, view: View, max_iter: int) -> PackedTile:
+    async def tile(self, tile: View | DeepTile, max_iter: int) -> PackedTile:
         """A tile, from the cache or computed; ClusterError where the cluster could not be started, or was lost."""
-        asked = view, max_iter
+        asked = tile, max_iter
         if asked in self.cache:
             return self.cache[asked]
         if self.state == "lost":
             raise ClusterError(self.message)
+        soon = self.state == "starting" and not self._soon.locked() and max_iter <= SOON_MAX_ITER
+        if soon and isinstance(tile, View):
+            async with self._soon:
+                self.cache[asked] = await asyncio.to_thread(compute_tile, tile, max_iter, "numpy-compact")
+            return self.cache[asked]
         self.waiting += 1
         try:
             await self.connected()
@@ -122,12 +132,14 @@ class LiveTiles:
             raise ClusterError(self.message)
         return self.thread_client
 
-    async def _compute(self, view: View, max_iter: int) -> PackedTile:
-        client = self.client
-        if self.state != "ready" or client is None:
+    async def _compute(self, tile: View | DeepTile, max_iter: int) -> PackedTile:
+        client, references = self.client, self.references
+        if self.state != "ready" or client is None or references is None:
             raise ClusterError(self.message)
         key = f"explorer-tile-{uuid.uuid4().hex}"  # never the key of a task that was cancelled
-        future = client.submit(compute_tile, view, max_iter, self.kernel, key=key, pure=False)
+        shallow = compute_tile, tile, max_iter, self.kernel
+        task = references.task(tile, max_iter) if isinstance(tile, DeepTile) else shallow
+        future = client.submit(*task, key=key, pure=False)
         # Dask fetches the results of several futures together: cancelling one fetch would cancel the others
         result: asyncio.Future[PackedTile] = asyncio.ensure_future(future)
         try:
@@ -141,7 +153,7 @@ class LiveTiles:
             self._lost(f"the scheduler at {client.scheduler.address if client.scheduler else '?'} was lost")
             raise ClusterError(self.message) from None
         except Exception as error:
-            raise ClusterError(f"tile {view}, max_iter {max_iter}, failed on its worker: {error}") from None
+            raise ClusterError(f"tile {tile}, max_iter {max_iter}, failed on its worker: {error}") from None
         self.computed += 1
         return packed
 
@@ -189,7 +201,7 @@ class Rendering:
         """Begin; `description` is a run description without a store, `name` the store's.
 
         ConfigError where one runs already, the description has a fault, the view is too large, or the name is not a
-        store's.
+        store's, or that of something else.
         """
         if self.state == "running":
             raise ConfigError("a view is being rendered already; wait for its end")
@@ -197,6 +209,10 @@ class Rendering:
             raise ConfigError(f"a store's name has letters, digits, dots and dashes, no more; got {str(name)[:80]!r}")
         store = self.folder / (name if name.endswith(".zarr") else f"{name}.zarr")
         config = configs.parse(description, "the view").model_copy(update={"store": str(store), "cluster": None})
+        try:
+            same_field(config)
+        except StoreError:
+            raise ConfigError(f"{store.name} exists, and holds something else: choose another name") from None
         if config.view.size > MAX_SAMPLES:
             raise ConfigError(f"a view is rendered from here up to {MAX_SAMPLES} samples; got {config.view.size}")
         self.state, self.message, self.store, self.done, self.tiles = "running", "waiting for workers", str(store), 0, 0

@@ -21,6 +21,7 @@ from tornado.web import Application, HTTPError, RequestHandler
 from mandeldask import cluster as clusters
 from mandeldask import config as configs
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
+from mandeldask.explorer.deep import deep_tile
 from mandeldask.explorer.live import LiveTiles, Rendering
 from mandeldask.explorer.tiles import LIVE_FIELDS, MAX_ITER, SIDE, PackedTile, Scene, live_view, stored_tile
 from mandeldask.job.plan import check_memory
@@ -73,6 +74,7 @@ class Explorer:
         return {
             "cluster": {"state": live.state, "words": live.message, "threads": threads},
             "store": {"done": self.done, "tiles": self.tiles, "problem": self.problem},
+            "reference": live.references.words() if live.references else "",
             "tiles": {"computed": live.computed, "cancelled": live.cancelled, "waiting": live.waiting},
             "rendering": self.rendering.to_json(),
         }
@@ -89,12 +91,14 @@ class Explorer:
         return await asyncio.to_thread(stored_tile, store, int(level), int(row), int(column))
 
     async def computed(self, handler: _Handler, level: str, column: str, row: str) -> PackedTile:
-        view = live_view(int(level), int(column), int(row))
+        origin = handler.get_query_argument("origin", "")
+        address = int(level), int(column), int(row)
+        tile = deep_tile(*address, origin, handler.get_query_argument("proof", "")) if origin else live_view(*address)
         text = handler.get_query_argument("max_iter", "1000")
         max_iter = int(text) if re.fullmatch("[0-9]{1,12}", text) else 0
         if not 1 <= max_iter <= MAX_ITER:
             raise ConfigError(f"max_iter of live tiles is a whole number from 1 to {MAX_ITER}; got {text[:40]!r}")
-        return await self.live.tile(view, max_iter)
+        return await self.live.tile(tile, max_iter)
 
     async def render(self, handler: _Handler) -> dict[str, Any]:
         if handler.request.headers.get("Content-Type", "").partition(";")[0] != "application/json":
@@ -127,7 +131,7 @@ class Explorer:
         """What answers which path and method on a port of loopback."""
         logging.getLogger("tornado.access").setLevel(logging.CRITICAL)
         hosts = frozenset({f"{LOOPBACK}:{port}", f"localhost:{port}"})
-        number = r"(-?[0-9]{1,400})"
+        number = r"(-?[0-9]{1,4300})"
         routes: list[tuple[str, dict[str, _Action]]] = [
             (r"/", {"GET": self.page}),
             (r"/([a-z]+\.(?:js|css|svg))", {"GET": self.page}),
@@ -191,7 +195,7 @@ class _Handler(RequestHandler):  # type: ignore[misc]
         if isinstance(found, PackedTile):
             self.set_header("Content-Type", "application/octet-stream")
             what = "smooth" if found.smooth else "counts"
-            self.set_header("Tile", f"{found.kind} {found.shape[0]} {found.shape[1]} {what}")
+            self.set_header("Tile", f"{found.kind} {found.shape[0]} {found.shape[1]} {what} {found.unproven}")
             if found.deflated:
                 self.set_header("Content-Encoding", "deflate")
             found = found.data

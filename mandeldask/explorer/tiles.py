@@ -14,7 +14,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,8 @@ from mandeldask.kernels import AUTO, KERNELS, BlockFunction, beyond, choose
 from mandeldask.store import Description, Store, open_store
 from mandeldask.telemetry import sample_type
 from mandeldask.text import command, short_path
-from mandeldask.view import View
+from mandeldask.view import Deep, View
+from mandeldask.view.exact import spelled
 
 Counts = NDArray[np.int32]
 
@@ -53,7 +54,8 @@ class Scene:
     config: Config | None = None
 
     def __post_init__(self) -> None:
-        if self.view.frame is not None:
+        frame = self.view.frame
+        if frame is not None and not (isinstance(frame, Deep) and frame.rotation == "0"):
             raise ConfigError(
                 f"the explorer shows upright rectangles, and this is {self.view}; "
                 f"draw it with `{command('image', 'STORE', 'OUT.png')}`"
@@ -70,8 +72,9 @@ class Scene:
         levels = d.levels if d else ()
         return {
             "name": self.name,
-            "x": [format(Decimal(v), "f") for v in self.view.x],
-            "y": [format(Decimal(v), "f") for v in self.view.y],
+            "x": _bounds(self.view, "x"),
+            "y": _bounds(self.view, "y"),
+            "unit": self.view.frame.unit if isinstance(self.view.frame, Deep) else 0,
             "rows": self.view.shape[0],
             "columns": self.view.shape[1],
             "registration": self.view.registration,
@@ -95,9 +98,10 @@ def open_scene(path: str) -> Scene:
     path = locate(path)
     if os.path.isfile(path):
         config = load(path)
-        store = _same_field(config)
+        store = same_field(config)
         name, kernel = Path(store.path if store else path).name, choose(config.kernel, config.view)[0]
-        return Scene(name, config.view, config.max_iter, kernel, store, config)
+        shallow = kernel if kernel in KERNELS else choose(AUTO)[0]
+        return Scene(name, config.view, config.max_iter, shallow, store, config)
     if not os.path.lexists(path) and Path(path).suffix.lower() in (".yaml", ".yml"):
         raise ConfigError(f"{path}: no such file")
     store = open_store(path)
@@ -105,7 +109,16 @@ def open_scene(path: str) -> Scene:
     return Scene(Path(store.path).name, d.view, d.max_iter, choose(AUTO)[0], store)
 
 
-def _same_field(config: Config) -> Store | None:
+def _bounds(view: View, name: Literal["x", "y"]) -> list[str]:
+    """The bounds of an axis, in all their decimals."""
+    low, high = view.x if name == "x" else view.y
+    if not isinstance(view.frame, Deep):
+        return [format(Decimal(low), "f"), format(Decimal(high), "f")]
+    origin, unit = view.frame.exact_origin["xy".index(name)], Fraction(2) ** view.frame.unit
+    return [spelled(origin + Fraction(low) * unit), spelled(origin + Fraction(high) * unit)]
+
+
+def same_field(config: Config) -> Store | None:
     """The store that the description names, if it exists and holds its field, in tiles of any size."""
     if not config.store or not os.path.lexists(config.store):
         return None
@@ -124,15 +137,20 @@ def _same_field(config: Config) -> Store | None:
 
 def live_view(level: int, column: int, row: int) -> View:
     """The samples of a live tile; ConfigError where it is out of range, or binary64 cannot resolve them."""
-    if not MIN_LEVEL <= level <= MAX_LEVEL:
-        raise ConfigError(f"levels of live tiles go from {MIN_LEVEL} to {MAX_LEVEL}; got {level}")
-    most = Fraction(FARTHEST) * Fraction(2) ** level
-    if not all(-most <= n < most for n in (column, row)):
-        raise ConfigError(f"live tiles lie within {-FARTHEST} and {FARTHEST} in both directions")
+    check_address(level, column, row, MAX_LEVEL)
     x, y = ((_exact(n, level), _exact(n + 1, level)) for n in (column, row))
     view = View(x, y, (SIDE, SIDE), "pixel")  # type: ignore[arg-type]
     view.check_resolved()
     return view
+
+
+def check_address(level: int, column: int, row: int, deepest: int) -> None:
+    """ConfigError where a live tile is out of range."""
+    if not MIN_LEVEL <= level <= deepest:
+        raise ConfigError(f"levels of live tiles go from {MIN_LEVEL} to {deepest}; got {level}")
+    most = Fraction(FARTHEST) * Fraction(2) ** level
+    if not all(-most <= n < most for n in (column, row)):
+        raise ConfigError(f"live tiles lie within {-FARTHEST} and {FARTHEST} in both directions")
 
 
 def _exact(n: int, level: int) -> str:
@@ -149,12 +167,13 @@ class PackedTile:
     kind: str  # of the counts: uint8, uint16, uint32; little-endian
     shape: tuple[int, ...]
     smooth: bool  # whether the fractions are there
+    unproven: int = 0  # counts, where these are of kernel deep
 
 
 def compute_tile(view: View, max_iter: int, kernel: str) -> PackedTile:
     """Compute a live tile; this runs on a worker."""
     block = _block_function(kernel, max_iter)(view.block((0, SIDE), (0, SIDE)))
-    return _packed(block["escape_time"], block["smooth"], max_iter)
+    return packed(block["escape_time"], block["smooth"], max_iter)
 
 
 @lru_cache(maxsize=16)
@@ -176,11 +195,13 @@ def stored_tile(store: Store, level: int, row: int, column: int) -> PackedTile:
     window = slice(row * SIDE, (row + 1) * SIDE), slice(column * SIDE, (column + 1) * SIDE)
     counts = store.window(*window, level)
     if "smooth" in d.fields:
-        return _packed(counts, store.window(*window, level, "smooth"), d.max_iter)
-    return _packed(counts, _smooth(d, d.levels[level].stride, (row, column), counts), d.max_iter)
+        return packed(counts, store.window(*window, level, "smooth"), d.max_iter)
+    if isinstance(d.view.frame, Deep):
+        return packed(counts, None, d.max_iter)
+    return packed(counts, _smooth(d, d.levels[level].stride, (row, column), counts), d.max_iter)
 
 
-def _smooth(d: Description, stride: int, at: tuple[int, int], counts: Counts) -> NDArray[np.float32] | None:
+def _smooth(d: Description, stride: int, at: tuple[int, int], counts: Counts) -> NDArray[np.float64] | None:
     """The field smooth of a store without it; None where it takes seconds to work out."""
     if d.exact or counts.sum(where=counts < d.max_iter, dtype=np.int64) > MAX_STEPS:
         return None
@@ -188,17 +209,21 @@ def _smooth(d: Description, stride: int, at: tuple[int, int], counts: Counts) ->
     return beyond("smooth", d.view.block(y, x, stride=(stride, stride)), counts, d.max_iter)
 
 
-def fraction(counts: Counts, smooth: NDArray[np.float32]) -> NDArray[np.uint16]:
+def fraction(counts: NDArray[np.integer], smooth: NDArray[np.floating]) -> NDArray[np.uint16]:
     """What the continuous escape time is beyond the count, in `STEPS` from `LEAST`, from 1; 0 where it has no value."""
     beyond = smooth - counts
     steps = np.clip(np.rint((beyond - LEAST) * STEPS), 1, 2**16 - 1)
     return np.where(np.isfinite(beyond), steps, 0).astype("<u2")
 
 
-def _packed(counts: Counts, smooth: NDArray[np.float32] | None, max_iter: int) -> PackedTile:
+def packed(
+    counts: NDArray[np.integer], smooth: NDArray[np.floating] | None, max_iter: int, unproven: int = 0
+) -> PackedTile:
     """Deflated where that saves a tenth."""
     kind = sample_type(max_iter)
     raw = counts.astype(kind).tobytes() + (b"" if smooth is None else fraction(counts, smooth).tobytes())
     deflated = zlib.compress(raw, 1)
     worth = len(deflated) < 0.9 * len(raw)
-    return PackedTile(deflated if worth else raw, worth, np.dtype(kind).name, counts.shape, smooth is not None)
+    return PackedTile(
+        deflated if worth else raw, worth, np.dtype(kind).name, counts.shape, smooth is not None, unproven
+    )

@@ -254,7 +254,7 @@ class Picture:
             return options.curve(escaped)
         farthest = float(escaped.max(initial=1e-300))
         tones = options.curve(farthest / escaped[escaped > 0])
-        return lambda distances: tones(farthest / np.maximum(distances.astype(np.float64), 1e-300))
+        return lambda distances: tones(farthest / np.maximum(np.nan_to_num(distances.astype(np.float64)), 1e-300))
 
 
 def _whole(chunk: int, room: int) -> int:

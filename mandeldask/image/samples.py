@@ -98,7 +98,7 @@ class Samples:
         except OSError as error:
             raise StoreError(f"cannot read {self.path}: {error.strerror or error}") from None
 
-    def _beyond(self, name: str, rows: slice, columns: slice, counts: NDArray[Any]) -> NDArray[np.float32]:
+    def _beyond(self, name: str, rows: slice, columns: slice, counts: NDArray[Any]) -> NDArray[Any]:
         """A field beyond the count, of the samples that escaped. Of a few by NumPy: to import Numba takes as long."""
         assert self.view
         k = self.stride * self.apart

@@ -6,6 +6,7 @@ process has to stay.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -34,6 +35,7 @@ UNUSED_SECONDS = 120  # without any job
 LOOK_SECONDS = 2.0  # between two looks at the jobs
 REFUSAL_SECONDS = 3.0  # in which a batch system refuses, if it does
 PROGRAM = "import sys; from mandeldask.job.background import main; main(sys.argv[1])"
+PREFIX = "mandeldask-cluster-"  # of the folders
 DESCRIPTION, SCHEDULER, FAILURE, LOG = "cluster.json", "scheduler.json", "failure.json", "log.txt"
 
 
@@ -48,9 +50,11 @@ def kept_cluster(cluster: configs.Cluster) -> Iterator[Client]:
         with clusters.connect(cluster) as client:
             yield client
         return
-    folder = Path(tempfile.mkdtemp(prefix="mandeldask-cluster-"))
+    _sweep()
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     (folder / DESCRIPTION).write_text(cluster.model_dump_json())
     with open(folder / LOG, "wb") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)  # held while a process of the cluster writes there
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(folder)],
             stdin=subprocess.DEVNULL,
@@ -65,6 +69,16 @@ def kept_cluster(cluster: configs.Cluster) -> Iterator[Client]:
     except BaseException:
         process.terminate()
         raise
+
+
+def _sweep() -> None:
+    """Remove the folders of clusters that were up and whose processes were all killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            if folder.lstat().st_uid == os.getuid() and (folder / SCHEDULER).exists():
+                with open(folder / LOG, "rb") as log:
+                    fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], folder: Path, seconds: float) -> None:

@@ -71,6 +71,8 @@ class Dispatcher:
         self.in_flight: dict[Future, Tile | LevelTile] = {}
         self.retries = _Retries()
         self.ready: deque[LevelTile] = deque()  # tiles of levels that can be made now
+        # a name for each attempt: the scheduler remembers every name of a run, and a key is never used twice
+        self.level_names = [key_name(self.job, self.run_id, "level") for _ in range(MAX_ATTEMPTS)]
         self.failed: list[Tile | LevelTile] = []
         self.cancelled = False
 
@@ -150,10 +152,10 @@ class Dispatcher:
 
     def _submit_levels(self, tiles: list[LevelTile]) -> list[Future]:
         """One task a tile, before all others: it waits for none, for what it is made from is in the store."""
-        name = key_name(self.job, self.run_id, "level")
-        keys, levels, places = zip(*(((name, *tile), tile[0], tile[1:]) for tile in tiles), strict=True)
+        keys = [(self.level_names[self.retries.attempts[tile]], *tile) for tile in tiles]
+        levels, places = zip(*((tile[0], tile[1:]) for tile in tiles), strict=True)
         write = self.store.write_level
-        return self.client.map(write, levels, places, key=list(keys), pure=False, priority=1)  # type: ignore[no-any-return]
+        return self.client.map(write, levels, places, key=keys, pure=False, priority=1)  # type: ignore[no-any-return]
 
     def _new_graph(self) -> TileGraph:
         """A graph with keys of its own."""

@@ -20,16 +20,20 @@ from mandeldask.job.cost import Costs, Estimate, expect, makespan, order
 from mandeldask.job.dispatcher import Dispatcher, cluster_lost
 from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Started, Summary
 from mandeldask.job.ledger import Ledger, cannot_write
-from mandeldask.job.periodic import every
+from mandeldask.job.periodic import every, if_it_takes
 from mandeldask.job.plan import space_warning
 from mandeldask.job.reference import prepare_reference
 from mandeldask.job.reporter import Reporter
 from mandeldask.kernels import AUTO, DEEP, Kernel, block_function, on_cpu, tells_of_compilation
+from mandeldask.precise import other_counts
 from mandeldask.store import Store
 from mandeldask.telemetry import Progress
+from mandeldask.text import command, short_path
 from mandeldask.tile import tile_name
 
 ASK_SECONDS = 0.5
+SILENT_SECONDS = 2.0
+TOLD_SHARE = 0.1  # of other counts
 SWEEP_SECONDS = 60.0  # a writer ends within seconds of its scheduler, and its file grows while it writes
 
 
@@ -60,7 +64,9 @@ def drive(plan: Plan, session: Session, tell: Observer, submission: Submission =
             if plan.pending or plan.levels:
                 dispatcher = _compute(plan, session, ledger, tell, submission)
             _sweep(store, begun, tell)
-            return _finish(plan, ledger, dispatcher)
+            reading = Notice("reading tiles whose figures are not known, and those of the border for the area", "store")
+            with if_it_takes(SILENT_SECONDS, partial(tell, reading)):  # from a bucket, say
+                return _finish(plan, ledger, dispatcher)
     except OSError as error:
         if error.errno is None or isinstance(error, ConnectionError | TimeoutError):  # of Dask's connection
             raise cluster_lost(store) from None
@@ -71,13 +77,18 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     d, pending = plan.store.description, ~plan.store.done()
     if warning := space_warning(plan):
         tell(Notice(warning, about="store"))
+    if plan.pending:
+        function = _compiled(plan, tell)  # here first, for all workers
     client = session.connect()
     tell_started(client, tell)
     # while the workers of a new cluster start
     costs = None
     if plan.pending:
-        function = _block_function(plan, tell, submission.is_cancelled)
+        if d.exact:
+            reference = prepare_reference(plan, tell, submission.is_cancelled)
+            function = block_function(DEEP, d.max_iter, d.fields, d.view, reference, d.proof)
         costs = expect(d, pending, function, plan.cluster.threads)
+        _tell_rounding(plan, tell)
     if costs is not None:
         tell(_expected(pending, costs, plan.cluster.threads))
     session.ready()
@@ -101,14 +112,23 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     return dispatcher
 
 
-def _block_function(plan: Plan, tell: Observer, is_cancelled: Callable[[], bool]) -> Kernel:
-    """That of the plan's kernel, compiled for all workers of this machine; of a deep field with its reference."""
+def _tell_rounding(plan: Plan, tell: Observer) -> None:
+    """Say where rounding changes many counts; those of a deep field are exact."""
+    d = plan.store.description
+    share = 0.0 if d.exact else other_counts(d.view, d.max_iter)
+    if share > TOLD_SHARE:
+        measured = f"`{command('verify', short_path(plan.store.path), '--precise', '1000')}` measures it"
+        changed = f"rounding changes the counts of about {share:.0%} of the samples, each as if c lay a unit"
+        tell(Notice(f"{changed} in its last place elsewhere: {measured}", about="rounding"))
+
+
+def _compiled(plan: Plan, tell: Observer) -> Kernel:
+    """The block function of the plan's kernel; of a deep field without the reference orbit that the store has."""
     d = plan.store.description
     compiling = partial(tell, Notice("compiling the Numba kernel; the next run finds it compiled", about="kernel"))
     kernel = on_cpu() if plan.kernel in (AUTO, "cuda") else plan.kernel
     with tells_of_compilation(compiling) if kernel in ("numba", DEEP) else nullcontext():
-        reference = prepare_reference(plan, tell, is_cancelled) if d.exact else None
-        return block_function(kernel, d.max_iter, d.fields, d.view, reference, d.proof)
+        return block_function(kernel, d.max_iter, d.fields, d.view, proof=d.proof)
 
 
 def tell_started(client: Client, tell: Observer) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from dask.utils import format_bytes
 from distributed import Client
 from numpy.typing import NDArray
 
@@ -18,6 +19,12 @@ from mandeldask.telemetry import Preview, Progress, TileFailed
 from mandeldask.text import duration, plural, short_path, si
 from mandeldask.tile import Record
 from mandeldask.view import View
+
+ORBIT_BYTES = 108  # a step of the reference orbit, with its table of jumps, in each worker process
+PROOFS = {
+    "none": "none: this is a preview, in which some counts are wrong",
+    "double-double": "double-double: the hardest samples stay unproven",
+}
 
 
 @dataclass(frozen=True)
@@ -87,11 +94,18 @@ class Plan:
         d = self.store.description
         done = f", {self.done} done already: resuming" if self.resumed else ""
         levels = f", {plural(self.levels, 'pyramid tile')} to build" if self.levels else ""
+        orbit = {}
+        if d.exact:
+            size = format_bytes(ORBIT_BYTES * d.max_iter)
+            orbit["reference"] = f"an orbit of at most {si(d.max_iter)} steps, {size} in each worker process"
+        if d.proof != "full":
+            orbit["proof"] = PROOFS[d.proof]
         return {
             "view": str(self.view or d.view),
             "field": f"{d.shape[0]} x {d.shape[1]} = {si(self.samples)} samples, max_iter {d.max_iter}",
             "kernel": self.kernel,
             "tiles": f"{self.tiles} of {d.tile[0]} x {d.tile[1]}{done}; {self.pending} to compute{levels}",
+            **orbit,
             "store": short_path(self.store.path),
         }
 
@@ -150,7 +164,7 @@ class Proofs:
 
     def __str__(self) -> str:
         if self.preview:
-            return "none: this is a preview, in which some counts are wrong"
+            return PROOFS["none"]
         lost = f"; not known of {plural(self.unknown, 'tile')}, whose driver was killed" if self.unknown else ""
         passes = f"{plural(self.second, 'sample')} took a second pass, {self.third} their own orbits"
         return f"{self.unproven or 'no'} counts unproven{lost}; {passes}"

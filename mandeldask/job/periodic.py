@@ -1,4 +1,4 @@
-"""Something done again and again beside the main work, in a thread that ends with its context."""
+"""Something done beside the main work, again and again or if that takes long, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -32,3 +32,15 @@ def every(seconds: float, action: Callable[[], object], name: str) -> Iterator[N
     finally:
         stop.set()
         thread.join(END_SECONDS)  # a thread that waits for a lost cluster ends by itself
+
+
+@contextmanager
+def if_it_takes(seconds: float, action: Callable[[], object]) -> Iterator[None]:
+    """Call `action` once, if the context has not ended after so many seconds."""
+    timer = threading.Timer(seconds, action)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mandeldask import config as configs
 from mandeldask.cluster import IDLE_WORKER_BYTES, Size
 from mandeldask.errors import ClusterError, ConfigError, StoreError
-from mandeldask.job.events import Plan
+from mandeldask.job.events import ORBIT_BYTES, Plan
 from mandeldask.job.lease import refuse_second_driver
 from mandeldask.kernels import EXACT_FIELDS, FIELDS, SCRATCH_BYTES
 from mandeldask.store import AnyPath, Description, Level, Place, Store, Tile, open_for_writing, open_store, place_of
@@ -30,7 +30,6 @@ TILES_A_THREAD = 8  # at least, so that unequal tiles can be shared out
 ENCODING_BYTES = 8  # a sample, while a shard is compressed and written
 USABLE = 0.8  # of a worker's memory limit: Dask pauses it there
 LEVELS = 4 / 3  # bytes of all levels over those of the field: 1 + 1/4 + 1/16 + ...
-ORBIT_BYTES = 108  # a step of the reference orbit, with its table of jumps, in each worker process
 BEST_RATIO = 1 / 256  # of compression: lz4 makes a 255th of samples that are all alike
 NO_STORE = "no store named: give one, --out STORE (in Python, out=), or set `store:` in the run description"
 NOT = -1  # a tile of a level that is not to be built; no parent

@@ -129,12 +129,21 @@ def deepen(
         raise ConfigError(
             f"max_iter must be more than the {old} that {source.path} has, and at most {MAX_ITER_LIMIT}; got {max_iter}"
         )
+    if source.description.proof != "full":
+        raise ConfigError(
+            f"{source.path} has proof: {source.description.proof}, so its counts may be wrong: compute the field with "
+            "the larger max_iter by a run of its own"
+        )
     deeper = _description_of(store, kernel) | {"max_iter": max_iter, "store": os.fspath(out)}
     described = configs.parse(deeper, source="deepen")
     lacks = int((~source.done()).sum())
     whole = f", and {plural(lacks, 'tile')} that it lacks" if lacks else ""
     tell = _observer(tell)
-    tell(Notice(f"{source.path}: only the samples that it has at {old}{whole} are computed", "deepens"))
+    tell(
+        Notice(
+            f"{source.path}: computes only the samples that did not escape within {old} iterations{whole}", "deepens"
+        )
+    )
     return _compute_field(described, cluster, client, upload, ignore_space, tell, source=source)
 
 

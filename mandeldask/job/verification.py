@@ -144,6 +144,8 @@ def verify(
     change = repair or remove_damaged
     opened, problem = open_damaged(store)
     d, found = opened.description, _Found()
+    if precise and d.exact:
+        raise ConfigError("the counts of a deep field are exact: compute some again with --recompute")
     if problem:
         found.add(Finding("description", "zarr.json", problem))
     with ExitStack() as session:

@@ -35,9 +35,10 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import fastest, numpy_loops
+from mandeldask.kernels import fields as others
 from mandeldask.kernels.block import BlockFunction
-from mandeldask.kernels.fastest import here, lacking, on_cpu
-from mandeldask.kernels.fields import BEYOND, EXACT_FIELDS, FIELDS, outside
+from mandeldask.kernels.fastest import here, lacking, on_cpu, report
+from mandeldask.kernels.fields import EXACT_FIELDS, FIELDS, outside
 from mandeldask.view import Deep, View
 
 if TYPE_CHECKING:  # takes Numba
@@ -65,6 +66,7 @@ __all__ = [
     "on_cpu",
     "orbit_of_its_own",
     "reference_of",
+    "report",
     "tells_of_compilation",
 ]
 
@@ -191,12 +193,12 @@ def last_counts() -> tuple[int, int, int]:
 
 def orbit_of_its_own(view: View, offset: complex, max_iter: int) -> tuple[int, bool]:
     """The escape time of a sample of a deep view by its own orbit in fixed point, and whether that is proven."""
-    from mandeldask.kernels.deep import third  # takes Numba
+    from mandeldask.kernels.deep import count  # takes Numba
 
     assert isinstance(view.frame, Deep)
     (re, im), unit = view.frame.exact_origin, Fraction(2) ** view.frame.unit
     c = re + Fraction(offset.real) * unit, im + Fraction(offset.imag) * unit
-    found = third.count(c, max_iter, max(0, -view.frame.unit) + 200)
+    found = count(c, max_iter, max(0, -view.frame.unit) + 200)
     return found.n, found.proven
 
 
@@ -233,7 +235,7 @@ def choose(name: str, view: View | None = None, *, here: bool = True) -> tuple[s
     if exact and here and (problem := lacking("numba")):
         raise ConfigError(f"the kernel deep {problem}; install it")
     if exact:
-        return DEEP, "as asked" if name == DEEP else "exact arithmetic, each count proven"
+        return DEEP, "as asked" if name == DEEP else "exact arithmetic, at any depth"
     if name == AUTO:
         problem = lacking("numba")
         why = f", as numba {problem}" if problem else ""
@@ -243,13 +245,11 @@ def choose(name: str, view: View | None = None, *, here: bool = True) -> tuple[s
     return name, "as asked"
 
 
-def beyond(
-    name: str, c: NDArray[np.complex128], counts: NDArray[Any], max_iter: int, kernel: str = ""
-) -> NDArray[np.float32]:
+def beyond(name: str, c: NDArray[np.complex128], counts: NDArray[Any], max_iter: int, kernel: str = "") -> NDArray[Any]:
     """A field beyond the count, of samples whose counts are known, 0 where not: their orbits are followed once more."""
     known = np.where(counts > 0, counts, max_iter).astype(np.int32, copy=False)
     orbits = KERNELS[kernel or on_cpu()](1).outside(c.ravel(), max_iter, known.ravel())
-    return BEYOND[name](orbits).reshape(counts.shape)
+    return others.beyond(name, orbits, c.ravel()).reshape(counts.shape)
 
 
 def _check_view(name: str, view: View) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mandeldask import buffers
 from mandeldask.errors import ConfigError
-from mandeldask.kernels.fields import BEYOND, FIELDS, NOT_ESCAPED, PROOFS_FROM, PROVED, Orbit
+from mandeldask.kernels.fields import BEYOND, FIELDS, NOT_ESCAPED, PROOFS_FROM, PROVED, Orbit, beyond
 from mandeldask.kernels.rounding import check_rounding
 
 Samples = NDArray[np.complex128]
@@ -86,8 +86,9 @@ class BlockFunction:
             self.count(c, self.max_iter, counts)
         if wanted := BEYOND.keys() & results.keys():
             orbit = self.outside(c, self.max_iter, counts)
-            for name in wanted:
-                results[name][:] = BEYOND[name](orbit)
+            with np.errstate(over="ignore"):  # of a distance that float32 does not hold
+                for name in wanted:
+                    results[name][:] = beyond(name, orbit, c)
 
     def _prove(self, c: Samples, counts: Counts, interior: NDArray[np.uint8]) -> None:
         """Escape times, and what is known of who has none."""

@@ -19,8 +19,11 @@ from mandeldask.kernels.block import BlockFunction, Counts, Samples
 from mandeldask.text import pip_install
 from mandeldask.view.outer import Axes
 
-_chosen: list[str] = []  # the kernel of this process, once it is known
+NO_GPU = "needs numba-cuda", "driver library cannot be found", "NO_DEVICE", "other workers have claimed"
+
+_chosen: list[str] = []  # the kernel of this process, once it is known, and why it is not cuda
 _lock = threading.Lock()
+_last = threading.local()
 
 
 def make(max_iter: int, fields: tuple[str, ...]) -> BlockFunction:
@@ -28,12 +31,29 @@ def make(max_iter: int, fields: tuple[str, ...]) -> BlockFunction:
 
 
 def here() -> str:
-    """What auto is in this process, a key of KERNELS. The first call takes seconds: it imports it, and tries a GPU."""
+    """What auto is in this process, a key of KERNELS. The first call tries the GPU, which takes seconds."""
     with _lock:
         if not _chosen:
-            _chosen.append(on_cpu() if _cuda_problem("claim") else "cuda")
-            _module(_chosen[0])
+            problem = _cuda_problem("claim")
+            _chosen[:] = [on_cpu() if problem else "cuda", problem]
         return _chosen[0]
+
+
+def load() -> None:
+    """Import, and so perhaps compile, what auto is in this process."""
+    _module(here())
+
+
+def kernel_used() -> str:
+    """What auto was for this thread's last block."""
+    return getattr(_last, "kernel", "") or here()
+
+
+def report() -> tuple[str, str]:
+    """What auto is in this process, and what is wrong with its GPU: "" where it works, is taken, or is not there."""
+    kernel = here()
+    problem = _chosen[1]
+    return kernel, "" if any(sign in problem for sign in NO_GPU) else problem
 
 
 def on_cpu() -> str:
@@ -66,12 +86,14 @@ def _either(compute: Callable[[Any], Any]) -> Any:
     try:
         return compute(_module(here()))
     except MandeldaskError as error:
-        _chosen[:] = [on_cpu()]
+        _chosen[:] = [on_cpu(), f"finds {error}"]
         logging.getLogger(__name__).warning("%s; from here on this process computes on its CPU", error)
         return compute(_module(here()))
 
 
 def _module(name: str) -> Any:
+    """What has the functions of a kernel; it is noted as this thread's last."""
+    _last.kernel = name
     if name == "numpy-compact":
         return _NumPy
     return importlib.import_module({"cuda": "mandeldask.kernels.cuda", "numba": "mandeldask.kernels.lanes"}[name])

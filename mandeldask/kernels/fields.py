@@ -4,26 +4,30 @@ And `interior`, for the others: 0 escaped, 1 not escaped within max_iter, 2 prov
 as `mandeldask.kernels.shortcuts` has it. How many are proved depends on the kernel; what is proved is true for all.
 
 Smooth and distance follow the orbit on from |z| > 2 to a larger bailout, past max_iter if need be; the others are NaN,
-as are samples with an infinite or NaN part. z takes the same operations as the count; all is binary64, then rounded to
-float32. The count does not depend on what else is asked for. The escape time has the same bits everywhere; smooth and
-distance follow the machine's logarithm, so their last float32 bit may differ between machines.
+as are samples with an infinite or NaN part, and distances below what rounding does to c. z takes the same operations
+as the count; all is binary64, smooth then rounded to 2^-18 and distance to float32. The count does not depend on what
+else is asked for. The escape time has the same bits everywhere; smooth and distance follow the machine's logarithm, so
+their last bit may differ between machines.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-FIELDS = {"escape_time": "<i4", "smooth": "<f4", "distance": "<f4", "interior": "|u1"}
-EXACT_FIELDS = {"escape_time": "<i4", "smooth": "<f8", "distance": "<f8"}  # of a deep view, distance in its units
+FIELDS = {"escape_time": "<i4", "smooth": "<f8", "distance": "<f4", "interior": "|u1"}
+EXACT_FIELDS = FIELDS | {"distance": "<f8"}  # of a deep view, distance in its units
 ESCAPED, NOT_ESCAPED, PROVED = 0, 1, 2  # within max_iter
 PROOFS_FROM = 32  # max_iter: below it none is looked for
 
 # |z| at the end. What the formulas neglect is |c|/|z|^2 or so: below 1e-11, and below 1e-6 for |c| > BAILOUT, where
 # z_1 = c is the end. That is less than float32 tells apart.
 BAILOUT = 2.0**20
+SMOOTH_STEPS = 2.0**18  # in one step
+RESOLVED = 2.0  # units in the last place of c: rounding displaces a sample by as much
 # From |z| > 2 on, |z| - 2 at least trebles with every step while it is small, then |z| squares: a z one unit in the
 # last place above 2 is past the bailout within 40 steps.
 EXTRA_STEPS = 64
@@ -39,8 +43,11 @@ class Orbit(NamedTuple):
     n: NDArray[np.int64]
 
 
-def smooth(orbit: Orbit, dtype: type[np.floating] = np.float32) -> NDArray[Any]:
-    """Continuous escape time, n - log2(ln|z_n| / ln 2), in steps.
+def smooth(orbit: Orbit) -> NDArray[np.float64]:
+    """Continuous escape time, n - log2(ln|z_n| / ln 2), in steps, to the nearest 2^-18.
+
+    At 10^6 steps float32 tells apart no less than 1/16. Rounded so, float64 takes 2.1 to 3.5 bytes a sample on disk,
+    where float32 took 2.2 to 2.7, float64 unrounded 5.4 to 6.3, and a float32 fraction beside the count 2.6 to 3.3.
 
     The renormalised count of L. Vepstas (1997), https://linas.org/art-gallery/escape/escape.html, counted from
     |z| = 2. It is continuous in c, and for a large bailout tends to log2(ln 2 / G(c)), G(c) = lim 2^-n ln|z_n|. As z_1
@@ -49,24 +56,33 @@ def smooth(orbit: Orbit, dtype: type[np.floating] = np.float32) -> NDArray[Any]:
     with np.errstate(all="ignore"):
         size = np.hypot(orbit.x, orbit.y)
         steps = orbit.n - np.log2(np.log(size) / np.log(2.0))
-        return np.where(np.isfinite(size), steps, np.nan).astype(dtype)
+        return np.where(np.isfinite(size), np.round(steps * SMOOTH_STEPS) / SMOOTH_STEPS, np.nan)
 
 
-def distance(orbit: Orbit, dtype: type[np.floating] = np.float32) -> NDArray[Any]:
+def distance(orbit: Orbit) -> NDArray[np.float64]:
     """Exterior distance estimate, 2 |z_n| ln|z_n| / |dz_n/dc|, in units of c.
 
     Near the set (G(c) small) the distance from c to the set lies between a quarter of it and the whole, by Koebe's
     theorem; further out it is larger than that. H.-O. Peitgen and D. Saupe (eds.), *The Science of Fractal Images*,
-    1988, section 4.2.4 and appendix D. 0 where the derivative overflows.
+    1988, section 4.2.4 and appendix D. 0 where the derivative overflows; `beyond` makes that NaN.
     """
     with np.errstate(all="ignore"):
         size = np.hypot(orbit.x, orbit.y)
         estimate = 2.0 * size * np.log(size) / np.hypot(orbit.dx, orbit.dy)
         estimate[~(np.isfinite(orbit.dx) & np.isfinite(orbit.dy))] = 0.0
-        return np.where(np.isfinite(size), estimate, np.nan).astype(dtype)
+        return np.where(np.isfinite(size), estimate, np.nan)
 
 
-BEYOND = {"smooth": smooth, "distance": distance}
+BEYOND: dict[str, Callable[[Orbit], NDArray[Any]]] = {"smooth": smooth, "distance": distance}
+
+
+def beyond(name: str, orbit: Orbit, c: NDArray[np.complex128]) -> NDArray[Any]:
+    """A field of BEYOND for the samples `c`; NaN where a distance is below what rounding does to a sample."""
+    values = BEYOND[name](orbit)
+    if name == "distance":
+        with np.errstate(invalid="ignore"):  # of a sample that is not finite
+            values[values < RESOLVED * np.spacing(np.maximum(np.abs(c.real), np.abs(c.imag)))] = np.nan
+    return values
 
 
 def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32]) -> Orbit:

@@ -2,7 +2,7 @@
 
     STORE/                root attributes: the field description, under "mandeldask"; the levels, under "ome"
       0/escape_time       int32 (y, x); fill value 0 says *not computed*, for no finished sample is 0
-      0/smooth, ...       float32 (y, x), other fields where asked for; written before the tile's escape_time
+      0/smooth, distance  float64 and float32 (y, x), where asked for; written before the tile's escape_time
       0/interior          uint8 (y, x): 0 escaped, 1 not escaped within max_iter, 2 proved never to escape
       0/y, 0/x            float64 coordinates: of c; in a turned view, a strip or a deep view what `View.frame` says
       1/, 2/, ...         the same of every 2nd, 4th, ... sample, until one tile holds it

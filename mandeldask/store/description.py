@@ -11,8 +11,8 @@ from typing import Any, get_args
 from mandeldask.kernels import EXACT_FIELDS, FIELDS, Proof
 from mandeldask.view import Arithmetic, Deep, Frame, Range, View, frame_from_json
 
-FORMAT_VERSION = 3
-READABLE = (2, 3)  # 2 had zstd in the place of Blosc
+FORMAT_VERSION = 4
+READABLE = (2, 3, 4)  # 3 had smooth in float32; 2 zstd in the place of Blosc too
 Tile = tuple[int, int]  # row and column in a grid of tiles
 # A viewer reads chunks. 512 a side rather than 256 writes a 2048 shard in half the time.
 CHUNK_SIDE = (256, 512)
@@ -121,6 +121,8 @@ class Description:
 
     def type_of(self, name: str) -> str:
         """Of the samples of a field, as NumPy spells it."""
+        if name == "smooth" and self.format_version < 4 and not self.exact:
+            return "<f4"
         return (EXACT_FIELDS if self.exact else FIELDS)[name]
 
     def problem(self) -> str:

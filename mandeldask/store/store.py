@@ -221,6 +221,13 @@ class Store:
             columns[name][~known] = 0
         return columns
 
+    def proven(self, tile: Tile) -> bool:
+        """Whether every count of a tile of a deep field is proven; not where that is not known."""
+        i, j = tile
+        kept = array(self.place, self.description, "tiles/unproven")
+        noted = self.place.size(f"tiles/unproven/c/{i // arrays.TILES_CHUNK}/{j // arrays.TILES_CHUNK}")
+        return bool(noted) and int(read(kept, (slice(i, i + 1), slice(j, j + 1))).item()) == 0
+
     def damaged_tiles(self) -> list[tuple[str, str]]:
         """Keys of the `tiles` group's chunks that cannot be read, and what is wrong with each."""
         return self._columns()[1]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
-from mandeldask.view.exact import Number, angles, cos_sin, exact, pair, radii, rounded
+from mandeldask.view.exact import Number, angles, exact, pair, radii, rounded
 from mandeldask.view.frames import (
     LOG_POLAR,
     Deep,
@@ -299,7 +299,7 @@ class View:
         if isinstance(self.frame, LogPolar):
             width = height = self.frame.radius[1]
         else:
-            cos, sin = map(abs, cos_sin(Fraction(self.frame.rotation) / 360))
+            cos, sin = map(abs, self.frame.cos_sin)
             u, v = (max(map(abs, bounds)) for bounds in (self.x, self.y))
             width, height = u * cos + v * sin, u * sin + v * cos
         return (re - width, re + width), (im - height, im + height)

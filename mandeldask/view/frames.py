@@ -162,6 +162,11 @@ class Deep:
         object.__setattr__(self, "rotation", degrees(self.rotation))
 
     @property
+    def cos_sin(self) -> tuple[float, float]:
+        """Of the rotation, correctly rounded."""
+        return cos_sin(Fraction(self.rotation) / 360)
+
+    @property
     def exact_origin(self) -> tuple[Fraction, Fraction]:
         return pair("origin", self.origin, "[re, im]")
 

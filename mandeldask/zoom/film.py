@@ -145,7 +145,7 @@ class Film:
     def core(self) -> View:
         """The last frame, at `CORE` samples a pixel each way."""
         width, height = self.size
-        return View.around(self.centre, self.last, (CORE * height, CORE * width), "pixel")
+        return View.around(self.centre, self.last, (CORE * height, CORE * width), "pixel", arithmetic="binary64")
 
     @property
     def samples_a_pixel(self) -> float:

@@ -4,6 +4,7 @@ import { drawnDown } from "./light.js";
 
 const RUNGS = 1024; // of a colour map once up and once down
 const CURVED = 64; // below, a scale bends too much to be taken for straight from one count to the next
+export const MOST_DENSE = 1000;
 const SCALES = {
   log: (n) => Math.log2(Math.max(n, 1)) / 10,
   root: (n) => Math.sqrt(Math.max(n, 0)) / 32,
@@ -120,7 +121,7 @@ export class Colours {
     const seen = this.#values(tiles);
     if (seen.length < 2) return null;
     const [low, high] = [0.001, 0.998].map((part) => SCALES[this.settings.scale](seen[Math.floor(part * (seen.length - 1))]));
-    const density = Math.min(Math.max(1 / Math.max(high - low, 1e-3), 0.1), 60);
+    const density = Math.min(Math.max(1 / Math.max(high - low, 1e-3), 0.1), MOST_DENSE);
     return { density: Number(density.toPrecision(3)), phase: Number((-low * density - 2 * Math.floor((-low * density) / 2)).toFixed(3)) };
   }
 

@@ -1,24 +1,25 @@
-// The plane in fixed point: a BigInt n stands for n / 2^192, so that an address is exact at any depth.
+// The plane in fixed point: a BigInt n stands for n / 2^192 units of 2^-scale, so that an address is exact at any depth.
+// The scale is 0 until a view is deep; what becomes a binary64 number is in these units.
 
-export const BITS = 192n;
-const HALF = 1n << (BITS - 1n);
+export const BITS = 192;
 
 /** The fixed-point number nearest to a decimal text; null for anything else. */
-export function parse(text) {
-  const match = /^\s*([-+]?)(\d{1,400})(?:\.(\d{0,400}))?(?:e([-+]?\d{1,3}))?\s*$/i.exec(text ?? "");
+export function parse(text, scale = 0) {
+  const match = /^\s*([-+]?)(\d{1,400})(?:\.(\d{0,9999}))?(?:e([-+]?\d{1,4}))?\s*$/i.exec(text ?? "");
   if (!match) return null;
   const [, sign, whole, rest = "", exponent = "0"] = match;
-  const scale = rest.length - Number(exponent);
-  let top = BigInt(whole + rest) << BITS, bottom = 1n;
-  if (scale > 0) bottom = 10n ** BigInt(scale);
-  else top *= 10n ** BigInt(-scale);
+  const decimals = rest.length - Number(exponent);
+  let top = BigInt(whole + rest) << BigInt(BITS + scale), bottom = 1n;
+  if (decimals > 0) bottom = 10n ** BigInt(decimals);
+  else top *= 10n ** BigInt(-decimals);
   const value = (2n * top + bottom) / (2n * bottom);
   return sign === "-" ? -value : value;
 }
 
 /** A fixed-point number with so many decimals. */
-export function format(value, decimals) {
-  const scaled = (abs(value) * 10n ** BigInt(decimals) + HALF) >> BITS;
+export function format(value, decimals, scale = 0) {
+  const bits = BigInt(BITS + scale);
+  const scaled = (abs(value) * 10n ** BigInt(decimals) + (1n << (bits - 1n))) >> bits;
   return (value < 0n && scaled > 0n ? "-" : "") + point(scaled.toString(), decimals);
 }
 
@@ -41,13 +42,18 @@ export function fixed(value) {
 }
 
 /** The last multiple of 2^-level at or below a fixed-point number, in units of it. */
-export function floor(value, level) {
-  const shift = BITS - BigInt(level);
-  return shift >= 0n ? value >> shift : value << -shift;
-}
+export const floor = (value, level, scale = 0) => value >> BigInt(BITS + scale - level);
 
-/** n / 2^level in fixed point. */
-export const place = (n, level) => n << (BITS - BigInt(level));
+/** n / 2^level in fixed point: the last one at or below. */
+export const place = (n, level, scale = 0) => n << BigInt(BITS + scale - level);
+
+/** A number of units of 2^-scale with so many significant digits, as far as binary64 has them. */
+export function scientific(value, digits, scale) {
+  if (!scale) return value.toExponential(digits - 1);
+  const log = Math.log10(value) - scale * Math.log10(2);
+  const mantissa = (10 ** (log - Math.floor(log))).toPrecision(digits);
+  return mantissa.startsWith("10") ? `1${mantissa.slice(2)}e${Math.floor(log) + 1}` : `${mantissa}e${Math.floor(log)}`;
+}
 
 const abs = (value) => (value < 0n ? -value : value);
 

@@ -1,7 +1,7 @@
 // A view as a link, as a run description, as a picture.
 
 import { dyadic, floor } from "./exact.js";
-import { DEFAULTS } from "./colour.js";
+import { DEFAULTS, MOST_DENSE } from "./colour.js";
 import { TILE_LEVEL } from "./view.js";
 
 const COLOURS = ["map", "scale", "density", "phase", "smooth", "interior"];
@@ -28,7 +28,7 @@ export function fromFragment(fragment, maps, scales, limit) {
   text("map", (value) => Object.hasOwn(maps, value));
   text("scale", (value) => scales.includes(value));
   text("interior", (value) => /^#[0-9a-f]{6}$/i.test(value));
-  figure("density", 0.01, 100);
+  figure("density", 0.01, MOST_DENSE);
   figure("phase", 0, 2);
   if (parts.has("smooth")) colours.smooth = parts.get("smooth") === "true";
   const n = Number(parts.get("n"));
@@ -37,19 +37,31 @@ export function fromFragment(fragment, maps, scales, limit) {
   return { centre, fixed, colours };
 }
 
-/** The run description whose samples are those of the live tiles in view, `finer` levels deeper, in the same colours. */
-export function description(view, maxIter, finer, picture) {
+/** The samples of the live tiles in view, `finer` levels deeper: the first and last columns and rows, in units of 2^-level. */
+function samples(view, finer) {
   const level = view.level + finer + TILE_LEVEL;
-  const [left, top] = view.at(0, 0).map((value) => floor(value, level));
-  const [right, bottom] = view.at(view.width, view.height).map((value) => floor(value, level));
+  const [left, top] = view.at(0, 0).map((value) => floor(value, level, view.scale));
+  const [right, bottom] = view.at(view.width, view.height).map((value) => floor(value, level, view.scale));
+  return { level, left, right, bottom, top, shape: [Number(top - bottom) + 1, Number(right - left) + 1] };
+}
+
+/** How many rows and columns the run description of a view has. */
+export const shape = (view, finer) => samples(view, finer).shape;
+
+/**
+ * The run description whose samples are those of the live tiles in view, `finer` levels deeper, in the same colours. It
+ * gives bounds; centre and span where the view is deep.
+ */
+export function description(view, maxIter, finer, picture) {
+  const { level, left, right, bottom, top, shape } = samples(view, finer);
   const bounds = (low, high) => [dyadic(low, level), dyadic(high + 1n, level)];
+  const middle = (low, high) => dyadic(low + high + 1n, level + 1);
+  const deep = view.level + finer > view.deepest;
+  const place = deep
+    ? { centre: [middle(left, right), middle(bottom, top)], span: dyadic(right - left + 1n, level) }
+    : { x: bounds(left, right), y: bounds(bottom, top) };
   return {
-    view: {
-      x: bounds(left, right),
-      y: bounds(bottom, top),
-      shape: [Number(top - bottom) + 1, Number(right - left) + 1],
-      registration: "pixel",
-    },
+    view: { ...place, shape, registration: "pixel" },
     max_iter: maxIter,
     fields: ["escape_time", "smooth"],
     picture: { ...picture, supersample: finer ? 2 : 1 },
@@ -63,8 +75,7 @@ export function toYaml({ view, max_iter, fields, picture }, link) {
     "# A view saved by `mandeldask explore`; compute it with  mandeldask run FILE --out STORE",
     `# ${link}`,
     "view:",
-    `  x: ${pair(view.x)}`,
-    `  y: ${pair(view.y)}`,
+    ...(view.span ? [`  centre: ${pair(view.centre)}`, `  span: "${view.span}"`] : [`  x: ${pair(view.x)}`, `  y: ${pair(view.y)}`]),
     `  shape: [${view.shape.join(", ")}]`,
     `  registration: ${view.registration}`,
     `max_iter: ${max_iter}`,

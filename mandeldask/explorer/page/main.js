@@ -1,9 +1,9 @@
 // Wires the page together: scene, view, tiles, painter, gestures, panel.
 
 import { Colours, SCALE_NAMES } from "./colour.js";
-import { format, parse, number } from "./exact.js";
+import { format, parse, number, scientific } from "./exact.js";
 import { Gestures } from "./gestures.js";
-import { description, fromFragment, save, toFragment, toYaml } from "./link.js";
+import { description, fromFragment, save, shape, toFragment, toYaml } from "./link.js";
 import { Painter } from "./paint.js";
 import { Panel } from "./panel.js";
 import { rectangle, Tiles } from "./tiles.js";
@@ -12,6 +12,7 @@ import { View } from "./view.js";
 const MOST_DENSE = 2; // drawn pixels a CSS pixel: a telephone's third costs twice the tiles and is not seen
 const ASK_EVERY = 70; // ms between two looks at which tiles to ask for, while the view moves
 const SETTLE = 250; // ms without motion, after which the link is written
+const STILL = 150; // ms without motion, after which a deep view gets a reference orbit
 const REST = 500; // ms without a change, after which the view is refined
 const LOOK_EVERY = { calm: 2500, busy: 700 }; // ms
 
@@ -21,12 +22,13 @@ const canvas = document.getElementById("plane");
 const painter = new Painter(canvas);
 const colours = new Colours(scene);
 const tiles = new Tiles(scene, redraw, complain);
-const panel = new Panel(scene, { home, fit, outlines, saveConfig, savePicture, copyLink, render, stopRender, start, zoom, fix, colours: setColours });
+const panel = new Panel(scene, { home, fit, outlines, saveConfig, savePicture, copyLink, render, stopRender, start, zoom, fix, colours: chooseColours });
 const gestures = new Gestures(canvas, view, redraw, { home, fit, outlines, panel: () => panel.toggle() });
 
 let fixed = null; // max_iter, where it does not follow the depth
 let maxIter = scene.max_iter;
 let fitted = false;
+let chosen = false; // whether density and phase are the user's, who may be one with a link
 let outlined = false;
 let dirty = false;
 let asked = 0;
@@ -54,6 +56,7 @@ function frame(now) {
   gestures.step(Math.min(50, now - last || 16));
   last = now;
   setMaxIter();
+  neighbourhood(now);
   targets = tiles.targets(view, maxIter);
   const rests = refine(now);
   if (now - asked > ASK_EVERY || !gestures.busy) {
@@ -70,6 +73,17 @@ function frame(now) {
   settling = setTimeout(settle, SETTLE);
 }
 
+/** A deep view is computed from an origin, which is chosen once the view is still. */
+function neighbourhood(now) {
+  if (view.level <= view.deepest) return;
+  if (tiles.near.follow(view, now - changed >= STILL && !gestures.busy)) {
+    fitted = chosen; // counts lie close together there
+    clearTimeout(looking);
+    looking = setTimeout(look, LOOK_EVERY.busy); // for how far the reference orbit is
+  }
+  if (!tiles.near.origin) setTimeout(redraw, STILL);
+}
+
 /** Tiles a level deeper, once the view rests, which is returned; those that are here stay while it is moved. */
 function refine(now) {
   const here = [toFragment(view, maxIter, colours.settings), canvas.width, canvas.height].join();
@@ -80,6 +94,7 @@ function refine(now) {
     resting = setTimeout(redraw, REST);
   }
   const rests = now - changed >= REST - 1 && sharp();
+  if (sharp()) tiles.learn(view, targets);
   if (rests) [finer, finerPixel] = [tiles.finer(view, maxIter, targets), view.pixel];
   else if (finerPixel !== view.pixel) finer = [];
   else for (const target of finer) target.rectangle = rectangle(target, view);
@@ -105,7 +120,7 @@ function restore() {
   const said = fromFragment(location.hash, scene.colormaps, SCALE_NAMES, scene.max_iter_limit);
   fixed = said.fixed;
   if (!said.centre || !view.fromText(...said.centre)) view.home();
-  fitted = "density" in said.colours || "phase" in said.colours;
+  fitted = chosen = isFit(said.colours);
   setColours(said.colours);
 }
 
@@ -130,6 +145,13 @@ function fix(value) {
   setColours({});
 }
 
+const isFit = (settings) => "density" in settings || "phase" in settings;
+
+function chooseColours(settings) {
+  chosen ||= isFit(settings);
+  setColours(settings);
+}
+
 function setColours(settings) {
   colours.set(settings, fixed ?? Infinity);
   panel.setColours(colours.settings);
@@ -142,6 +164,7 @@ function fitOnce() {
 }
 
 function fit() {
+  chosen = false;
   const found = colours.fit(inView());
   if (found) setColours(found);
 }
@@ -216,24 +239,32 @@ function complain(what, words) {
 function readout() {
   const [x, y] = gestures.pointer ?? [view.width / 2, view.height / 2];
   const [re, im] = view.at(x, y);
-  const found = tiles.count(re, im);
+  const found = tiles.count(re, im, view.scale);
   const cap = Math.min(fixed ?? Infinity, found?.tile.maxIter);
   const inside = found && found.n >= cap;
   panel.readout({
-    re: format(re, view.decimals),
-    im: format(im, view.decimals),
+    re: format(re, view.decimals, view.scale),
+    im: format(im, view.decimals, view.scale),
     count: !found ? "–" : inside ? `≥ ${cap.toLocaleString("en")}, not escaped` : found.n.toLocaleString("en"),
     kind: found?.tile.kind ?? "",
-    zoom: view.homeSpan / view.span,
-    span: view.span,
-    level: Math.min(view.level, view.deepest),
+    proof: found?.tile.deep ? proof(found.tile) : "",
+    zoom: scientific(view.homeSpan / view.span, 3, view.homeScale - view.scale),
+    span: scientific(view.span, 4, view.scale),
+    level: view.level,
     pending: targets.filter((target) => !tiles.here(target)).length,
     bands: bands(),
     refining: finer.length > 0 && !refined,
-    size: description(view, maxIter, panel.finer).view.shape,
-    deep: view.level + panel.finer > view.deepest,
+    size: shape(view, panel.finer),
   });
-  panel.say("depth", view.atEnd ? `binary64 ends here: samples ${(view.pixel).toExponential(1)} apart are the closest it tells apart.` : "");
+  const within = inView().every((tile) => tile.inside);
+  if (sharp()) panel.say("inside", within ? `No sample in view escapes within ${maxIter.toLocaleString("en")} iterations. Zoom out, or raise the iterations.` : "");
+  panel.say("depth", view.atEnd ? "The explorer goes no deeper." : "");
+}
+
+/** What is known of the counts of a deep tile. */
+function proof({ proven, unproven }) {
+  if (!proven) return "preview";
+  return unproven ? `proven, but ${unproven.toLocaleString("en")} of its tile` : "proven";
 }
 
 /** Whether tiles in view lack what makes them smooth: none, some, all. */
@@ -252,6 +283,7 @@ async function look() {
     tiles.clusterOn = ["starting", "ready"].includes(state.cluster.state);
     complain("store", state.store.problem && `${state.store.problem}. What is here stays; the rest is computed.`);
     complain("server", "");
+    complain("reference", state.reference);
     complain("cluster", state.cluster.state === "lost" ? `No live tiles: ${state.cluster.words}. Stored tiles go on.` : "");
     if (state.cluster.state === "ready") complain("live", "");
     panel.state(state);
@@ -260,7 +292,8 @@ async function look() {
   } catch {
     complain("server", "The explorer's server does not answer. What is here stays; start it again to go on.");
   }
-  const busy = stateOf && (stateOf.cluster.state === "starting" || stateOf.rendering.state === "running");
+  const waits = targets.some((target) => target.deep && !tiles.here(target));
+  const busy = waits || stateOf?.cluster.state === "starting" || stateOf?.rendering.state === "running";
   looking = setTimeout(look, document.hidden ? 10000 : busy ? LOOK_EVERY.busy : LOOK_EVERY.calm);
 }
 

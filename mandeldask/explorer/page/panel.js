@@ -8,6 +8,7 @@ const MAX_SLIDER = 1000;
 
 export class Panel {
   #messages = new Map();
+  #closed = new Map(); // what was said when a message was closed: it is not said again
   #timers = new Map();
 
   constructor(scene, acts) {
@@ -83,29 +84,29 @@ export class Panel {
     $("outlines").checked = on;
   }
 
-  readout({ re, im, count, kind, zoom, span, level, pending, refining, bands, size, deep }) {
-    put("re", re);
-    put("im", im);
+  readout({ re, im, count, kind, proof, zoom, span, level, pending, refining, bands, size }) {
+    put("re", middle(re));
+    put("im", middle(im));
+    Object.assign($("re"), { title: re });
+    Object.assign($("im"), { title: im });
     put("count", count);
-    put("kind", kind);
+    put("kind", proof ? `${kind}, ${proof}` : kind);
     $("kind").className = `kind ${kind}`;
-    put("zoom", `${zoom < 1e4 ? Number(zoom.toPrecision(3)).toLocaleString("en") : zoom.toExponential(2)}×`);
-    put("span", span.toExponential(3));
+    put("zoom", `${Number(zoom) < 1e4 ? Number(zoom).toLocaleString("en") : zoom}×`);
+    put("span", span);
     put("level", String(level));
     put("pending", pending ? `${pending} tile${pending === 1 ? "" : "s"} to come` : refining ? "refining" : "sharp");
     $("pending").classList.toggle("on", pending > 0 || refining);
     $("smooth").disabled = bands === "all";
     $("smooth-note").hidden = bands === "none";
     this.shape = size;
-    this.deep = deep;
     this.#size();
   }
 
   #size() {
     const [rows, columns] = this.shape ?? [0, 0];
-    put("size", this.deep ? "too deep for binary64" : `${columns.toLocaleString("en")} × ${rows.toLocaleString("en")} samples`);
-    $("save-config").disabled = Boolean(this.deep);
-    $("render-start").disabled = Boolean(this.deep || this.busy);
+    put("size", `${columns.toLocaleString("en")} × ${rows.toLocaleString("en")} samples`);
+    $("render-start").disabled = Boolean(this.busy);
   }
 
   state({ cluster, store, rendering }) {
@@ -141,17 +142,22 @@ export class Panel {
 
   /** Show a message, for so many ms or until it is "". */
   say(what, words, ms = 0) {
+    if (!ms && words && this.#closed.get(what) === words) return;
+    this.#closed.delete(what);
     if ((this.#messages.get(what) ?? "") !== words) {
       this.#messages.set(what, words);
-      const lines = [...this.#messages.values()].filter(Boolean).map((text) => {
-        const line = document.createElement("p");
-        line.textContent = text;
-        return line;
-      });
-      $("messages").replaceChildren(...lines);
+      $("messages").replaceChildren(...[...this.#messages].filter(([, text]) => text).map((message) => this.#message(...message)));
     }
     clearTimeout(this.#timers.get(what));
     if (ms) this.#timers.set(what, setTimeout(() => this.say(what, ""), ms));
+  }
+
+  #message(what, text) {
+    const [line, close] = [document.createElement("p"), document.createElement("button")];
+    Object.assign(close, { textContent: "×", ariaLabel: "Close", className: "close" });
+    close.addEventListener("click", () => (this.say(what, ""), this.#closed.set(what, text)));
+    line.append(text, close);
+    return line;
   }
 }
 
@@ -163,6 +169,9 @@ function put(id, text) {
   const element = $(id);
   if (element.textContent !== text) element.textContent = text;
 }
+
+/** A number of very many digits without those in the middle. */
+const middle = (text) => (text.length > 60 ? `${text.slice(0, 22)} … ${text.slice(-20)}` : text);
 
 const toSlider = (id, value) => (id === "density" ? 100 * Math.log10(value) : value * 100);
 const fromSlider = (id, value) => (id === "density" ? Number((10 ** (value / 100)).toPrecision(3)) : value / 100);

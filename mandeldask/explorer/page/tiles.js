@@ -1,7 +1,8 @@
 // Tiles: where they lie, which are wanted, and how they come.
 
-import { fixed, floor, number, parse, place } from "./exact.js";
-import { TILE, TILE_LEVEL } from "./view.js";
+import { Neighbourhood, suffices } from "./deep.js";
+import { BITS, fixed, floor, number, parse, place } from "./exact.js";
+import { scaleOf, TILE, TILE_LEVEL } from "./view.js";
 
 const MOST = 900; // tiles kept: of 130 to 260 kB each, and those that were shown whole 260 more
 const AT_ONCE = 6; // requests, which is what a browser makes of one host
@@ -12,13 +13,17 @@ const KINDS = { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array };
 
 /** The plane's rectangle of a tile on the canvas, in drawn pixels; y down. */
 export function rectangle(tile, view) {
-  const { pixel } = view;
-  const x = (view.width * view.density) / 2 + number(tile.left - view.re) / pixel;
-  const bottom = (view.height * view.density) / 2 - number(tile.bottom - view.im) / pixel;
-  const w = (tile.columns * tile.dx) / pixel;
-  const h = (tile.rows * tile.dy) / pixel;
+  const { pixel, scale } = view;
+  const [dx, dy] = steps(tile, scale);
+  const x = (view.width * view.density) / 2 + number(place(tile.left, tile.level, scale) - view.re) / pixel;
+  const bottom = (view.height * view.density) / 2 - number(place(tile.bottom, tile.level, scale) - view.im) / pixel;
+  const w = (tile.columns * dx) / pixel;
+  const h = (tile.rows * dy) / pixel;
   return { x, y: bottom - h, w, h };
 }
+
+/** Units of 2^-scale from one sample of a tile to the next, along x and y. */
+const steps = ({ dx, dy, depth }, scale) => [dx, dy].map((step) => step * 2 ** (scale - depth));
 
 export class Tiles {
   cache = new Map(); // key -> tile, the least lately shown first
@@ -26,14 +31,17 @@ export class Tiles {
   refused = new Map(); // name of a request -> ms from when on it may be made again
   wanted = [];
   clusterOn = false;
+  near = new Neighbourhood();
   requests = 0;
 
   constructor(scene, changed, complain) {
     Object.assign(this, { scene, changed, complain });
-    this.origin = [parse(scene.x[0]), parse(scene.y[0])];
+    this.scale = scaleOf(-scene.unit); // of what is stored
+    const fixedPoint = (text) => parse(text, this.scale);
+    this.origin = [fixedPoint(scene.x[0]), fixedPoint(scene.y[0])];
     const step = (bounds, n) => {
       const cells = scene.registration === "gridline" ? n - 1 : n;
-      return cells ? number(parse(bounds[1]) - parse(bounds[0])) / cells : 0;
+      return cells ? number(fixedPoint(bounds[1]) - fixedPoint(bounds[0])) / cells : 0;
     };
     const steps = [step(scene.x, scene.columns), step(scene.y, scene.rows)];
     this.step = [steps[0] || steps[1] || 1e-9, steps[1] || steps[0] || 1e-9];
@@ -42,22 +50,33 @@ export class Tiles {
   /**
    * How many iterations a view is computed with, unless they are fixed: the source's own where its samples are near
    * enough; deeper as many as the level asks for, if that is more. The gallery's views, whose max_iter was chosen by
-   * eye, have 0.45 to 1.5 times as many below level 8.
+   * eye, have 0.45 to 1.5 times as many below level 8. Beyond binary64 the counts of the last view that was whole tell.
    */
   automatic(view) {
     const { max_iter, max_iter_limit } = this.scene;
     const asked = this.#apart(view) > Math.SQRT2 ? Number((100 * Math.max(0, view.level) ** 1.5).toPrecision(2)) : 0;
-    return Math.min(Math.max(max_iter, asked), max_iter_limit);
+    const told = asked && view.level > view.deepest && this.told;
+    return Math.min(Math.max(max_iter, told || asked), max_iter_limit);
+  }
+
+  /** Learn from the counts of a view that is whole how many iterations suffice around it. */
+  learn(view, targets) {
+    this.told = view.level > view.deepest ? suffices(targets.map((target) => this.here(target))) : 0;
   }
 
   /** Drawn pixels a sample of the source. */
   #apart(view) {
-    return Math.max(...this.step) / view.pixel;
+    return (Math.max(...this.step) * 2 ** (view.scale - this.scale)) / view.pixel;
   }
 
-  /** The tiles a level deeper than the targets, for a view that rests: none that nobody would compute, nor too many. */
+  /**
+   * What a view that rests is refined with: proven tiles where the targets are not, then those a level deeper, but none
+   * that nobody would compute, nor too many.
+   */
   finer(view, maxIter, targets) {
-    if (view.level >= view.deepest) return [];
+    if (view.level === view.deepest) return [];
+    const proven = targets.filter(({ deep }) => deep).map((target) => ({ ...target, proven: true }));
+    if (!proven.every((target) => this.here(target))) return proven;
     const awake = this.clusterOn || targets.some(({ kind }) => kind === "live");
     const found = this.targets(view, maxIter, 1).filter(({ kind }) => awake || kind === "stored");
     return found.length + 2 * targets.length < MOST ? found : [];
@@ -66,6 +85,7 @@ export class Tiles {
   /** The tiles that the view is made of, or those `finer` levels deeper, nearest to its centre first. */
   targets(view, maxIter, finer = 0) {
     const stored = this.#storedTargets(view, maxIter, finer);
+    this.deepest = view.deepest;
     this.box = this.scene.stored ? this.#bounds(view) : null;
     const covered = stored.length && this.#covers(view, stored);
     const targets = covered ? stored : [...this.#liveTargets(view, maxIter, stored, finer), ...stored];
@@ -111,8 +131,10 @@ export class Tiles {
       key: `stored/${level}/${row}/${column}`,
       left: at(column, 0),
       bottom: at(row, 1),
+      level: BITS + this.scale,
       dx: stride * this.step[0],
       dy: stride * this.step[1],
+      depth: this.scale,
       rows: Math.min(TILE, rows - row * TILE),
       columns: Math.min(TILE, columns - column * TILE),
       maxIter: this.scene.max_iter,
@@ -139,16 +161,16 @@ export class Tiles {
 
   /** Live tiles where no stored ones are; beyond the store's edge only once there is a cluster, or the view is there. */
   #liveTargets(view, maxIter, stored, finer) {
-    const level = Math.min(view.level + finer, view.deepest);
-    const [left, top] = view.at(0, 0).map((value) => floor(value, level));
-    const [right, bottom] = view.at(view.width, view.height).map((value) => floor(value, level));
+    const level = view.level + finer;
+    const [left, top] = view.at(0, 0).map((value) => floor(value, level, view.scale));
+    const [right, bottom] = view.at(view.width, view.height).map((value) => floor(value, level, view.scale));
     const box = stored.length ? this.#bounds(view) : null;
     const lacking = stored.filter((tile) => this.#lacks(tile)).map((tile) => rectangle(tile, view));
     const overEdge = this.clusterOn || !box || !this.#holdsCentre(box, view);
     const found = [];
     for (let row = bottom; row <= top; row++)
       for (let column = left; column <= right; column++) {
-        const tile = this.#liveTile(level, column, row, maxIter);
+        const tile = this.#liveTile(level, column, row, maxIter, finer > 0);
         if (box) {
           const here = rectangle(tile, view);
           const hole = lacking.some((other) => overlap(here, other));
@@ -164,32 +186,34 @@ export class Tiles {
     return x <= cx && cx <= x + w && y <= cy && cy <= y + h;
   }
 
-  #liveTile(level, column, row, maxIter) {
-    const step = 2 ** -(level + TILE_LEVEL);
+  #liveTile(level, column, row, maxIter, proven) {
     return {
       kind: "live",
       key: `live/${level}/${column}/${row}`,
       address: { level, column, row },
-      left: place(column, level),
-      bottom: place(row, level),
-      dx: step,
-      dy: step,
+      left: column,
+      bottom: row,
+      level,
+      dx: 1,
+      dy: 1,
+      depth: level + TILE_LEVEL,
       rows: TILE,
       columns: TILE,
       maxIter,
+      ...(level > this.deepest && { deep: true, proven, from: this.near.from({ level, column, row }) }),
     };
   }
 
-  /** The tile of a target, if it is here and deep enough. */
+  /** The tile of a target, if it is here, deep enough, and proven where that is wanted. */
   here(target) {
     const tile = this.cache.get(target.key);
-    return tile && tile.maxIter >= target.maxIter ? tile : null;
+    return tile && tile.maxIter >= target.maxIter && (tile.proven || !target.proven) ? tile : null;
   }
 
   /** Ask for what is wanted, in this order, and for nothing else. */
   want(targets) {
     const now = performance.now();
-    const lacking = targets.filter((t) => !this.here(t) && !(this.refused.get(name(t)) > now));
+    const lacking = targets.filter((t) => !this.here(t) && !(this.refused.get(name(t)) > now) && t.from !== null);
     this.wanted = [...this.#previews(lacking), ...lacking];
     const keep = new Set(this.wanted.map(name));
     for (const [request, abort] of this.flying) if (!keep.has(request)) abort.abort();
@@ -203,15 +227,17 @@ export class Tiles {
       if (target.kind !== "live" || (this.box && within(target.rectangle, this.box))) continue;
       const { level, column, row } = target.address;
       const above = (d) => this.#liveTile(level - d, column >> BigInt(d), row >> BigInt(d), target.maxIter);
-      const known = [1, 2, 3, 4, 5, 6].some((d) => this.cache.has(above(d).key));
       const coarse = above(PREVIEW);
+      if (found.has(coarse.key)) continue;
+      const known = [1, 2, 3, 4, 5, 6].some((d) => this.cache.has(above(d).key));
       if (!known && coarse.address.level >= SHALLOWEST) found.set(coarse.key, coarse);
     }
     return [...found.values()].filter((tile) => !this.refused.has(name(tile)));
   }
 
   #fly() {
-    while (this.flying.size < AT_ONCE) {
+    const atOnce = this.wanted.some(({ deep }) => deep) ? AT_ONCE - 1 : AT_ONCE; // one is for news of the reference
+    while (this.flying.size < atOnce) {
       const next = this.wanted.find((target) => !this.flying.has(name(target)));
       if (!next) return;
       this.#fetch(next);
@@ -226,11 +252,11 @@ export class Tiles {
     try {
       const answer = await fetch(`/${flight}`, { signal: abort.signal });
       if (!answer.ok) return await this.#refuse(target, answer);
-      const [kind, rows, columns, what] = answer.headers.get("Tile").split(" ");
+      const [kind, rows, columns, what, unproven] = answer.headers.get("Tile").split(" ");
       const bytes = await answer.arrayBuffer();
       const counts = new KINDS[kind](bytes, 0, rows * columns);
       const fraction = what === "smooth" ? new Uint16Array(bytes.slice(counts.byteLength)) : null;
-      if (!abort.signal.aborted) this.#arrive(target, counts, fraction);
+      if (!abort.signal.aborted) this.#arrive({ ...target, unproven: Number(unproven) }, counts, fraction);
     } catch (error) {
       if (abort.signal.aborted) return;
       this.refused.set(flight, performance.now() + AGAIN.busy);
@@ -257,8 +283,9 @@ export class Tiles {
     this.complain("server", "");
     this.complain(target.kind, "");
     const missing = target.kind === "stored" && counts.includes(0);
+    const inside = counts.every((n) => n >= target.maxIter);
     this.cache.delete(target.key);
-    this.cache.set(target.key, { ...target, counts, fraction, missing, look: null, fine: null });
+    this.cache.set(target.key, { ...target, counts, fraction, missing, inside, look: null, fine: null });
     this.changed();
   }
 
@@ -283,12 +310,15 @@ export class Tiles {
   }
 
   /** The count at a point of the plane, from the finest tile that is here; null for none. */
-  count(re, im) {
+  count(re, im, scale) {
     let best = null;
+    const fineness = ({ dx, depth }) => depth - Math.log2(dx);
     for (const tile of this.cache.values()) {
-      const j = Math.floor(number(re - tile.left) / tile.dx);
-      const i = Math.floor(number(im - tile.bottom) / tile.dy);
-      if (i < 0 || j < 0 || i >= tile.rows || j >= tile.columns || (best && best.tile.dx <= tile.dx)) continue;
+      const [dx, dy] = steps(tile, scale);
+      const j = Math.floor(number(re - place(tile.left, tile.level, scale)) / dx);
+      const i = Math.floor(number(im - place(tile.bottom, tile.level, scale)) / dy);
+      if (!(i >= 0 && j >= 0 && i < tile.rows && j < tile.columns)) continue;
+      if (best && fineness(best.tile) >= fineness(tile)) continue;
       const n = tile.counts[i * tile.columns + j];
       if (n) best = { n, tile };
     }
@@ -297,8 +327,9 @@ export class Tiles {
 }
 
 /** What a target is asked for by: of another max_iter it is another request, and the old one is not waited for. */
-function name({ kind, key, maxIter }) {
-  return kind === "live" ? `${key}?max_iter=${maxIter}` : key;
+function name({ kind, key, maxIter, deep, from, proven }) {
+  if (kind === "stored") return key;
+  return `${key}?max_iter=${maxIter}${deep ? `&origin=${from}&proof=${proven ? "double-double" : "none"}` : ""}`;
 }
 
 export const overlap = (a, b) =>

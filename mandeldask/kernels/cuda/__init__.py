@@ -72,10 +72,8 @@ def claim() -> str:
     """Claim a GPU that no process has claimed, until this process ends; as `problem`."""
     try:
         with _one_line():
-            free = (
-                gpu.id for gpu in cuda.gpus if _locked(getattr(gpu, "device", gpu).uuid)
-            )  # the simulator has `device`
-            _mine[:] = islice(free, 1)
+            gpus = ((gpu.id, getattr(gpu, "device", gpu).uuid) for gpu in cuda.gpus)  # a simulated one has its `device`
+            _mine[:] = islice((number for number, uuid in gpus if _locked(uuid)), 1)
     except MandeldaskError as error:
         return str(error)
     return problem() if _mine else "no GPU that is free: other workers have claimed all"

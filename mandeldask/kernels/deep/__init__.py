@@ -21,7 +21,7 @@ from mandeldask.kernels.deep import compiled
 from mandeldask.kernels.deep.prepared import Held, Loader, Prepared, prepared
 from mandeldask.kernels.deep.reference import Reference, memory, reference_orbit
 from mandeldask.kernels.deep.third import count
-from mandeldask.kernels.fields import BEYOND, EXACT_FIELDS, Orbit
+from mandeldask.kernels.fields import BEYOND, EXACT_FIELDS, NOT_ESCAPED, Orbit
 
 __all__ = [
     "PROOFS",
@@ -63,7 +63,7 @@ def last_counts() -> Counts:
 
 
 def dtype(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> np.dtype[Any]:
-    """Of a block: int32 escape times, int64 where max_iter needs it; other fields are float64, an item each."""
+    """Of a block: int32 escape times, int64 where max_iter needs it; more fields are an item each."""
     times = np.dtype(np.int32 if max_iter < 2**31 else np.int64)
     if fields == ("escape_time",):
         return times
@@ -158,7 +158,7 @@ class DeepFunction:
 
     @property
     def _ends(self) -> bool:
-        return len(self.fields) > 1
+        return bool(BEYOND.keys() & self.fields)
 
     @property
     def _coarse(self) -> float:
@@ -200,12 +200,17 @@ class DeepFunction:
         return found
 
     def _block(self, found: _Found) -> NDArray[Any]:
-        if not self._ends:
+        if len(self.fields) == 1:
             return found.counts.astype(dtype(self.max_iter))
         block = np.empty(found.counts.size, dtype(self.max_iter, self.fields))
         orbit = Orbit(*found.end)
         for name in self.fields:
-            block[name] = found.counts if name == "escape_time" else BEYOND[name](orbit, np.float64)
+            if name == "escape_time":
+                block[name] = found.counts
+            elif name == "interior":  # that a sample never escapes is not proved here
+                block[name] = (found.counts == self.max_iter) * NOT_ESCAPED
+            else:
+                block[name] = BEYOND[name](orbit)
         return block
 
 
