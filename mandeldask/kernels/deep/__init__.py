@@ -158,7 +158,7 @@ class DeepFunction:
 
     @property
     def _ends(self) -> bool:
-        return len(self.fields) > 1
+        return bool(BEYOND.keys() & self.fields)
 
     @property
     def _coarse(self) -> float:
@@ -200,7 +200,7 @@ class DeepFunction:
         return found
 
     def _block(self, found: _Found) -> NDArray[Any]:
-        if not self._ends:
+        if len(self.fields) == 1:
             return found.counts.astype(dtype(self.max_iter))
         block = np.empty(found.counts.size, dtype(self.max_iter, self.fields))
         orbit = Orbit(*found.end)
