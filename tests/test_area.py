@@ -70,7 +70,7 @@ def test_killed_and_gone_on_with_it_gives_the_same_digits(client, tmp_path, whol
             md.area(**SMALL, out=out, client=client, tell=interrupt)
     assert there + 2 == out.read_bytes().count(b"\n") < 7
     assert digits(md.area(**SMALL, out=out, client=client)) == digits(whole)
-    assert digits(md.area(**SMALL, out=out, kernel="numba")) == digits(whole)  # with no worker: all is counted
+    assert digits(md.area(**SMALL, out=out)) == digits(whole)  # with no worker: all is counted
 
 
 def interrupt(event):

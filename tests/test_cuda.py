@@ -21,6 +21,7 @@ def no_gpu():
         pytest.skip("this machine has a GPU: scripts/check_cuda tests more")
 
 
+@pytest.mark.once
 def test_in_the_simulator(tmp_path):
     """Numba reads the variable when it is imported: hence a process of its own."""
     tests = Path(__file__).with_name("simulated_cuda.py")

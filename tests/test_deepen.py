@@ -68,7 +68,10 @@ def test_it_equals_a_fresh_run_to_the_bit_in_every_field_and_level(client, path,
     wanted = open_store(fresh).read_tiles()
     for name, column in open_store(tmp_path / "b.zarr").read_tiles().items():
         assert name == "seconds" or np.array_equal(column, wanted[name])
-    assert any(isinstance(event, Notice) and "only the samples that did not escape within 150 iterations" in event.text for event in told)
+    assert any(
+        isinstance(event, Notice) and "only the samples that did not escape within 150 iterations" in event.text
+        for event in told
+    )
     assert md.verify(tmp_path / "b.zarr", recompute=2).exit_code == 0
     given = json.loads((path / "zarr.json").read_text())["attributes"]["mandeldask"]["given"]
     assert json.loads((tmp_path / "b.zarr/zarr.json").read_text())["attributes"]["mandeldask"]["given"] == given

@@ -279,7 +279,7 @@ def test_a_deep_tile_is_the_kernels_and_its_reference_is_computed_once(explorer)
     ]
     references = list(explorer.live.references.futures)
     assert references == [(Origin(level, column, row), 65536)]
-    tile = deep_tile(level, column + 1, row, f"{level},5,-3", "full")  # from another origin
+    tile = deep_tile(level, column + 1, row, f"{level},5,-3", "none")  # from another origin
     reference = deep.reference_orbit(tile.origin.point, tile.origin.unit, 40000)
     offsets = tile.offsets()[::32, ::32]
     wanted = deep.make(40000, ("escape_time",), deep.Held(reference))(offsets)

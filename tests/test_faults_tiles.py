@@ -19,7 +19,7 @@ from services import ENV, Processes, poll
 import mandeldask as md
 from mandeldask import cluster as clusters
 from mandeldask import job
-from mandeldask.cluster.start import timeouts
+from mandeldask.cluster.start import our_settings
 from mandeldask.config import LocalCluster
 from mandeldask.job import TileDone
 from mandeldask.store import open_store
@@ -87,17 +87,23 @@ def test_a_worker_that_stands_still_is_replaced_after_the_time_that_the_user_has
     assert open_store(tmp_path / "a.zarr").checksum() == expected
 
 
-def test_the_clusters_we_start_have_our_timeouts_unless_the_user_has_set_others(monkeypatch):
-    with dask.config.set(timeouts()):  # a cluster of other tests may have set it for this process already
+def test_the_clusters_we_start_have_our_settings_unless_the_user_has_set_others(monkeypatch):
+    with dask.config.set(our_settings()):  # a cluster of other tests may have set it for this process already
         assert setting("distributed.scheduler.worker-ttl") == "30s"
     with dask.config.set({"distributed.comm.timeouts.tcp": "45s"}):
-        assert "distributed.comm.timeouts.tcp" not in timeouts()
+        assert "distributed.comm.timeouts.tcp" not in our_settings()
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL", "5 minutes")  # Dask's own, but named
-    assert "distributed.scheduler.worker-ttl" not in timeouts()
+    assert "distributed.scheduler.worker-ttl" not in our_settings()
     with clusters.connect(LocalCluster(workers=1, memory_limit="1GiB")) as client:
         client.wait_for_workers(1, timeout=60)
         assert list(client.run(setting, "distributed.comm.timeouts.tcp").values()) == ["20s"]
         assert client.run_on_scheduler(setting, "distributed.scheduler.allowed-failures") == 1
+        client.get_task_stream()
+        assert client.run_on_scheduler(kept_tasks) == 10_000
+
+
+def kept_tasks(dask_scheduler):
+    return dask_scheduler.plugins["task-stream"].buffer.maxlen
 
 
 def setting(name):

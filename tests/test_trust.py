@@ -8,6 +8,7 @@ import re
 
 import pytest
 from click.testing import CliRunner
+from distributed import Scheduler
 from services import ENV, Processes
 
 import mandeldask as md
@@ -145,6 +146,11 @@ def test_a_cluster_of_ours_shows_its_dashboard_to_its_own_pages_alone(client):
         for path in ("/status", "/json/counts.json", "/info/main/workers.html", "/sitemap.json", "/none"):
             status, said = answer(port, path, name)
             assert (status, b"answers its own pages alone" in said) == (403, True)
+
+
+def test_a_dask_that_takes_no_check_of_its_pages_is_told_of(caplog):
+    origins.guard(object.__new__(Scheduler))  # whose web server is not where it was
+    assert "pages of other sites can read the dashboard" in caplog.text
 
 
 def test_a_name_of_dasks_setting_reaches_a_scheduler_that_preloads_the_check(tmp_path):

@@ -291,7 +291,7 @@ def test_a_valid_shard_in_the_wrong_place_is_believed_by_no_repair(sound, path, 
 METADATA = {
     "a shape": ("0/escape_time/zarr.json", lambda m: m.update(shape=[1100, 1601])),
     "a codec": ("0/escape_time/zarr.json", lambda m: m["codecs"][0].update(name="pickle")),
-    "a data type": ("2/smooth/zarr.json", lambda m: m.update(data_type="float64")),
+    "a data type": ("2/smooth/zarr.json", lambda m: m.update(data_type="float32")),
     "a fill value": ("1/escape_time/zarr.json", lambda m: m.update(fill_value=7)),
     "max_iter": ("0/escape_time/zarr.json", lambda m: m["attributes"].update(max_iter=61)),
     "dimension names": ("0/x/zarr.json", lambda m: m.update(dimension_names=["lon"])),

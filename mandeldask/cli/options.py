@@ -59,7 +59,9 @@ cluster = click.option(
     "scheduler file, or the word local. By default what the run description names, else DASK_SCHEDULER_ADDRESS, else "
     "this machine.",
 )
-workers = click.option("--workers", type=int, help="Worker processes on this machine; by default one for each usable core.")
+workers = click.option(
+    "--workers", type=int, help="Worker processes on this machine; by default one for each usable core."
+)
 trust = click.option(
     "--trust",
     is_flag=True,

@@ -8,6 +8,7 @@ server is not documented: `mandeldask.dashboard.hooks` takes it too.
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -20,15 +21,23 @@ from tornado.httputil import HTTPServerRequest
 from tornado.routing import Matcher, Rule
 from tornado.web import RequestHandler
 
+logger = logging.getLogger(__name__)
 SETTING = "distributed.scheduler.dashboard.bokeh-application.allow_websocket_origin"
 
 
 def guard(server: Any) -> None:
-    """Have a scheduler refuse other sites, if it runs in this process; a worker, or a cluster elsewhere, stays."""
+    """Have a scheduler refuse other sites, if it runs in this process; a worker, or a cluster elsewhere, stays.
+
+    Where this version of Dask has no place for that, a warning says so.
+    """
     scheduler = getattr(server, "scheduler", server)
-    if isinstance(scheduler, Scheduler):
-        others = [host for host in dask.config.get(SETTING, ()) if host != "*"]  # which is Dask's own default
+    if not isinstance(scheduler, Scheduler):
+        return
+    others = [host for host in dask.config.get(SETTING, ()) if host != "*"]  # which is Dask's own default
+    try:
         scheduler.http_application.default_router.rules.insert(0, Rule(_Foreign(others), _Refused))
+    except AttributeError as error:
+        logger.warning("pages of other sites can read the dashboard: Dask takes no check of ours (%s)", error)
 
 
 dask_setup = guard  # the name by which `--preload` finds it

@@ -144,8 +144,8 @@ class References:
 
     def task(self, tile: DeepTile, max_iter: int) -> tuple[Callable[..., PackedTile], DeepTile, int, Future]:
         """What to submit for a tile, with a reference that is long enough for it."""
-        length = 1 << (max_iter - 1).bit_length()
-        asked = tile.origin, length
+        enough = (kept for kept in self.futures if kept[0] == tile.origin and kept[1] >= max_iter)
+        asked = _, length = next(enough, (tile.origin, 1 << (max_iter - 1).bit_length()))
         if asked not in self.futures or self.futures[asked].status in ("error", "cancelled", "lost"):
             key = f"explorer-reference-{uuid.uuid4().hex}"
             self.futures[asked] = self.client.submit(compute_reference, tile.origin, length, key, key=key, pure=False)
@@ -155,6 +155,6 @@ class References:
         """What is at work; empty where nothing is."""
         for (origin, _), future in self.futures.items():
             if future.status == "pending":
-                far = self.progress.get(future.key, "it begins")
+                far = self.progress.get(future.key, "waiting for a worker")
                 return f"Computing a reference orbit of {origin.digits} digits: {far}."
         return ""

@@ -86,8 +86,9 @@ class BlockFunction:
             self.count(c, self.max_iter, counts)
         if wanted := BEYOND.keys() & results.keys():
             orbit = self.outside(c, self.max_iter, counts)
-            for name in wanted:
-                results[name][:] = beyond(name, orbit, c)
+            with np.errstate(over="ignore"):  # of a distance that float32 does not hold
+                for name in wanted:
+                    results[name][:] = beyond(name, orbit, c)
 
     def _prove(self, c: Samples, counts: Counts, interior: NDArray[np.uint8]) -> None:
         """Escape times, and what is known of who has none."""

@@ -31,13 +31,17 @@ def make(max_iter: int, fields: tuple[str, ...]) -> BlockFunction:
 
 
 def here() -> str:
-    """What auto is in this process, a key of KERNELS. The first call takes seconds: it imports it, and tries a GPU."""
+    """What auto is in this process, a key of KERNELS. The first call tries the GPU, which takes seconds."""
     with _lock:
         if not _chosen:
             problem = _cuda_problem("claim")
             _chosen[:] = [on_cpu() if problem else "cuda", problem]
-            _module(_chosen[0])
         return _chosen[0]
+
+
+def load() -> None:
+    """Import, and so perhaps compile, what auto is in this process."""
+    _module(here())
 
 
 def kernel_used() -> str:

@@ -80,7 +80,8 @@ def beyond(name: str, orbit: Orbit, c: NDArray[np.complex128]) -> NDArray[Any]:
     """A field of BEYOND for the samples `c`; NaN where a distance is below what rounding does to a sample."""
     values = BEYOND[name](orbit)
     if name == "distance":
-        values[values < RESOLVED * np.spacing(np.maximum(np.abs(c.real), np.abs(c.imag)))] = np.nan
+        with np.errstate(invalid="ignore"):  # of a sample that is not finite
+            values[values < RESOLVED * np.spacing(np.maximum(np.abs(c.real), np.abs(c.imag)))] = np.nan
     return values
 
 

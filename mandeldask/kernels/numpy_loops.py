@@ -52,7 +52,8 @@ def masked(c: NDArray[np.complex128], max_iter: int, n: NDArray[np.int32]) -> No
 def prove_masked(c: NDArray[np.complex128], max_iter: int, n: NDArray[np.int32]) -> None:
     """As `masked`, and 0 for who neither escapes nor lies in the cardioid or the disc."""
     masked(c, max_iter, n)
-    n[(n == max_iter) & ~never_escapes(c.real, c.imag, np.sqrt)] = 0
+    left = np.flatnonzero(n == max_iter)
+    n[left[~never_escapes(c.real[left], c.imag[left], np.sqrt)]] = 0
 
 
 class _Running(NamedTuple):

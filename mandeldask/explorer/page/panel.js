@@ -171,7 +171,7 @@ function put(id, text) {
 }
 
 /** A number of very many digits without those in the middle. */
-const middle = (text) => (text.length > 60 ? `${text.slice(0, 28)} … ${text.slice(-24)}` : text);
+const middle = (text) => (text.length > 60 ? `${text.slice(0, 22)} … ${text.slice(-20)}` : text);
 
 const toSlider = (id, value) => (id === "density" ? 100 * Math.log10(value) : value * 100);
 const fromSlider = (id, value) => (id === "density" ? Number((10 ** (value / 100)).toPrecision(3)) : value / 100);

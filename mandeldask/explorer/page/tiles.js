@@ -236,7 +236,8 @@ export class Tiles {
   }
 
   #fly() {
-    while (this.flying.size < AT_ONCE) {
+    const atOnce = this.wanted.some(({ deep }) => deep) ? AT_ONCE - 1 : AT_ONCE; // one is for news of the reference
+    while (this.flying.size < atOnce) {
       const next = this.wanted.find((target) => !this.flying.has(name(target)));
       if (!next) return;
       this.#fetch(next);

@@ -94,9 +94,8 @@ def make(
     if proof not in PROOFS:
         raise ConfigError(f"proof must be one of {', '.join(PROOFS)}; got {proof!r}")
     if isinstance(fields, str) or "escape_time" not in fields or not set(fields) <= set(EXACT_FIELDS):
-        raise ConfigError(
-            f"fields must be escape_time and, if wanted, others of {', '.join(EXACT_FIELDS)}; got {fields!r}"
-        )
+        known = ", ".join(EXACT_FIELDS)
+        raise ConfigError(f"fields must be escape_time and, if wanted, others of {known}; got {fields!r}")
     return DeepFunction(loader, int(max_iter), tuple(fields), proof, unit)
 
 
@@ -195,7 +194,8 @@ class DeepFunction:
             known = count(c, self.max_iter, max(0, -unit) + 200, self._ends)
             found.counts[i], found.unclear[i] = known.n, not known.proven
             if self._ends:
-                slope = np.ldexp([known.dx, known.dy], known.exponent + unit)
+                with np.errstate(over="ignore"):  # an infinite slope is no distance
+                    slope = np.ldexp([known.dx, known.dy], known.exponent + unit)
                 found.end[:, i] = known.x, known.y, *slope, known.end
         return found
 
