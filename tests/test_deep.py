@@ -18,10 +18,11 @@ from services import poll
 import mandeldask as md
 from mandeldask.cluster import Size
 from mandeldask.config import parse
-from mandeldask.errors import ClusterError, ConfigError, StoreError
-from mandeldask.job import Notice, Orbit, Plan
+from mandeldask.errors import ClusterError, ConfigError, JobCancelledError, StoreError
+from mandeldask.job import Notice, Orbit, Plan, reference
+from mandeldask.job.events import ORBIT_BYTES
 from mandeldask.job.plan import check_memory
-from mandeldask.kernels import orbit_of_its_own
+from mandeldask.kernels import deep, orbit_of_its_own
 from mandeldask.store import open_store, read_reference, stored_reference
 from mandeldask.tile import read_block
 
@@ -264,7 +265,22 @@ def test_an_orbit_that_does_not_fit_beside_a_tile_is_refused_while_it_is_made(wh
     ):
         check_memory(("escape_time",), (256, 256), size, True, 2**30)
     assert isinstance(size, Size)
+    assert deep.memory(1000) == 1000 * ORBIT_BYTES
     assert Orbit(3, 1_000_000).words == "reference orbit, 3 of at most 1 M steps"
+
+
+def test_a_long_orbit_tells_how_far_it_is_and_what_would_be_faster_and_can_be_cancelled(whole, monkeypatch):
+    monkeypatch.setattr(reference, "TELL_SECONDS", 0.0)
+    monkeypatch.setattr(reference, "MANY_BITS", 40)
+    monkeypatch.setattr(reference.importlib.util, "find_spec", lambda name: None)
+    told, plan = [], next(event for event in whole[2] if isinstance(event, Plan))
+    look = reference._Look(plan, told.append, lambda: len(told) > 2)
+    look(100, 4000)
+    look(200, 4000)
+    assert [type(event) for event in told] == [Notice, Orbit, Orbit]
+    assert "gmpy2" in told[0].text
+    with pytest.raises(JobCancelledError):
+        look(300, 4000)
 
 
 @pytest.mark.parametrize(
