@@ -196,8 +196,6 @@ def stored_tile(store: Store, level: int, row: int, column: int) -> PackedTile:
     counts = store.window(*window, level)
     if "smooth" in d.fields:
         return packed(counts, store.window(*window, level, "smooth"), d.max_iter)
-    if isinstance(d.view.frame, Deep):
-        return packed(counts, None, d.max_iter)
     return packed(counts, _smooth(d, d.levels[level].stride, (row, column), counts), d.max_iter)
 
 

@@ -35,6 +35,7 @@ let asked = 0;
 let settling = 0;
 let resting = 0;
 let shown = ""; // view and colours of the last frame
+let learnt = ""; // those that were last learnt from
 let changed = 0; // when they were others
 let last = 0;
 let stateOf = null;
@@ -94,7 +95,10 @@ function refine(now) {
     resting = setTimeout(redraw, REST);
   }
   const rests = now - changed >= REST - 1 && sharp();
-  if (sharp()) tiles.learn(view, targets);
+  if (learnt !== shown && sharp()) {
+    learnt = shown;
+    tiles.learn(view, targets);
+  }
   if (rests) [finer, finerPixel] = [tiles.finer(view, maxIter, targets), view.pixel];
   else if (finerPixel !== view.pixel) finer = [];
   else for (const target of finer) target.rectangle = rectangle(target, view);
