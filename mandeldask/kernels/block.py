@@ -88,7 +88,6 @@ class BlockFunction:
             orbit = self.outside(c, self.max_iter, counts)
             with np.errstate(over="ignore"):  # of a distance that float32 does not hold
                 for name in wanted:
-                    with np.errstate(over="ignore"):  # of a sample far outside
                     results[name][:] = beyond(name, orbit, c)
 
     def _prove(self, c: Samples, counts: Counts, interior: NDArray[np.uint8]) -> None:
