@@ -29,9 +29,11 @@ def written_tiles(store: Store, kernel: str, name: str, source: Store | None = N
     d = store.description
     known = _known_tiles(source, d.max_iter) if source else None
     one_record_a_tile = tuple((1,) * n for n in d.tiles)
+    deep: dict[str, Any] = {}
+    if d.exact:
+        deep = {"view": d.view, "reference": stored_reference(store), "proof": d.proof}
     grid = complex_grid(d.view, chunks=d.tile)
-    reference = stored_reference(store) if d.exact else None
-    field = escape_time(grid, d.max_iter, kernel, d.fields, known, view=d.view, reference=reference, proof=d.proof)
+    field = escape_time(grid, d.max_iter, kernel, d.fields, known, **deep)
     return field.map_blocks(write_block, store, name=name, dtype=object, meta=NO_RECORD, chunks=one_record_a_tile)
 
 
