@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -18,17 +18,14 @@ from mandeldask.kernels import (
     DEEP,
     EXACT_FIELDS,
     FIELDS,
+    Exact,
     Kernel,
-    Proof,
     block_function,
     choose,
     fastest,
     last_counts,
 )
 from mandeldask.view import View
-
-if TYPE_CHECKING:  # takes Numba
-    from mandeldask.kernels.deep import Loader
 
 BAND = 1 << 16  # samples that are gathered at once, so that a block needs no copy
 _last = threading.local()
@@ -37,13 +34,11 @@ _last = threading.local()
 def escape_time(
     grid: da.Array,
     max_iter: int,
-    kernel: str = AUTO,
+    kernel: str | Exact = AUTO,
     fields: tuple[str, ...] = ("escape_time",),
     known: da.Array | None = None,
     *,
     view: View | None = None,
-    reference: Loader | None = None,
-    proof: Proof = "full",
 ) -> da.Array:
     """The escape times of `grid` as a lazy Dask array of int32 with the same shape and chunks.
 
@@ -55,8 +50,9 @@ def escape_time(
         `complex_grid(view)`, or any other: a rotated view, a log-polar strip, samples along a curve.
     max_iter : int
         The cap, from 1 to 2**31 - 1: a sample that has not escaped by then gets `max_iter`.
-    kernel : str
-        A name in `mandeldask.kernels.KERNELS`, or auto for each worker's fastest; every kernel gives the same bits.
+    kernel : str or Exact
+        A name in `mandeldask.kernels.KERNELS`, or auto for each worker's fastest; every kernel gives the same bits. Of
+        a deep view `mandeldask.kernels.Exact`, or auto.
     fields : tuple of str
         escape_time, and if wanted others of `mandeldask.kernels.FIELDS`: then the array is structured, an item a field.
     known : dask array, optional
@@ -64,10 +60,6 @@ def escape_time(
         where a sample is to be computed, and all other samples are taken as they are.
     view : View, optional
         That of the grid; a deep one is needed, for samples are offsets from its origin.
-    reference : Loader, optional
-        What gives the workers the reference orbit of a deep view; by default each works it out once.
-    proof : "full", "double-double" or "none"
-        Of a deep view: how far to go for the proof of a count (`mandeldask.kernels.deep`).
 
     Raises
     ------
@@ -82,16 +74,21 @@ def escape_time(
     if not isinstance(grid, da.Array) or grid.dtype != np.complex128:
         got = f"a Dask array of {grid.dtype}" if isinstance(grid, da.Array) else f"a {type(grid).__name__}"
         raise ConfigError(f"grid must be a Dask array of complex128; got {got}")
-    chosen, _ = choose(kernel, view, here=False)
+    if isinstance(kernel, Exact):
+        chosen, view = DEEP, kernel.view
+        function = block_function(DEEP, max_iter, fields, view, kernel.reference, kernel.proof)
+    else:
+        chosen, _ = choose(kernel, view, here=False)
+        function = block_function(chosen, max_iter, fields, view)
     dtype = dtype_of(fields, exact=chosen == DEEP)
     given = () if known is None else (known,)
     return da.map_blocks(
-        Timed(block_function(chosen, max_iter, fields, view, reference, proof), chosen),
+        Timed(function, chosen),
         grid,
         *given,
         dtype=dtype,
         meta=np.empty((0,) * grid.ndim, dtype),
-        name=f"escape-time-{tokenize(grid.name, max_iter, kernel, fields, proof, *(k.name for k in given))}",
+        name=f"escape-time-{tokenize(grid.name, max_iter, kernel, fields, *(k.name for k in given))}",
     )
 
 

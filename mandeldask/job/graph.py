@@ -13,13 +13,14 @@ from distributed import Client, Future
 
 from mandeldask.field import dtype_of, escape_time
 from mandeldask.grid import complex_grid
+from mandeldask.kernels import Exact
 from mandeldask.store import Store, Tile, stored_reference
 from mandeldask.tile import read_block, write_block
 
 NO_RECORD = np.empty((0, 0), object)
 
 
-def written_tiles(store: Store, kernel: str, name: str, source: Store | None = None) -> da.Array:
+def written_tiles(store: Store, kernel: str | Exact, name: str, source: Store | None = None) -> da.Array:
     """The field of `store` as a Dask array of what was written: one block a tile, with its `Record`.
 
     `name` is the first part of the keys, (name, row, column). A key is never used twice, because what is left of its
@@ -29,11 +30,10 @@ def written_tiles(store: Store, kernel: str, name: str, source: Store | None = N
     d = store.description
     known = _known_tiles(source, d.max_iter) if source else None
     one_record_a_tile = tuple((1,) * n for n in d.tiles)
-    deep: dict[str, Any] = {}
     if d.exact:
-        deep = {"view": d.view, "reference": stored_reference(store), "proof": d.proof}
+        kernel = Exact(d.view, stored_reference(store), d.proof)
     grid = complex_grid(d.view, chunks=d.tile)
-    field = escape_time(grid, d.max_iter, kernel, d.fields, known, **deep)
+    field = escape_time(grid, d.max_iter, kernel, d.fields, known)
     return field.map_blocks(write_block, store, name=name, dtype=object, meta=NO_RECORD, chunks=one_record_a_tile)
 
 

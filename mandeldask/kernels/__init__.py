@@ -53,6 +53,7 @@ __all__ = [
     "MAX_ITER_LIMIT",
     "SCRATCH_BYTES",
     "BlockFunction",
+    "Exact",
     "Factory",
     "Kernel",
     "Proof",
@@ -158,6 +159,18 @@ class OwnReference:
 
     def __call__(self) -> Reference:
         return reference_of(self.view, self.max_iter)
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The kernel deep with what it takes: a deep view, what gives its reference orbit, and how far to go for a proof.
+
+    Without a `reference` each process works out its own.
+    """
+
+    view: View
+    reference: Loader | None = None
+    proof: Proof = "full"
 
 
 def block_function(
