@@ -46,7 +46,7 @@ def test_the_three_lines_of_the_main_path_are_those_of_the_code():
 
 
 def test_the_run_description_that_is_shown_is_one(tmp_path):
-    description, _ = blocks("yaml", PAGES[ROOT / "mandeldask/config/README.md"])
+    (description,) = blocks("yaml", PAGES[ROOT / "mandeldask/config/README.md"])
     (tmp_path / "a.yaml").write_text(description)
     assert load(tmp_path / "a.yaml").max_iter == 100
 
