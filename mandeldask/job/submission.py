@@ -54,15 +54,8 @@ class _Request:
     identity: str = ""  # of the store, once it is there
 
     def plan(self, size: Size, overwrite: bool = False) -> Plan:
-        return make_plan(
-            self.config,
-            self.kernel,
-            size,
-            overwrite,
-            run_id=self.run_id,
-            ignore_space=self.ignore_space,
-            place=self.place,
-        )
+        make = partial(make_plan, run_id=self.run_id, ignore_space=self.ignore_space, place=self.place)
+        return make(self.config, self.kernel, size, overwrite)
 
     def reserve(self, store: Store, sent: bool = False) -> None:
         reserve(store, self.name, self.run_id, sent)
@@ -316,8 +309,7 @@ class _JobReporter:
 
     def __init__(self, client: Client, name: str) -> None:
         self.client, self.name = client, name
-        self.done_before = 0
-        self.logged = 0.0
+        self.done_before, self.logged = 0, 0.0
         self.errors: dict[str, str] = {}
 
     def __call__(self, event: Event) -> None:

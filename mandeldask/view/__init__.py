@@ -16,16 +16,7 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
 from mandeldask.view.exact import Number, angles, exact, pair, radii, rounded
-from mandeldask.view.frames import (
-    LOG_POLAR,
-    Deep,
-    Frame,
-    LogPolar,
-    Turned,
-    degrees,
-    frame_from_json,
-    offsets,
-)
+from mandeldask.view.frames import LOG_POLAR, Deep, Frame, LogPolar, Turned, degrees, frame_from_json, offsets
 from mandeldask.view.rules import (
     MAX_SIDE,
     TooDeepError,
