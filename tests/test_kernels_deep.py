@@ -202,6 +202,17 @@ def test_bad_fields_and_proofs_are_refused(wrong, says):
         make(**{"max_iter": 10, "fields": ("escape_time",), "loader": None} | wrong)
 
 
+def test_a_nucleus_with_many_more_digits_than_the_view_needs_takes_few_attempts():
+    """The real root of c^3 + 2 c^2 + c + 1, to 600 digits, for a view of 2^-60."""
+    one, c = 10**600, -1755 * 10**597
+    for _ in range(10):
+        c -= (c**3 + 2 * c * c * one + c * one**2 + one**3) // (3 * c * c + 4 * c * one + one**2)
+    told = []
+    r = reference_orbit((Fraction(c, one), Fraction(0)), -60, 5000, lambda *news: told.append(news))
+    assert told.count((4096, 5000)) <= 5  # each with up to twice the bits; by what is missing alone, eight
+    assert r.length == 5000 and r.error <= -118
+
+
 def test_a_reference_tells_how_far_it_is_and_can_be_cancelled():
     told = []
     with pytest.raises(ZeroDivisionError):

@@ -90,7 +90,9 @@ def reference_orbit(origin: tuple[Fraction, Fraction], unit: int, max_iter: int,
         missing = bounds[compiled.WORST] - WANTED
         if missing <= 0:
             return Reference(origin, unit, bits, z, low, tiny, float(bounds[compiled.WORST]))
-        bits += int(min(missing, bits)) + 20
+        # At a nucleus Z all but vanishes: only more bits than the nucleus is given with tell it from its error.
+        given = max(part.denominator.bit_length() for part in origin)
+        bits = max(bits + int(min(missing, bits)) + 20, min(2 * bits, given + 200))
 
 
 def _take(orbit: FixedOrbit, unit: int, max_iter: int, bounds: NDArray[np.float64], tell: Tell | None) -> Any:
