@@ -13,6 +13,7 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
+from mandeldask.grid import OFFSETS
 from mandeldask.kernels import (
     AUTO,
     DEEP,
@@ -74,6 +75,10 @@ def escape_time(
     if not isinstance(grid, da.Array) or grid.dtype != np.complex128:
         got = f"a Dask array of {grid.dtype}" if isinstance(grid, da.Array) else f"a {type(grid).__name__}"
         raise ConfigError(f"grid must be a Dask array of complex128; got {got}")
+    if grid.name.startswith(OFFSETS) and view is None and not isinstance(kernel, Exact):
+        raise ConfigError(
+            "the grid of a deep view holds offsets from its origin: give escape_time the view too, view=..."
+        )
     if isinstance(kernel, Exact):
         chosen, view = DEEP, kernel.view
         function = block_function(DEEP, max_iter, fields, view, kernel.reference, kernel.proof)

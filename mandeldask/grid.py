@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 
 from mandeldask import buffers
 from mandeldask.errors import ConfigError
-from mandeldask.view import Range, View
+from mandeldask.view import Deep, Range, View
 from mandeldask.view.outer import OuterSum
+
+OFFSETS = "complex-offsets"  # what the grid of a deep view is called: its samples are not numbers c
 
 
 def complex_grid(view: View, chunks: Any = "auto", window: tuple[Range, Range] | None = None) -> da.Array:
     """The samples of `view` as a lazy Dask array of complex128, shape (rows, columns), y ascending.
+
+    Of a deep view they are offsets from its origin, in its units: give `escape_time` the view too.
 
     Parameters
     ----------
@@ -49,7 +53,7 @@ def complex_grid(view: View, chunks: Any = "auto", window: tuple[Range, Range] |
         chunks=blocks,
         dtype=np.complex128,
         meta=np.empty((0, 0), np.complex128),
-        name=f"complex-grid-{tokenize(view, blocks, ranges)}",
+        name=f"{OFFSETS if isinstance(view.frame, Deep) else 'complex-grid'}-{tokenize(view, blocks, ranges)}",
     )
 
 

@@ -21,8 +21,6 @@ BITS, GUARD_BITS = 192, 64
 # |dz/dc| up to which the error of a binary64 z is a displacement of c, times dz/dc: an error of 1e-6 or so
 LINEAR = 2.0**32
 HUGE = 2.0**500
-
-
 LOOK = 16  # samples a side, at which the share of other counts is estimated
 LOOK_ITERATIONS = 2**17
 WIDE = 2.0**27  # units in the last place of c across a view, from which on the share is a few percent at most

@@ -116,7 +116,7 @@ def test_a_file_of_other_parameters_or_of_something_else_stays_as_it_is(client, 
     with pytest.raises(md.ConfigError, match=r"holds counts of seed 1, not 2: give the same"):
         md.area(**small | {"seed": 2})
     assert out.read_bytes() == before
-    for text in ("notes\n", "[1]\n", '{"x": 1}\n{"grid": 0}\n'):
+    for text in ("notes", "{}", "notes\n", "[1]\n", '{"x": 1}\n{"grid": 0}\n'):
         out.write_text(text)
         with pytest.raises(md.ConfigError, match=r"holds (no )?counts of"):
             md.area(**small)

@@ -202,7 +202,9 @@ def test_deepen_computes_a_tile_of_which_a_count_is_not_proven_and_refuses_a_pre
     assert (preview.proofs.unproven, preview.proofs.preview) == (preview.samples, True)
     assert next(event for event in told if isinstance(event, Plan)).facts["proof"].startswith("none: this is a preview")
     assert "some counts are wrong" in md.picture(tmp_path / "b.zarr").samples.text
-    assert md.verify(tmp_path / "b.zarr", recompute=TILES).exit_code == 0
+    assert md.verify(tmp_path / "b.zarr").exit_code == 0
+    with pytest.raises(ConfigError, match="is a preview, whose counts are not proven"):
+        md.verify(tmp_path / "b.zarr", recompute=TILES)
     with pytest.raises(ConfigError, match="has proof: none, so its counts may be wrong"):
         md.deepen(tmp_path / "b.zarr", 5000, tmp_path / "c.zarr", client=client)
 

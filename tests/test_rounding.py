@@ -10,7 +10,8 @@ import pytest
 from kernel_contract import ON_CPU
 
 import mandeldask as md
-from mandeldask.kernels import KERNELS
+from mandeldask.kernels import KERNELS, block_function
+from mandeldask.view import View
 
 LIBM = ctypes.util.find_library("m")
 GLIBC_ON_X86 = platform.machine() == "x86_64" and platform.libc_ver()[0] == "glibc"
@@ -55,3 +56,9 @@ def test_a_run_ends_with_the_line_of_the_worker_and_goes_on_without_it(client, t
     finally:
         client.gather([client.submit(set_mode, 0, workers=[w], pure=False) for w in workers])
     assert md.resume(tmp_path / "a.zarr", client=client).computed == 4
+
+
+def test_a_deep_block_is_refused_too():
+    compute = block_function("deep", 100, view=View.around((0, 1), "1e-30", (2, 3)))
+    with mode(MODES["up"]), pytest.raises(md.ClusterError, match="which changes counts"):
+        compute(np.zeros((2, 3), complex))

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mandeldask.errors import ConfigError
+from mandeldask.field import escape_time
+from mandeldask.grid import complex_grid
 from mandeldask.view import Deep, View, frame_from_json
 
 RE, IM = "-1.7598178" + "13" * 200, "-0.01259" + "70" * 200
@@ -70,3 +72,11 @@ def test_a_short_coordinate_is_exact_and_one_that_was_cut_off_is_refused():
     View.around((-0.75, "0.131825904205330" + "0" * 16), "1e-30", (9, 9))
     with pytest.raises(ConfigError, match=r"centre\[1\] has 15 decimals, and a span of 1e-30 needs at least 31"):
         View.around((-0.75, "0.131825904205330"), "1e-30", (9, 9))
+
+
+def test_the_grid_of_a_deep_view_is_not_taken_for_numbers_c():
+    view = View.around((0, 1), "1e-30", (20, 30))
+    grid = complex_grid(view)
+    with pytest.raises(ConfigError, match=r"holds offsets from its origin: give escape_time the view too"):
+        escape_time(grid, 100)
+    assert escape_time(grid, 100, view=view).dtype == np.int32

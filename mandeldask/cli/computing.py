@@ -41,7 +41,7 @@ output_options = options.together(
     options.as_json,
 )
 continuing_options = options.together(
-    click.option("--kernel", default="auto", show_default=True, help="Any kernel: all give the same bits."),
+    click.option("--kernel", default="auto", show_default=True, help="Those of binary64 give the same bits."),
     options.cluster,
     options.upload,
     options.ignore_space,

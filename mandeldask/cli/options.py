@@ -37,8 +37,7 @@ def described(config: str, overrides: tuple[str, ...], kernel: str | None) -> Co
     """The run description, with what --set and --kernel change in it."""
     from mandeldask import config as configs
 
-    read = configs.load(config, overrides)
-    return read.model_copy(update={"kernel": kernel}) if kernel else read
+    return configs.load(config, (*overrides, f"kernel={kernel}") if kernel else overrides)
 
 
 def _remember(ctx: click.Context, _: click.Parameter, as_json: bool) -> bool:
@@ -86,7 +85,7 @@ description = together(
         metavar="KEY=VALUE",
         help="Change a key of the description, e.g. --set 'view.shape=[4096,4096]'; may be repeated.",
     ),
-    click.option("--kernel", help="Any kernel, in place of the description's: all give the same bits."),
+    click.option("--kernel", help="In place of the description's; those of binary64 give the same bits."),
     cluster,
     trust,
     upload,

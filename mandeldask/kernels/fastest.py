@@ -78,7 +78,10 @@ def prove(c: Samples, max_iter: int, out: Counts) -> None:
 
 def outside(c: Samples, max_iter: int, counts: Counts) -> fields.Orbit:
     """The orbits of the samples with counts below max_iter, out to the larger bailout."""
-    return _either(lambda kernel: kernel.outside(c, max_iter, counts))  # type: ignore[no-any-return]
+    counted = getattr(_last, "kernel", "")
+    orbit = _either(lambda kernel: kernel.outside(c, max_iter, counts))
+    _last.kernel = counted
+    return orbit  # type: ignore[no-any-return]
 
 
 def _either(compute: Callable[[Any], Any]) -> Any:

@@ -38,9 +38,11 @@ class Sums:
         assert self.file is not None
         lines = self.file.read().split(b"\n")
         try:
+            if not lines[:-1] and not json.dumps(dict(parameters)).encode().startswith(lines[-1]):
+                raise ValueError("no line of ours")  # noqa: TRY301
             first, *rows = [json.loads(line) for line in lines[:-1]] or [dict(parameters)]
             other = {key: first.get(key) for key in parameters if first.get(key) != parameters[key]}
-            self.counts = {(line["grid"], line["row"]): line["counts"] for line in rows}
+            self.counts = {(int(line["grid"]), int(line["row"])): [int(n) for n in line["counts"]] for line in rows}
         except (ValueError, TypeError, KeyError, AttributeError):
             raise ConfigError(f"{path} holds no counts of `mandeldask area`: name another file with --out") from None
         if other:

@@ -17,7 +17,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -82,7 +82,13 @@ def claim() -> str:
 def _locked(uuid: str) -> bool:
     """Whether this process could lock a device. The lock is given back when the process ends, however that comes."""
     path = Path(gettempdir(), f"mandeldask-{uuid}")
-    file = os.open(path, os.O_RDONLY | (0 if path.exists() else os.O_CREAT), 0o644)  # may be another user's
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if path.exists() else os.O_CREAT)
+    try:
+        file = os.open(path, flags, 0o644)
+    except OSError:
+        return False
+    with suppress(PermissionError):  # another user's
+        os.fchmod(file, 0o644)  # whatever the umask: others must be able to lock it
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

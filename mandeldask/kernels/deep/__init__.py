@@ -22,6 +22,7 @@ from mandeldask.kernels.deep.prepared import Held, Loader, Prepared, prepared
 from mandeldask.kernels.deep.reference import Reference, memory, reference_orbit
 from mandeldask.kernels.deep.third import count
 from mandeldask.kernels.fields import BEYOND, EXACT_FIELDS, NOT_ESCAPED, Orbit
+from mandeldask.kernels.rounding import check_rounding
 
 __all__ = [
     "PROOFS",
@@ -134,6 +135,7 @@ class DeepFunction:
     unit: int | None
 
     def __call__(self, offsets: NDArray[np.complex128]) -> NDArray[Any]:
+        check_rounding()
         if not isinstance(offsets, np.ndarray) or offsets.dtype != np.complex128:
             raise ConfigError("a block must be an array of complex128. Convert it with .astype(complex)")
         flat = np.ascontiguousarray(offsets).ravel()

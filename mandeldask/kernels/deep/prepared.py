@@ -15,7 +15,7 @@ from mandeldask.kernels.deep import compiled
 from mandeldask.kernels.deep.reference import Reference
 from mandeldask.kernels.deep.table import Table, rows
 
-KEPT = 2  # references, and units of each, that a process keeps tables for
+KEPT = 3  # references, and units of each, that a process keeps tables for
 
 
 class Loader(Protocol):
@@ -60,6 +60,7 @@ class Prepared:
                 out = np.zeros((len(self.table.terms), 16))
                 compiled.flatten(self.table, unit, out)
                 _keep(self.flats, unit, out)
+            self.flats.move_to_end(unit)
             return self.flats[unit]
 
 
@@ -72,6 +73,7 @@ def prepared(loader: Loader) -> Prepared:
     with _lock:
         if loader.key not in _cache:
             _keep(_cache, loader.key, _prepare(loader()))
+        _cache.move_to_end(loader.key)
         return _cache[loader.key]
 
 

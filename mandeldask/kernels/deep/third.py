@@ -33,13 +33,13 @@ def count(c: tuple[Fraction, Fraction], max_iter: int, bits: int, to_bailout: bo
     if c in ON_THE_SET:
         return Count(max_iter, True)
     while True:
-        found = _try(c, max_iter, bits, to_bailout)
+        found = counted(c, max_iter, bits, to_bailout)
         if found.proven or 2 * bits > MOST_BITS:
             return found
         bits *= 2
 
 
-def _try(c: tuple[Fraction, Fraction], max_iter: int, bits: int, to_bailout: bool) -> Count:
+def counted(c: tuple[Fraction, Fraction], max_iter: int, bits: int, to_bailout: bool) -> Count:
     orbit, bounds, proven, n = FixedOrbit(c, bits), compiled.bounds(bits), True, 0
     while not orbit.ended and (n or orbit.steps < max_iter):
         first = orbit.steps + 1
@@ -53,7 +53,8 @@ def _try(c: tuple[Fraction, Fraction], max_iter: int, bits: int, to_bailout: boo
             # | |Z|^2 - 4 | >= 2^(size - 1) must be more than (2 |Z| + E) E
             compiled.follow(z[done : m - first], tiny, first + done, math.inf, True, bounds)
             done = m - first
-            proven = proven and bool(size - 1 > math.log2(bounds[compiled.E]) + bounds[compiled.EE] + 4)
+            decided = size - 1 > math.log2(bounds[compiled.E]) + bounds[compiled.EE] + 4
+            proven = proven and bool(decided and bounds[compiled.WORST] < -40)  # those before as below
             n = m if sign > 0 else 0
         compiled.follow(z[done:-1], tiny, first + done, math.inf, True, bounds)
         # elsewhere | |Z|^2 - 4 | > 2^-20, and |Z| < 8
