@@ -16,6 +16,8 @@ from services import ENV, poll
 import mandeldask as md
 from mandeldask.measure.estimate import FOERSTEMANN, LEMNISCATE_AREA, Estimate, extrapolated, grids_needed
 
+pytestmark = pytest.mark.once  # another Python and zarr change little here
+
 SMALL = {"n": 1100, "grids": 3, "max_iter": 4096}
 
 
@@ -55,7 +57,6 @@ def test_it_counts_what_the_kernel_gives_for_the_shifted_grids(client):
     assert found.lemniscate is None
 
 
-@pytest.mark.once
 def test_killed_and_gone_on_with_it_gives_the_same_digits(client, tmp_path, whole):
     out = tmp_path / "area.jsonl"
     words = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
@@ -63,7 +64,8 @@ def test_killed_and_gone_on_with_it_gives_the_same_digits(client, tmp_path, whol
     with subprocess.Popen(command, env=ENV, start_new_session=True) as process:
         poll(lambda: out.exists() and out.read_bytes().count(b"\n") >= 2, "a row")
         os.killpg(process.pid, signal.SIGKILL)
-    out.write_bytes(out.read_bytes() + b'{"grid": 2, "ro')  # the power failed within a line
+    lines = out.read_bytes().splitlines(keepends=True)[:2]  # on a busy machine there may be more
+    out.write_bytes(b"".join(lines) + b'{"grid": 2, "ro')  # the power failed within a line
     there = out.read_bytes().count(b"\n")
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
@@ -123,7 +125,6 @@ def test_a_file_of_other_parameters_or_of_something_else_stays_as_it_is(client, 
         assert out.read_text() == text
 
 
-@pytest.mark.once
 def test_the_command_prints_json(tmp_path):
     command = [
         sys.executable,

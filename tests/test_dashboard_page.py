@@ -26,6 +26,8 @@ from mandeldask.image import palette_index
 from mandeldask.store import open_store
 from mandeldask.telemetry import TOPIC, DriverEvent, JobInfo, Preview, TileEvent
 
+pytestmark = pytest.mark.once  # another Python and zarr change little here
+
 FIELD = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [900, 1100]}, "max_iter": 200, "tile": [150, 200]}
 TILES = 36
 UNIT = {"view": {"x": [0, 1], "y": [0, 1], "shape": [100, 120]}, "max_iter": 50, "tile": [25, 40], "kernel": "faulty"}

@@ -13,6 +13,8 @@ from mandeldask.errors import ConfigError
 from mandeldask.kernels.nuclei import find
 from mandeldask.view import Deep, View
 
+pytestmark = pytest.mark.once  # another Python and zarr change little here
+
 # About a point of the seahorse valley; its nucleus of period 8007 has a size of 2^-106.5.
 RE, IM = "-0.743643887037158704752191506114774", "0.131825904205311970493132056385139"
 VALLEY = View((-0.5, 0.5), (-0.5, 0.5), (64, 64), "pixel", Deep((RE, IM), -98))

@@ -20,6 +20,8 @@ from mandeldask.kernels import KERNELS
 from mandeldask.kernels.deep import Counts, Held, count, dtype, last_counts, make, reference, reference_orbit, third
 from mandeldask.kernels.deep.third import Count
 
+pytestmark = pytest.mark.once  # another Python and zarr change little here
+
 ANSWERS = {a["name"]: a for a in json.loads(Path(__file__).with_name("deep_answers.json").read_text())["answers"]}
 # scripts/check_deep has time for these too: 10 s and more for the reference alone
 SLOW = {"KF 5e227", "KF 1e1086", "Fractalshades 11, 2e-2608", "1/4 + 10^-12", "-3/4 + 10^-7 i"}
@@ -183,7 +185,6 @@ def digest(name):
     return sha256(found["escape_time"].tobytes() + found["distance"].tobytes()).hexdigest()
 
 
-@pytest.mark.once
 def test_code_for_another_cpu_gives_the_same_bits():
     name = "random walk 21-23"
     program = f"import test_kernels_deep as t; print(t.digest({name!r}))"
@@ -227,7 +228,6 @@ def test_a_reference_tells_how_far_it_is_and_can_be_cancelled():
     assert told == [(4096, 10**9)]
 
 
-@pytest.mark.once
 def test_of_2000_random_deep_samples_none_is_proven_and_wrong():
     pytest.importorskip("gmpy2")
     from deep_truth import Place

@@ -21,6 +21,8 @@ from mandeldask.errors import ConfigError
 from mandeldask.lab import report, strategies, tables
 from mandeldask.lab.claims import SAYS
 
+pytestmark = pytest.mark.once  # another Python and zarr change little here
+
 
 @pytest.fixture(scope="module")
 def lab_report(tmp_path_factory):

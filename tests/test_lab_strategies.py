@@ -21,6 +21,8 @@ from mandeldask.lab import lesson, strategies, tables, workload
 from mandeldask.lab.strategies import Scaling
 from mandeldask.lab.workload import Depth, Workload, lesson_view
 
+pytestmark = pytest.mark.once  # another Python and zarr change little here
+
 ROOT = Path(__file__).parent.parent
 SMALL = Depth(side=48, max_iter=40, strategy_turns=2, numpy=(48, 40), numba=(64, 200), scaling_turns=1)
 

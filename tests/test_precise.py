@@ -16,6 +16,8 @@ from mandeldask.kernels import KERNELS
 from mandeldask.precise import other_counts, round_sample, round_samples
 from mandeldask.store import open_store
 
+pytestmark = pytest.mark.once  # another Python and zarr change little here
+
 pytest.importorskip("gmpy2")
 CENTRE = "-0.743643887037151", "0.131825904205330"
 DEEP = {
@@ -95,7 +97,6 @@ def test_verify_tells_what_rounding_has_done_on_a_cluster_as_here(client, deep):
     assert [event for event in told if getattr(event, "what", "") == "sample"][-1].done == 60
 
 
-@pytest.mark.once
 def test_the_command_tells_it_and_prints_json(deep):
     command = [sys.executable, "-m", "mandeldask", "verify", str(deep), "--precise=25", "--seed=3"]
     text = subprocess.run(command, env=ENV, capture_output=True, text=True, check=True).stdout

@@ -156,7 +156,7 @@ class AStore(RuleBasedStateMachine):
         if source := self.opened():
             store = open_for_writing(self.folder / "deeper.zarr", DEEPER)
             samples = VIEW.block(*DEEPER.levels[0].window(tile))
-            store.write(tile, Timed(of_model)(samples, read_block(source, DEEPER.max_iter, tile)))
+            store.write(tile, Timed(of_model, "a model")(samples, read_block(source, DEEPER.max_iter, tile)))
             assert np.array_equal(store.read(tile), wanted(DEEPER, 0, tile))
 
     @invariant()

@@ -28,6 +28,8 @@ from mandeldask.view import View
 from mandeldask.zoom.film import Film
 from mandeldask.zoom.painter import Painter, atlas, coloured
 
+pytestmark = pytest.mark.once  # another Python and zarr change little here
+
 SEAHORSE = ("-0.743643887037151", "0.131825904205330")
 SMALL = Film(SEAHORSE, "3", "0.01", (160, 90), 6, 2, 300)
 OPTIONS = ["--centre", *SEAHORSE, "--from", "3", "--to", "0.01", "--size", "160x90", "--fps", "6", "--seconds", "2"]
