@@ -82,8 +82,8 @@ def interrupt(event):
 def test_until_adds_grids_and_says_where_more_of_them_do_not_help(client, tmp_path):
     told = []
     wanted = {"n": 256, "grids": 4, "max_iter": 4096, "client": client, "out": tmp_path / "a.jsonl"}
-    found = md.area(**wanted, until=5e-4, tell=told.append)
-    assert found.grids > 4 and found.error <= 5e-4
+    found = md.area(**wanted, until=2e-4, tell=told.append)
+    assert found.grids > 8 and found.error <= 2e-4
     assert any("going on with" in str(event) for event in told)
     with pytest.raises(md.ConfigError, match="Take a larger --max-iter"):
         md.area(**wanted, until=1e-9)

@@ -30,6 +30,7 @@ X, Y = (-2.0, 0.5625), (-1.28125, 1.28125)  # hold the set, and all |z_4| <= 2
 BLOCK = 1024, 2048  # samples: 32 MiB of complex128
 BAND = 2**16  # samples
 MAX_N = 2**22
+LEAST_GRIDS = 8  # whose spread is believed
 MIN_IN_FLIGHT, IN_FLIGHT = 8, 4  # blocks, and blocks a thread
 
 
@@ -72,7 +73,7 @@ def area(
     n : int
         Samples a side of a grid.
     grids : int
-        How many grids, at least 2; more where `until` asks for them.
+        How many grids, at least 2; with `until` at least 8, for a few may agree by chance, and more if it takes them.
     max_iter : int
         The largest; the area is extrapolated from it, its half, quarter and so on to a 64th.
     until : float, optional
@@ -97,7 +98,8 @@ def area(
     view = View(x, y, (n, n), "pixel")
     view.check_resolved()
     name, _ = choose(kernel)
-    parameters = {"x": list(view.x), "y": list(view.y), "n": n, "max_iter": max_iter, "seed": seed}
+    grids = grids if until is None else max(grids, LEAST_GRIDS)
+    parameters = {"x": list(view.x), "y": list(view.y), "n": n, "max_iter": max_iter, "seed": seed, "rows": BLOCK[0]}
     with (
         kept(out, parameters) as sums,
         Session(cluster, kernel=name, client=client, upload=upload, say=tell) as session,
