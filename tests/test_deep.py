@@ -289,8 +289,8 @@ def test_a_long_orbit_tells_how_far_it_is_and_what_would_be_faster_and_can_be_ca
     ("change", "message"),
     [
         ({"kernel": "numba"}, r"too deep for binary64.* kernel numba .* take kernel: deep, or auto"),
-        ({"arithmetic": "binary64"}, "arithmetic must be exact here: the view is too deep for binary64"),
-        ({"arithmetic": "binary64", "kernel": "deep"}, "arithmetic must be exact here: kernel deep"),
+        ({"arithmetic": "binary64"}, "arithmetic must be exact here, for the view is too deep for binary64"),
+        ({"arithmetic": "binary64", "kernel": "deep"}, "arithmetic must be exact here, for kernel deep"),
         ({"proof": "some"}, "proof"),
         ({"max_iter": 2**63}, "max_iter must be at most 2147483647"),
         ({"view": CONFIG["view"] | {"span": "0"}}, "span must be positive; got 0"),

@@ -492,14 +492,14 @@ def test_a_tile_is_chosen_for_threads_and_memory(tmp_path):
     assert tile(memory_limit=400 * 2**20) == (1024, 1024)
 
 
-@pytest.mark.skipif(
-    Version(distributed.__version__) < Version("2026.7.1"), reason="this Dask starts such workers again and again"
-)
 def test_changes_in_the_place_of_the_store_are_told_where_they_go():
     with pytest.raises(md.ConfigError, match=r'path of a store; got a dict. .* overrides=\["max_iter=500"\]'):
         md.run("lesson", {"max_iter": 500})
 
 
+@pytest.mark.skipif(
+    Version(distributed.__version__) < Version("2026.7.1"), reason="this Dask starts such workers again and again"
+)
 def test_a_script_without_a_main_guard_is_told_so_at_once(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(f"import mandeldask as md\nmd.run({UNIT!r}, {str(tmp_path / 'a.zarr')!r})\n")

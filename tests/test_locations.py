@@ -81,3 +81,20 @@ def test_what_is_no_location_is_refused_in_a_line(tmp_path, name, text, message)
     assert "\n" not in str(error.value)
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         read_location(tmp_path / f"none{name[1:]}" if name != "a.txt" else tmp_path / "none.kfr")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("Zoom: 0", "zoom must be positive; got 0"),
+        ("Zoom: -5", "zoom must be positive; got -5"),
+        ("Iterations: 100.5", "iterations must be a whole number; got 100.5"),
+        ("Re: abc", "the real part must be a number"),
+    ],
+)
+def test_a_number_that_is_none_is_told_by_its_own_name(tmp_path, line, says):
+    good = {"Re": "-1", "Im": "0", "Zoom": "2", "Iterations": "100"}
+    key, value = line.split(": ")
+    (tmp_path / "a.kfr").write_text("".join(f"{k}: {v}\n" for k, v in (good | {key: value}).items()))
+    with pytest.raises(ConfigError, match=says):
+        read_location(tmp_path / "a.kfr")

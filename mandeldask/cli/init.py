@@ -33,16 +33,19 @@ NEXT = {"films": ("zoom",), "clusters": ("run", "lesson", "--cluster")}
     "location",
     metavar="FILE",
     type=click.Path(),
-    help="A location of Kalles Fraktaler (.kfr) or Fraktaler-3 (.toml): write the description of what it shows.",
+    help="A location of Kalles Fraktaler (.kfr) or Fraktaler-3 (.toml): write the description of what it shows, to "
+    "NAME.yaml.",
 )
 def _init(name: str | None, location: str | None) -> None:
     """Write the description NAME that comes with mandeldask to a file here, to be edited; without NAME, list them."""
     from mandeldask.config import no_such, shipped, title
 
+    there = shipped()
     if location is not None:
+        if name in there:
+            raise ConfigError(f"{name} comes with mandeldask, and a file of that name would hide it: take another NAME")
         _write_location(location, name)
         return
-    there = shipped()
     if name is None:
         print_facts(*((f"{each:<23}", title(file)) for each, file in there.items()))
         click.echo()
@@ -100,7 +103,7 @@ def _find(
     ctx.obj["json"] = as_json
     view, max_iter = _view_of(place, overrides)
     with Bar("discs", quiet=as_json) as bar:
-        found = find(view, max_period or max_iter, parts, bar.count)
+        found = find(view, max_iter if max_period is None else max_period, parts, bar.count)
     chosen = [nucleus for nucleus in found if period in (None, nucleus.period)]
     if as_json:
         click.echo(json.dumps({"nuclei": [asdict(nucleus) for nucleus in found]}, default=str))

@@ -78,8 +78,12 @@ def around(
 def _described(
     re: Any, im: Any, zoom: Any, iterations: Any, rotation: Any = 0, shape: tuple[int, int] = SHAPE
 ) -> Found:
-    centre = [f"{decimal('centre', value):f}" for value in (re, im)]
-    height = ROUGHLY.divide(Decimal(HEIGHT), decimal("zoom", zoom))
+    centre = [f"{decimal(name, value):f}" for name, value in (("the real part", re), ("the imaginary part", im))]
+    if (magnified := decimal("zoom", zoom)) <= 0:
+        raise ValueError(f"zoom must be positive; got {zoom}")
+    if not str(iterations).isdecimal():
+        raise ValueError(f"iterations must be a whole number; got {iterations}")
+    height = ROUGHLY.divide(Decimal(HEIGHT), magnified)
     span = ROUGHLY.divide(ROUGHLY.multiply(height, Decimal(shape[1])), Decimal(shape[0]))
     return around((centre[0], centre[1]), span, shape, int(iterations), "location.zarr", str(rotation))
 

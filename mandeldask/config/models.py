@@ -332,10 +332,8 @@ class Config(Section):
         """The view in the arithmetic that is asked for."""
         deep = isinstance(self.view.frame, Deep)
         if self.arithmetic == "binary64" and (deep or self.kernel == DEEP):
-            problem = (
-                f"kernel {DEEP} computes in exact" if self.kernel == DEEP else "the view is too deep for binary64, in"
-            )
-            raise ValueError(f"arithmetic must be exact here: {problem} arithmetic")
+            problem = "kernel deep has no other" if self.kernel == DEEP else "the view is too deep for binary64"
+            raise ValueError(f"arithmetic must be exact here, for {problem}")
         if not deep and (self.arithmetic == "exact" or self.kernel == DEEP):
             object.__setattr__(self, "view", self.view.in_exact_arithmetic())
         if self.proof != "full" and not isinstance(self.view.frame, Deep):

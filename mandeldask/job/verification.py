@@ -145,7 +145,7 @@ def verify(
     opened, problem = open_damaged(store)
     d, found = opened.description, _Found()
     if precise and d.exact:
-        raise ConfigError("the counts of a deep field are not rounded: compute some again with --recompute")
+        raise ConfigError("the counts of a deep field are not rounded: compute some again with --recompute N")
     if recompute and d.proof == "none":
         raise ConfigError("this store is a preview, whose counts are not proven: there is nothing to compare with")
     if problem:
