@@ -196,7 +196,7 @@ BAD = {
     "image to nowhere": (["image", "ours.zarr", "none/a.png"], 2, "none"),
     "unknown colours": (["image", "ours.zarr", "a.png", "--colormap", "virdis"], 2, "viridis"),
     "checksum of nothing": (["checksum", "none.zarr"], 3, "no store at none.zarr"),
-    "a kernel that is none": (["run", LESSON, "--kernel", "nunba"], 2, "did you mean numba?"),
+    "a kernel that is none": (["run", LESSON, "--kernel", "nunba"], 2, "numba, cuda, deep or auto; got 'nunba'"),
     "a dashboard as cluster": (
         ["run", LESSON, "--cluster", "http://127.0.0.1:8787"],
         2,

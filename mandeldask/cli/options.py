@@ -85,7 +85,7 @@ description = together(
         metavar="KEY=VALUE",
         help="Change a key of the description, e.g. --set 'view.shape=[4096,4096]'; may be repeated.",
     ),
-    click.option("--kernel", help="In place of the description's; those of binary64 give the same bits."),
+    click.option("--kernel", help="Short for --set kernel=NAME; those of binary64 give the same bits."),
     cluster,
     trust,
     upload,
