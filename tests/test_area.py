@@ -153,3 +153,8 @@ def test_a_power_law_is_extrapolated_to_its_end():
         assert estimate.extrapolation_error < 1e-12
     assert grids_needed(estimate, 10, 5e-6) == 20  # four times as many, by at most twice
     assert extrapolated(np.full((2, 7), 0.25)) == 0.25  # a window within the set
+
+
+def test_where_areas_follow_no_law_the_error_is_what_is_not_proved():
+    areas = np.full((8, 7), 1.5)  # as if no sample escaped later
+    assert Estimate.of(areas, not_proved=0.01).error == 0.01

@@ -191,7 +191,8 @@ class _Counter:
             left = elapsed / done * (len(missing) - done)
             at = grids * self.rows - len(missing) + done
             self.tell(Counted(at, grids * self.rows, self.samples, self.seconds, left if done > 1 else None))
-        return Estimate.of(self._areas(grids)[:, 1:-1])
+        areas = self._areas(grids)
+        return Estimate.of(areas[:, 1:-1], not_proved=float(areas[:, -1].mean()))
 
     def _areas(self, grids: int) -> NDArray[np.float64]:
         """For each grid the areas within z_4 and each max_iter, and that not proved."""

@@ -65,14 +65,19 @@ class Estimate:
         return math.hypot(self.standard_error, self.extrapolation_error)
 
     @classmethod
-    def of(cls, areas: NDArray[np.float64]) -> Estimate:
-        """From areas of shape (grids, values of max_iter), each max_iter twice the one before."""
+    def of(cls, areas: NDArray[np.float64], not_proved: float = 0.0) -> Estimate:
+        """From areas of shape (grids, values of max_iter), each max_iter twice the one before.
+
+        Where they follow no law, the extrapolation may err by the area that is not proved to be of the set.
+        """
         area = extrapolated(areas)
         left_out = [extrapolated(np.delete(areas, k, 0)) for k in range(len(areas))]
         spread = float(np.std(left_out)) * math.sqrt(len(areas) - 1)  # the jackknife: it needs no formula
         mean = areas.mean(0)
         errors = areas.std(0, ddof=1) / math.sqrt(len(areas))
         shorter = abs(area - extrapolated(areas[:, :-1]))
+        if (np.diff(mean) >= 0).any():
+            shorter = max(shorter, not_proved)
         return cls(area, spread, area - float(mean[-1]), shorter, tuple(mean.tolist()), tuple(errors.tolist()))
 
 
