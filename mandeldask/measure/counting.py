@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import dask.array as da
 import numpy as np
-from distributed import Client, Future, as_completed
-from distributed.scheduler import KilledWorker
+from distributed import Client
 from numpy.typing import NDArray
 
 from mandeldask import config as configs
 from mandeldask.cluster import Session
-from mandeldask.errors import ClusterError, ConfigError
+from mandeldask.errors import ConfigError
 from mandeldask.field import escape_time
 from mandeldask.grid import complex_grid
+from mandeldask.job.batches import results
 from mandeldask.kernels import AUTO, MAX_ITER_LIMIT, choose
 from mandeldask.kernels.fields import NOT_ESCAPED
 from mandeldask.measure.estimate import LEAST_MAX_ITER, LEMNISCATE, Area, Estimate, grids_needed, max_iters
@@ -207,25 +206,12 @@ class _Counter:
         """The counts of rows of blocks, as they come."""
         blocks = -(-self.view.shape[1] // BLOCK[1])
         room = max(MIN_IN_FLIGHT, IN_FLIGHT * sum(client.nthreads().values())) // blocks + 1
-        waiting, in_flight = iter(rows), dict[Future, Row]()
-        completed = as_completed(loop=client.loop)
-        try:
-            while True:
-                while len(in_flight) < room and (row := next(waiting, None)):
-                    lazy = counts(
-                        shifted(self.view, self.seed, row[0]), self._window(row[1]), self.max_iter, self.kernel
-                    )
-                    future = client.compute(lazy)
-                    in_flight[future] = row
-                    completed.add(future)
-                if not in_flight:
-                    return
-                future = next(completed)
-                row = in_flight.pop(future)
-                yield row, _result(future)
-                future.release()
-        finally:
-            client.cancel(list(in_flight), force=True)
+        futures = ((client.compute(self._lazy(row)), row) for row in rows)
+        for values, row in results(futures, client, room, "counted these samples"):
+            yield row, [int(value) for value in values]
+
+    def _lazy(self, row: Row) -> da.Array:
+        return counts(shifted(self.view, self.seed, row[0]), self._window(row[1]), self.max_iter, self.kernel)
 
     def result(self, grids: int, estimate: Estimate) -> Area:
         view, whole = self.view, (self.view.x, self.view.y) == (X, Y)
@@ -247,12 +233,3 @@ class _Counter:
             seconds=self.seconds,
             samples_per_second=self.samples / self.seconds if self.seconds else 0.0,
         )
-
-
-def _result(future: Future) -> list[int]:
-    try:
-        return [int(value) for value in future.result()]
-    except CancelledError:
-        raise ClusterError("the cluster was lost: its scheduler is gone or cancelled the work") from None
-    except KilledWorker:
-        raise ClusterError("a worker died each time it counted these samples: give workers more memory") from None

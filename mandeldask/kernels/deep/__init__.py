@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mandeldask.errors import ConfigError
 from mandeldask.kernels.deep import compiled
 from mandeldask.kernels.deep.prepared import Held, Loader, Prepared, prepared
-from mandeldask.kernels.deep.reference import Reference, memory, reference_orbit
+from mandeldask.kernels.deep.reference import Reference, reference_orbit
 from mandeldask.kernels.deep.third import count
 from mandeldask.kernels.fields import BEYOND, EXACT_FIELDS, NOT_ESCAPED, Orbit
 from mandeldask.kernels.rounding import check_rounding
@@ -34,7 +34,6 @@ __all__ = [
     "dtype",
     "last_counts",
     "make",
-    "memory",
     "reference_orbit",
 ]
 

@@ -65,11 +65,6 @@ class Reference:
         return self.z.size - 1
 
 
-def memory(length: int) -> int:
-    """Bytes that a process needs for a reference of `length` steps and its table."""
-    return 108 * length
-
-
 def reference_orbit(origin: tuple[Fraction, Fraction], unit: int, max_iter: int, tell: Tell | None = None) -> Reference:
     """The reference for samples about 2^unit from `origin` (others are served too), of at most max_iter steps.
 
