@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,26 +174,21 @@ class Exact:
 
 
 def block_function(
-    name: str,
-    max_iter: int,
-    fields: tuple[str, ...] = ("escape_time",),
-    view: View | None = None,
-    reference: Loader | None = None,
-    proof: Proof = "full",
+    kernel: str | Exact, max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None
 ) -> Kernel:
-    """The block function of a kernel, a key of KERNELS or "deep".
-
-    The kernel deep needs the view; without a `reference` each process works out its own.
-    """
-    if name != DEEP:
-        return KERNELS[name](max_iter, fields, view)
-    choose(name, view)
+    """The block function of a kernel: a key of KERNELS, or Exact, for which "deep" with the view may stand."""
+    if isinstance(kernel, str) and kernel != DEEP:
+        return KERNELS[kernel](max_iter, fields, view)
+    view = kernel.view if isinstance(kernel, Exact) else view
+    choose(DEEP, view)
     assert view is not None
-    _check(max_iter, fields, view, name)
+    exact = kernel if isinstance(kernel, Exact) else Exact(view)
+    _check(max_iter, fields, view, DEEP)
+    if exact.proof not in get_args(Proof):
+        raise ConfigError(f"proof must be one of {', '.join(get_args(Proof))}; got {exact.proof!r}")
     from mandeldask.kernels import deep  # takes Numba
 
-    made: Kernel = deep.make(int(max_iter), tuple(fields), reference or OwnReference(view, int(max_iter)), proof)
-    return made
+    return deep.make(int(max_iter), tuple(fields), exact.reference or OwnReference(view, int(max_iter)), exact.proof)
 
 
 def last_counts() -> tuple[int, int, int]:
