@@ -448,6 +448,24 @@ def test_a_driver_that_is_cancelled_while_nothing_is_in_flight_says_so(client, t
     assert not plan.store.done().any()
 
 
+@pytest.mark.once
+def test_tiles_that_end_while_a_run_is_interrupted_are_recorded(client, kernel, tmp_path):
+    begun, gate = tmp_path / "begun", tmp_path / "begun.held"
+
+    def interrupt(event):
+        if isinstance(event, TileDone) and gate.exists():
+            poll(lambda: len(faults.counted(begun)) > 2, "tiles in progress")
+            release()
+            raise KeyboardInterrupt
+
+    with faults.held(begun, after=2) as release, pytest.raises(KeyboardInterrupt):
+        md.run(kernel(partial(faults.count, path=begun)), tmp_path / "a.zarr", client=client, tell=interrupt)
+    poll(lambda: not any(client.processing().values()), "the end of all tiles")
+    store = open_store(tmp_path / "a.zarr")
+    assert 2 < store.done().sum() < TILES
+    assert np.array_equal(store.done(), store.read_tiles()["minimum"] > 0)
+
+
 def test_a_tile_that_somebody_takes_out_in_mid_run_is_not_counted_as_done(client, tmp_path):
     def take_out(event):
         if isinstance(event, TileDone) and event.record.tile == (0, 0):
