@@ -24,6 +24,7 @@ Samples of a deep view are offsets from its origin, and their counts those of ex
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,7 +144,7 @@ def reference_of(view: View, max_iter: int, tell: Callable[[int, int], object] |
     from mandeldask.kernels.deep import reference_orbit  # takes Numba
 
     assert isinstance(view.frame, Deep)
-    return reference_orbit(view.frame.exact_origin, view.frame.unit, max_iter, tell)
+    return reference_orbit(view.frame.exact_origin, view.frame.finest, max_iter, tell)
 
 
 @dataclass(frozen=True)
@@ -188,11 +189,12 @@ def block_function(
     if name != DEEP:
         return KERNELS[name](max_iter, fields, view)
     choose(name, view)
-    assert view is not None
+    assert view is not None and isinstance(view.frame, Deep)
     _check(max_iter, fields, view, name)
     from mandeldask.kernels import deep  # takes Numba
 
-    made: Kernel = deep.make(int(max_iter), tuple(fields), reference or OwnReference(view, int(max_iter)), proof)
+    loader = reference or OwnReference(view, int(max_iter))
+    made: Kernel = deep.make(int(max_iter), tuple(fields), loader, proof, view.frame.unit)
     return made
 
 
@@ -211,7 +213,7 @@ def orbit_of_its_own(view: View, offset: complex, max_iter: int) -> tuple[int, b
     assert isinstance(view.frame, Deep)
     (re, im), unit = view.frame.exact_origin, Fraction(2) ** view.frame.unit
     c = re + Fraction(offset.real) * unit, im + Fraction(offset.imag) * unit
-    found = count(c, max_iter, max(0, -view.frame.unit) + 200)
+    found = count(c, max_iter, max(0, -view.frame.unit - math.frexp(abs(offset))[1]) + 200)
     return found.n, found.proven
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 
 from mandeldask.image import Picture, PictureOptions, Pixels, averaged, samples_of, srgb_curve
 from mandeldask.store import Store
-from mandeldask.view import LogPolar
+from mandeldask.view import Deep
+from mandeldask.view.exact import decimal, logarithm
 from mandeldask.zoom.film import COLUMNS, CORE, Film
 
 Light = NDArray[np.uint16]  # red, green and blue, linear, up to 65535
@@ -47,10 +49,10 @@ class Painter:
         v = np.arange(height) + 0.5 - height / 2
         radius = np.hypot(u, v[:, np.newaxis])
         turn = np.arctan2(v[:, np.newaxis], u) / (2 * math.pi) % 1.0
-        frame = film.strip.frame
-        assert isinstance(frame, LogPolar)
-        self.log_inner = math.log(frame.radius[0])
-        self.step = math.log(frame.radius[1] / frame.radius[0]) / (film.strip.shape[0] - 1)
+        inner, outer = film.strip.y  # logarithms
+        unit = film.strip.frame.unit * math.log(2) if isinstance(film.strip.frame, Deep) else 0.0
+        self.log_inner = inner + unit
+        self.step = (outer - inner) / (film.strip.shape[0] - 1)
         self.row = np.log(radius) / self.step  # of the strip, but for what the span adds
         self.column = turn * film.columns
         # How many samples of the strip a pixel covers each way, as a power of 2; the same in every frame.
@@ -66,14 +68,14 @@ class Painter:
         slack = MARGIN * 2**m
         return (used.min() - slack, used.max() + slack) if used.size else (0.0, 0.0)
 
-    def paint(self, span: float) -> Pixels:
+    def paint(self, span: Decimal) -> Pixels:
         """The frame of a span: RGB, shape (height, width, 3), the top row first."""
-        shift = (math.log(span / self.film.size[0]) - self.log_inner) / self.step
+        shift = (logarithm(span) - math.log(self.film.size[0]) - self.log_inner) / self.step
         moved = [t.move(low + shift, high + shift) for t, (low, high) in zip(self.textures, self.rows, strict=True)]
         if any(moved):  # at the first frame all
             self.strip = _joined(self.textures)
         out = np.empty((*self.row.shape, 3), np.uint8)
-        scale = CORE * span / float(self.film.last)  # samples of the core a pixel
+        scale = CORE * min(1e9, float(span / decimal("to", self.film.last)))  # samples of the core a pixel
         _paint(out, self.row, self.column, self.mip, shift, *self.strip, scale, *self.core, srgb_curve())
         return out[::-1]
 
@@ -81,7 +83,7 @@ class Painter:
 def coloured(strip: Store, options: PictureOptions) -> Picture:
     """The strip in the colours of the film, the same for all frames: laid out for the whole strip."""
     samples = samples_of(strip, None)
-    shade = options.shade or ("smooth" if samples.cost < AFFORDABLE else "counts")
+    shade = options.shade or ("smooth" if "smooth" in samples.levels[0] or samples.cost < AFFORDABLE else "counts")
     return Picture(samples, replace(options, shade=shade), in_plane=True)
 
 

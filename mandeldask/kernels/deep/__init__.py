@@ -8,7 +8,9 @@ exact arithmetic, at most max_iter. It depends on no reference, tiling, machine 
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -166,25 +168,30 @@ class DeepFunction:
         return 0.0 if not self._ends else COARSE if "distance" in self.fields else ANY
 
     def _first(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
-        found = _Found.nothing(flat.size, self._ends)
-        x, y, inexact, shift = _scaled(flat)
-        proof, unit = self.proof != "none", self._unit(here) + shift
-        eta = ETA if proof else ETA_PREVIEW
-        compiled.first_pass(
-            here.table, here.flat(unit), x, y, unit, self.max_iter, eta, proof, self._coarse,
-            found.counts, found.unclear, found.end,
-        )  # fmt: skip
-        found.unclear |= inexact
-        found.end[2:4] *= 2.0**-shift
-        return found
+        def follow(x: Any, y: Any, unit: int, *results: Any) -> None:
+            proof = self.proof != "none"
+            eta = ETA if proof else ETA_PREVIEW
+            compiled.first_pass(
+                here.table, here.flat(unit), x, y, unit, self.max_iter, eta, proof, self._coarse, *results
+            )
+
+        return self._pass(here, flat, follow)
 
     def _second(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
-        found = _Found.nothing(flat.size, self._ends)
         coarse = self._coarse if self.proof == "full" or not self._ends else np.inf  # no third pass would do better
-        compiled.second_pass(
-            here.table, flat.real.copy(), flat.imag.copy(), self._unit(here), self.max_iter, ETA_CLOSE, coarse,
-            found.counts, found.unclear, found.end,
-        )  # fmt: skip
+
+        def follow(x: Any, y: Any, unit: int, *results: Any) -> None:
+            compiled.second_pass(here.table, x, y, unit, self.max_iter, ETA_CLOSE, coarse, *results)
+
+        return self._pass(here, flat, follow)
+
+    def _pass(self, here: Prepared, flat: NDArray[np.complex128], follow: Callable[..., None]) -> _Found:
+        """What a pass finds of samples that are first put in units in which they are about 1."""
+        found = _Found.nothing(flat.size, self._ends)
+        x, y, inexact, shift = _scaled(flat)
+        follow(x, y, self._unit(here) + shift, found.counts, found.unclear, found.end)
+        found.unclear |= inexact
+        found.end[2:4] *= 2.0**-shift
         return found
 
     def _third(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
@@ -192,7 +199,7 @@ class DeepFunction:
         unit, (x, y) = self._unit(here), here.reference.origin
         for i, offset in enumerate(flat.tolist()):
             c = x + Fraction(offset.real) * Fraction(2) ** unit, y + Fraction(offset.imag) * Fraction(2) ** unit
-            known = count(c, self.max_iter, max(0, -unit) + 200, self._ends)
+            known = count(c, self.max_iter, max(0, -unit - math.frexp(abs(offset))[1]) + 200, self._ends)
             found.counts[i], found.unclear[i] = known.n, not known.proven
             if self._ends:
                 with np.errstate(over="ignore"):  # an infinite slope is no distance
