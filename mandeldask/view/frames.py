@@ -17,7 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
-from mandeldask.view.exact import Number, Reals, cos_sin, decimal, exact, finite_pair, logarithm, pair, rounded, spelled
+from mandeldask.view.exact import (
+    DECIMALS,
+    Number,
+    Reals,
+    cos_sin,
+    decimal,
+    exact,
+    finite_pair,
+    logarithm,
+    pair,
+    rounded,
+    spelled,
+)
 from mandeldask.view.rules import TooDeepError, check_apart, check_digits, check_resolved, short
 
 LOG_POLAR = "log-polar"
@@ -230,8 +242,11 @@ class Deep:
 
     def __str__(self) -> str:
         turned = f", turned by {self.rotation} degrees" if self.rotation != "0" else ""
-        strip = f"radius {self.radius[0]!r} to {self.radius[1]!r}, " if self.radius else ""
-        return f"{strip}in units of 2^{self.unit} around [{', '.join(map(short, self.origin))}]{turned}"
+        around = f"around [{', '.join(map(short, self.origin))}]"
+        if self.radius:
+            inner, outer = (DECIMALS.multiply(Decimal(r), DECIMALS.power(Decimal(2), self.unit)) for r in self.radius)
+            return f"{around}, radius {inner:.6g} to {outer:.6g}"
+        return f"in units of 2^{self.unit} {around}{turned}"
 
     def to_json(self) -> dict[str, Any]:
         strip = {"projection": LOG_POLAR, "radius": list(self.radius)} if self.radius else {}

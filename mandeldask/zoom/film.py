@@ -6,7 +6,7 @@ import difflib
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
@@ -27,6 +27,8 @@ MAX_RATE = 240
 CORE = 2  # samples of the core a pixel of the last frame, each way
 COLUMNS = 256  # the strip's columns are a multiple: they can be halved eight times
 MARGIN = 8  # rows of the strip beyond the corners of the first frame
+
+ROUND = 10  # octaves in which a deep film runs through its colours, there and back
 
 COLOURS = tuple(option.name for option in fields(PictureOptions) if option.name not in ("size", "supersample"))
 KEYS = ("centre", "from", "to", "size", "fps", "seconds", "max_iter", "proof", "out", "cluster", *COLOURS, "kernel")
@@ -166,6 +168,13 @@ class Film:
             return {"max_iter": self.max_iter}
         fields = ("escape_time", "smooth", *(["distance"] if shade == "distance" else []))
         return {"max_iter": self.max_iter, "fields": fields, "proof": self.proof or "double-double"}
+
+    def colours(self, options: PictureOptions) -> PictureOptions:
+        """Those of the film: over hundreds of octaves a frame has a few tones of a scale that does not repeat."""
+        if self.arithmetic == "binary64" or options.repeat or options.period or options.limits:
+            return options
+        scale = "equalised" if options.scale == "mix" else options.scale
+        return replace(options, scale=scale, repeat=self.octaves / ROUND)
 
     @property
     def samples_a_pixel(self) -> float:

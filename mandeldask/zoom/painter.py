@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.image import Picture, PictureOptions, Pixels, averaged, samples_of, srgb_curve
+from mandeldask.image.samples import Samples
 from mandeldask.store import Store
 from mandeldask.view import Deep
 from mandeldask.view.exact import decimal, logarithm
@@ -35,6 +36,7 @@ AFFORDABLE = 2**35
 KEPT_BYTES = 2**29  # of blocks in colour, that the first three mip levels look at one after the other
 THREADS = min(4, os.cpu_count() or 1)  # that colour a block
 BLOCK = 512  # rows of a level read at a time: the most that a chunk has
+CORE_OCTAVES = 5  # of the strip, that the core counts for where colours are laid out
 MARGIN = 2  # rows of texels beside those that a frame looks at
 
 
@@ -42,7 +44,7 @@ class Painter:
     """Paints the frames of a film from its strip and its core."""
 
     def __init__(self, film: Film, strip: Store, core: Store, options: PictureOptions) -> None:
-        self.film, picture = film, coloured(strip, options)
+        self.film, picture = film, coloured(strip, film.colours(options), core)
         self.core = atlas(picture.like(samples_of(core, None)))
         width, height = film.size
         u = np.arange(width) + 0.5 - width / 2
@@ -80,11 +82,31 @@ class Painter:
         return out[::-1]
 
 
-def coloured(strip: Store, options: PictureOptions) -> Picture:
-    """The strip in the colours of the film, the same for all frames: laid out for the whole strip."""
+def coloured(strip: Store, options: PictureOptions, core: Store | None = None) -> Picture:
+    """The strip in the colours of the film, the same for all frames: laid out for the whole strip.
+
+    Of a deep film they are laid out for the core too, whose counts are nearly all beyond the strip's.
+    """
     samples = samples_of(strip, None)
-    shade = options.shade or ("smooth" if "smooth" in samples.levels[0] or samples.cost < AFFORDABLE else "counts")
-    return Picture(samples, replace(options, shade=shade), in_plane=True)
+    if "smooth" not in samples.levels[0] or core is None:
+        shade = options.shade or ("smooth" if samples.cost < AFFORDABLE else "counts")
+        return Picture(samples, replace(options, shade=shade), in_plane=True)
+    options = replace(options, shade=options.shade or "smooth")
+    scale = Picture(_joint(samples.overview, samples_of(core, None).overview), options)
+    return Picture(samples, options, scale, in_plane=True)
+
+
+def _joint(strip: Samples, core: Samples) -> Samples:
+    """Samples of both, those of the core as many as are in a few octaves of the strip."""
+    columns = strip.shape[1]
+    more = max(1, round(CORE_OCTAVES * math.log(2) * columns / 2 / math.pi))
+    chosen = np.linspace(0, math.prod(core.shape) - 1, more * columns).astype(int).reshape(more, columns)
+
+    def all_of(samples: Samples, name: str) -> NDArray[Any]:
+        return samples.read(name, slice(0, samples.shape[0]), slice(0, samples.shape[1]))
+
+    parts = {n: np.concatenate([all_of(core, n).ravel()[chosen], all_of(strip, n)]) for n in strip.levels[0]}
+    return Samples({0: parts}, strip.max_iter)
 
 
 def _textures(picture: Picture, n: int) -> list[_Texture]:

@@ -45,6 +45,7 @@ ETA, ETA_CLOSE, ETA_PREVIEW = 2.0**-25, 2.0**-42, 2.0**-12  # of the jumps of pa
 # Square of the bound on z's relative error from which a later pass takes a sample whose distance is wanted: measured,
 # the distance is then right to 1e-6. A smooth count is right to 1e-7 whatever the bound.
 COARSE, ANY = 2.0**-26, 1e300
+SURELY = 1e-12  # more than what rounds in c and in the polynomial of the cardioid, where these are below 10
 STEP = 32  # a block's samples are put in units of 2^(unit + a multiple of STEP), so that |c| is about 1
 
 _last = threading.local()
@@ -114,7 +115,7 @@ class _Found:
 
     @classmethod
     def nothing(cls, size: int, ends: bool) -> _Found:
-        return cls(np.empty(size, np.int64), np.empty(size, bool), np.full((5, size if ends else 0), np.nan))
+        return cls(np.empty(size, np.int64), np.zeros(size, bool), np.full((5, size if ends else 0), np.nan))
 
     def put(self, at: NDArray[np.intp], found: _Found) -> None:
         self.counts[at], self.unclear[at] = found.counts, found.unclear
@@ -141,11 +142,11 @@ class DeepFunction:
             raise ConfigError("a block must be an array of complex128. Convert it with .astype(complex)")
         flat = np.ascontiguousarray(offsets).ravel()
         here = prepared(self.loader)
-        lost = ~np.isfinite(flat)  # which have escaped: as in the other kernels
-        found = self._first(here, np.where(lost, 0, flat) if lost.any() else flat)
-        found.counts[lost], found.unclear[lost] = 1, False
-        if self._ends:
-            found.end[:, lost] = np.nan
+        found = _Found.nothing(flat.size, self._ends)
+        lost, never = ~np.isfinite(flat), _never_escape(flat, here.reference.origin, self._unit(here))
+        found.counts[lost], found.counts[never] = 1, self.max_iter  # lost as in the other kernels
+        first = np.flatnonzero(~(lost | never))
+        found.put(first, self._first(here, flat[first]))
         second = np.flatnonzero(found.unclear) if self.proof != "none" else np.empty(0, np.intp)
         if second.size:
             found.put(second, self._second(here, flat[second]))
@@ -220,6 +221,15 @@ class DeepFunction:
             else:
                 block[name] = BEYOND[name](orbit)
         return block
+
+
+def _never_escape(flat: NDArray[np.complex128], origin: tuple[Fraction, Fraction], unit: int) -> NDArray[np.bool_]:
+    """Which samples surely lie in the main cardioid or the disc of period 2."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        x, y = (float(c) + np.ldexp(part, unit) for c, part in zip(origin, (flat.real, flat.imag), strict=True))
+        y2, p = y * y, x - 0.25
+        q = p * p + y2
+        return np.asarray((q * (q + p) - 0.25 * y2 < -SURELY) | ((x + 1) ** 2 + y2 - 0.0625 < -SURELY))
 
 
 def _scaled(flat: NDArray[np.complex128]) -> tuple[Any, ...]:
