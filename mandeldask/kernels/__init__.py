@@ -27,9 +27,9 @@ import difflib
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,7 +144,8 @@ def reference_of(view: View, max_iter: int, tell: Callable[[int, int], object] |
     from mandeldask.kernels.deep import reference_orbit  # takes Numba
 
     assert isinstance(view.frame, Deep)
-    return reference_orbit(view.frame.exact_origin, view.frame.finest, max_iter, tell)
+    frame = view.frame
+    return replace(reference_orbit(frame.exact_origin, frame.finest, max_iter, tell), unit=frame.unit)
 
 
 @dataclass(frozen=True)
@@ -175,27 +176,21 @@ class Exact:
 
 
 def block_function(
-    name: str,
-    max_iter: int,
-    fields: tuple[str, ...] = ("escape_time",),
-    view: View | None = None,
-    reference: Loader | None = None,
-    proof: Proof = "full",
+    kernel: str | Exact, max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None
 ) -> Kernel:
-    """The block function of a kernel, a key of KERNELS or "deep".
-
-    The kernel deep needs the view; without a `reference` each process works out its own.
-    """
-    if name != DEEP:
-        return KERNELS[name](max_iter, fields, view)
-    choose(name, view)
-    assert view is not None and isinstance(view.frame, Deep)
-    _check(max_iter, fields, view, name)
+    """The block function of a kernel: a key of KERNELS, or Exact, for which "deep" with the view may stand."""
+    if isinstance(kernel, str) and kernel != DEEP:
+        return KERNELS[kernel](max_iter, fields, view)
+    view = kernel.view if isinstance(kernel, Exact) else view
+    choose(DEEP, view)
+    assert view is not None
+    exact = kernel if isinstance(kernel, Exact) else Exact(view)
+    _check(max_iter, fields, view, DEEP)
+    if exact.proof not in get_args(Proof):
+        raise ConfigError(f"proof must be one of {', '.join(get_args(Proof))}; got {exact.proof!r}")
     from mandeldask.kernels import deep  # takes Numba
 
-    loader = reference or OwnReference(view, int(max_iter))
-    made: Kernel = deep.make(int(max_iter), tuple(fields), loader, proof, view.frame.unit)
-    return made
+    return deep.make(int(max_iter), tuple(fields), exact.reference or OwnReference(view, int(max_iter)), exact.proof)
 
 
 def last_counts() -> tuple[int, int, int]:

@@ -27,25 +27,21 @@ from mandeldask.kernels.fields import BEYOND, EXACT_FIELDS, NOT_ESCAPED, Orbit
 from mandeldask.kernels.rounding import check_rounding
 
 __all__ = [
-    "PROOFS",
     "Counts",
     "Held",
     "Loader",
     "Reference",
     "count",
-    "dtype",
     "last_counts",
     "make",
     "reference_orbit",
 ]
 
-PROOFS = "full", "double-double", "none"
-MAX_ITER_LIMIT = 2**63 - 1
 ETA, ETA_CLOSE, ETA_PREVIEW = 2.0**-25, 2.0**-42, 2.0**-12  # of the jumps of pass 1, of pass 2, without proof
 # Square of the bound on z's relative error from which a later pass takes a sample whose distance is wanted: measured,
 # the distance is then right to 1e-6. A smooth count is right to 1e-7 whatever the bound.
 COARSE, ANY = 2.0**-26, 1e300
-SURELY = 1e-12  # more than what rounds in c and in the polynomial of the cardioid, where these are below 10
+SURELY = 1e-12  # more than rounding does to c and to the polynomial of the cardioid, where these are below 10
 STEP = 32  # a block's samples are put in units of 2^(unit + a multiple of STEP), so that |c| is about 1
 
 _last = threading.local()
@@ -65,41 +61,13 @@ def last_counts() -> Counts:
     return getattr(_last, "counts", Counts(0, 0, 0))
 
 
-def dtype(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> np.dtype[Any]:
-    """Of a block: int32 escape times, int64 where max_iter needs it; more fields are an item each."""
-    times = np.dtype(np.int32 if max_iter < 2**31 else np.int64)
-    if fields == ("escape_time",):
-        return times
-    return np.dtype([(name, times if name == "escape_time" else EXACT_FIELDS[name]) for name in fields])
-
-
-def make(
-    max_iter: int,
-    fields: tuple[str, ...],
-    loader: Loader,
-    proof: str = "full",
-    unit: int | None = None,
-) -> DeepFunction:
-    """A block function for offsets in units of 2^unit from the reference's origin; by default the reference's unit.
+def make(max_iter: int, fields: tuple[str, ...], loader: Loader, proof: str = "full") -> DeepFunction:
+    """A block function for offsets from the reference's origin, in the reference's unit.
 
     `proof`: "full"; "double-double", where what the second pass leaves stays unproven; "none", a quick preview
     whose counts are wrong in up to a tenth of samples.
-
-    Raises
-    ------
-    ConfigError
-        max_iter out of range, unknown fields or proof.
     """
-    if isinstance(max_iter, bool) or not isinstance(max_iter, int | np.integer):
-        raise ConfigError(f"max_iter must be an integer; got {max_iter!r}")
-    if not 1 <= max_iter <= MAX_ITER_LIMIT:
-        raise ConfigError(f"max_iter must be from 1 to {MAX_ITER_LIMIT}; got {max_iter}")
-    if proof not in PROOFS:
-        raise ConfigError(f"proof must be one of {', '.join(PROOFS)}; got {proof!r}")
-    if isinstance(fields, str) or "escape_time" not in fields or not set(fields) <= set(EXACT_FIELDS):
-        known = ", ".join(EXACT_FIELDS)
-        raise ConfigError(f"fields must be escape_time and, if wanted, others of {known}; got {fields!r}")
-    return DeepFunction(loader, int(max_iter), tuple(fields), proof, unit)
+    return DeepFunction(loader, max_iter, fields, proof)
 
 
 @dataclass
@@ -134,7 +102,6 @@ class DeepFunction:
     max_iter: int
     fields: tuple[str, ...]
     proof: str
-    unit: int | None
 
     def __call__(self, offsets: NDArray[np.complex128]) -> NDArray[Any]:
         check_rounding()
@@ -143,7 +110,7 @@ class DeepFunction:
         flat = np.ascontiguousarray(offsets).ravel()
         here = prepared(self.loader)
         found = _Found.nothing(flat.size, self._ends)
-        lost, never = ~np.isfinite(flat), _never_escape(flat, here.reference.origin, self._unit(here))
+        lost, never = ~np.isfinite(flat), _never_escape(flat, here.reference.origin, here.reference.unit)
         found.counts[lost], found.counts[never] = 1, self.max_iter  # lost as in the other kernels
         first = np.flatnonzero(~(lost | never))
         found.put(first, self._first(here, flat[first]))
@@ -157,9 +124,6 @@ class DeepFunction:
         _last.counts = Counts(second.size, third.size, unproven)
         return self._block(found).reshape(offsets.shape)
 
-    def _unit(self, here: Prepared) -> int:
-        return here.reference.unit if self.unit is None else self.unit
-
     @property
     def _ends(self) -> bool:
         return bool(BEYOND.keys() & self.fields)
@@ -169,35 +133,33 @@ class DeepFunction:
         return 0.0 if not self._ends else COARSE if "distance" in self.fields else ANY
 
     def _first(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
-        def follow(x: Any, y: Any, unit: int, *results: Any) -> None:
-            proof = self.proof != "none"
-            eta = ETA if proof else ETA_PREVIEW
-            compiled.first_pass(
-                here.table, here.flat(unit), x, y, unit, self.max_iter, eta, proof, self._coarse, *results
-            )
+        def follow(x: Any, y: Any, unit: int, *found: Any) -> None:
+            proof, eta = (False, ETA_PREVIEW) if self.proof == "none" else (True, ETA)
+            flat = here.flat(unit)
+            compiled.first_pass(here.table, flat, x, y, unit, self.max_iter, eta, proof, self._coarse, *found)
 
         return self._pass(here, flat, follow)
 
     def _second(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
         coarse = self._coarse if self.proof == "full" or not self._ends else np.inf  # no third pass would do better
 
-        def follow(x: Any, y: Any, unit: int, *results: Any) -> None:
-            compiled.second_pass(here.table, x, y, unit, self.max_iter, ETA_CLOSE, coarse, *results)
+        def follow(x: Any, y: Any, unit: int, *found: Any) -> None:
+            compiled.second_pass(here.table, x, y, unit, self.max_iter, ETA_CLOSE, coarse, *found)
 
         return self._pass(here, flat, follow)
 
     def _pass(self, here: Prepared, flat: NDArray[np.complex128], follow: Callable[..., None]) -> _Found:
-        """What a pass finds of samples that are first put in units in which they are about 1."""
+        """What a pass finds of samples that are first put in a unit in which they are about 1."""
         found = _Found.nothing(flat.size, self._ends)
         x, y, inexact, shift = _scaled(flat)
-        follow(x, y, self._unit(here) + shift, found.counts, found.unclear, found.end)
+        follow(x, y, here.reference.unit + shift, found.counts, found.unclear, found.end)
         found.unclear |= inexact
         found.end[2:4] *= 2.0**-shift
         return found
 
     def _third(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
         found = _Found.nothing(flat.size, self._ends)
-        unit, (x, y) = self._unit(here), here.reference.origin
+        unit, (x, y) = here.reference.unit, here.reference.origin
         for i, offset in enumerate(flat.tolist()):
             c = x + Fraction(offset.real) * Fraction(2) ** unit, y + Fraction(offset.imag) * Fraction(2) ** unit
             known = count(c, self.max_iter, max(0, -unit - math.frexp(abs(offset))[1]) + 200, self._ends)
@@ -210,8 +172,8 @@ class DeepFunction:
 
     def _block(self, found: _Found) -> NDArray[Any]:
         if len(self.fields) == 1:
-            return found.counts.astype(dtype(self.max_iter))
-        block = np.empty(found.counts.size, dtype(self.max_iter, self.fields))
+            return found.counts.astype(np.int32)
+        block = np.empty(found.counts.size, [(name, EXACT_FIELDS[name]) for name in self.fields])
         orbit = Orbit(*found.end)
         for name in self.fields:
             if name == "escape_time":
