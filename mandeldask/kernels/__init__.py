@@ -24,9 +24,10 @@ Samples of a deep view are offsets from its origin, and their counts those of ex
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
@@ -143,7 +144,8 @@ def reference_of(view: View, max_iter: int, tell: Callable[[int, int], object] |
     from mandeldask.kernels.deep import reference_orbit  # takes Numba
 
     assert isinstance(view.frame, Deep)
-    return reference_orbit(view.frame.exact_origin, view.frame.unit, max_iter, tell)
+    frame = view.frame
+    return replace(reference_orbit(frame.exact_origin, frame.finest, max_iter, tell), unit=frame.unit)
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ def orbit_of_its_own(view: View, offset: complex, max_iter: int) -> tuple[int, b
     assert isinstance(view.frame, Deep)
     (re, im), unit = view.frame.exact_origin, Fraction(2) ** view.frame.unit
     c = re + Fraction(offset.real) * unit, im + Fraction(offset.imag) * unit
-    found = count(c, max_iter, max(0, -view.frame.unit) + 200)
+    found = count(c, max_iter, max(0, -view.frame.unit - math.frexp(abs(offset))[1]) + 200)
     return found.n, found.proven
 
 

@@ -132,7 +132,7 @@ def _facts(store: Store) -> dict[str, Any]:
 def _identity(d: Description) -> dict[str, Any]:
     """What the orbit depends on."""
     assert isinstance(d.frame, Deep)
-    return {"origin": list(d.frame.origin), "unit": d.frame.unit, "max_iter": d.max_iter}
+    return {"origin": list(d.frame.origin), "unit": d.frame.finest, "max_iter": d.max_iter}
 
 
 def _digest(facts: Mapping[str, Any], parts: Parts) -> str:
