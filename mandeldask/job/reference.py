@@ -14,7 +14,7 @@ from mandeldask.job.events import ORBIT_BYTES, Notice, Observer, Orbit, Plan
 from mandeldask.job.plan import check_memory
 from mandeldask.kernels import reference_of
 from mandeldask.store import StoredReference, read_reference, write_reference
-from mandeldask.text import duration, pip_install
+from mandeldask.text import duration, pip_install, plural
 
 TELL_SECONDS = 0.5
 MANY_BITS = 800  # from which gmpy2 is faster than Python's integers
@@ -41,7 +41,7 @@ def prepare_reference(plan: Plan, tell: Observer, is_cancelled: Callable[[], boo
     loader, orbit = found
     look.check(orbit.length)
     size = format_bytes(ORBIT_BYTES * orbit.length)
-    tell(Notice(f"{orbit.length} steps of {orbit.bits} bits, {size} in each worker{made}", "reference"))
+    tell(Notice(f"{plural(orbit.length, 'step')} of {orbit.bits} bits, {size} in each worker{made}", "reference"))
     return loader
 
 
