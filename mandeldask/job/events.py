@@ -168,8 +168,9 @@ class Proofs:
         if self.preview:
             return PROOFS["none"]
         lost = f"; not known of {plural(self.unknown, 'tile')}: `resume` computes them again" if self.unknown else ""
-        passes = f"{plural(self.second, 'sample')} took a second pass, {self.third} their own orbits"
-        return f"{self.unproven or 'no'} counts unproven{lost}; {passes}"
+        own = "an orbit of its own" if self.third == 1 else "orbits of their own"
+        passes = f"{plural(self.second, 'sample')} took a second pass" + f", {self.third} {own}" * (self.third > 0)
+        return f"{plural(self.unproven, 'count') if self.unproven else 'no counts'} unproven{lost}; {passes}"
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from mandeldask.errors import MandeldaskError
 from mandeldask.kernels.block import BlockFunction
 from mandeldask.kernels.cuda import steps
 from mandeldask.kernels.fields import Orbit
+from mandeldask.text import pip_install
 from mandeldask.view.outer import Axes
 
 RUN = 1 << 22  # samples on the device at a time, at most
@@ -43,7 +44,7 @@ WARP, WARPS = (2, 2) if config.ENABLE_CUDASIM else (32, 32)  # the simulator's t
 REMEDIES = {  # what an error of CUDA says: what to do
     "driver library cannot be found": "it needs an NVIDIA GPU and its driver",
     "NO_DEVICE": "it needs an NVIDIA GPU that this process may see",
-    "libNVVM": "it needs the CUDA toolkit: pip install 'mandeldask[cuda]'",
+    "libNVVM": f"it needs the CUDA toolkit: {pip_install('cuda')}",
     "compute capability": "it needs a GPU that its CUDA toolkit still compiles for",
     "UNSUPPORTED_PTX_VERSION": "its driver is older than the CUDA toolkit: update it, or install numba-cuda[cu12]",
     "OUT_OF_MEMORY": "others have taken its memory: have fewer workers a GPU",
