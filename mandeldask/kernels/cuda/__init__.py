@@ -80,20 +80,21 @@ def claim() -> str:
     for number, uuid in gpus:
         lock = _lock(uuid)
         if lock is not None:
-            _mine[:] = [number]
+            _use(number)
             found = problem()
             if not found:
                 break
-            _forget(lock)
+            _use()
+            os.close(lock)
     return found
 
 
-def _forget(lock: int) -> None:
-    """Give back a device, and what this process keeps of it."""
-    _mine.clear()
-    for kept in (memory, streams, grid):
-        kept.cache_clear()
-    os.close(lock)
+def _use(*device: int) -> None:
+    """Have this device, or none, and let go of what is kept of another."""
+    with _turn:
+        _mine[:] = device
+        for kept in (memory, streams, grid):
+            kept.cache_clear()
 
 
 def _lock(uuid: str) -> int | None:
