@@ -27,7 +27,7 @@ _last = threading.local()
 
 
 def make(max_iter: int, fields: tuple[str, ...]) -> BlockFunction:
-    return BlockFunction(count, outside, max_iter, fields, band=None, takes_axes=True, prove=prove)
+    return BlockFunction(count, prove, outside, max_iter, fields, band=None, takes_axes=True)
 
 
 def here() -> str:
