@@ -78,6 +78,9 @@ def test_the_counts_are_the_mathematical_ones_and_the_summary_says_how_they_were
     assert summary.proofs.second == columns["second"].sum()
     assert summary.unit == view.frame.unit == -45
     assert str(summary.proofs).startswith("no counts unproven; ")
+    assert replace(summary, not_escaped=0).set_in_words(" in time") == "every sample escaped in time"
+    few = replace(summary, not_escaped=3, area=3.0, unit=-4000)
+    assert few.set_in_words() == "0.09766% of the samples did not escape: area 1.72646e-2408"
 
 
 def test_the_same_checksum_from_another_tiling_and_from_a_graph_without_a_store(whole, client, tmp_path):
