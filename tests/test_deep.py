@@ -34,6 +34,7 @@ CONFIG = {
     "view": {"centre": CENTRE, "span": "4e-14", "shape": [48, 64]},
     "max_iter": 4000,
     "tile": [16, 32],
+    "fields": ["escape_time"],
 }
 TILES = 6
 
@@ -281,6 +282,13 @@ def test_a_shallow_view_in_exact_arithmetic(client, tmp_path):
     exact, plain = (open_store(tmp_path / name).escape_time[:] for name in ("a.zarr", "b.zarr"))
     assert np.count_nonzero(exact != plain) <= 2
     assert md.open(tmp_path / "a.zarr").attrs["mandeldask"].count('"arithmetic": "exact"') == 1
+
+
+def test_a_deep_field_has_what_its_picture_takes_unless_its_fields_are_named(whole, client, tmp_path):
+    md.run({key: CONFIG[key] for key in CONFIG if key != "fields"}, tmp_path / "a.zarr", client=client)
+    assert md.picture(tmp_path / "a.zarr").shade == "smooth"
+    assert md.picture(whole[0]).shade == "counts"
+    assert checksum(tmp_path / "a.zarr") == checksum(whole[0])
 
 
 def test_the_coordinates_are_offsets_and_say_so(whole):
