@@ -75,18 +75,21 @@ def draw(picture: Picture, path: str, quiet: bool) -> None:
 
 
 @cli.command("checksum")
-@options.store
-def _checksum(store: str) -> int:
-    """Print the SHA-256 of STORE's escape times, little-endian int32 in row order: the same for any tiling."""
+@click.argument("stores", metavar="STORE...", nargs=-1, required=True, type=click.Path())
+def _checksum(stores: tuple[str, ...]) -> int:
+    """Print the SHA-256 of each STORE's escape times, little-endian int32 in row order: the same for any tiling."""
     from mandeldask.store import open_store
 
-    opened = open_store(store)
-    if opened.description.view.size > LARGE:
-        warn(f"reading {opened.description.view.size / 1e9:.3g} G samples")
-    click.echo(f"{opened.checksum()}  {store}")
-    missing = int((~opened.done()).sum())
-    _tell_missing(missing, "zeros in the checksum")
-    return EXIT_FAILED_TILES if missing else 0
+    lacking = 0
+    for store in stores:
+        opened = open_store(store)
+        if opened.description.view.size > LARGE:
+            warn(f"reading {opened.description.view.size / 1e9:.3g} G samples")
+        click.echo(f"{opened.checksum()}  {store}")
+        missing = int((~opened.done()).sum())
+        _tell_missing(missing, "zeros in the checksum")
+        lacking += missing
+    return EXIT_FAILED_TILES if lacking else 0
 
 
 def _tell_missing(missing: int, what: str) -> None:

@@ -168,8 +168,7 @@ class Screen(Bar):
             self.line("failed", f"{plural(s.failed, 'tile')}; {again}")
         else:
             max_iter = self.plan.store.description.max_iter
-            share = f"{s.not_escaped / s.samples:.4%} of the samples"
-            self.line("set", f"{share} did not escape within {max_iter} iterations{s.area_in_words}")
+            self.line("set", s.set_in_words(f" within {max_iter} iterations"))
         if s.proofs:
             self.line("proof", str(s.proofs))
         self.line("store", short_path(s.store))

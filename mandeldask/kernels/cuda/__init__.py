@@ -23,6 +23,7 @@ from functools import cache, partial
 from itertools import cycle
 from pathlib import Path
 from tempfile import gettempdir
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -243,6 +244,6 @@ def _one_line() -> Iterator[None]:
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in {"numba", "cuda"}:
             raise
-        said = " ".join(str(error).split())[:200].rstrip(" .:")
+        said = shorten(str(error), 200, placeholder="...").rstrip(" .:")
         remedy = next(remedy for sign, remedy in REMEDIES.items() if sign in said)
         raise MandeldaskError(f"no GPU that works: {remedy} ({said})") from error
