@@ -107,6 +107,8 @@ def _explore(what: str, cluster: str | None, workers: int | None, no_browser: bo
 
     described = options.cluster_of(cluster, workers)
     scene = explorer.open_scene(what)
+    if scene.note:
+        warn(scene.note)
 
     def ready(link: str) -> None:
         click.echo(

@@ -21,7 +21,7 @@ from mandeldask.job.dispatcher import Dispatcher, cluster_lost
 from mandeldask.job.events import Event, Expected, Notice, Observer, Plan, Started, Summary
 from mandeldask.job.ledger import Ledger, cannot_write
 from mandeldask.job.periodic import every, if_it_takes
-from mandeldask.job.plan import space_warning
+from mandeldask.job.plan import recorded, space_warning
 from mandeldask.job.reference import prepare_reference
 from mandeldask.job.reporter import Reporter
 from mandeldask.kernels import AUTO, DEEP, Exact, Kernel, block_function, on_cpu, tells_of_compilation
@@ -74,7 +74,7 @@ def drive(plan: Plan, session: Session, tell: Observer, submission: Submission =
 
 
 def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submission: Submission) -> Dispatcher:
-    d, pending = plan.store.description, ~plan.store.done()
+    d, pending = plan.store.description, ~recorded(plan.store)
     if warning := space_warning(plan):
         tell(Notice(warning, about="store"))
     if plan.pending:

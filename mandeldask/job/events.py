@@ -57,6 +57,7 @@ class Plan:
     levels: int = 0  # tiles of the pyramid that are to be built from their shards below
     source: Store | None = None  # a store of fewer iterations that the field is deepened from
     view: View | None = None  # with the digits that it was given in, which the store's has no more
+    again: int = 0  # of the pending tiles, those that are done, and whose record was lost
 
     @property
     def tiles(self) -> int:
@@ -93,6 +94,7 @@ class Plan:
         """The plan in words, for a terminal or a notebook."""
         d = self.store.description
         done = f", {self.done} done already: resuming" if self.resumed else ""
+        again = f", {self.again} of them again: how they were proven is not known" if self.again else ""
         levels = f", {plural(self.levels, 'pyramid tile')} to build" if self.levels else ""
         orbit = {}
         if d.exact:
@@ -104,7 +106,7 @@ class Plan:
             "view": str(self.view or d.view),
             "field": f"{d.shape[0]} x {d.shape[1]} = {si(self.samples)} samples, max_iter {d.max_iter}",
             "kernel": self.kernel,
-            "tiles": f"{self.tiles} of {d.tile[0]} x {d.tile[1]}{done}; {self.pending} to compute{levels}",
+            "tiles": f"{self.tiles} of {d.tile[0]} x {d.tile[1]}{done}; {self.pending} to compute{again}{levels}",
             **orbit,
             "store": short_path(self.store.path),
         }
@@ -159,13 +161,13 @@ class Proofs:
     second: int  # that the first pass could not decide
     third: int  # nor the second
     unproven: int
-    unknown: int  # tiles of which a driver was killed before it could note this
+    unknown: int  # tiles whose record was lost
     preview: bool  # proof: none
 
     def __str__(self) -> str:
         if self.preview:
             return PROOFS["none"]
-        lost = f"; not known of {plural(self.unknown, 'tile')}, whose driver was killed" if self.unknown else ""
+        lost = f"; not known of {plural(self.unknown, 'tile')}: `resume` computes them again" if self.unknown else ""
         passes = f"{plural(self.second, 'sample')} took a second pass, {self.third} their own orbits"
         return f"{self.unproven or 'no'} counts unproven{lost}; {passes}"
 

@@ -18,7 +18,7 @@ from distributed import Client
 
 from mandeldask.errors import ClusterError, ConfigError, JobCancelledError, MandeldaskError
 from mandeldask.job.lease import is_alive, is_reserved, outcome, release
-from mandeldask.job.plan import missing
+from mandeldask.job.plan import missing, recorded
 from mandeldask.store import open_store
 from mandeldask.telemetry import Progress
 from mandeldask.text import command, option, plural, si
@@ -91,7 +91,7 @@ def status(store: str | os.PathLike[str]) -> Status:
     keys = ("lease", "errors", "ended")
     lease, errors, ended = (notes[key] if isinstance(notes.get(key), dict) else {} for key in keys)
     job = lease.get("job") or notes.get("job")
-    present = opened.done()
+    present = recorded(opened)
     done, tiles = int(present.sum()), present.size
     levels = sum(int(tiles.sum()) for tiles in missing(opened, ~present)) if done == tiles else None
     complete = levels == 0

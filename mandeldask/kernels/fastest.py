@@ -72,8 +72,8 @@ def count(c: Samples, max_iter: int, out: Counts, axes: Axes | None = None) -> N
 
 
 def prove(c: Samples, max_iter: int, out: Counts) -> None:
-    """As `count`, and 0 for who neither escapes nor is known to stay. The kernel cuda forgets what it proves."""
-    _module(on_cpu()).prove(c, max_iter, out)
+    """As `count`, and 0 for who neither escapes nor is known to stay."""
+    _either(lambda kernel: kernel.prove(c, max_iter, out))
 
 
 def outside(c: Samples, max_iter: int, counts: Counts) -> fields.Orbit:
