@@ -17,7 +17,6 @@ from mandeldask.job.plan import check_memory
 from mandeldask.kernels import reference_of
 from mandeldask.store import Description, StoredReference, read_reference, write_reference
 from mandeldask.text import duration, pip_install, plural
-from mandeldask.view import Deep
 
 if TYPE_CHECKING:  # takes Numba
     from mandeldask.kernels.deep import Reference
@@ -55,10 +54,8 @@ def prepare_reference(plan: Plan, tell: Observer, is_cancelled: Callable[[], boo
 
 def _check_centre(d: Description, orbit: Reference) -> None:
     """Refuse a strip whose inner rows see nothing of the set, as where digits of the centre were cut off."""
-    if not (isinstance(d.frame, Deep) and d.frame.strip):
-        return
-    away, inner = (exponent * math.log10(2) for exponent in (orbit.away, d.frame.finest))
-    if away > inner + EMPTY:
+    away, inner = (exponent * math.log10(2) for exponent in (orbit.away, orbit.unit))
+    if d.view.strip and away > inner + EMPTY:
         raise ConfigError(
             f"the centre escapes, and is about 1e{away:.0f} from the set, where nothing is seen on the way in to "
             f"1e{inner:.0f}: give more digits of the centre, or go in less far"

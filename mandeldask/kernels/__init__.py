@@ -27,7 +27,7 @@ import difflib
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
@@ -143,8 +143,7 @@ def reference_of(view: View, max_iter: int, tell: Callable[[int, int], object] |
     from mandeldask.kernels.deep import reference_orbit  # takes Numba
 
     assert isinstance(view.frame, Deep)
-    frame = view.frame
-    return replace(reference_orbit(frame.exact_origin, frame.finest, max_iter, tell), unit=frame.unit)
+    return reference_orbit(view.frame.exact_origin, view.frame.finest, max_iter, tell)
 
 
 @dataclass(frozen=True)
@@ -182,14 +181,15 @@ def block_function(
         return KERNELS[kernel](max_iter, fields, view)
     view = kernel.view if isinstance(kernel, Exact) else view
     choose(DEEP, view)
-    assert view is not None
+    assert view is not None and isinstance(view.frame, Deep)
     exact = kernel if isinstance(kernel, Exact) else Exact(view)
     _check(max_iter, fields, view, DEEP)
     if exact.proof not in get_args(Proof):
         raise ConfigError(f"proof must be one of {', '.join(get_args(Proof))}; got {exact.proof!r}")
     from mandeldask.kernels import deep  # takes Numba
 
-    return deep.make(int(max_iter), tuple(fields), exact.reference or OwnReference(view, int(max_iter)), exact.proof)
+    loader = exact.reference or OwnReference(view, int(max_iter))
+    return deep.make(int(max_iter), tuple(fields), loader, exact.proof, view.frame.unit)
 
 
 def last_counts() -> tuple[int, int, int]:

@@ -92,7 +92,7 @@ def read_reference(store: Store) -> tuple[StoredReference, Reference] | None:
     from mandeldask.kernels.deep import Reference
 
     assert isinstance(d.frame, Deep)
-    return StoredReference(store, digest), Reference(d.frame.exact_origin, d.frame.unit, bits, **parts, error=error)
+    return StoredReference(store, digest), Reference(d.frame.exact_origin, d.frame.finest, bits, **parts, error=error)
 
 
 def write_reference(store: Store, reference: Reference) -> StoredReference:

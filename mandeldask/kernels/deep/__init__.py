@@ -61,13 +61,15 @@ def last_counts() -> Counts:
     return getattr(_last, "counts", Counts(0, 0, 0))
 
 
-def make(max_iter: int, fields: tuple[str, ...], loader: Loader, proof: str = "full") -> DeepFunction:
-    """A block function for offsets from the reference's origin, in the reference's unit.
+def make(
+    max_iter: int, fields: tuple[str, ...], loader: Loader, proof: str = "full", unit: int | None = None
+) -> DeepFunction:
+    """A block function for offsets from the reference's origin in units of 2^unit, by default the reference's unit.
 
     `proof`: "full"; "double-double", where what the second pass leaves stays unproven; "none", a quick preview
     whose counts are wrong in up to a tenth of samples.
     """
-    return DeepFunction(loader, max_iter, fields, proof)
+    return DeepFunction(loader, max_iter, fields, proof, unit)
 
 
 @dataclass
@@ -102,6 +104,7 @@ class DeepFunction:
     max_iter: int
     fields: tuple[str, ...]
     proof: str
+    unit: int | None
 
     def __call__(self, offsets: NDArray[np.complex128]) -> NDArray[Any]:
         check_rounding()
@@ -110,7 +113,7 @@ class DeepFunction:
         flat = np.ascontiguousarray(offsets).ravel()
         here = prepared(self.loader)
         found = _Found.nothing(flat.size, self._ends)
-        lost, never = ~np.isfinite(flat), _never_escape(flat, here.reference.origin, here.reference.unit)
+        lost, never = ~np.isfinite(flat), _never_escape(flat, here.reference.origin, self._unit(here))
         found.counts[lost], found.counts[never] = 1, self.max_iter  # lost as in the other kernels
         first = np.flatnonzero(~(lost | never))
         found.put(first, self._first(here, flat[first]))
@@ -123,6 +126,9 @@ class DeepFunction:
         unproven = flat.size if self.proof == "none" else int(found.unclear.sum())
         _last.counts = Counts(second.size, third.size, unproven)
         return self._block(found).reshape(offsets.shape)
+
+    def _unit(self, here: Prepared) -> int:
+        return here.reference.unit if self.unit is None else self.unit
 
     @property
     def _ends(self) -> bool:
@@ -152,14 +158,14 @@ class DeepFunction:
         """What a pass finds of samples that are first put in a unit in which they are about 1."""
         found = _Found.nothing(flat.size, self._ends)
         x, y, inexact, shift = _scaled(flat)
-        follow(x, y, here.reference.unit + shift, found.counts, found.unclear, found.end)
+        follow(x, y, self._unit(here) + shift, found.counts, found.unclear, found.end)
         found.unclear |= inexact
         found.end[2:4] *= 2.0**-shift
         return found
 
     def _third(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
         found = _Found.nothing(flat.size, self._ends)
-        unit, (x, y) = here.reference.unit, here.reference.origin
+        unit, (x, y) = self._unit(here), here.reference.origin
         for i, offset in enumerate(flat.tolist()):
             c = x + Fraction(offset.real) * Fraction(2) ** unit, y + Fraction(offset.imag) * Fraction(2) ** unit
             known = count(c, self.max_iter, max(0, -unit - math.frexp(abs(offset))[1]) + 200, self._ends)
