@@ -211,6 +211,13 @@ def previews_wanted(job: str, dask_scheduler: Any = None) -> list[Tile] | None:
     return wanted
 
 
+def withdraw(keys: Sequence[Any], client: str, dask_scheduler: Any = None) -> None:
+    """On the scheduler: cancel those tasks of a client that no worker was given, before one is."""
+    tasks = (dask_scheduler.tasks.get(key) for key in keys)
+    waiting = [task.key for task in tasks if task and task.state in {"released", "waiting", "queued", "no-worker"}]
+    dask_scheduler.stimulus_cancel(waiting, client, force=True, reason=None, msg=None)
+
+
 def parse_event(event: Any) -> TileEvent | DriverEvent:
     """An event as it arrived. Any exception means that it is none; what a tile holds `JobState.take_tile` checks."""
     if "tile" in event:

@@ -21,6 +21,7 @@ import faults
 import numpy as np
 import psutil
 import pytest
+from dask.utils import key_split
 from distributed import Client
 from distributed.diagnostics.plugin import SchedulerPlugin
 from packaging.version import Version
@@ -252,10 +253,15 @@ def test_the_scheduler_holds_nothing_after_a_run(client, tmp_path, kernel, fault
     with pytest.raises((md.StoreError, md.ClusterError)) if fault else nullcontext():
         md.run(kernel(fault) if fault else UNIT, tmp_path / "a.zarr", client=client)
     poll(lambda: not client.run_on_scheduler(_tasks) - before, "the release of every task")
+    poll(lambda: not client.run_on_scheduler(_keys_remembered), "the release of every key")
 
 
 def _tasks(dask_scheduler):
     return set(dask_scheduler.tasks)
+
+
+def _keys_remembered(dask_scheduler):
+    return key_split.cache_info().currsize
 
 
 def test_resume_computes_only_what_is_missing_with_another_kernel(client, tmp_path, expected, kernel):
@@ -446,6 +452,24 @@ def test_a_driver_that_is_cancelled_while_nothing_is_in_flight_says_so(client, t
     with pytest.raises(JobCancelledError):
         dispatcher.run(~plan.store.done())
     assert not plan.store.done().any()
+
+
+@pytest.mark.once
+def test_tiles_that_end_while_a_run_is_interrupted_are_recorded(client, kernel, tmp_path):
+    begun, gate = tmp_path / "begun", tmp_path / "begun.held"
+
+    def interrupt(event):
+        if isinstance(event, TileDone) and gate.exists():
+            poll(lambda: len(faults.counted(begun)) > 2, "tiles in progress")
+            release()
+            raise KeyboardInterrupt
+
+    with faults.held(begun, after=2) as release, pytest.raises(KeyboardInterrupt):
+        md.run(kernel(partial(faults.count, path=begun)), tmp_path / "a.zarr", client=client, tell=interrupt)
+    poll(lambda: not any(client.processing().values()), "the end of all tiles")
+    store = open_store(tmp_path / "a.zarr")
+    assert 2 < store.done().sum() < TILES
+    assert np.array_equal(store.done(), store.read_tiles()["minimum"] > 0)
 
 
 def test_a_tile_that_somebody_takes_out_in_mid_run_is_not_counted_as_done(client, tmp_path):

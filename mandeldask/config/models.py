@@ -36,7 +36,7 @@ from mandeldask.config.values import (
 )
 from mandeldask.kernels import AUTO, DEEP, MAX_ITER_LIMIT, Proof, kernel_names
 from mandeldask.text import plural
-from mandeldask.view import LOG_POLAR, Arithmetic, Deep, LogPolar, Registration, Turned, View
+from mandeldask.view import LOG_POLAR, Arithmetic, Deep, Registration, Turned, View
 
 
 class ViewDescription(Section):
@@ -113,7 +113,7 @@ def _dump(view: View) -> dict[str, Any]:
     given |= {key: given[key][0] for key in ("span", "rotation") if key in given}
     if isinstance(view.frame, Deep) and "unit" in given:
         given["unit"] = view.frame.unit
-    if isinstance(view.frame, LogPolar):
+    if view.strip:
         given["projection"] = LOG_POLAR
     return {**given, "shape": list(view.shape), "registration": view.registration}
 
@@ -306,7 +306,8 @@ class Config(Section):
         ("escape_time",),
         description="What to store: escape_time, and if wanted smooth (continuous escape time), distance (exterior "
         "distance estimate) and interior (0 escaped, 1 not escaped within max_iter, 2 proved never to escape in this "
-        "arithmetic); escape_time is the same whatever else is asked for.",
+        "arithmetic); escape_time is the same whatever else is asked for. When left out, escape_time; in exact "
+        "arithmetic with smooth, which a picture could not work out again from the counts.",
     )
     tile: tuple[Side, Side] | None = Field(
         None,
@@ -336,6 +337,8 @@ class Config(Section):
             raise ValueError(f"arithmetic must be exact here, for {problem}")
         if not deep and (self.arithmetic == "exact" or self.kernel == DEEP):
             object.__setattr__(self, "view", self.view.in_exact_arithmetic())
+        if "fields" not in self.model_fields_set and isinstance(self.view.frame, Deep):
+            object.__setattr__(self, "fields", ("escape_time", "smooth"))
         if self.proof != "full" and not isinstance(self.view.frame, Deep):
             raise ValueError("proof goes with arithmetic: exact; in binary64 nothing is proven")
         return self

@@ -42,6 +42,10 @@ LEAST, STEPS = -2.0, 4096  # the lowest value, and steps to a whole: up to 14
 COLORMAPS = ("classic", "viridis", "magma", "inferno", "plasma", "cividis", "turbo")
 
 
+class OtherFieldError(StoreError):
+    """The store that a run description names holds another field."""
+
+
 @dataclass(frozen=True)
 class Scene:
     """The home view, and the store that has its samples, if there is one."""
@@ -52,10 +56,11 @@ class Scene:
     kernel: str
     store: Store | None = None
     config: Config | None = None
+    note: str = ""  # why the store that the description names is not shown
 
     def __post_init__(self) -> None:
         frame = self.view.frame
-        if frame is not None and not (isinstance(frame, Deep) and frame.rotation == "0"):
+        if frame is not None and not (isinstance(frame, Deep) and frame.rotation == "0" and not frame.strip):
             raise ConfigError(
                 f"the explorer shows upright rectangles, and this is {self.view}; "
                 f"draw it with `{command('image', 'STORE', 'OUT.png')}`"
@@ -90,18 +95,21 @@ class Scene:
 
 def open_scene(path: str) -> Scene:
     """The scene of a store, or of a run description (a file, or the name of one that comes with mandeldask) with its
-    store, if that exists and holds the same field.
+    store, if that exists and holds the same field; the scene's `note` tells of one that holds another.
 
     ConfigError where there is neither, the description has a fault, or the view is a turned one or a log-polar strip;
-    StoreError where the store is not one of mandeldask's, damaged, or of another field than its description.
+    StoreError where the store is not one of mandeldask's, or damaged.
     """
     path = locate(path)
     if os.path.isfile(path):
         config = load(path)
-        store = same_field(config)
+        try:
+            store, note = same_field(config), ""
+        except OtherFieldError as error:
+            store, note = None, str(error)
         name, kernel = Path(store.path if store else path).name, choose(config.kernel, config.view)[0]
         shallow = kernel if kernel in KERNELS else choose(AUTO)[0]
-        return Scene(name, config.view, config.max_iter, shallow, store, config)
+        return Scene(name, config.view, config.max_iter, shallow, store, config, note)
     if not os.path.lexists(path) and Path(path).suffix.lower() in (".yaml", ".yml"):
         raise ConfigError(f"{path}: no such file")
     store = open_store(path)
@@ -119,7 +127,7 @@ def _bounds(view: View, name: Literal["x", "y"]) -> list[str]:
 
 
 def same_field(config: Config) -> Store | None:
-    """The store that the description names, if it exists and holds its field, in tiles of any size."""
+    """The store that the description names, if it exists, in tiles of any size; OtherFieldError for another field."""
     if not config.store or not os.path.lexists(config.store):
         return None
     store = open_store(config.store)
@@ -128,9 +136,9 @@ def same_field(config: Config) -> Store | None:
     wanted = replace(made, format_version=d.format_version)
     if d != wanted:
         path = short_path(store.path)
-        raise StoreError(
-            f"{path} holds another field than the run description: {'; '.join(d.differences(wanted))}. "
-            f"Look at the store itself, `{command('explore', path)}`, or name another in the description"
+        raise OtherFieldError(
+            f"all is computed live, as {path} holds another field: {'; '.join(d.differences(wanted))}. "
+            f"`{command('explore', path)}` shows that one"
         )
     return store
 

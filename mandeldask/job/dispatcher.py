@@ -7,13 +7,14 @@ import time
 import uuid
 from collections import Counter, deque
 from concurrent.futures import CancelledError
+from contextlib import suppress
 
 import numpy as np
 from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 from numpy.typing import NDArray
 
-from mandeldask.errors import ClusterError, DamagedError, JobCancelledError, StoreError
+from mandeldask.errors import ClusterError, DamagedError, JobCancelledError, MandeldaskError, StoreError
 from mandeldask.job.cost import Costs, Estimate, order
 from mandeldask.job.events import Notice, Observer, Plan, TileDone
 from mandeldask.job.graph import TileGraph, written_tiles
@@ -21,7 +22,7 @@ from mandeldask.job.ledger import Ledger, cannot_write
 from mandeldask.job.periodic import every
 from mandeldask.job.plan import Levels
 from mandeldask.store import Store, Tile
-from mandeldask.telemetry import TileFailed, job_id, key_name, parse_key
+from mandeldask.telemetry import TileFailed, job_id, key_name, parse_key, withdraw
 from mandeldask.text import command
 from mandeldask.tile import LevelTile, Record, tile_name
 
@@ -32,6 +33,8 @@ TILES_A_THREAD = 4
 MAX_ATTEMPTS = 3
 MAX_DEATHS = 3  # of workers that had nothing but this tile to compute
 TELL_SECONDS = 1.0
+CANCEL_SECONDS = 0.5  # between two calls of `cancel`
+END_SECONDS = 3.0  # that tiles in progress have to end in
 # Fetching the records of short tiles one by one costs the scheduler a third more; meanwhile others are in flight.
 GATHER_SECONDS = 0.02
 LOST = "the cluster was lost: its scheduler is gone or cancelled the work. What is finished is in the store; go on with"
@@ -74,13 +77,14 @@ class Dispatcher:
         # a name for each attempt: the scheduler remembers every name of a run, and a key is never used twice
         self.level_names = [key_name(self.job, self.run_id, "level") for _ in range(MAX_ATTEMPTS)]
         self.failed: list[Tile | LevelTile] = []
-        self.cancelled = False
+        self.cancelled = 0.0  # when, by the monotonic clock
 
     def run(self, pending: NDArray[np.bool_], costs: Costs | None = None) -> None:
         """Compute the pending tiles, costly ones first where costs are known, and make the levels as they come.
 
         StoreError where the disk is full, read-only or failing, for nothing else could be written either;
         ClusterError where the cluster was lost, or no tile can be computed on it; JobCancelledError by `cancel`.
+        Where that or a signal ends it, tiles in progress have some seconds, for their records tell what no shard does.
         """
         tile = self.store.description.tile
         self.estimate = Estimate(pending, costs, tile[0] * tile[1])
@@ -94,21 +98,38 @@ class Dispatcher:
         try:
             with every(TELL_SECONDS, self._progress, "progress"):
                 self._refill()
-                while self.in_flight:
-                    ended = self.completed.next_batch()
-                    time.sleep(GATHER_SECONDS)
-                    self._take_in(ended + self.completed.next_batch(block=False))
-                    self._refill()
-            if self.cancelled:  # while nothing was in flight
-                raise JobCancelledError(CANCELLED)
+                self._take_all_in()
             self._progress()
+        except KeyboardInterrupt:
+            self._stop()
+            raise
         finally:
             self.client.cancel(list(self.in_flight), force=True)
 
     def cancel(self) -> None:
-        """End `run` soon, from another thread."""
-        self.cancelled = True
-        self.client.cancel(list(self.in_flight), force=True)
+        """End `run` within some seconds, from another thread that calls this again and again."""
+        self.cancelled = self.cancelled or time.monotonic()
+        in_flight = list(self.in_flight)
+        if time.monotonic() > self.cancelled + END_SECONDS:
+            self.client.cancel(in_flight, force=True)
+        else:
+            self.client.run_on_scheduler(withdraw, [future.key for future in in_flight], self.client.id)
+
+    def _stop(self) -> None:
+        self.completed = as_completed(list(self.in_flight), loop=self.client.loop)  # the old one may have lost some
+        with every(CANCEL_SECONDS, self.cancel, "cancel"), suppress(MandeldaskError, OSError, RuntimeError):
+            self.cancel()
+            self._take_all_in()
+
+    def _take_all_in(self) -> None:
+        """Take in what ends, and ask for more, until nothing is in flight."""
+        while self.in_flight:
+            ended = self.completed.next_batch()
+            time.sleep(GATHER_SECONDS)
+            self._take_in(ended + self.completed.next_batch(block=False))
+            self._refill()
+        if self.cancelled:
+            raise JobCancelledError(CANCELLED)
 
     def _without_suspects(self, pending: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """The pending tiles, but for those with which a worker died: perhaps the one of an earlier driver."""
@@ -171,9 +192,7 @@ class Dispatcher:
 
     def _take_in(self, futures: list[Future]) -> None:
         """Records and errors of what has ended; each future is let go, so that a lost worker undoes nothing."""
-        if self.cancelled:
-            raise JobCancelledError(CANCELLED)
-        if any(future.status == "cancelled" for future in futures):
+        if not self.cancelled and any(future.status == "cancelled" for future in futures):
             raise cluster_lost(self.store)
         finished = [future for future in futures if future.status == "finished"]
         try:
@@ -185,7 +204,8 @@ class Dispatcher:
             try:
                 result = results[future] if future in results else future.result()
             except CancelledError:
-                raise cluster_lost(self.store) from None
+                if not self.cancelled:
+                    raise cluster_lost(self.store) from None
             except Exception as error:  # whatever a kernel may raise
                 self._failed(tile, error)
             else:

@@ -18,7 +18,7 @@ from distributed import Client
 
 from mandeldask.errors import ClusterError, ConfigError, JobCancelledError, MandeldaskError
 from mandeldask.job.lease import is_alive, is_reserved, outcome, release
-from mandeldask.job.plan import missing
+from mandeldask.job.plan import missing, recorded
 from mandeldask.store import open_store
 from mandeldask.telemetry import Progress
 from mandeldask.text import command, option, plural, si
@@ -91,7 +91,7 @@ def status(store: str | os.PathLike[str]) -> Status:
     keys = ("lease", "errors", "ended")
     lease, errors, ended = (notes[key] if isinstance(notes.get(key), dict) else {} for key in keys)
     job = lease.get("job") or notes.get("job")
-    present = opened.done()
+    present = recorded(opened)
     done, tiles = int(present.sum()), present.size
     levels = sum(int(tiles.sum()) for tiles in missing(opened, ~present)) if done == tiles else None
     complete = levels == 0
@@ -210,11 +210,12 @@ def _drop_driver(client: Client, name: str, ended: dict[str, Any]) -> None:
 
 def logs(client: Client, name: str) -> list[tuple[float, str]]:
     """What a job's drivers had to say: Unix time and text, the oldest first, at most the last thousand."""
-    status_of_job(client, name)
     try:
         events = client.get_events(topic_of(name)) or ()
     except OSError as error:
         raise ClusterError(f"the scheduler was lost: {error}") from None
+    if not events:
+        status_of_job(client, name)  # which may be unknown
     return [(float(event["time"]), str(event["text"])) for _, event in events]
 
 

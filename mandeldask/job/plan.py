@@ -66,11 +66,21 @@ def make_plan(
     if not (ignore_space or there or description.problem()):
         _check_space(place_of(path), description)
     store = open_for_writing(path, description, config.view.given, overwrite)
-    done = store.done()
-    count = int(done.sum())
+    done = recorded(store)
+    count, again = int(done.sum()), int((store.done() & ~done).sum())
     levels = sum(int(tiles.sum()) for tiles in missing(store, ~done))
     source = source or _noted_source(store)
-    return Plan(store, kernel, size, count, done.size - count, memory, count > 0, levels, source, config.view)
+    pending = done.size - count
+    return Plan(store, kernel, size, count, pending, memory, count > 0, levels, source, config.view, again)
+
+
+def recorded(store: Store) -> NDArray[np.bool_]:
+    """The tiles that are done, without those of which it is not known how their counts were proven."""
+    done, d = store.done(), store.description
+    if d.exact and d.proof != "none":
+        columns = store.read_tiles()
+        done &= (columns["minimum"] > 0) & (columns["unproven"] >= 0)
+    return done
 
 
 def _noted_source(store: Store) -> Store | None:

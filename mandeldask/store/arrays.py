@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache, partial
+from textwrap import shorten
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -25,7 +26,7 @@ from zarr.storage import MemoryStore, StorePath
 from mandeldask.errors import DamagedError, StoreError
 from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
-from mandeldask.view import Deep, LogPolar
+from mandeldask.view import Deep
 
 TileColumns = {
     "seconds": "float64",  # of kernel
@@ -192,9 +193,10 @@ def _field_attributes(description: Description, name: str) -> dict[str, Any]:
 def _axis_attributes(description: Description, name: str) -> dict[str, Any]:
     """What the coordinates along an axis are."""
     frame = description.frame
-    if isinstance(frame, LogPolar):
+    if frame and frame.strip:
         angle = {"long_name": "angle about the centre, anticlockwise from the real axis", "units": "rad"}
-        return angle if name == "x" else {"long_name": "natural logarithm of |c - centre|", "units": "1"}
+        distance = f"|c - centre| / 2^{frame.unit}" if isinstance(frame, Deep) else "|c - centre|"
+        return angle if name == "x" else {"long_name": f"natural logarithm of {distance}", "units": "1"}
     part = "Re" if name == "x" else "Im"
     if isinstance(frame, Deep):
         offset = "(c - origin) exp(-i rotation)" if frame.rotation != "0" else "c - origin"
@@ -224,9 +226,9 @@ def read(kept: zarr.Array[Any], window: Any) -> NDArray[Any]:
             error = error.exceptions[0]
         if isinstance(error, OSError | StoreError | MemoryError):
             raise error from None
-        text = " ".join(str(error).split())
-        undecoded = f"cannot be decoded ({type(error).__name__}: {text[:200]})"
-        problem = "has a wrong checksum" if "checksum" in text else undecoded
+        text = shorten(str(error), 200, placeholder="...")
+        undecoded = f"cannot be decoded ({type(error).__name__}: {text})"
+        problem = "has a wrong checksum" if "checksum" in str(error) else undecoded
         raise DamagedError(problem, problem) from None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
 from functools import cached_property
+from os.path import commonprefix
 from typing import Any, get_args
 
 from mandeldask.kernels import EXACT_FIELDS, FIELDS, Proof
@@ -18,7 +19,8 @@ Tile = tuple[int, int]  # row and column in a grid of tiles
 CHUNK_SIDE = (256, 512)
 MAX_TILES = 2**22  # the driver keeps 40 bytes of each, and the store lists them: 70 terapixels at tiles of 4096
 MAX_SAMPLES = 2**46  # those 70 terapixels: what claims more was not computed
-MAX_TOLD = 160  # characters of a value that differs
+MAX_TOLD = 60  # characters of a value that differs
+DIFFERENCES = 3  # that are told
 MAX_CHUNK = 2**25  # samples: 128 MiB of escape times
 # Levels that a tile's own task writes beside it, from the samples it has at hand; the level above these is a
 # sixteenth, which its tile reads from the shards at 1 % of the run's time.
@@ -186,10 +188,11 @@ class Description:
         return i, j
 
     def differences(self, other: Description) -> list[str]:
-        """`name: mine, other` for each entry in which two descriptions differ."""
-        mine, theirs = self.to_json(), other.to_json()
-        keys = [k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)]
-        return [f"{k} is {_short(mine.get(k, 'none'))} there, {_short(theirs.get(k, 'none'))} here" for k in keys]
+        """`name is mine there, other here` for the first entries in which two descriptions differ, bounds last."""
+        mine, theirs = ({**d.get("frame", {}), **d, "frame": None} for d in (self.to_json(), other.to_json()))
+        keys = sorted((k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)), key="xy".__contains__)
+        told = [_difference(k, str(mine.get(k, "none")), str(theirs.get(k, "none"))) for k in keys[:DIFFERENCES]]
+        return told + [f"and {len(keys) - DIFFERENCES} more"] * (len(keys) > DIFFERENCES)
 
 
 def chunk_side(side: int) -> int:
@@ -198,7 +201,10 @@ def chunk_side(side: int) -> int:
     return next((n for n in range(high, low - 1, -1) if side % n == 0), side)
 
 
-def _short(value: object) -> str:
-    """A value as it is told: an origin may have thousands of digits."""
-    text = str(value)
-    return text if len(text) <= MAX_TOLD else f"{text[: MAX_TOLD - 3]}..."
+def _difference(name: str, mine: str, theirs: str) -> str:
+    """What is told of it; of the thousands of digits that an origin may have, those from the first that differs on."""
+    long = max(len(mine), len(theirs)) > MAX_TOLD
+    alike = len(commonprefix([mine, theirs])) if long else 0  # noqa: RUF071 (of text, not of paths)
+    here, there = (f"...{text[alike:]}" if alike else text for text in (mine, theirs))
+    a, b = (text if len(text) <= MAX_TOLD else f"{text[: MAX_TOLD - 3]}..." for text in (here, there))
+    return f"{name} is {a} there, {b} here"

@@ -23,6 +23,7 @@ from functools import cache, partial
 from itertools import cycle
 from pathlib import Path
 from tempfile import gettempdir
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ from mandeldask.errors import MandeldaskError
 from mandeldask.kernels.block import BlockFunction
 from mandeldask.kernels.cuda import steps
 from mandeldask.kernels.fields import Orbit
+from mandeldask.text import pip_install
 from mandeldask.view.outer import Axes
 
 RUN = 1 << 22  # samples on the device at a time, at most
@@ -43,7 +45,7 @@ WARP, WARPS = (2, 2) if config.ENABLE_CUDASIM else (32, 32)  # the simulator's t
 REMEDIES = {  # what an error of CUDA says: what to do
     "driver library cannot be found": "it needs an NVIDIA GPU and its driver",
     "NO_DEVICE": "it needs an NVIDIA GPU that this process may see",
-    "libNVVM": "it needs the CUDA toolkit: pip install 'mandeldask[cuda]'",
+    "libNVVM": f"it needs the CUDA toolkit: {pip_install('cuda')}",
     "compute capability": "it needs a GPU that its CUDA toolkit still compiles for",
     "UNSUPPORTED_PTX_VERSION": "its driver is older than the CUDA toolkit: update it, or install numba-cuda[cu12]",
     "OUT_OF_MEMORY": "others have taken its memory: have fewer workers a GPU",
@@ -227,6 +229,6 @@ def _one_line() -> Iterator[None]:
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in {"numba", "cuda"}:
             raise
-        said = " ".join(str(error).split())[:200].rstrip(" .:")
+        said = shorten(str(error), 200, placeholder="...").rstrip(" .:")
         remedy = next(remedy for sign, remedy in REMEDIES.items() if sign in said)
         raise MandeldaskError(f"no GPU that works: {remedy} ({said})") from error
