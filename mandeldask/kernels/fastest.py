@@ -1,6 +1,6 @@
 """The kernel auto: in each process the fastest kernel that works there, as all give the same bits.
 
-That is cuda for the process that is the first to claim a GPU, and numba for the others; numpy-compact without Numba.
+That is cuda for a process that claims a GPU, and numba for the others; numpy-compact without Numba.
 A process whose GPU fails goes on with its CPU: that costs time, and nothing else.
 """
 

@@ -95,8 +95,7 @@ def _use(*device: int) -> None:
     """Have this device, or none, and let go of what is kept of another."""
     with _turn:
         _mine[:] = device
-        for kept in (memory, streams, grid):
-            kept.cache_clear()
+        kept.cache_clear()
 
 
 def _lock(uuid: str) -> int | None:
@@ -133,7 +132,7 @@ def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32])
     with _device():
         samples, times = cuda.to_device(c.view(np.float64)), cuda.to_device(counts)
         ends, last = cuda.device_array(z.shape), cuda.device_array(n.shape, np.int64)
-        steps.outside_steps[grid()](samples, max_iter, times, ends, last)
+        steps.outside_steps[kept().grid](samples, max_iter, times, ends, last)
         ends.copy_to_host(z)
         last.copy_to_host(n)
     x, y, dx, dy = z
@@ -150,83 +149,69 @@ def _compute(
     """
     with _device():
         x_and_y = [cuda.to_device(axis) for axis in axes or ()]
-        kept = memory()
-        run = kept.times[0].size
+        all_samples, both, _, (*_, computing), _ = kept()
+        run = both[0].size
         fetch: Callable[[], object] = int  # nothing yet
-        for start, times in zip(range(0, c.size, run), cycle(kept.times), strict=False):
-            target = out[start : start + run]
-            samples, part = kept.samples[: 2 * target.size], times[: target.size]
-            _send(c[start : start + run], start, x_and_y, samples)
-            launch(max_iter, at_end, samples, part, *kept.under_way)
+        for start, all_times in zip(range(0, c.size, run), cycle(both), strict=False):
+            part, target = c[start : start + run], out[start : start + run]
+            samples, times = all_samples[: 2 * part.size], all_times[: part.size]
+            _send(part, start, x_and_y, samples)
+            launch(max_iter, at_end, samples, times)
             done = cuda.event()
-            done.record(streams().computing)
-            fetch_before, fetch = fetch, partial(_fetch, done, part, target)
+            done.record(computing)
+            fetch_before, fetch = fetch, partial(_fetch, done, times, target)
             fetch_before()
         fetch()
 
 
 def _send(c: NDArray[np.complex128], start: int, axes: list[Any], samples: Any) -> None:
     """The samples of a run, or where their axes are known have the device make them."""
+    grid = kept().grid
     if axes:
-        steps.outer_sum[grid()](*axes, start, samples)
+        steps.outer_sum[grid](*axes, start, samples)
     else:
-        samples.copy_to_device(c.view(np.float64), stream=streams().computing)
+        samples.copy_to_device(c.view(np.float64), stream=grid[-1])
 
 
 def _fetch(done: Any, times: Any, out: NDArray[np.int32]) -> None:
-    stream = streams().fetching
+    stream = kept().fetching
     done.synchronize()
     times.copy_to_host(out, stream=stream)
     stream.synchronize()
 
 
-def launch(max_iter: int, at_end: int, samples: Any, times: Any, counters: Any, *on_list: Any) -> None:
+def launch(max_iter: int, at_end: int, samples: Any, times: Any) -> None:
     """Escape times of the samples, all on the device."""
+    grid, (counters, *on_list) = kept().grid, kept().on_list
     unchecked = steps.unchecked_steps if at_end else steps.proving_steps
-    counters.copy_to_device(np.zeros(2, np.int32), stream=streams().computing)
-    steps.first_steps[grid()](samples, max_iter, at_end, times, counters, *on_list)
-    unchecked[grid()](samples, max_iter, counters, *on_list)
-    steps.checked_steps[grid()](samples, max_iter, at_end, times, counters, *on_list)
+    counters.copy_to_device(np.zeros(2, np.int32), stream=grid[-1])
+    steps.first_steps[grid](samples, max_iter, at_end, times, counters, *on_list)
+    unchecked[grid](samples, max_iter, counters, *on_list)
+    steps.checked_steps[grid](samples, max_iter, at_end, times, counters, *on_list)
 
 
-class Memory(NamedTuple):
-    """Of the device, for a run of samples."""
+class Kept(NamedTuple):
+    """Of the device, from block to block: fresh memory is slow.
 
-    samples: Any  # parts of c
+    What is on neither of the streams is on the default one, which waits for both, as they for it.
+    """
+
+    samples: Any  # parts of c, for a run
     times: tuple[Any, Any]  # escape times, of a run and of the one before
-    under_way: tuple[Any, ...]  # counters; of the samples on the list number, x, y and n
+    on_list: tuple[Any, ...]  # counters; of the samples under way number, x, y and n
+    grid: tuple[int, int, Any]  # blocks of one warp that fill the device, each thread for many samples; their stream
+    fetching: Any  # the stream of what goes to the host meanwhile
 
 
 @cache
-def memory() -> Memory:
-    """Fresh memory is slow."""
+def kept() -> Kept:
     free, _ = cuda.current_context().get_memory_info()
     run = max(1, int(min(RUN, SHARE * free / BYTES)))
     times, another, at, n = (cuda.device_array(run, np.int32) for _ in range(4))
     x, y = cuda.device_array(run), cuda.device_array(run)
-    return Memory(cuda.device_array(2 * run), (times, another), (cuda.device_array(2, np.int32), at, x, y, n))
-
-
-class Streams(NamedTuple):
-    """All that is on neither is on the default stream: it waits for both, and both for it."""
-
-    computing: Any
-    fetching: Any
-
-
-@cache
-def streams() -> Streams:
-    return Streams(cuda.stream(), cuda.stream())
-
-
-@cache
-def grid() -> tuple[int, int, Any]:
-    """Blocks and threads in a block that fill the device, and their stream.
-
-    They are blocks of one warp, and each thread is for many samples.
-    """
-    multiprocessors = 1 if config.ENABLE_CUDASIM else cuda.get_current_device().MULTIPROCESSOR_COUNT
-    return multiprocessors * WARPS, WARP, streams().computing
+    on_list = cuda.device_array(2, np.int32), at, x, y, n
+    blocks = WARPS * (1 if config.ENABLE_CUDASIM else cuda.get_current_device().MULTIPROCESSOR_COUNT)
+    return Kept(cuda.device_array(2 * run), (times, another), on_list, (blocks, WARP, cuda.stream()), cuda.stream())
 
 
 @contextmanager
