@@ -169,6 +169,8 @@ def test_options_that_a_deep_film_cannot_reuse_are_told(made, client):
     other = Film(SPIRAL, "1e-300", "1e-310", (64, 64), 3, 1, MAX_ITER, "none")
     with pytest.raises(md.StoreError, match="proof is double-double there, none here"):
         zoom.make(other, folder / "film.mp4", client=client)
+    with pytest.raises(md.StoreError, match=r"fields is .* there, \('escape_time', 'smooth', 'distance'\) here"):
+        zoom.make(FILM, folder / "film.mp4", client=client, options=PictureOptions(shade="distance"))
 
 
 def test_the_samples_of_a_shallow_film_are_what_they_were():

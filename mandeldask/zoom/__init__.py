@@ -115,8 +115,10 @@ def _compute(
             raise StoreError(problem) from None
         with Session(cluster, client=client, say=lambda text: tell(job.Notice(text))) as there:
             for path in pending:
-                config = described | {"view": views[path]}
-                job.run(config, path, client=there.connect(), tell=tell, overwrite=overwrite and not held[path])
+                config, store = described | {"view": views[path]}, held[path]
+                if store:
+                    config["fields"] = store.description.fields
+                job.run(config, path, client=there.connect(), tell=tell, overwrite=overwrite and not store)
     strip, core = map(open_store, views)
     return strip, core
 
@@ -128,12 +130,15 @@ def _reusable(path: Path, described: dict[str, Any], overwrite: bool) -> Store |
     except StoreError:  # told with its remedy when it is opened for writing
         return None
     there = store.description
-    keys = (key for key in ("view", *described) if key != "kernel" and getattr(there, key) != described[key])
-    if not (key := next(keys, "")):
+    wanted = {key: described[key] for key in ("view", *described) if key != "kernel"}
+    if set(wanted.get("fields", ())) <= set(there.fields):
+        wanted.pop("fields", None)
+    key = next((key for key in wanted if wanted[key] != getattr(there, key)), None)
+    if not key:
         return store
     if overwrite:
         return None
-    what = "of another view" if key == "view" else f"{key} is {getattr(there, key)} there, {described[key]} here"
+    what = "of another view" if key == "view" else f"{key} is {getattr(there, key)} there, {wanted[key]} here"
     raise StoreError(
         f"{path.parent} holds the samples of another film: {what}. Choose another path, or replace it with "
         f"{option('overwrite')}"
