@@ -30,6 +30,7 @@ from mandeldask.store import (
     shard_key,
     stored_reference,
 )
+from mandeldask.text import plural
 from mandeldask.tile import LevelTile, statistics
 
 Kind = Literal["description", "metadata", "coordinates", "shard", "value", "level", "statistics", "reference", "stray"]
@@ -108,7 +109,7 @@ def check_again(tile: Tile, store: Store, seed: int) -> Checked:
     i, j = wrong[0].tolist()
     problem = (
         f"has {found[i, j]} at row {y + i}, column {x + j}, where the reference kernel gives {wanted[i, j]}; "
-        f"{len(wrong)} of {wanted.size} samples differ"
+        f"it differs in {len(wrong)} of {plural(wanted.size, 'sample')}"
     )
     return Checked((Finding("value", shard_key(0, "escape_time", tile), problem, (0, *tile)),))
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from mandeldask.errors import ClusterError
+from mandeldask.errors import ConfigError
 from mandeldask.kernels import KERNELS, on_cpu
 from mandeldask.kernels.fields import BAILOUT, BEYOND, Orbit, distance
 from mandeldask.kernels.shortcuts import never_escapes
 from mandeldask.store import Store
+from mandeldask.text import pip_install
 from mandeldask.view import View
 
 BITS, GUARD_BITS = 192, 64
@@ -58,7 +59,7 @@ def other_counts(view: View, max_iter: int) -> float:
 
 
 def round_samples(places: Sequence[tuple[int, int]], store: Store) -> list[Rounded]:
-    """The samples at these rows and columns. ClusterError where this machine lacks gmpy2."""
+    """The samples at these rows and columns. ConfigError where this machine lacks gmpy2."""
     d = store.description
     found = []
     for row, column in places:
@@ -112,7 +113,7 @@ def _iterate(
     c: complex, moved: complex, max_iter: int, at: int, z: complex, bits: int
 ) -> tuple[int, complex, Orbit, float]:
     """Escape time of c + moved, the error of `z` as z_at, the orbit past the bailout, and how many bits it has lost."""
-    gmpy2 = _gmpy2()
+    gmpy2 = need_gmpy2()
     with gmpy2.context(precision=bits):
         cx, cy = gmpy2.mpfr(c.real) + moved.real, gmpy2.mpfr(c.imag) + moved.imag
         x = y = gmpy2.mpfr(0)
@@ -146,12 +147,11 @@ def _onwards(z: complex, growth: complex, c: complex, n: int, max_iter: int) -> 
     return Orbit(x, y, dx, dy, np.array([n]))
 
 
-def _gmpy2() -> Any:
+def need_gmpy2() -> Any:
+    """The module; ConfigError where it is missing."""
     try:
         import gmpy2  # noqa: PLC0415 (an extra, which only this needs)
     except ImportError as error:
-        raise ClusterError(
-            f"to iterate in more digits needs gmpy2, which {socket.gethostname()} lacks ({error}): install it there, "
-            "pip install 'mandeldask[deep]'"
-        ) from None
+        lacks = f"which cannot be imported on {socket.gethostname()} ({error})"
+        raise ConfigError(f"samples are iterated in enough digits with gmpy2, {lacks}: {pip_install('deep')}") from None
     return gmpy2

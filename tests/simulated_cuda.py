@@ -83,7 +83,9 @@ def test_it_proves_of_the_same_samples_as_numba_that_they_never_escape(monkeypat
 def test_a_gpu_that_does_not_work_is_given_back_and_the_next_one_tried(monkeypatch):
     monkeypatch.setattr(cuda, "_mine", [])
     monkeypatch.setattr(cuda.cuda, "gpus", [Gpu(0, works=False), Gpu(1), Gpu(2, works=False), Gpu(3)])
+    of_gpu_0 = cuda.memory()
     assert cuda.claim() == "" and cuda._mine == [1]
+    assert cuda.memory() is not of_gpu_0
     assert [is_free(number) for number in range(4)] == [True, False, True, True]
     assert np.array_equal(KERNELS["cuda"](300)(SEAHORSE).ravel(), scalar_loop(SEAHORSE.ravel(), 300))
     monkeypatch.setattr(cuda.cuda, "gpus", cuda.cuda.gpus[:3])
@@ -96,7 +98,7 @@ def test_a_block_larger_than_half_of_what_is_free_on_the_device_goes_there_in_ru
     device = SimpleNamespace(get_memory_info=lambda: (100 * cuda.BYTES, 10**9))
     monkeypatch.setattr(cuda.cuda, "current_context", lambda: device, raising=False)
     monkeypatch.setattr(cuda, "memory", cuda.memory.__wrapped__)
-    assert len(cuda.memory()[1][0]) == 50 < SEAHORSE.size
+    assert len(cuda.memory().times[0]) == 50 < SEAHORSE.size
     right, compute, calls = scalar_loop(SEAHORSE.ravel(), 900), KERNELS["cuda"](900), []
     for call in (cuda.launch, cuda._fetch):
         noted = lambda *given, call=call: (calls.append(call.__name__), call(*given))  # noqa: E731

@@ -139,9 +139,10 @@ def test_a_run_takes_any_kernel_tells_what_it_makes_and_draws_a_pixel_of_four_sa
 
 def test_checksum_is_of_the_samples_in_row_order(finished):
     cwd, _ = finished
-    code, out, _ = invoke("checksum", "lesson.zarr", cwd=cwd)
+    code, out, _ = invoke("checksum", "lesson.zarr", "lesson.zarr/", cwd=cwd)
     field = open_store(cwd / "lesson.zarr").escape_time[:]
-    assert (code, out) == (0, f"{hashlib.sha256(field.astype('<i4').tobytes()).hexdigest()}  lesson.zarr\n")
+    digest = hashlib.sha256(field.astype("<i4").tobytes()).hexdigest()
+    assert (code, out) == (0, f"{digest}  lesson.zarr\n{digest}  lesson.zarr/\n")
 
 
 def test_image_draws_with_the_looks_asked_for(finished, tmp_path):

@@ -34,6 +34,7 @@ CONFIG = {
     "view": {"centre": CENTRE, "span": "4e-14", "shape": [48, 64]},
     "max_iter": 4000,
     "tile": [16, 32],
+    "fields": ["escape_time"],
 }
 TILES = 6
 
@@ -78,6 +79,9 @@ def test_the_counts_are_the_mathematical_ones_and_the_summary_says_how_they_were
     assert summary.proofs.second == columns["second"].sum()
     assert summary.unit == view.frame.unit == -45
     assert str(summary.proofs).startswith("no counts unproven; ")
+    assert replace(summary, not_escaped=0).set_in_words(" in time") == "every sample escaped in time"
+    few = replace(summary, not_escaped=3, area=3.0, unit=-4000)
+    assert few.set_in_words() == "0.09766% of the samples did not escape: area 1.72646e-2408"
 
 
 def test_the_same_checksum_from_another_tiling_and_from_a_graph_without_a_store(whole, client, tmp_path):
@@ -278,6 +282,13 @@ def test_a_shallow_view_in_exact_arithmetic(client, tmp_path):
     exact, plain = (open_store(tmp_path / name).escape_time[:] for name in ("a.zarr", "b.zarr"))
     assert np.count_nonzero(exact != plain) <= 2
     assert md.open(tmp_path / "a.zarr").attrs["mandeldask"].count('"arithmetic": "exact"') == 1
+
+
+def test_a_deep_field_has_what_its_picture_takes_unless_its_fields_are_named(whole, client, tmp_path):
+    md.run({key: CONFIG[key] for key in CONFIG if key != "fields"}, tmp_path / "a.zarr", client=client)
+    assert md.picture(tmp_path / "a.zarr").shade == "smooth"
+    assert md.picture(whole[0]).shade == "counts"
+    assert checksum(tmp_path / "a.zarr") == checksum(whole[0])
 
 
 def test_the_coordinates_are_offsets_and_say_so(whole):

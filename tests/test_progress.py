@@ -149,8 +149,12 @@ def test_the_load_of_a_worker_is_a_share_of_all_its_threads(client, tmp_path, mo
 def test_the_state_tells_rate_and_time_left(client, tmp_path, monkeypatch):
     screen = Screen(Console(file=io.StringIO(), width=100))
     md.run(CONFIG, tmp_path / "a.zarr", client=client, tell=lambda e: screen(e) if type(e).__name__ == "Plan" else None)
-    screen(TileDone(record((0, 0))))
+    assert screen._words(16) == "no tile finished yet"
+    monkeypatch.setattr(time, "monotonic", lambda: 900.0)  # the first task begins
+    screen(Progress(0, 16, 0, 0.0, 0.0, None, 2))
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    assert screen._words(16) == "no tile finished yet after 1 min 40 s"
+    screen(TileDone(record((0, 0))))
     screen(Progress(1, 15, 0, 1e6, 2.5e9, 90.0, 2))
     assert screen._words(16) == "1/16 tiles, 2.5 G iterations/s, 1 min 30 s left"
 

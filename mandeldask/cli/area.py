@@ -11,7 +11,7 @@ import click
 
 from mandeldask.cli import options
 from mandeldask.cli.group import cli, print_facts, signals_end_in_order, typed, warn
-from mandeldask.text import duration, si
+from mandeldask.text import duration, plural, si
 
 if TYPE_CHECKING:
     from mandeldask.measure import Area, Counted
@@ -71,7 +71,7 @@ def _facts(a: Area) -> Iterator[tuple[str, str]]:
     from mandeldask.measure.estimate import compared
 
     low, high = a.interval
-    shape = f"{a.grids} grids of {a.n} x {a.n}, seed {a.seed}: {si(a.samples)} samples"
+    shape = f"{plural(a.grids, 'grid')} of {a.n} x {a.n}, seed {a.seed}: {si(a.samples)} samples"
     rate = f", {si(a.samples_per_second)} samples/s in {duration(a.seconds)}" if a.seconds else ", all counted before"
     yield "window", f"x [{a.x[0]!r}, {a.x[1]!r}], y [{a.y[0]!r}, {a.y[1]!r}]"
     yield "grids", f"{shape}{rate}, kernel {a.kernel}"

@@ -75,18 +75,21 @@ def draw(picture: Picture, path: str, quiet: bool) -> None:
 
 
 @cli.command("checksum")
-@options.store
-def _checksum(store: str) -> int:
-    """Print the SHA-256 of STORE's escape times, little-endian int32 in row order: the same for any tiling."""
+@click.argument("stores", metavar="STORE...", nargs=-1, required=True, type=click.Path())
+def _checksum(stores: tuple[str, ...]) -> int:
+    """Print the SHA-256 of each STORE's escape times, little-endian int32 in row order: the same for any tiling."""
     from mandeldask.store import open_store
 
-    opened = open_store(store)
-    if opened.description.view.size > LARGE:
-        warn(f"reading {opened.description.view.size / 1e9:.3g} G samples")
-    click.echo(f"{opened.checksum()}  {store}")
-    missing = int((~opened.done()).sum())
-    _tell_missing(missing, "zeros in the checksum")
-    return EXIT_FAILED_TILES if missing else 0
+    lacking = 0
+    for store in stores:
+        opened = open_store(store)
+        if opened.description.view.size > LARGE:
+            warn(f"reading {opened.description.view.size / 1e9:.3g} G samples")
+        click.echo(f"{opened.checksum()}  {store}")
+        missing = int((~opened.done()).sum())
+        _tell_missing(missing, "zeros in the checksum")
+        lacking += missing
+    return EXIT_FAILED_TILES if lacking else 0
 
 
 def _tell_missing(missing: int, what: str) -> None:
@@ -191,7 +194,7 @@ def _facts(v: Verification) -> Iterator[tuple[str, str]]:
     yield "store", short_path(v.store)
     yield "checked", f"{plural(v.shards, 'shard')}, {si(v.bytes)}B, in {v.seconds:.1f} s: {what}"
     if v.recomputed:
-        yield "recomputed", f"{plural(v.recomputed, 'tile')} or a window of each, --seed {v.seed}"
+        yield "recomputed", f"{plural(v.recomputed, 'tile')}, each whole or a window of it, --seed {v.seed}"
     if v.precision:
         yield from _rounding(v.precision, v.seed)
     field = f"{v.missing} of {plural(v.tiles, 'tile')} of the field" if v.missing else ""
@@ -214,17 +217,22 @@ def _facts(v: Verification) -> Iterator[tuple[str, str]]:
         yield "sound", "nothing is missing or wrong"
 
 
+def _spread(found: dict[float, float], form: str) -> str:
+    middle, most = (f"{found[q]:{form}}" for q in (0.5, 1.0))
+    return most if middle == most else f"{middle} or less for half of them, at most {most}"
+
+
 def _rounding(p: Precision, seed: int | None) -> Iterator[tuple[str, str]]:
     """What rounding has done to counts and fields."""
     samples = f"{plural(p.samples, 'sample')} in up to {p.bits} bits, --seed {seed}"
     if not p.differ:
         yield "precise", f"{samples}: every count is the same"
     else:
-        by = f"half of them by {p.by[0.5]:g} or less, all by {p.by[1.0]:g}"
-        yield "precise", f"{samples}: {p.differ} counts ({p.differ / p.samples:.1%}) differ, {by}"
-        last = "units in the last place of c"
-        moved = f"half of them by {p.ulps[0.5]:.2f} {last} or less, all by {p.ulps[1.0]:.2f}"
-        yield "displaced", f"as if c lay elsewhere: {moved}; that gives the stored count of {p.explained}"
+        verb = "differs" if p.differ == 1 else "differ"
+        share = f"{plural(p.differ, 'count')} ({p.differ / p.samples:.1%}) {verb}"
+        yield "precise", f"{samples}: {share}, by {_spread(p.by, 'g')}"
+        moved = f"{_spread(p.ulps, '.2f')} units in the last place of c"
+        yield "displaced", f"as if c lay elsewhere, by {moved}; that explains {p.explained} of {p.differ}"
     for name, found in (("smooth", p.smooth), ("distance", p.distance)):
         if found:
             least, most = (f"{found[q]:.2g}" for q in (0.5, 0.99))

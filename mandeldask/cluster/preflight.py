@@ -145,7 +145,7 @@ def check_devices(client: Client) -> None:
     if failed := [(worker, reason) for worker, reason in answers.items() if reason]:
         worker, reason = failed[0]
         raise ClusterError(
-            f"{len(failed)} of {len(answers)} workers cannot run the kernel cuda: on {worker} it {reason}. "
+            f"{len(failed)} of {plural(len(answers), 'worker')} cannot run the kernel cuda: on {worker} it {reason}. "
             "Have a GPU at each worker, or take --set kernel=numba: the same counts"
         )
 

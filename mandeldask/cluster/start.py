@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing import resource_tracker
+from textwrap import shorten
 
 import dask
 import distributed
@@ -62,7 +63,7 @@ def cluster_settings(**settings: object) -> Iterator[None]:
 def one_line(error: BaseException) -> str:
     """What a batch system, or whatever starts a cluster, said of its failure."""
     text = str(error.__cause__ or error)
-    return " ".join((text.partition("stderr:\n")[2] or text).split())[:400] or type(error).__name__
+    return shorten(text.partition("stderr:\n")[2] or text, 400, placeholder="...") or type(error).__name__
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Context, Decimal
 from pathlib import Path
 from typing import Any
@@ -29,18 +29,20 @@ def read_location(path: str | os.PathLike[str]) -> Found:
     ConfigError where it cannot be read, lacks something, or shows something else than the Mandelbrot set.
     """
     file = Path(path)
-    if file.suffix.lower() not in READERS:
-        raise ConfigError(f"{file}: a location file ends in {' or '.join(READERS)}")
     try:
         with open(file, "rb") as opened:
             text = opened.read(MAX_BYTES).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:
-        found = READERS[file.suffix.lower()](text)
+        found = _kfr(text) if re.search("^(Re|Im|Zoom|Iterations):", text, re.MULTILINE) else _toml(text)
         described = _described(**found)
     except KeyError as error:
         raise ConfigError(f"{file}: lacks {error.args[0]}, and is no location that can be read") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f"{file}: is neither a location of Kalles Fraktaler, nor one of Fraktaler-3, which is TOML: {error}"
+        ) from None
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{file}: {error}") from None
     parse(described, str(file))
@@ -120,6 +122,3 @@ def _toml(text: str) -> Found:
 def _refuse_other_sets(kind: Any, power: Any) -> None:
     if str(kind) != "0" or str(power) != "2":
         raise ValueError("shows another set than Mandelbrot's, which alone is computed here")
-
-
-READERS: dict[str, Callable[[str], Found]] = {".kfr": _kfr, ".toml": _toml}

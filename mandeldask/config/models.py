@@ -306,7 +306,8 @@ class Config(Section):
         ("escape_time",),
         description="What to store: escape_time, and if wanted smooth (continuous escape time), distance (exterior "
         "distance estimate) and interior (0 escaped, 1 not escaped within max_iter, 2 proved never to escape in this "
-        "arithmetic); escape_time is the same whatever else is asked for.",
+        "arithmetic); escape_time is the same whatever else is asked for. When left out, escape_time; in exact "
+        "arithmetic with smooth, which a picture could not work out again from the counts.",
     )
     tile: tuple[Side, Side] | None = Field(
         None,
@@ -336,6 +337,8 @@ class Config(Section):
             raise ValueError(f"arithmetic must be exact here, for {problem}")
         if not deep and (self.arithmetic == "exact" or self.kernel == DEEP):
             object.__setattr__(self, "view", self.view.in_exact_arithmetic())
+        if "fields" not in self.model_fields_set and isinstance(self.view.frame, Deep):
+            object.__setattr__(self, "fields", ("escape_time", "smooth"))
         if self.proof != "full" and not isinstance(self.view.frame, Deep):
             raise ValueError("proof goes with arithmetic: exact; in binary64 nothing is proven")
         return self

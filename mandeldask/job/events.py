@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import ClassVar
 
 import numpy as np
@@ -168,8 +169,9 @@ class Proofs:
         if self.preview:
             return PROOFS["none"]
         lost = f"; not known of {plural(self.unknown, 'tile')}: `resume` computes them again" if self.unknown else ""
-        passes = f"{plural(self.second, 'sample')} took a second pass, {self.third} their own orbits"
-        return f"{self.unproven or 'no'} counts unproven{lost}; {passes}"
+        own = "an orbit of its own" if self.third == 1 else "orbits of their own"
+        passes = f"{plural(self.second, 'sample')} took a second pass" + f", {self.third} {own}" * (self.third > 0)
+        return f"{plural(self.unproven, 'count') if self.unproven else 'no counts'} unproven{lost}; {passes}"
 
 
 @dataclass(frozen=True)
@@ -207,11 +209,13 @@ class Summary:
         """Kernel seconds over the worker threads' seconds."""
         return self.kernel_seconds / self.thread_seconds if self.thread_seconds else 0.0
 
-    @property
-    def area_in_words(self) -> str:
-        """The area, after a colon; "" where there is none."""
-        unit = "" if self.unit is None else f" x 2^{2 * self.unit}"
-        return "" if self.area is None else f": area {self.area:.6g}{unit}"
+    def set_in_words(self, within: str = "") -> str:
+        """Which share of the samples did not escape, and its area; `within` so many iterations."""
+        if not self.not_escaped:
+            return f"every sample escaped{within}"
+        share = f"{100 * self.not_escaped / self.samples:.4g}%"
+        size = None if self.area is None else Decimal(self.area) * Decimal(4) ** self.unit if self.unit else self.area
+        return f"{share} of the samples did not escape{within}" + (f": area {size:.6g}" if size is not None else "")
 
     @property
     def exit_code(self) -> int:
@@ -224,8 +228,7 @@ class Summary:
         facts = {
             "done": f"{plural(self.computed, 'tile')} in {duration(self.seconds)}: "
             f"{si(self.iterations)} iterations, {si(self.iterations_per_second)} iterations/s",
-            "field": f"{si(self.samples)} samples, {self.not_escaped / self.samples:.4%} did not escape"
-            f"{self.area_in_words}",
+            "field": f"{si(self.samples)} samples; {self.set_in_words()}",
             "proof": str(self.proofs or ""),
             "failed": plural(self.failed, "tile") if self.failed else "",
             "store": short_path(self.store),

@@ -210,11 +210,12 @@ def _drop_driver(client: Client, name: str, ended: dict[str, Any]) -> None:
 
 def logs(client: Client, name: str) -> list[tuple[float, str]]:
     """What a job's drivers had to say: Unix time and text, the oldest first, at most the last thousand."""
-    status_of_job(client, name)
     try:
         events = client.get_events(topic_of(name)) or ()
     except OSError as error:
         raise ClusterError(f"the scheduler was lost: {error}") from None
+    if not events:
+        status_of_job(client, name)  # which may be unknown
     return [(float(event["time"]), str(event["text"])) for _, event in events]
 
 

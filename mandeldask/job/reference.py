@@ -16,7 +16,7 @@ from mandeldask.job.events import ORBIT_BYTES, Notice, Observer, Orbit, Plan
 from mandeldask.job.plan import check_memory
 from mandeldask.kernels import reference_of
 from mandeldask.store import Description, StoredReference, read_reference, write_reference
-from mandeldask.text import duration, pip_install
+from mandeldask.text import duration, pip_install, plural
 
 if TYPE_CHECKING:  # takes Numba
     from mandeldask.kernels.deep import Reference
@@ -48,7 +48,7 @@ def prepare_reference(plan: Plan, tell: Observer, is_cancelled: Callable[[], boo
     look.check(orbit.length)
     _check_centre(d, orbit)
     size = format_bytes(ORBIT_BYTES * orbit.length)
-    tell(Notice(f"{orbit.length} steps of {orbit.bits} bits, {size} in each worker{made}", "reference"))
+    tell(Notice(f"{plural(orbit.length, 'step')} of {orbit.bits} bits, {size} in each worker{made}", "reference"))
     return loader
 
 

@@ -27,7 +27,7 @@ from mandeldask.job.events import Event
 from mandeldask.job.ledger import Ledger
 from mandeldask.job.precision import Precision, precision, tasks
 from mandeldask.job.runs import resume
-from mandeldask.precise import Rounded
+from mandeldask.precise import Rounded, need_gmpy2
 from mandeldask.store import (
     Description,
     Store,
@@ -118,7 +118,7 @@ def verify(
         bit; where a tile would take more than 2^28 iterations, a window of it.
     precise : int
         Iterate so many samples, chosen at random by `seed`, in arithmetic of enough digits, and tell what rounding has
-        done to them. It needs the extra `deep`.
+        done to them. It needs gmpy2.
     repair : bool
         Remove what is wrong, and compute it again, with whatever else is missing, as `resume` does. Where a tile's
         shard, its statistics and the levels differ, none is believed: the tile is computed again.
@@ -146,6 +146,8 @@ def verify(
     d, found = opened.description, _Found()
     if precise and d.exact:
         raise ConfigError("the counts of a deep field are not rounded: compute some again with --recompute N")
+    if precise and not (client or cluster):
+        need_gmpy2()  # before all else is checked
     if recompute and d.proof == "none":
         raise ConfigError("this store is a preview, whose counts are not proven: there is nothing to compare with")
     if problem:

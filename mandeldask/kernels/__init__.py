@@ -87,14 +87,13 @@ class Factory(Protocol):
 
 def _masked(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
     _check(max_iter, fields, view, "numpy")
-    prove = numpy_loops.prove_masked
-    return BlockFunction(numpy_loops.masked, outside, int(max_iter), tuple(fields), prove=prove)
+    return BlockFunction(numpy_loops.masked, numpy_loops.prove_masked, outside, int(max_iter), tuple(fields))
 
 
 def _compact(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
     _check(max_iter, fields, view, "numpy-compact")
-    prove = numpy_loops.prove_compact
-    return BlockFunction(numpy_loops.compact, outside, int(max_iter), tuple(fields), band=None, prove=prove)
+    count, prove = numpy_loops.compact, numpy_loops.prove_compact
+    return BlockFunction(count, prove, outside, int(max_iter), tuple(fields), band=None)
 
 
 def _lanes(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:

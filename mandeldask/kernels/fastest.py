@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from textwrap import shorten
 from typing import Any
 
 from mandeldask.errors import MandeldaskError
@@ -27,7 +28,7 @@ _last = threading.local()
 
 
 def make(max_iter: int, fields: tuple[str, ...]) -> BlockFunction:
-    return BlockFunction(count, outside, max_iter, fields, band=None, takes_axes=True, prove=prove)
+    return BlockFunction(count, prove, outside, max_iter, fields, band=None, takes_axes=True)
 
 
 def here() -> str:
@@ -123,7 +124,7 @@ def _numba_problem() -> str:
     try:
         importlib.import_module("numba")
     except ImportError as error:  # not there, or too old for this NumPy or this Python
-        return f"needs Numba, which cannot be imported here ({error})"
+        return f"needs Numba, which cannot be imported here ({shorten(str(error), 200, placeholder='...')})"
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         return "needs Numba, which NUMBA_DISABLE_JIT switches off"
     return ""

@@ -58,6 +58,7 @@ class Screen(Bar):
         self.plan = plan
         self.mosaic: Mosaic | None = None
         self.progress: Progress | None = None
+        self.asked = 0.0  # when workers were asked for tiles: `Summary.seconds` begin there too
         self.orbit: Orbit | None = None  # while it is made
         self.done = self.failures = 0
         self.load = _Load()
@@ -85,6 +86,7 @@ class Screen(Bar):
                 self._failed(event)
             case Progress():
                 self.progress = event
+                self.asked = self.asked or time.monotonic()
             case Summary():
                 self._summary(event)
 
@@ -133,7 +135,8 @@ class Screen(Bar):
             levels = progress.levels if progress else self.plan.levels if self.plan else 0
             return f"{self.done}/{plural(pending, 'tile')}; {plural(levels, 'pyramid tile')} to build"
         if not self.done:
-            return f"no tile finished yet after {duration(round(time.monotonic() - self.begun))}"
+            waited = f" after {duration(round(time.monotonic() - self.asked))}" if self.asked else ""
+            return f"no tile finished yet{waited}"
         return ", ".join(filter(None, (f"{self.done}/{plural(pending, 'tile')}", progress.rate if progress else "")))
 
     def _failed(self, event: TileFailed) -> None:
@@ -165,8 +168,7 @@ class Screen(Bar):
             self.line("failed", f"{plural(s.failed, 'tile')}; {again}")
         else:
             max_iter = self.plan.store.description.max_iter
-            share = f"{s.not_escaped / s.samples:.4%} of the samples"
-            self.line("set", f"{share} did not escape within {max_iter} iterations{s.area_in_words}")
+            self.line("set", s.set_in_words(f" within {max_iter} iterations"))
         if s.proofs:
             self.line("proof", str(s.proofs))
         self.line("store", short_path(s.store))

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache, partial
+from textwrap import shorten
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -225,9 +226,9 @@ def read(kept: zarr.Array[Any], window: Any) -> NDArray[Any]:
             error = error.exceptions[0]
         if isinstance(error, OSError | StoreError | MemoryError):
             raise error from None
-        text = " ".join(str(error).split())
-        undecoded = f"cannot be decoded ({type(error).__name__}: {text[:200]})"
-        problem = "has a wrong checksum" if "checksum" in text else undecoded
+        text = shorten(str(error), 200, placeholder="...")
+        undecoded = f"cannot be decoded ({type(error).__name__}: {text})"
+        problem = "has a wrong checksum" if "checksum" in str(error) else undecoded
         raise DamagedError(problem, problem) from None
 
 

@@ -75,7 +75,7 @@ class Place:
         return value.to_bytes() if value else b""
 
     @contextmanager
-    def held(self) -> Iterator[Place]:
+    def pinned(self) -> Iterator[Place]:
         """A place that stays the folder that it is now, whatever takes its name meanwhile.
 
         FileNotFoundError where there is no folder. A bucket has no such handle, nor has a system without /proc.
@@ -103,7 +103,7 @@ class Place:
         FileNotFoundError where the store was moved or removed: it is not made again by what is written.
         """
         if self.is_folder:
-            with self.held() as here:
+            with self.pinned() as here:
                 folder.write(here.url, values)
             return
         for key, value in values:

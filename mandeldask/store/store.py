@@ -110,7 +110,7 @@ class Store:
         A worker may outlive its run, and sleep while the store is replaced: it writes to the folder that was removed.
         """
         self.check_identity()
-        with self.place.held() as here:
+        with self.place.pinned() as here:
             if here != self.place:
                 self.check_identity(here)
             yield here

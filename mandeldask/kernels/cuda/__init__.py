@@ -23,7 +23,8 @@ from functools import cache, partial
 from itertools import cycle
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any
+from textwrap import shorten
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import config, cuda
@@ -33,6 +34,7 @@ from mandeldask.errors import MandeldaskError
 from mandeldask.kernels.block import BlockFunction
 from mandeldask.kernels.cuda import steps
 from mandeldask.kernels.fields import Orbit
+from mandeldask.text import pip_install
 from mandeldask.view.outer import Axes
 
 RUN = 1 << 22  # samples on the device at a time, at most
@@ -43,7 +45,7 @@ WARP, WARPS = (2, 2) if config.ENABLE_CUDASIM else (32, 32)  # the simulator's t
 REMEDIES = {  # what an error of CUDA says: what to do
     "driver library cannot be found": "it needs an NVIDIA GPU and its driver",
     "NO_DEVICE": "it needs an NVIDIA GPU that this process may see",
-    "libNVVM": "it needs the CUDA toolkit: pip install 'mandeldask[cuda]'",
+    "libNVVM": f"it needs the CUDA toolkit: {pip_install('cuda')}",
     "compute capability": "it needs a GPU that its CUDA toolkit still compiles for",
     "UNSUPPORTED_PTX_VERSION": "its driver is older than the CUDA toolkit: update it, or install numba-cuda[cu12]",
     "OUT_OF_MEMORY": "others have taken its memory: have fewer workers a GPU",
@@ -57,7 +59,7 @@ vars(np).setdefault("row_stack", np.vstack)  # numba-cuda 0.30 looks it up when 
 
 
 def make(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> BlockFunction:
-    return BlockFunction(count, outside, max_iter, fields, band=None, takes_axes=True, prove=prove)
+    return BlockFunction(count, prove, outside, max_iter, fields, band=None, takes_axes=True)
 
 
 def problem() -> str:
@@ -80,20 +82,21 @@ def claim() -> str:
     for number, uuid in gpus:
         lock = _lock(uuid)
         if lock is not None:
-            _mine[:] = [number]
+            _use(number)
             found = problem()
             if not found:
                 break
-            _forget(lock)
+            _use()
+            os.close(lock)
     return found
 
 
-def _forget(lock: int) -> None:
-    """Give a device back, with what is kept of it."""
-    _mine.clear()
-    for kept in (memory, streams, grid):
-        kept.cache_clear()
-    os.close(lock)
+def _use(*device: int) -> None:
+    """Have this device, or none, and let go of what is kept of another."""
+    with _turn:
+        _mine[:] = device
+        for kept in (memory, streams, grid):
+            kept.cache_clear()
 
 
 def _lock(uuid: str) -> int | None:
@@ -142,23 +145,22 @@ def _compute(
 ) -> None:
     """Run by run: while the device computes one, the host fetches the escape times of the one before.
 
-    What is on one stream runs in order, and the host fetches what an event says is done. A run has the memory for times
-    that the one before the last had: those have been fetched.
+    What is on one stream runs in order, and the host fetches what an event says is done. Before a third run may start,
+    the times of the first, whose memory it has, have been fetched.
     """
     with _device():
-        computing, _ = streams()
-        room, rooms, *under_way = memory()
         x_and_y = [cuda.to_device(axis) for axis in axes or ()]
+        kept = memory()
+        run = kept.times[0].size
         fetch: Callable[[], object] = int  # nothing yet
-        run = rooms[0].size
-        for start, whole in zip(range(0, c.size, run), cycle(rooms), strict=False):
+        for start, times in zip(range(0, c.size, run), cycle(kept.times), strict=False):
             target = out[start : start + run]
-            samples, times = room[: 2 * target.size], whole[: target.size]
+            samples, part = kept.samples[: 2 * target.size], times[: target.size]
             _send(c[start : start + run], start, x_and_y, samples)
-            launch(max_iter, at_end, samples, times, *under_way)
+            launch(max_iter, at_end, samples, part, *kept.under_way)
             done = cuda.event()
-            done.record(computing)
-            fetch_before, fetch = fetch, partial(_fetch, done, times, target)
+            done.record(streams().computing)
+            fetch_before, fetch = fetch, partial(_fetch, done, part, target)
             fetch_before()
         fetch()
 
@@ -168,52 +170,63 @@ def _send(c: NDArray[np.complex128], start: int, axes: list[Any], samples: Any) 
     if axes:
         steps.outer_sum[grid()](*axes, start, samples)
     else:
-        samples.copy_to_device(c.view(np.float64), stream=streams()[0])
+        samples.copy_to_device(c.view(np.float64), stream=streams().computing)
 
 
 def _fetch(done: Any, times: Any, out: NDArray[np.int32]) -> None:
-    _, fetching = streams()
+    stream = streams().fetching
     done.synchronize()
-    times.copy_to_host(out, stream=fetching)
-    fetching.synchronize()
+    times.copy_to_host(out, stream=stream)
+    stream.synchronize()
 
 
-def launch(max_iter: int, at_end: int, samples: Any, times: Any, counters: Any, *under_way: Any) -> None:
+def launch(max_iter: int, at_end: int, samples: Any, times: Any, counters: Any, *on_list: Any) -> None:
     """Escape times of the samples, all on the device."""
     unchecked = steps.unchecked_steps if at_end else steps.proving_steps
-    counters.copy_to_device(np.zeros(2, np.int32), stream=streams()[0])
-    steps.first_steps[grid()](samples, max_iter, at_end, times, counters, *under_way)
-    unchecked[grid()](samples, max_iter, counters, *under_way)
-    steps.checked_steps[grid()](samples, max_iter, at_end, times, counters, *under_way)
+    counters.copy_to_device(np.zeros(2, np.int32), stream=streams().computing)
+    steps.first_steps[grid()](samples, max_iter, at_end, times, counters, *on_list)
+    unchecked[grid()](samples, max_iter, counters, *on_list)
+    steps.checked_steps[grid()](samples, max_iter, at_end, times, counters, *on_list)
+
+
+class Memory(NamedTuple):
+    """Of the device, for a run of samples."""
+
+    samples: Any  # parts of c
+    times: tuple[Any, Any]  # escape times, of a run and of the one before
+    under_way: tuple[Any, ...]  # counters; of the samples on the list number, x, y and n
 
 
 @cache
-def memory() -> tuple[Any, ...]:
-    """For a run of samples: parts of c, escape times twice, counters; of those under way number, x, y and n.
-
-    Fresh memory is slow.
-    """
+def memory() -> Memory:
+    """Fresh memory is slow."""
     free, _ = cuda.current_context().get_memory_info()
     run = max(1, int(min(RUN, SHARE * free / BYTES)))
-    times = tuple(cuda.device_array(run, np.int32) for _ in range(2))
-    kinds = (np.int32, np.float64, np.float64, np.int32)
-    under_way = (cuda.device_array(run, kind) for kind in kinds)
-    return cuda.device_array(2 * run, np.float64), times, cuda.device_array(2, np.int32), *under_way
+    times, another, at, n = (cuda.device_array(run, np.int32) for _ in range(4))
+    x, y = cuda.device_array(run), cuda.device_array(run)
+    return Memory(cuda.device_array(2 * run), (times, another), (cuda.device_array(2, np.int32), at, x, y, n))
+
+
+class Streams(NamedTuple):
+    """All that is on neither is on the default stream: it waits for both, and both for it."""
+
+    computing: Any
+    fetching: Any
 
 
 @cache
-def streams() -> tuple[Any, Any]:
-    """For kernels, and for what the host fetches meanwhile. All else is on the default stream, which waits for both."""
-    return cuda.stream(), cuda.stream()
+def streams() -> Streams:
+    return Streams(cuda.stream(), cuda.stream())
 
 
 @cache
 def grid() -> tuple[int, int, Any]:
-    """Blocks, and threads in a block, that fill the device, and their stream: blocks of one warp, each thread for many
-    samples.
+    """Blocks and threads in a block that fill the device, and their stream.
+
+    They are blocks of one warp, and each thread is for many samples.
     """
     multiprocessors = 1 if config.ENABLE_CUDASIM else cuda.get_current_device().MULTIPROCESSOR_COUNT
-    return multiprocessors * WARPS, WARP, streams()[0]
+    return multiprocessors * WARPS, WARP, streams().computing
 
 
 @contextmanager
@@ -231,6 +244,6 @@ def _one_line() -> Iterator[None]:
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in {"numba", "cuda"}:
             raise
-        said = " ".join(str(error).split())[:200].rstrip(" .:")
+        said = shorten(str(error), 200, placeholder="...").rstrip(" .:")
         remedy = next(remedy for sign, remedy in REMEDIES.items() if sign in said)
         raise MandeldaskError(f"no GPU that works: {remedy} ({said})") from error
