@@ -104,7 +104,8 @@ def _compute(
     tell: job.Observer,
 ) -> tuple[Store, Store]:
     """The stores of strip and core, computed as far as they are not."""
-    views = {folder / "strip.zarr": film.strip, folder / "core.zarr": film.core}
+    # the core is a hundredth of the samples, and shows whether the way there leads to anything
+    views = {folder / "core.zarr": film.core, folder / "strip.zarr": film.strip}
     held = {path: _reusable(path, described | {"view": view}, overwrite) for path, view in views.items()}
     pending = [path for path, store in held.items() if not (store and _complete(store))]
     if pending:
@@ -115,10 +116,27 @@ def _compute(
             raise StoreError(problem) from None
         with Session(cluster, client=client, say=lambda text: tell(job.Notice(text))) as there:
             for path in pending:
-                config = described | {"view": views[path]}
-                job.run(config, path, client=there.connect(), tell=tell, overwrite=overwrite and not held[path])
-    strip, core = map(open_store, views)
+                config, store = described | {"view": views[path]}, held[path]
+                if store:
+                    config["fields"] = store.description.fields
+                if path.name == "strip.zarr" and film.arithmetic == "exact":
+                    _check_seen(open_store(folder / "core.zarr"))
+                job.run(config, path, client=there.connect(), tell=tell, overwrite=overwrite and not store)
+    core, strip = map(open_store, views)
     return strip, core
+
+
+def _check_seen(core: Store) -> None:
+    """Refuse a deep film whose last frame has one colour, before its strip takes hours."""
+    tiles, max_iter = core.read_tiles(), core.description.max_iter
+    least, most = int(tiles["minimum"].min()), int(tiles["maximum"].max())
+    if least == most == max_iter:
+        raise ConfigError(f"no sample of the last frame escapes within max_iter {most}: give more, or another centre")
+    if least == most > 0:
+        raise ConfigError(
+            f"all samples of the last frame escape at step {most}, far from the set: give more digits of the centre, "
+            "or a wider last span"
+        )
 
 
 def _reusable(path: Path, described: dict[str, Any], overwrite: bool) -> Store | None:
@@ -128,12 +146,15 @@ def _reusable(path: Path, described: dict[str, Any], overwrite: bool) -> Store |
     except StoreError:  # told with its remedy when it is opened for writing
         return None
     there = store.description
-    keys = (key for key in ("view", *described) if key != "kernel" and getattr(there, key) != described[key])
-    if not (key := next(keys, "")):
+    wanted = {key: described[key] for key in ("view", *described) if key != "kernel"}
+    if set(wanted.get("fields", ())) <= set(there.fields):
+        wanted.pop("fields", None)
+    key = next((key for key in wanted if wanted[key] != getattr(there, key)), None)
+    if not key:
         return store
     if overwrite:
         return None
-    what = "of another view" if key == "view" else f"{key} is {getattr(there, key)} there, {described[key]} here"
+    what = "of another view" if key == "view" else f"{key} is {getattr(there, key)} there, {wanted[key]} here"
     raise StoreError(
         f"{path.parent} holds the samples of another film: {what}. Choose another path, or replace it with "
         f"{option('overwrite')}"
