@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import DamagedError, MandeldaskError
-from mandeldask.kernels import DEEP, KERNELS, block_function, on_cpu, orbit_of_its_own
+from mandeldask.kernels import KERNELS, Exact, block_function, on_cpu, orbit_of_its_own
 from mandeldask.kernels.fields import ESCAPED, NOT_ESCAPED, PROVED, SMOOTH_STEPS
 from mandeldask.store import (
     FILL,
@@ -263,9 +263,8 @@ class _Shard:
         d, stride = self.store.description, self.store.description.levels[self.level].stride
         bottom, right = (min(stride * (n + k), side) for n, k, side in zip((y, x), chosen.shape, d.shape, strict=True))
         c = d.view.block((stride * y, bottom), (stride * x, right), stride=(stride, stride))[chosen]
-        reference = stored_reference(self.store) if d.exact else None
-        function = block_function(DEEP if d.exact else on_cpu(), d.max_iter, d.fields, d.view, reference, d.proof)
-        block = function(c)
+        kernel = Exact(d.view, stored_reference(self.store), d.proof) if d.exact else on_cpu()
+        block = block_function(kernel, d.max_iter, d.fields, d.view)(c)
         computed = np.zeros(chosen.shape, np.dtype(d.type_of(self.name)))
         computed[chosen] = block[self.name] if block.dtype.names else block
         return computed

@@ -79,12 +79,8 @@ def escape_time(
         raise ConfigError(
             "the grid of a deep view holds offsets from its origin: give escape_time the view too, view=..."
         )
-    if isinstance(kernel, Exact):
-        chosen, view = DEEP, kernel.view
-        function = block_function(DEEP, max_iter, fields, view, kernel.reference, kernel.proof)
-    else:
-        chosen, _ = choose(kernel, view, here=False)
-        function = block_function(chosen, max_iter, fields, view)
+    chosen = DEEP if isinstance(kernel, Exact) else choose(kernel, view, here=False)[0]
+    function = block_function(kernel if isinstance(kernel, Exact) else chosen, max_iter, fields, view)
     dtype = dtype_of(fields, exact=chosen == DEEP)
     given = () if known is None else (known,)
     return da.map_blocks(

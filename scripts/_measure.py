@@ -5,17 +5,27 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 
 Rows = dict[str, dict[str, float]]
 
 
-def main(measures: dict[str, Callable[[int], Rows]], description: str, rounds: int) -> None:
-    """Take the measures that the command line names, and print a table of each, or all as JSON."""
+class SkipError(Exception):
+    """Why a measure cannot be taken here."""
+
+
+def main(measures: dict[str, Callable[..., Rows]], description: str, rounds: int) -> None:
+    """Take the measures that the command line names, and print a table of each, or all as JSON.
+
+    A measure takes the number of rounds; the one called `peer` also what the option --peer says, None without it.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measures", nargs="*", help=f"{', '.join(measures)}; all by default")
     parser.add_argument("--rounds", type=int, default=rounds)
+    if "peer" in measures:
+        parser.add_argument("--peer", metavar="PYTHON", type=os.path.abspath, help="an interpreter that has the peer")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     unknown = set(options.measures) - set(measures)
@@ -24,7 +34,12 @@ def main(measures: dict[str, Callable[[int], Rows]], description: str, rounds: i
     os.chdir(tempfile.gettempdir())
     results = {}
     for name in options.measures or measures:
-        results[name] = measures[name](options.rounds)
+        more = [options.peer] if name == "peer" else []
+        try:
+            results[name] = measures[name](options.rounds, *more)
+        except SkipError as reason:
+            print(f"{name}: skipped, as {reason}", file=sys.stderr)
+            continue
         if not options.json:
             table(name, measures[name].__doc__ or "", results[name])
     if options.json:

@@ -1,13 +1,15 @@
 """The kernel cuda in Numba's simulator. test_cuda.py runs this where NUMBA_ENABLE_CUDASIM is set."""
 
 import importlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import simulator  # before a kernel runs
-from kernel_contract import check_fields, check_kernel, scalar_loop
+from kernel_contract import boundary_points, check_fields, check_kernel, scalar_loop
+from numba.cuda.simulator.cudadrv.devices import FakeCUDAContext
 from numba.cuda.simulator.cudadrv.error import CudaSupportError
 
 import mandeldask as md
@@ -30,6 +32,25 @@ def lose():
     cuda.launch = launch
 
 
+class Gpu(FakeCUDAContext):
+    """One of several, which works or has no context to give."""
+
+    def __init__(self, number, works=True):
+        super().__init__(number)
+        self.device.uuid, self.works = f"GPU-{number}", works
+
+    def __enter__(self):
+        if not self.works:
+            raise CudaSupportError("[CUDA_ERROR_ECC_UNCORRECTABLE] Call to cuDevicePrimaryCtxRetain")
+
+
+def is_free(number):
+    lock = cuda._lock(f"GPU-{number}")
+    if lock is not None:
+        os.close(lock)
+    return lock is not None
+
+
 SEAHORSE = View.around(("-0.743643887037151", "0.131825904205330"), "1e-3", (12, 13)).block((0, 12), (0, 13))
 EVERY = ("escape_time", "smooth", "distance")
 
@@ -43,17 +64,47 @@ def test_it_gives_the_other_fields():
     ours, others = (KERNELS[name](400, EVERY)(SEAHORSE) for name in ("cuda", "numba"))
     for name in EVERY:
         assert np.array_equal(ours[name], others[name], equal_nan=True)
-    with pytest.raises(md.ConfigError, match="does not give the field interior"):
-        KERNELS["cuda"](400, ("escape_time", "interior"))
+
+
+def test_it_proves_of_the_same_samples_as_numba_that_they_never_escape(monkeypatch):
+    """Around two small components, where cycles are found or not; at the tip, some of it checked step by step."""
+    bulbs = [View.around(at, "0.3", (8, 8)).block((0, 8), (0, 8)).ravel() for at in (("-0.12", "0.74"), ("-1.3", "0"))]
+    tip = -2 + 2.0**-51 * np.arange(6) + 2.0**-30 * np.array([0, 0, 1, 1, 1j, 100j])
+    c = np.concatenate([*bulbs, tip, boundary_points(20)])
+    monkeypatch.setattr(fastest, "_chosen", ["cuda", ""])
+    for max_iter in (31, 57, 900):
+        cuda_s, numba_s, auto_s, numpy_s = (
+            KERNELS[name](max_iter, ("escape_time", "interior"))(c) for name in ("cuda", "numba", "auto", "numpy")
+        )
+        assert cuda_s.tobytes() == numba_s.tobytes() == auto_s.tobytes()
+    assert {0, 1, 2} == set(cuda_s["interior"]) and (numpy_s["interior"] == 2).sum() < (cuda_s["interior"] == 2).sum()
+
+
+def test_a_gpu_that_does_not_work_is_given_back_and_the_next_one_tried(monkeypatch):
+    monkeypatch.setattr(cuda, "_mine", [])
+    monkeypatch.setattr(cuda.cuda, "gpus", [Gpu(0, works=False), Gpu(1), Gpu(2, works=False), Gpu(3)])
+    of_gpu_0 = cuda.memory()
+    assert cuda.claim() == "" and cuda._mine == [1]
+    assert cuda.memory() is not of_gpu_0
+    assert [is_free(number) for number in range(4)] == [True, False, True, True]
+    assert np.array_equal(KERNELS["cuda"](300)(SEAHORSE).ravel(), scalar_loop(SEAHORSE.ravel(), 300))
+    monkeypatch.setattr(cuda.cuda, "gpus", cuda.cuda.gpus[:3])
+    assert "ECC_UNCORRECTABLE" in cuda.claim() and cuda._mine == []  # by the next process, so to speak
+    monkeypatch.setattr(cuda.cuda, "gpus", cuda.cuda.gpus[1:2])
+    assert "other workers have claimed" in cuda.claim()
 
 
 def test_a_block_larger_than_half_of_what_is_free_on_the_device_goes_there_in_runs(monkeypatch):
     device = SimpleNamespace(get_memory_info=lambda: (100 * cuda.BYTES, 10**9))
     monkeypatch.setattr(cuda.cuda, "current_context", lambda: device, raising=False)
     monkeypatch.setattr(cuda, "memory", cuda.memory.__wrapped__)
-    assert len(cuda.memory()[1]) == 50 < SEAHORSE.size
-    right = scalar_loop(SEAHORSE.ravel(), 900)
-    assert np.array_equal(KERNELS["cuda"](900)(SEAHORSE).ravel(), right)
+    assert len(cuda.memory().times[0]) == 50 < SEAHORSE.size
+    right, compute, calls = scalar_loop(SEAHORSE.ravel(), 900), KERNELS["cuda"](900), []
+    for call in (cuda.launch, cuda._fetch):
+        noted = lambda *given, call=call: (calls.append(call.__name__), call(*given))  # noqa: E731
+        monkeypatch.setattr(cuda, call.__name__, noted)
+    assert np.array_equal(compute(SEAHORSE).ravel(), right)
+    assert calls == ["launch", *["launch", "_fetch"] * 3, "_fetch"]  # of a run, while the next is computed
     axes = SEAHORSE.real[0].copy(), SEAHORSE.imag[:, 0].copy()
     monkeypatch.setattr(fastest, "_chosen", ["cuda", ""])
     for kernel in ("cuda", "auto"):  # of a block that knows its axes these alone go there
@@ -114,6 +165,16 @@ def test_a_worker_with_a_gpu_and_one_without_share_the_tiles_and_give_the_same_b
     assert sorted(workers.run(here).values()) == ["cuda", "numba"]
     assert any(getattr(event, "text", "") == "of 2 workers: cuda on 1, numba on 1" for event in said)
     assert summary.kernels.keys() == {"cuda", "numba"} and sum(summary.kernels.values()) == 24
+
+
+def test_a_deep_view_is_computed_on_the_cpus_of_both(workers, tmp_path):
+    view = {"centre": ["-0.7436438870371510000", "0.1318259042053300000"], "span": "1e-18", "shape": [20, 20]}
+    said = []
+    config = {"view": view, "max_iter": 3000, "tile": [5, 5]}
+    summary = md.run(config, tmp_path / "deep", client=workers, tell=said.append)
+    assert sorted(workers.run(here).values()) == ["cuda", "numba"]
+    assert summary.kernels == {"deep": 16} and summary.failed == 0
+    assert any("on CPUs" in getattr(event, "reason", "") for event in said)
 
 
 def test_a_gpu_lost_in_mid_run_costs_no_tile_and_is_told_once(workers, tmp_path):

@@ -21,6 +21,7 @@ import faults
 import numpy as np
 import psutil
 import pytest
+from dask.utils import key_split
 from distributed import Client
 from distributed.diagnostics.plugin import SchedulerPlugin
 from packaging.version import Version
@@ -252,10 +253,15 @@ def test_the_scheduler_holds_nothing_after_a_run(client, tmp_path, kernel, fault
     with pytest.raises((md.StoreError, md.ClusterError)) if fault else nullcontext():
         md.run(kernel(fault) if fault else UNIT, tmp_path / "a.zarr", client=client)
     poll(lambda: not client.run_on_scheduler(_tasks) - before, "the release of every task")
+    poll(lambda: not client.run_on_scheduler(_keys_remembered), "the release of every key")
 
 
 def _tasks(dask_scheduler):
     return set(dask_scheduler.tasks)
+
+
+def _keys_remembered(dask_scheduler):
+    return key_split.cache_info().currsize
 
 
 def test_resume_computes_only_what_is_missing_with_another_kernel(client, tmp_path, expected, kernel):

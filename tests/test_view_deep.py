@@ -51,8 +51,6 @@ def test_a_plain_or_a_turned_rectangle_has_the_same_place_in_exact_arithmetic():
     c = complex(-0.75, 0.1) + deep.block((0, 7), (0, 9)) * 2.0**deep.frame.unit
     assert np.allclose(c, turned.block((0, 7), (0, 9)), atol=1e-15)
     assert deep == View.around((-0.75, 0.1), 0.5, (7, 9), rotation=30, arithmetic="exact")
-    with pytest.raises(ConfigError, match="strip is computed in binary64"):
-        View.log_polar((0, 0), (1, 2), 100).in_exact_arithmetic()
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,11 @@ class _Pairs(click.Command):
 @click.option("--fps", metavar="N", help="Frames a second. [default: 30]")
 @click.option("--seconds", metavar="S", help="How long it lasts. [default: 10]")
 @click.option("--max-iter", type=int, help="Iterations after which a sample counts as not escaped. [default: 1000]")
+@click.option(
+    "--proof",
+    help="Of counts beyond binary64: full, double-double, or none, up to four times as fast, some counts being wrong. "
+    "[default: double-double]",
+)
 @click.option("--out", "-o", type=click.Path(), help="The film: .mp4, .mkv or .mov.")
 @click.option("--kernel", help="Any kernel: all give the same bits. [default: auto]")
 @click.option("--colormap", help="As for `mandeldask image`. [default: classic]")

@@ -36,7 +36,7 @@ from mandeldask.config.values import (
 )
 from mandeldask.kernels import AUTO, DEEP, MAX_ITER_LIMIT, Proof, kernel_names
 from mandeldask.text import plural
-from mandeldask.view import LOG_POLAR, Arithmetic, Deep, LogPolar, Registration, Turned, View
+from mandeldask.view import LOG_POLAR, Arithmetic, Deep, Registration, Turned, View
 
 
 class ViewDescription(Section):
@@ -113,7 +113,7 @@ def _dump(view: View) -> dict[str, Any]:
     given |= {key: given[key][0] for key in ("span", "rotation") if key in given}
     if isinstance(view.frame, Deep) and "unit" in given:
         given["unit"] = view.frame.unit
-    if isinstance(view.frame, LogPolar):
+    if view.strip:
         given["projection"] = LOG_POLAR
     return {**given, "shape": list(view.shape), "registration": view.registration}
 

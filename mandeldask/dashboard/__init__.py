@@ -91,6 +91,7 @@ class Plugin(SchedulerPlugin):  # type: ignore[misc]  # distributed is taken as 
             if event.job in self.jobs:
                 self.jobs[event.job].take_tile(event)
             return
+        hooks.forget_keys()  # about once a second
         job = self.jobs.get(event.job.id)
         if job is None or job.grid != event.job.preview:
             job = JobState(event.job)

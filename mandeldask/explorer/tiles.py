@@ -60,7 +60,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         frame = self.view.frame
-        if frame is not None and not (isinstance(frame, Deep) and frame.rotation == "0"):
+        if frame is not None and not (isinstance(frame, Deep) and frame.rotation == "0" and not frame.strip):
             raise ConfigError(
                 f"the explorer shows upright rectangles, and this is {self.view}; "
                 f"draw it with `{command('image', 'STORE', 'OUT.png')}`"

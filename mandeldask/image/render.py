@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mandeldask.image.colour import Colour, PictureOptions, gradient, palette_index
 from mandeldask.image.files import Pixels, Progress, encode, write
 from mandeldask.image.samples import Samples, computed, samples_of
-from mandeldask.view import LogPolar, View
+from mandeldask.view import View
 
 # Iterations: a few seconds with Numba. A run does not keep `smooth` for its picture: the kernel would take 4 to 11
 # times as long, and the store 4 to 16 times the bytes (the views of configs/, one core). A picture works it out for
@@ -205,11 +205,11 @@ class Picture:
 
     def _azimuth(self, x: slice) -> Any:
         """Where the light comes from, in degrees; in a strip that is looked at as a plane it turns with the column."""
-        azimuth, view = self.options.light[0] if self.options.light else 0.0, self.samples.view
-        if not (self.in_plane and view and isinstance(view.frame, LogPolar)):
+        azimuth = self.options.light[0] if self.options.light else 0.0
+        if not (self.in_plane and self.samples.strip):
             return azimuth
-        k = self.samples.stride * self.samples.apart
-        return 90 - azimuth - np.arange(x.start, x.stop) * (k * 360 / view.shape[1])
+        columns = self.samples.levels[0]["escape_time"].shape[1]
+        return 90 - azimuth - np.arange(x.start, x.stop) * (self.samples.stride * 360 / columns)
 
     def like(self, samples: Samples) -> Picture:
         """Other samples in the colours of this picture: the same values have the same colour."""

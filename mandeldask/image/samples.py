@@ -42,6 +42,7 @@ class Samples:
     view: View | None = None  # where the samples lie, in binary64; None where that is not known
     apart: int = 1  # level 0 has every so many-th sample of the view
     stride: int = 1
+    strip: bool = False  # whether columns are angles over a full turn
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -145,7 +146,7 @@ def _stored(store: Store) -> Samples:
     levels = [0, *(k for k in further if store.done(k)[done if missing else ...].all())]
     fields = {k: {name: StoredSamples(store, k, name) for name in d.fields} for k in levels}
     text = _text(d.view, d.max_iter, d.proof)
-    return Samples(fields, d.max_iter, text, missing, store.path, None if d.exact else d.view)
+    return Samples(fields, d.max_iter, text, missing, store.path, None if d.exact else d.view, strip=bool(d.view.strip))
 
 
 def computed(view: View, max_iter: int | None, stride: int) -> Samples:

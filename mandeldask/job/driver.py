@@ -24,7 +24,7 @@ from mandeldask.job.periodic import every, if_it_takes
 from mandeldask.job.plan import recorded, space_warning
 from mandeldask.job.reference import prepare_reference
 from mandeldask.job.reporter import Reporter
-from mandeldask.kernels import AUTO, DEEP, Kernel, block_function, on_cpu, tells_of_compilation
+from mandeldask.kernels import AUTO, DEEP, Exact, Kernel, block_function, on_cpu, tells_of_compilation
 from mandeldask.precise import other_counts
 from mandeldask.store import Store
 from mandeldask.telemetry import Progress
@@ -86,7 +86,7 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
     if plan.pending:
         if d.exact:
             reference = prepare_reference(plan, tell, submission.is_cancelled)
-            function = block_function(DEEP, d.max_iter, d.fields, d.view, reference, d.proof)
+            function = block_function(Exact(d.view, reference, d.proof), d.max_iter, d.fields)
         costs = expect(d, pending, function, plan.cluster.threads)
         _tell_rounding(plan, tell)
     if costs is not None:
@@ -128,7 +128,7 @@ def _compiled(plan: Plan, tell: Observer) -> Kernel:
     compiling = partial(tell, Notice("compiling the Numba kernel; the next run finds it compiled", about="kernel"))
     kernel = on_cpu() if plan.kernel in (AUTO, "cuda") else plan.kernel
     with tells_of_compilation(compiling) if kernel in ("numba", DEEP) else nullcontext():
-        return block_function(kernel, d.max_iter, d.fields, d.view, proof=d.proof)
+        return block_function(kernel, d.max_iter, d.fields, d.view)
 
 
 def tell_started(client: Client, tell: Observer) -> str:

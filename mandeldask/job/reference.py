@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from dask.utils import format_bytes
 
-from mandeldask.errors import DamagedError, JobCancelledError
+from mandeldask.errors import ConfigError, DamagedError, JobCancelledError
 from mandeldask.job.dispatcher import CANCELLED
 from mandeldask.job.events import ORBIT_BYTES, Notice, Observer, Orbit, Plan
 from mandeldask.job.plan import check_memory
 from mandeldask.kernels import reference_of
-from mandeldask.store import StoredReference, read_reference, write_reference
+from mandeldask.store import Description, StoredReference, read_reference, write_reference
 from mandeldask.text import duration, pip_install, plural
 
+if TYPE_CHECKING:  # takes Numba
+    from mandeldask.kernels.deep import Reference
+
 TELL_SECONDS = 0.5
+EMPTY = 5  # orders of magnitude of one colour, at the end of a strip
 MANY_BITS = 800  # from which gmpy2 is faster than Python's integers
 
 
@@ -40,9 +46,20 @@ def prepare_reference(plan: Plan, tell: Observer, is_cancelled: Callable[[], boo
         found = write_reference(plan.store, orbit), orbit
     loader, orbit = found
     look.check(orbit.length)
+    _check_centre(d, orbit)
     size = format_bytes(ORBIT_BYTES * orbit.length)
     tell(Notice(f"{plural(orbit.length, 'step')} of {orbit.bits} bits, {size} in each worker{made}", "reference"))
     return loader
+
+
+def _check_centre(d: Description, orbit: Reference) -> None:
+    """Refuse a strip whose inner rows see nothing of the set, as where digits of the centre were cut off."""
+    away, inner = (exponent * math.log10(2) for exponent in (orbit.away, orbit.unit))
+    if d.view.strip and away > inner + EMPTY:
+        raise ConfigError(
+            f"the centre escapes, and is about 1e{away:.0f} from the set, where nothing is seen on the way in to "
+            f"1e{inner:.0f}: give more digits of the centre, or go in less far"
+        )
 
 
 class _Look:

@@ -24,11 +24,12 @@ Samples of a deep view are offsets from its origin, and their counts those of ex
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,14 +87,13 @@ class Factory(Protocol):
 
 def _masked(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
     _check(max_iter, fields, view, "numpy")
-    prove = numpy_loops.prove_masked
-    return BlockFunction(numpy_loops.masked, outside, int(max_iter), tuple(fields), prove=prove)
+    return BlockFunction(numpy_loops.masked, numpy_loops.prove_masked, outside, int(max_iter), tuple(fields))
 
 
 def _compact(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
     _check(max_iter, fields, view, "numpy-compact")
-    prove = numpy_loops.prove_compact
-    return BlockFunction(numpy_loops.compact, outside, int(max_iter), tuple(fields), band=None, prove=prove)
+    count, prove = numpy_loops.compact, numpy_loops.prove_compact
+    return BlockFunction(count, prove, outside, int(max_iter), tuple(fields), band=None)
 
 
 def _lanes(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
@@ -143,7 +143,7 @@ def reference_of(view: View, max_iter: int, tell: Callable[[int, int], object] |
     from mandeldask.kernels.deep import reference_orbit  # takes Numba
 
     assert isinstance(view.frame, Deep)
-    return reference_orbit(view.frame.exact_origin, view.frame.unit, max_iter, tell)
+    return reference_orbit(view.frame.exact_origin, view.frame.finest, max_iter, tell)
 
 
 @dataclass(frozen=True)
@@ -174,26 +174,22 @@ class Exact:
 
 
 def block_function(
-    name: str,
-    max_iter: int,
-    fields: tuple[str, ...] = ("escape_time",),
-    view: View | None = None,
-    reference: Loader | None = None,
-    proof: Proof = "full",
+    kernel: str | Exact, max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None
 ) -> Kernel:
-    """The block function of a kernel, a key of KERNELS or "deep".
-
-    The kernel deep needs the view; without a `reference` each process works out its own.
-    """
-    if name != DEEP:
-        return KERNELS[name](max_iter, fields, view)
-    choose(name, view)
-    assert view is not None
-    _check(max_iter, fields, view, name)
+    """The block function of a kernel: a key of KERNELS, or Exact, for which "deep" with the view may stand."""
+    if isinstance(kernel, str) and kernel != DEEP:
+        return KERNELS[kernel](max_iter, fields, view)
+    view = kernel.view if isinstance(kernel, Exact) else view
+    choose(DEEP, view)
+    assert view is not None and isinstance(view.frame, Deep)
+    exact = kernel if isinstance(kernel, Exact) else Exact(view)
+    _check(max_iter, fields, view, DEEP)
+    if exact.proof not in get_args(Proof):
+        raise ConfigError(f"proof must be one of {', '.join(get_args(Proof))}; got {exact.proof!r}")
     from mandeldask.kernels import deep  # takes Numba
 
-    made: Kernel = deep.make(int(max_iter), tuple(fields), reference or OwnReference(view, int(max_iter)), proof)
-    return made
+    loader = exact.reference or OwnReference(view, int(max_iter))
+    return deep.make(int(max_iter), tuple(fields), loader, exact.proof, view.frame.unit)
 
 
 def last_counts() -> tuple[int, int, int]:
@@ -211,7 +207,7 @@ def orbit_of_its_own(view: View, offset: complex, max_iter: int) -> tuple[int, b
     assert isinstance(view.frame, Deep)
     (re, im), unit = view.frame.exact_origin, Fraction(2) ** view.frame.unit
     c = re + Fraction(offset.real) * unit, im + Fraction(offset.imag) * unit
-    found = count(c, max_iter, max(0, -view.frame.unit) + 200)
+    found = count(c, max_iter, max(0, -view.frame.unit - math.frexp(abs(offset))[1]) + 200)
     return found.n, found.proven
 
 
@@ -248,7 +244,7 @@ def choose(name: str, view: View | None = None, *, here: bool = True) -> tuple[s
     if exact and here and (problem := lacking("numba")):
         raise ConfigError(f"the kernel deep {problem}; install it")
     if exact:
-        return DEEP, "as asked" if name == DEEP else "exact arithmetic, at any depth"
+        return DEEP, "as asked" if name == DEEP else "exact arithmetic, at any depth; on CPUs, a GPU's worker's too"
     if name == AUTO:
         problem = lacking("numba")
         why = f", as numba {problem}" if problem else ""

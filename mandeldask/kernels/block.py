@@ -17,7 +17,10 @@ from mandeldask.kernels.rounding import check_rounding
 Samples = NDArray[np.complex128]
 Counts = NDArray[np.int32]
 Count = Callable[..., None]
-"""count(c, max_iter, out): escape times of flat `c` into flat `out`; one that `takes_axes` is given those of c too."""
+"""count(c, max_iter, out): escape times of flat `c` into flat `out`; one that `takes_axes` is given those of c too.
+
+A kernel's `prove` is another: from a max_iter of PROOFS_FROM on, who neither escapes nor is known never to has 0.
+"""
 Outside = Callable[[Samples, int, Counts], Orbit]
 """outside(c, max_iter, counts): the orbits of the samples that escape, out to the larger bailout."""
 
@@ -40,6 +43,7 @@ class BlockFunction:
     """
 
     count: Count
+    prove: Count
     outside: Outside
     max_iter: int
     fields: tuple[str, ...]
@@ -47,12 +51,6 @@ class BlockFunction:
     """Most samples in a run; None: as many as lie side by side."""
     takes_axes: bool = False
     """Whether `count` is given the axes of a block that knows them (`OuterSum`)."""
-    prove: Count | None = None
-    """As `count`, from a max_iter of PROOFS_FROM on, but 0 for who neither escapes nor is known never to."""
-
-    def __post_init__(self) -> None:
-        if "interior" in self.fields and not self.prove:
-            raise ConfigError("this kernel does not give the field interior: leave it out, or take kernel: numba")
 
     def __call__(self, c: Samples) -> NDArray[Any]:
         check_rounding()
@@ -92,7 +90,6 @@ class BlockFunction:
 
     def _prove(self, c: Samples, counts: Counts, interior: NDArray[np.uint8]) -> None:
         """Escape times, and what is known of who has none."""
-        assert self.prove is not None
         if self.max_iter < PROOFS_FROM:
             self.count(c, self.max_iter, counts)
             interior[:] = counts == self.max_iter

@@ -28,7 +28,7 @@ _last = threading.local()
 
 
 def make(max_iter: int, fields: tuple[str, ...]) -> BlockFunction:
-    return BlockFunction(count, outside, max_iter, fields, band=None, takes_axes=True, prove=prove)
+    return BlockFunction(count, prove, outside, max_iter, fields, band=None, takes_axes=True)
 
 
 def here() -> str:
@@ -73,8 +73,8 @@ def count(c: Samples, max_iter: int, out: Counts, axes: Axes | None = None) -> N
 
 
 def prove(c: Samples, max_iter: int, out: Counts) -> None:
-    """As `count`, and 0 for who neither escapes nor is known to stay. The kernel cuda forgets what it proves."""
-    _module(on_cpu()).prove(c, max_iter, out)
+    """As `count`, and 0 for who neither escapes nor is known to stay."""
+    _either(lambda kernel: kernel.prove(c, max_iter, out))
 
 
 def outside(c: Samples, max_iter: int, counts: Counts) -> fields.Orbit:

@@ -1,7 +1,8 @@
 """Beyond the count: continuous escape time and distance to the set, for the samples whose count is below max_iter.
 
 And `interior`, for the others: 0 escaped, 1 not escaped within max_iter, 2 proved never to escape in this arithmetic,
-as `mandeldask.kernels.shortcuts` has it. How many are proved depends on the kernel; what is proved is true for all.
+as `mandeldask.kernels.shortcuts` has it. How many are proved depends on the kernel, where numba and cuda prove the
+same; what is proved is true for all.
 
 Smooth and distance follow the orbit on from |z| > 2 to a larger bailout, past max_iter if need be; the others are NaN,
 as are samples with an infinite or NaN part, and distances below what rounding does to c. z takes the same operations

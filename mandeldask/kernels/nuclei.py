@@ -52,6 +52,8 @@ def find(
 
     if not 1 <= parts <= MAX_PARTS or max_period < 1:
         raise ConfigError(f"parts must be from 1 to {MAX_PARTS}, max_period at least 1; got {parts} and {max_period}")
+    if view.strip:
+        raise ConfigError("nuclei are looked for in a rectangle, and this view is a log-polar strip: give another")
     discs = _Discs(view.in_exact_arithmetic(), parts)
     found: list[tuple[int, Point, float]] = []
     for done, c in enumerate(discs.middles()):

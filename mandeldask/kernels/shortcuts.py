@@ -19,7 +19,9 @@ least p - 2, which binary64 holds, as cx >= -2:
 The samples that are left are checked step by step.
 
 **An orbit that repeats a state bit for bit never escapes**: the same operations on the same bits give the same bits.
-(0 and -0 compare equal; they differ in no comparison and no sum that follows, but by the sign of a zero.)
+(0 and -0 compare equal; they differ in no comparison and no sum that follows, but by the sign of a zero.) A kernel
+compares with a state that it saves, more and more rarely, so it may find a cycle that another does not. For the field
+`interior` numba and cuda save and compare at the same steps, and find the same.
 
 **The orbits of most of the main cardioid and of the period-2 disc never escape.** For c in either component the orbit
 of 0 converges to an attracting cycle of multiplier L, |L| < 1: of the fixed point in the cardioid,
@@ -54,22 +56,46 @@ from typing import Any
 NEARBY = 4.0 - 1e-9
 LOW = 2.0**-28
 MARGIN = 1e-3
+LOOK = 24  # steps of numba between two looks at whether an orbit has escaped, or repeats
+SHARE = 8
 
 
-def never_returns(cx: Any, cy: Any) -> Any:
+def round_steps(n: Any) -> Any:
+    """Steps of the round that begins at step n: 1/SHARE of those so far, in whole looks.
+
+    On average a lane that escapes has wasted half of a round.
+    """
+    return LOOK * max(1, n // (SHARE * LOOK))
+
+
+def renewal(n: Any, round_steps: Callable[[Any], Any] = round_steps) -> Any:
+    """The step at which another state takes the place of the one saved at step n: the end of a round.
+
+    Brent's way to find cycles: the waits grow, in the end beyond the length of any.
+    """
+    saved_at = n
+    while 2 * n < 3 * saved_at:
+        n += round_steps(n)
+    return n
+
+
+def square(t: Any) -> Any:
+    return t * t
+
+
+def never_returns(cx: Any, cy: Any, square: Callable[[Any], Any] = square) -> Any:
     """Does an orbit that has escaped stay away? Flags, for samples with |c| <= 2, as for `never_escapes`."""
-    return (cx * cx + cy * cy <= NEARBY) | (cy * cy <= LOW * LOW)
+    return (square(cx) + square(cy) <= NEARBY) | (square(cy) <= LOW * LOW)
 
 
-def never_escapes(cx: Any, cy: Any, sqrt: Callable[[Any], Any]) -> Any:
+def never_escapes(cx: Any, cy: Any, sqrt: Callable[[Any], Any], square: Callable[[Any], Any] = square) -> Any:
     """Is |L|^2 <= 1 - MARGIN for either component? Flags, for anything that adds, multiplies and compares.
 
     In the cardioid, with s = sqrt(1 - 4c) and m = |s|^2 = |1 - 4c|: |L|^2 = 1 - 2 Re s + m, and (2 Re s)^2 =
     2 (m + Re(1 - 4c)).
     """
     a, b = 1.0 - 4.0 * cx, 4.0 * cy
-    m = sqrt(a * a + b * b)
-    cardioid = (m + MARGIN) * (m + MARGIN) <= 2.0 * (m + a)
-    e = cx + 1.0
-    disc = 16.0 * (e * e + cy * cy) <= 1.0 - MARGIN
+    m = sqrt(square(a) + square(b))
+    cardioid = square(m + MARGIN) <= 2.0 * (m + a)
+    disc = 16.0 * (square(cx + 1.0) + square(cy)) <= 1.0 - MARGIN
     return cardioid | disc

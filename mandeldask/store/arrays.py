@@ -26,7 +26,7 @@ from zarr.storage import MemoryStore, StorePath
 from mandeldask.errors import DamagedError, StoreError
 from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
-from mandeldask.view import Deep, LogPolar
+from mandeldask.view import Deep
 
 TileColumns = {
     "seconds": "float64",  # of kernel
@@ -193,9 +193,10 @@ def _field_attributes(description: Description, name: str) -> dict[str, Any]:
 def _axis_attributes(description: Description, name: str) -> dict[str, Any]:
     """What the coordinates along an axis are."""
     frame = description.frame
-    if isinstance(frame, LogPolar):
+    if frame and frame.strip:
         angle = {"long_name": "angle about the centre, anticlockwise from the real axis", "units": "rad"}
-        return angle if name == "x" else {"long_name": "natural logarithm of |c - centre|", "units": "1"}
+        distance = f"|c - centre| / 2^{frame.unit}" if isinstance(frame, Deep) else "|c - centre|"
+        return angle if name == "x" else {"long_name": f"natural logarithm of {distance}", "units": "1"}
     part = "Re" if name == "x" else "Im"
     if isinstance(frame, Deep):
         offset = "(c - origin) exp(-i rotation)" if frame.rotation != "0" else "c - origin"

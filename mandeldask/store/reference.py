@@ -92,7 +92,7 @@ def read_reference(store: Store) -> tuple[StoredReference, Reference] | None:
     from mandeldask.kernels.deep import Reference
 
     assert isinstance(d.frame, Deep)
-    return StoredReference(store, digest), Reference(d.frame.exact_origin, d.frame.unit, bits, **parts, error=error)
+    return StoredReference(store, digest), Reference(d.frame.exact_origin, d.frame.finest, bits, **parts, error=error)
 
 
 def write_reference(store: Store, reference: Reference) -> StoredReference:
@@ -132,7 +132,7 @@ def _facts(store: Store) -> dict[str, Any]:
 def _identity(d: Description) -> dict[str, Any]:
     """What the orbit depends on."""
     assert isinstance(d.frame, Deep)
-    return {"origin": list(d.frame.origin), "unit": d.frame.unit, "max_iter": d.max_iter}
+    return {"origin": list(d.frame.origin), "unit": d.frame.finest, "max_iter": d.max_iter}
 
 
 def _digest(facts: Mapping[str, Any], parts: Parts) -> str:

@@ -5,7 +5,6 @@ An upright rectangle has no frame. A turned one, a log-polar strip and a deep vi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -16,13 +15,25 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
 from mandeldask.view.exact import Number, angles, exact, pair, radii, rounded
-from mandeldask.view.frames import LOG_POLAR, Deep, Frame, LogPolar, Turned, degrees, frame_from_json, offsets
+from mandeldask.view.frames import (
+    LOG_POLAR,
+    Deep,
+    Frame,
+    LogPolar,
+    Turned,
+    degrees,
+    frame_from_json,
+    offsets,
+    strip_around,
+)
 from mandeldask.view.rules import (
     MAX_SIDE,
+    MIN_SPACING_ULPS,
     TooDeepError,
     check_apart,
     check_bounds,
     check_digits,
+    check_resolved,
     check_shape,
     digits_of,
     short,
@@ -51,9 +62,6 @@ Registration = Literal["gridline", "pixel"]
 Arithmetic = Literal["binary64", "exact"]
 Range = tuple[int, int]  # half-open, of global sample indices along one axis
 
-# A coordinate is rounded to within half a unit in the last place (ulp): at four ulps between samples, each sample
-# lies within an eighth of a spacing of where it should be.
-MIN_SPACING_ULPS = 4
 BAND = 2**16  # samples
 
 
@@ -98,8 +106,8 @@ class View:
         rows, columns = check_shape(self.shape)
         if self.registration not in get_args(Registration):
             raise ConfigError(f"registration must be gridline or pixel; got {self.registration!r}")
-        if isinstance(self.frame, LogPolar):
-            self.frame.check((rows, columns), self.registration, (tuple(self.x), tuple(self.y)))
+        if self.strip:
+            self.strip.check((rows, columns), self.registration, (tuple(self.x), tuple(self.y)))
         bounds = {"x": self.x, "y": self.y}
         for name, n in (("x", columns), ("y", rows)):
             object.__setattr__(self, name, check_bounds(name, bounds[name], n, self.registration))
@@ -108,10 +116,8 @@ class View:
 
     def _made_from(self) -> dict[str, Any]:
         """What of a run description's `view` says where the samples are."""
-        if isinstance(self.frame, LogPolar):
-            return vars(self.frame)
-        frame = vars(self.frame) if self.frame else {}
-        return {"x": self.x, "y": self.y, **{"centre" if key == "origin" else key: frame[key] for key in frame}}
+        bounds = {} if self.strip else {"x": self.x, "y": self.y}
+        return {**bounds, **(self.frame.described if self.frame else {})}
 
     @classmethod
     @takes_center
@@ -162,7 +168,7 @@ class View:
             except TooDeepError:
                 if arithmetic:
                     raise
-                check_digits(centre, span)
+                check_digits(centre, "a span", span)
             else:
                 return view
         around = [(-size / 2, size / 2) for size in sizes]
@@ -170,12 +176,12 @@ class View:
         return cls(x, y, *rest, frame, made_from)
 
     def in_exact_arithmetic(self) -> View:
-        """The same rectangle with a `Deep` frame; itself where it has one. ConfigError for a log-polar strip."""
+        """The same rectangle or strip with a `Deep` frame; itself where it has one."""
         if isinstance(self.frame, Deep):
             return self
-        if isinstance(self.frame, LogPolar):
-            raise ConfigError("a log-polar strip is computed in binary64 alone: leave out `arithmetic: exact`")
         given = self.given
+        if self.strip:
+            return View.log_polar(given["centre"], given["radius"], self.shape[1], arithmetic="exact")
         rotation = given.get("rotation", ["0"])[0]
         if "span" in given:
             centre, (span,) = given["centre"], given["span"]
@@ -192,23 +198,36 @@ class View:
     @classmethod
     @takes_center
     def log_polar(
-        cls, centre: Sequence[Number], radius: Sequence[Number], columns: int, rows: int | None = None
+        cls,
+        centre: Sequence[Number],
+        radius: Sequence[Number],
+        columns: int,
+        rows: int | None = None,
+        arithmetic: Arithmetic | None = None,
     ) -> View:
         """The strip around `centre` = (Re, Im) from the radius `inner` to `outer`.
 
         Columns are angles over a full turn, anticlockwise from the real axis; rows are radii in equal ratios, from the
         inner to the outer, both included. The map is conformal: one step is as long outwards as around, so the rows
         follow from the columns, 1 + ln(outer / inner) columns / 2 pi to the nearest. `rows`, if given, is checked.
+        `arithmetic` is as for `around`; a deep strip goes over at most 541 orders of magnitude.
 
         Raises
         ------
         ConfigError
             A radius that is not positive or does not ascend; rows that do not fit; as for `View`.
         """
-        frame = LogPolar(centre, radius)  # type: ignore[arg-type]
         check_shape((1 if rows is None else rows, columns))
-        shape = (frame.rows(columns) if rows is None else rows, columns)
-        return cls(*frame.bounds, shape, "gridline", frame, digits_of({"centre": centre, "radius": radius}))
+        frame = strip_around(centre, radius, columns, arithmetic)
+        strip = frame.strip
+        assert strip
+        shape = (strip.rows(columns) if rows is None else rows, columns)
+        return cls(*strip.bounds, shape, "gridline", frame, digits_of({"centre": centre, "radius": radius}))
+
+    @property
+    def strip(self) -> LogPolar | None:
+        """The log-polar strip that this is, of a deep one that of its offsets; None for a rectangle."""
+        return self.frame.strip if self.frame else None
 
     @property
     def size(self) -> int:
@@ -221,7 +240,7 @@ class View:
 
         0 for a single row or column of gridline samples, and where samples stand for unlike areas: in a strip.
         """
-        if isinstance(self.frame, LogPolar):
+        if self.strip:
             return 0.0
         rows, columns = (n - 1 if self.registration == "gridline" else n for n in self.shape)
         return (self.x[1] - self.x[0]) / columns * (self.y[1] - self.y[0]) / rows if rows and columns else 0.0
@@ -235,7 +254,7 @@ class View:
         (start, stop), n = (self.y, self.shape[0]) if name == "y" else (self.x, self.shape[1])
         first, last = window or (0, n)
         i = np.arange(first, last, stride, dtype=np.float64)
-        if isinstance(self.frame, LogPolar) and name == "x":
+        if self.strip and name == "x":
             return i * (stop / n)  # the last is a step before the full turn
         if self.registration == "pixel":
             return (i + 0.5) * ((stop - start) / n) + start
@@ -263,12 +282,12 @@ class View:
         if buffer is None or buffer.size < shape[0] * shape[1]:
             buffer = np.empty(shape[0] * shape[1], np.complex128)
         c = buffer[: shape[0] * shape[1]].reshape(shape)
-        if isinstance(self.frame, LogPolar):
+        if strip := self.strip:
             cos_phi, sin_phi = angles(self.shape[1], *columns, stride[1])
-            self.frame.place(c, cos_phi, sin_phi, radii(*self.frame.radius, self.shape[0], *rows, stride[0]))
+            strip.place(c, cos_phi, sin_phi, radii(*strip.radius, self.shape[0], *rows, stride[0]))
             return c
         x, y = self.axis("x", columns, stride[1]), self.axis("y", rows, stride[0])
-        if self.frame:
+        if isinstance(self.frame, Turned | Deep):
             self.frame.place(c, x, y)
             return c
         step = max(1, BAND // max(1, shape[1]))
@@ -287,9 +306,10 @@ class View:
         if self.frame is None:
             return self.x, self.y
         re, im = (0.0, 0.0) if isinstance(self.frame, Deep) else self.frame.centre
-        if isinstance(self.frame, LogPolar):
-            width = height = self.frame.radius[1]
+        if self.strip:
+            width = height = self.strip.radius[1]
         else:
+            assert isinstance(self.frame, Turned | Deep)
             cos, sin = map(abs, self.frame.cos_sin)
             u, v = (max(map(abs, bounds)) for bounds in (self.x, self.y))
             width, height = u * cos + v * sin, u * sin + v * cos
@@ -303,16 +323,7 @@ class View:
             )
             turned = f", turned by {rotation[0]} degrees" if rotation else ""
             return f"centre [{re}, {im}], span {span}{turned}, {self.registration}"
-        if self.frame is None:
-            return bounds
-        if isinstance(self.frame, Deep):
-            turned = f", turned by {self.frame.rotation} degrees" if self.frame.rotation != "0" else ""
-            around = f"2^{self.frame.unit} around [{', '.join(map(short, self.frame.origin))}]"
-            return f"{bounds}, in units of {around}{turned}"
-        around = f"around [{self.frame.centre[0]!r}, {self.frame.centre[1]!r}]"
-        if isinstance(self.frame, LogPolar):
-            return f"log-polar {around}, radius {self.frame.radius[0]!r} to {self.frame.radius[1]!r}"
-        return f"{bounds}, {around}, turned by {self.frame.rotation} degrees"
+        return f"log-polar {self.frame}" if self.strip else f"{bounds}, {self.frame}" if self.frame else bounds
 
     def check_resolved(self) -> None:
         """Refuse a view whose sample spacing binary64 coordinates cannot resolve.
@@ -322,21 +333,12 @@ class View:
         ConfigError
             Names the axis, the spacing, what binary64 resolves there and what would be needed.
         """
-        for name, spacing, furthest in self._spacings():
-            needed = MIN_SPACING_ULPS * float(np.spacing(furthest))
-            if spacing < needed:
-                bits = 53 + math.ceil(math.log2(needed / spacing)) if spacing else "many more"
-                raise TooDeepError(
-                    f"the view is too deep for binary64: {name} has samples {spacing:.3g} apart, and coordinates near "
-                    f"{furthest:.3g} need at least {needed:.3g} ({MIN_SPACING_ULPS} units in the last "
-                    f"place). Widen the view, take fewer samples, or give it by centre and span and leave out kernel "
-                    f"and arithmetic; as it is it needs coordinates of {bits} bits"
-                )
+        check_resolved(self._spacings())
 
     def _spacings(self) -> Iterator[tuple[str, float, float]]:
         """For each axis to be resolved: its name, the distance of samples, and the largest coordinate."""
-        if isinstance(self.frame, LogPolar):
-            yield from (("the strip", *spacing) for spacing in self.frame.spacings(self.shape[1]))
+        if self.strip:
+            yield from self.strip.spacings(self.shape[1])
             return
         re, im = self.extent
         for name, (low, high), n, coordinates in (("x", self.x, self.shape[1], re), ("y", self.y, self.shape[0], im)):

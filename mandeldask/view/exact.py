@@ -105,7 +105,7 @@ def radii(inner: float, outer: float, n: int, first: int, last: int, stride: int
     return _fixed([float(DECIMALS.multiply(high, rest)) for high, rest in powers])
 
 
-def logarithm(value: float) -> float:
+def logarithm(value: float | Decimal) -> float:
     """ln, correctly rounded."""
     return float(DECIMALS.ln(Decimal(value)))
 

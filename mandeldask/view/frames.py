@@ -7,7 +7,7 @@ binary64, each rounded: no fused operation, and no function whose bits depend on
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from fractions import Fraction
@@ -17,11 +17,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
-from mandeldask.view.exact import Number, Reals, cos_sin, decimal, exact, finite_pair, logarithm, pair, rounded, spelled
+from mandeldask.view.exact import (
+    DECIMALS,
+    Number,
+    Reals,
+    cos_sin,
+    decimal,
+    exact,
+    finite_pair,
+    logarithm,
+    pair,
+    rounded,
+    spelled,
+)
+from mandeldask.view.rules import TooDeepError, check_apart, check_digits, check_resolved, short
 
 LOG_POLAR = "log-polar"
 FULL_TURN = 2 * math.pi
 MAX_UNIT = 40_000  # of a deep view: beyond 10^10000 either way
+REACH = 900  # exponents of a deep strip's radius: its products with cosines, 2^-33 or more, are normal numbers
 MAX_DECIMALS = 20  # of an angle in degrees: the sine of the smallest is 2e-22
 Samples = NDArray[np.complex128]
 Bounds = tuple[float, float]
@@ -42,6 +56,7 @@ class Turned:
 
     centre: tuple[float, float]
     rotation: str
+    strip = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "centre", finite_pair("centre", self.centre, "[re, im]"))
@@ -59,6 +74,14 @@ class Turned:
         np.add(c.real, re, out=c.real)
         np.add(u * sin, (v * cos)[:, np.newaxis], out=c.imag)
         np.add(c.imag, im, out=c.imag)
+
+    def __str__(self) -> str:
+        return f"around {list(self.centre)}, turned by {self.rotation} degrees"
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """As in a run description's `view`."""
+        return vars(self)
 
     def to_json(self) -> dict[str, Any]:
         return {"centre": list(self.centre), "rotation": self.rotation}
@@ -80,12 +103,16 @@ class LogPolar:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "centre", finite_pair("centre", self.centre, "[re, im]"))
+        check_radius(self.radius)
         inner, outer = finite_pair("radius", self.radius, "[inner, outer]")
-        if not 0 < inner < outer:
-            raise ConfigError(f"radius must ascend from above 0, [inner, outer]; got {list(self.radius)}")
+        check_apart([(0.0, inner), (inner, outer)], [Fraction(1)] * 2, "the radius")
         if not math.isfinite(max(map(abs, self.centre)) + outer):
             raise ConfigError(f"a strip of radius {outer} around {list(self.centre)} reaches beyond binary64")
         object.__setattr__(self, "radius", (inner, outer))
+
+    @property
+    def strip(self) -> LogPolar:
+        return self
 
     @property
     def bounds(self) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -115,15 +142,15 @@ class LogPolar:
         if bounds != self.bounds:
             raise ConfigError("x and y of a log-polar view follow from its radius: make it with View.log_polar")
 
-    def spacings(self, columns: int) -> Iterator[tuple[float, float]]:
-        """The distance of samples, and the largest coordinate, where binary64 resolves them worst."""
+    def spacings(self, columns: int) -> Iterator[tuple[str, float, float]]:
+        """As `View.check_resolved` takes them, where binary64 resolves samples worst."""
         inner, outer = self.radius
         far = max(map(abs, self.centre))
         # Outwards samples part as fast as coordinates grow, or faster; but where they pass a power of two, the unit in
         # the last place doubles at once. It suffices to look at the first of these.
         doubled = 2.0 ** min(1023, math.ceil(math.log2(far + inner)))
         for r in (inner, min(outer, max(inner, doubled - far))):
-            yield r * FULL_TURN / columns, far + r
+            yield "the strip", r * FULL_TURN / columns, far + r
 
     def place(self, c: Samples, cos_phi: Reals, sin_phi: Reals, r: Reals) -> None:
         """Samples at the angles (columns) and the radii (rows), into c."""
@@ -132,13 +159,20 @@ class LogPolar:
         np.multiply(sin_phi, r[:, np.newaxis], out=c.imag)
         np.add(c.imag, self.centre[1], out=c.imag)
 
+    def __str__(self) -> str:
+        return f"around {list(self.centre)}, radius {self.radius[0]!r} to {self.radius[1]!r}"
+
+    @property
+    def described(self) -> dict[str, Any]:
+        return vars(self)
+
     def to_json(self) -> dict[str, Any]:
         return {"projection": LOG_POLAR, "centre": list(self.centre), "radius": list(self.radius)}
 
 
 @dataclass(frozen=True)
 class Deep:
-    """A rectangle of any depth: c = origin + (x + iy) 2^unit, with the stored x and y taken exactly.
+    """A rectangle or a strip of any depth: c = origin + (x + iy) 2^unit, with the stored x and y taken exactly.
 
     Parameters
     ----------
@@ -148,11 +182,14 @@ class Deep:
         The offsets x and y are in units of 2^unit.
     rotation : decimal string
         As for `Turned`: x + iy = (u + iv) e^(i rotation), rounded to binary64 part by part.
+    radius : (inner, outer), optional
+        Of a log-polar strip, in units of 2^unit and from 2^-900 to 2^900: x + iy = r e^(i phi), rounded likewise.
     """
 
     origin: tuple[str, str]
     unit: int
     rotation: str = "0"
+    radius: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if type(self.unit) is not int or not abs(self.unit) <= MAX_UNIT:
@@ -160,11 +197,29 @@ class Deep:
         re, im = map(spelled, pair("origin", self.origin, "[re, im]"))
         object.__setattr__(self, "origin", (re, im))
         object.__setattr__(self, "rotation", degrees(self.rotation))
+        if self.strip:
+            inner, outer = self.strip.radius
+            if self.rotation != "0" or not 2.0**-REACH <= inner < outer <= 2.0**REACH:
+                raise ConfigError(
+                    f"a deep strip has no rotation, and a radius from 2^-{REACH} to 2^{REACH} units; got a rotation of "
+                    f"{self.rotation} degrees, radius {[inner, outer]}"
+                )
+            object.__setattr__(self, "radius", (inner, outer))
 
     @property
     def cos_sin(self) -> tuple[float, float]:
         """Of the rotation, correctly rounded."""
         return cos_sin(Fraction(self.rotation) / 360)
+
+    @property
+    def strip(self) -> LogPolar | None:
+        """That of the offsets; None for a rectangle."""
+        return LogPolar((0.0, 0.0), self.radius) if self.radius else None
+
+    @property
+    def finest(self) -> int:
+        """2^finest is about the width of a rectangle, or the inner radius of a strip."""
+        return self.unit + math.frexp(self.radius[0])[1] if self.radius else self.unit
 
     @property
     def exact_origin(self) -> tuple[Fraction, Fraction]:
@@ -178,8 +233,71 @@ class Deep:
         offsets.real = u
         offsets.imag = v[:, np.newaxis]
 
+    @property
+    def described(self) -> dict[str, Any]:
+        if self.radius:
+            unit = Fraction(2) ** self.unit
+            return {"centre": self.origin, "radius": [spelled(Fraction(r) * unit) for r in self.radius]}
+        return {"centre": self.origin, "unit": self.unit, "rotation": self.rotation}
+
+    def __str__(self) -> str:
+        turned = f", turned by {self.rotation} degrees" if self.rotation != "0" else ""
+        around = f"around [{', '.join(map(short, self.origin))}]"
+        if self.radius:
+            inner, outer = (DECIMALS.multiply(Decimal(r), DECIMALS.power(Decimal(2), self.unit)) for r in self.radius)
+            return f"{around}, radius {inner:.6g} to {outer:.6g}"
+        return f"in units of 2^{self.unit} {around}{turned}"
+
     def to_json(self) -> dict[str, Any]:
-        return {"origin": list(self.origin), "unit": self.unit, "rotation": self.rotation}
+        strip = {"projection": LOG_POLAR, "radius": list(self.radius)} if self.radius else {}
+        return {"origin": list(self.origin), "unit": self.unit, "rotation": self.rotation} | strip
+
+
+def strip_around(
+    centre: Sequence[Number], radius: Sequence[Number], columns: int, arithmetic: str | None
+) -> LogPolar | Deep:
+    """The frame of a log-polar strip: as `arithmetic` says, or deep where binary64 cannot resolve it."""
+    if arithmetic != "exact":
+        try:
+            frame = LogPolar(centre, radius)  # type: ignore[arg-type]
+            if not arithmetic:
+                check_resolved(frame.spacings(columns))
+        except TooDeepError:
+            if arithmetic:
+                raise
+            check_digits(centre, "a radius", radius[0])
+        else:
+            return frame
+    return _deep_strip(centre, radius)
+
+
+def _deep_strip(centre: Sequence[Number], radius: Sequence[Number]) -> Deep:
+    """Around exact digits; its radius, rounded once, in units of a power of two in the middle of its range."""
+    inner, outer = check_radius(radius)
+    low, high = exponent(inner), exponent(outer)
+    if high - low > 2 * REACH - 2:
+        most, orders = (round(bits * math.log10(2)) for bits in (2 * REACH, high - low))
+        raise ConfigError(
+            f"a strip goes over at most {most} orders of magnitude, for its offsets are binary64 numbers of one unit; "
+            f"this one goes over {orders}: make two that meet"
+        )
+    unit = (low + high) // 2
+    scale = Fraction(2) ** -unit
+    re, im = map(spelled, pair("centre", centre, "[re, im]"))
+    return Deep((re, im), unit, radius=(rounded(inner * scale), rounded(outer * scale)))
+
+
+def check_radius(radius: Sequence[Number]) -> Exact:
+    inner, outer = pair("radius", radius, "[inner, outer]")
+    if not 0 < inner < outer:
+        raise ConfigError(f"radius must ascend from above 0, [inner, outer]; got {list(radius)}")
+    return inner, outer
+
+
+def exponent(value: Fraction) -> int:
+    """Of the greatest power of two that is not above a positive value."""
+    found = value.numerator.bit_length() - value.denominator.bit_length()
+    return found - (Fraction(2) ** found > value)
 
 
 def offsets(x: Exact, y: Exact, origin: Exact, rotation: str) -> tuple[Bounds, Bounds, Deep]:
@@ -188,8 +306,7 @@ def offsets(x: Exact, y: Exact, origin: Exact, rotation: str) -> tuple[Bounds, B
     The bounds are rounded once; of a view without a width the height serves.
     """
     width = (x[1] - x[0]) or (y[1] - y[0]) or Fraction(1)
-    unit = width.numerator.bit_length() - width.denominator.bit_length()
-    unit -= Fraction(2) ** unit > width
+    unit = exponent(width)
     scale = Fraction(2) ** -unit
     frame = Deep((spelled(origin[0]), spelled(origin[1])), unit, rotation)
     return (rounded(x[0] * scale), rounded(x[1] * scale)), (rounded(y[0] * scale), rounded(y[1] * scale)), frame
@@ -201,7 +318,7 @@ Frame = Turned | LogPolar | Deep
 def frame_from_json(value: Mapping[str, Any]) -> Frame:
     """The frame that `to_json` gave; KeyError or ConfigError for anything else."""
     if "origin" in value:
-        return Deep(value["origin"], value["unit"], value["rotation"])
+        return Deep(value["origin"], value["unit"], value["rotation"], value.get("radius"))
     if "projection" in value:
         return LogPolar(value["centre"], value["radius"])
     return Turned(value["centre"], value["rotation"])

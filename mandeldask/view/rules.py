@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -13,6 +13,9 @@ from mandeldask.errors import ConfigError
 from mandeldask.view.exact import Number, decimal, pair, rounded
 
 MAX_SIDE = 2**31 - 1
+# A coordinate is rounded to within half a unit in the last place (ulp): at four ulps between samples, each sample
+# lies within an eighth of a spacing of where it should be.
+MIN_SPACING_ULPS = 4
 # Decimals of a coordinate that are taken for all it has, as in -2 or 0.25; of a longer one the rest was cut off.
 SHORT = 8
 SHOWN = 24  # characters of a coordinate
@@ -57,15 +60,29 @@ def check_bounds(name: str, bounds: Sequence[Number], n: int, registration: str)
     return low, high
 
 
-def check_digits(centre: Sequence[Number], span: Number) -> None:
-    """Refuse a centre whose digits end before the span's first: it was cut off, and is somewhere else."""
-    needed = 1 - decimal("span", span).adjusted()
+def check_resolved(spacings: Iterable[tuple[str, float, float]]) -> None:
+    """Refuse what binary64 cannot resolve: given for each axis its name, the spacing, and the largest coordinate."""
+    for name, spacing, furthest in spacings:
+        needed = MIN_SPACING_ULPS * float(np.spacing(furthest))
+        if spacing < needed:
+            bits = 53 + math.ceil(math.log2(needed / spacing)) if spacing else "many more"
+            raise TooDeepError(
+                f"the view is too deep for binary64: {name} has samples {spacing:.3g} apart, and coordinates near "
+                f"{furthest:.3g} need at least {needed:.3g} ({MIN_SPACING_ULPS} units in the last "
+                f"place). Widen the view, take fewer samples, or give it by centre and span and leave out kernel "
+                f"and arithmetic; as it is it needs coordinates of {bits} bits"
+            )
+
+
+def check_digits(centre: Sequence[Number], name: str, size: Number) -> None:
+    """Refuse a centre whose digits end before the size's first: it was cut off, and is somewhere else."""
+    needed = 1 - decimal(name, size).adjusted()
     for i, coordinate in enumerate(centre):
         decimals = -int(decimal(f"centre[{i}]", coordinate).as_tuple().exponent)
         if SHORT < decimals < needed:
             raise ConfigError(
-                f"centre[{i}] has {decimals} decimals, and a span of {short(str(span))} needs at least {needed}: "
-                "give all its digits, in quotes, or a larger span; where it is meant exactly, add zeros"
+                f"centre[{i}] has {decimals} decimals, and {name} of {short(str(size))} needs at least {needed}: "
+                f"give all its digits, in quotes, or {name} that is larger; where it is meant exactly, add zeros"
             )
 
 

@@ -24,7 +24,6 @@ from mandeldask.errors import ConfigError, StoreError
 from mandeldask.image import PictureOptions, Pixels, check_path, replacing
 from mandeldask.store import Store, open_store
 from mandeldask.text import option, pip_install
-from mandeldask.view import View
 from mandeldask.zoom.film import COLOURS, Film, read_film
 
 __all__ = ["COLOURS", "Film", "Made", "check_target", "make", "paint", "read_film"]
@@ -66,9 +65,11 @@ def make(
     done, frames) at the start and after each frame; the others are as for `mandeldask.run`.
     """
     target = check_target(out)
-    strip, core = _compute(film, target.with_suffix(".zoom"), kernel, cluster, client, overwrite, tell)
+    options = options or PictureOptions()
+    described = film.described(options.shade) | {"kernel": kernel}
+    strip, core = _compute(film, described, target.with_suffix(".zoom"), cluster, client, overwrite, tell)
     failed = int((~strip.done()).sum() + (~core.done()).sum())
-    _encode(target, paint(film, strip, core, options or PictureOptions(), painted), film)
+    _encode(target, paint(film, strip, core, options, painted), film)
     return Made(os.fspath(target), film.frames, film.strip.size + film.core.size, failed)
 
 
@@ -95,8 +96,8 @@ def _need_av() -> Any:
 
 def _compute(
     film: Film,
+    described: dict[str, Any],
     folder: Path,
-    kernel: str,
     cluster: AnyCluster | None,
     client: Any,
     overwrite: bool,
@@ -104,7 +105,7 @@ def _compute(
 ) -> tuple[Store, Store]:
     """The stores of strip and core, computed as far as they are not."""
     views = {folder / "strip.zarr": film.strip, folder / "core.zarr": film.core}
-    held = {path: _reusable(path, view, film, overwrite) for path, view in views.items()}
+    held = {path: _reusable(path, described | {"view": view}, overwrite) for path, view in views.items()}
     pending = [path for path, store in held.items() if not (store and _complete(store))]
     if pending:
         try:
@@ -114,24 +115,25 @@ def _compute(
             raise StoreError(problem) from None
         with Session(cluster, client=client, say=lambda text: tell(job.Notice(text))) as there:
             for path in pending:
-                config = {"view": views[path], "max_iter": film.max_iter, "kernel": kernel}
+                config = described | {"view": views[path]}
                 job.run(config, path, client=there.connect(), tell=tell, overwrite=overwrite and not held[path])
     strip, core = map(open_store, views)
     return strip, core
 
 
-def _reusable(path: Path, view: View, film: Film, overwrite: bool) -> Store | None:
+def _reusable(path: Path, described: dict[str, Any], overwrite: bool) -> Store | None:
     """The store of this field, or of a part of it; StoreError for another film's that is not to go."""
     try:
         store = open_store(path)
     except StoreError:  # told with its remedy when it is opened for writing
         return None
     there = store.description
-    if (there.view, there.max_iter) == (view, film.max_iter):
+    keys = (key for key in ("view", *described) if key != "kernel" and getattr(there, key) != described[key])
+    if not (key := next(keys, "")):
         return store
     if overwrite:
         return None
-    what = f"max_iter is {there.max_iter} there, {film.max_iter} here" if there.view == view else "of another view"
+    what = "of another view" if key == "view" else f"{key} is {getattr(there, key)} there, {described[key]} here"
     raise StoreError(
         f"{path.parent} holds the samples of another film: {what}. Choose another path, or replace it with "
         f"{option('overwrite')}"

@@ -6,19 +6,20 @@ import difflib
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
-
-import numpy as np
+from typing import Any, get_args
 
 from mandeldask.config.reading import read_file
 from mandeldask.config.values import integer, plain
 from mandeldask.errors import ConfigError
 from mandeldask.image import PictureOptions
-from mandeldask.view import MIN_SPACING_ULPS, Number, View, as_centre
-from mandeldask.view.exact import exact, finite_pair
+from mandeldask.kernels import Proof
+from mandeldask.view import Arithmetic, Number, TooDeepError, View, as_centre
+from mandeldask.view.exact import DECIMALS, decimal, exact, finite_pair, logarithm
+from mandeldask.view.rules import check_digits
 
 SIDES = (64, 8192)  # of a frame; beyond, few players follow
 MAX_FRAMES = 10**6
@@ -27,15 +28,18 @@ CORE = 2  # samples of the core a pixel of the last frame, each way
 COLUMNS = 256  # the strip's columns are a multiple: they can be halved eight times
 MARGIN = 8  # rows of the strip beyond the corners of the first frame
 
+ROUND = 10  # octaves in which a deep film runs through its colours, there and back
+
 COLOURS = tuple(option.name for option in fields(PictureOptions) if option.name not in ("size", "supersample"))
-KEYS = ("centre", "from", "to", "size", "fps", "seconds", "max_iter", "out", "cluster", *COLOURS, "kernel")
+KEYS = ("centre", "from", "to", "size", "fps", "seconds", "max_iter", "proof", "out", "cluster", *COLOURS, "kernel")
 
 
 @dataclass(frozen=True)
 class Film:
     """A zoom into `centre`, the width of a frame falling evenly in its logarithm from `first` to `last`.
 
-    ConfigError for any value that breaks a rule, and for a last span that binary64 cannot resolve at this size.
+    Where binary64 cannot resolve the last frame, all samples are counted in exact arithmetic. ConfigError for any value
+    that breaks a rule, for a centre with too few digits, and for more than 541 orders of magnitude.
     """
 
     centre: tuple[Number, Number]  # re, im
@@ -45,6 +49,7 @@ class Film:
     fps: Number = 30  # frames a second
     seconds: Number = 10
     max_iter: int = 1000
+    proof: Proof | None = None  # in exact arithmetic; by default double-double, as full takes seconds a hard sample
 
     def __post_init__(self) -> None:
         for name, most in (("fps", MAX_RATE), ("seconds", MAX_FRAMES)):
@@ -61,7 +66,13 @@ class Film:
             raise ConfigError(
                 f"from must be wider than to, and both above 0, for a film goes in; got {self.first} and {self.last}"
             )
-        self._check_depth()
+        if self.proof not in (None, *get_args(Proof)):
+            raise ConfigError(f"proof must be one of {', '.join(get_args(Proof))}; got {self.proof!r}")
+        if self.proof and self.arithmetic != "exact":
+            raise ConfigError(f"proof is of exact arithmetic, and to {self.last} binary64 will do: leave it out")
+        if self.arithmetic == "exact":
+            check_digits(self.centre, "a last span", self.last)
+        _ = self.strip  # refuses what does not fit in one
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Film:
@@ -86,21 +97,6 @@ class Film:
             rule = f"width and height of a frame in pixels, even and from {low} to {high}, such as 1280x720"
             raise ConfigError(f"size must be {rule}; got {shown}")
 
-    def _check_depth(self) -> None:
-        try:
-            for view in (self.core, self.strip):
-                view.check_resolved()
-        except ConfigError:
-            width, height = self.size
-            needed = MIN_SPACING_ULPS * float(np.spacing(max(abs(float(v)) for v in self.centre)))
-            # pixels of the last frame between two samples: in the core, and around the strip's inner edge
-            closest = min(1 / CORE, math.pi * min(width, height) / self.columns)
-            deepest = 1.01 * needed * width / closest
-            raise ConfigError(
-                f"to {self.last} is too deep for binary64: frames {width} pixels wide go down to {deepest:.2g} here. "
-                "Take a wider last span, or a smaller size"
-            ) from None
-
     @property
     def frames(self) -> int:
         """How many; the first shows the span `first`, the last `last`."""
@@ -111,17 +107,18 @@ class Film:
         """Frames a second."""
         return exact("fps", self.fps).limit_denominator(1001)
 
-    def span(self, frame: int) -> float:
+    def span(self, frame: int) -> Decimal:
         """The width of a frame, by its number from 0."""
-        first, last = float(self.first), float(self.last)
+        first, last = decimal("from", self.first), decimal("to", self.last)
         if frame == self.frames - 1:
             return last
-        return float(first * (last / first) ** (frame / (self.frames - 1)))
+        share = Decimal(frame) / (self.frames - 1)
+        return DECIMALS.multiply(first, DECIMALS.power(DECIMALS.divide(last, first), share))
 
     @property
     def octaves(self) -> float:
         """How many times the width is halved."""
-        return math.log2(float(self.first) / float(self.last))
+        return (logarithm(decimal("from", self.first)) - logarithm(decimal("to", self.last))) / math.log(2)
 
     @property
     def corner(self) -> float:
@@ -134,18 +131,50 @@ class Film:
         return math.ceil(2 * math.pi * self.corner / COLUMNS) * COLUMNS
 
     @cached_property
+    def arithmetic(self) -> Arithmetic:
+        """Of all samples: exact where binary64 cannot tell those of the last frame apart."""
+        try:
+            for view in (self._core("binary64"), self._strip("binary64")):
+                view.check_resolved()
+        except TooDeepError:
+            return "exact"
+        return "binary64"
+
+    @cached_property
     def strip(self) -> View:
         """The log-polar strip from the last frame's inner circle to the corners of the first frame."""
-        width, height = self.size
-        outer = float(self.first) / width * self.corner * math.exp(MARGIN * 2 * math.pi / self.columns)
-        inner = float(self.last) / width * min(width, height) / 2
-        return View.log_polar(self.centre, (inner, outer), self.columns)
+        return self._strip(self.arithmetic)
 
     @cached_property
     def core(self) -> View:
         """The last frame, at `CORE` samples a pixel each way."""
+        return self._core(self.arithmetic)
+
+    def _strip(self, arithmetic: Arithmetic) -> View:
         width, height = self.size
-        return View.around(self.centre, self.last, (CORE * height, CORE * width), "pixel", arithmetic="binary64")
+        number: Any = float if arithmetic == "binary64" else lambda value: decimal("a span", value)
+        beyond = number(math.exp(MARGIN * 2 * math.pi / self.columns))
+        outer = number(self.first) / width * number(self.corner) * beyond
+        inner = number(self.last) / width * min(width, height) / 2
+        return View.log_polar(self.centre, (inner, outer), self.columns, arithmetic=arithmetic)
+
+    def _core(self, arithmetic: Arithmetic) -> View:
+        width, height = self.size
+        return View.around(self.centre, self.last, (CORE * height, CORE * width), "pixel", arithmetic=arithmetic)
+
+    def described(self, shade: str | None) -> dict[str, Any]:
+        """What the descriptions of strip and core have in common; exact fields keep what is shaded, beside counts."""
+        if self.arithmetic == "binary64":
+            return {"max_iter": self.max_iter}
+        fields = ("escape_time", "smooth", *(["distance"] if shade == "distance" else []))
+        return {"max_iter": self.max_iter, "fields": fields, "proof": self.proof or "double-double"}
+
+    def colours(self, options: PictureOptions) -> PictureOptions:
+        """Those of the film: over hundreds of octaves a frame has a few tones of a scale that does not repeat."""
+        if self.arithmetic == "binary64" or options.repeat or options.period or options.limits:
+            return options
+        scale = "equalised" if options.scale == "mix" else options.scale
+        return replace(options, scale=scale, repeat=self.octaves / ROUND)
 
     @property
     def samples_a_pixel(self) -> float:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -21,8 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.image import Picture, PictureOptions, Pixels, averaged, samples_of, srgb_curve
+from mandeldask.image.samples import Samples
 from mandeldask.store import Store
-from mandeldask.view import LogPolar
+from mandeldask.view import Deep
+from mandeldask.view.exact import decimal, logarithm
 from mandeldask.zoom.film import COLUMNS, CORE, Film
 
 Light = NDArray[np.uint16]  # red, green and blue, linear, up to 65535
@@ -33,6 +36,7 @@ AFFORDABLE = 2**35
 KEPT_BYTES = 2**29  # of blocks in colour, that the first three mip levels look at one after the other
 THREADS = min(4, os.cpu_count() or 1)  # that colour a block
 BLOCK = 512  # rows of a level read at a time: the most that a chunk has
+CORE_OCTAVES = 5  # of the strip, that the core counts for where colours are laid out
 MARGIN = 2  # rows of texels beside those that a frame looks at
 
 
@@ -40,17 +44,17 @@ class Painter:
     """Paints the frames of a film from its strip and its core."""
 
     def __init__(self, film: Film, strip: Store, core: Store, options: PictureOptions) -> None:
-        self.film, picture = film, coloured(strip, options)
+        self.film, picture = film, coloured(strip, film.colours(options), core)
         self.core = atlas(picture.like(samples_of(core, None)))
         width, height = film.size
         u = np.arange(width) + 0.5 - width / 2
         v = np.arange(height) + 0.5 - height / 2
         radius = np.hypot(u, v[:, np.newaxis])
         turn = np.arctan2(v[:, np.newaxis], u) / (2 * math.pi) % 1.0
-        frame = film.strip.frame
-        assert isinstance(frame, LogPolar)
-        self.log_inner = math.log(frame.radius[0])
-        self.step = math.log(frame.radius[1] / frame.radius[0]) / (film.strip.shape[0] - 1)
+        inner, outer = film.strip.y  # logarithms
+        unit = film.strip.frame.unit * math.log(2) if isinstance(film.strip.frame, Deep) else 0.0
+        self.log_inner = inner + unit
+        self.step = (outer - inner) / (film.strip.shape[0] - 1)
         self.row = np.log(radius) / self.step  # of the strip, but for what the span adds
         self.column = turn * film.columns
         # How many samples of the strip a pixel covers each way, as a power of 2; the same in every frame.
@@ -66,23 +70,43 @@ class Painter:
         slack = MARGIN * 2**m
         return (used.min() - slack, used.max() + slack) if used.size else (0.0, 0.0)
 
-    def paint(self, span: float) -> Pixels:
+    def paint(self, span: Decimal) -> Pixels:
         """The frame of a span: RGB, shape (height, width, 3), the top row first."""
-        shift = (math.log(span / self.film.size[0]) - self.log_inner) / self.step
+        shift = (logarithm(span) - math.log(self.film.size[0]) - self.log_inner) / self.step
         moved = [t.move(low + shift, high + shift) for t, (low, high) in zip(self.textures, self.rows, strict=True)]
         if any(moved):  # at the first frame all
             self.strip = _joined(self.textures)
         out = np.empty((*self.row.shape, 3), np.uint8)
-        scale = CORE * span / float(self.film.last)  # samples of the core a pixel
+        scale = CORE * min(1e9, float(span / decimal("to", self.film.last)))  # samples of the core a pixel
         _paint(out, self.row, self.column, self.mip, shift, *self.strip, scale, *self.core, srgb_curve())
         return out[::-1]
 
 
-def coloured(strip: Store, options: PictureOptions) -> Picture:
-    """The strip in the colours of the film, the same for all frames: laid out for the whole strip."""
+def coloured(strip: Store, options: PictureOptions, core: Store | None = None) -> Picture:
+    """The strip in the colours of the film, the same for all frames: laid out for the whole strip.
+
+    Of a deep film they are laid out for the core too, whose counts are nearly all beyond the strip's.
+    """
     samples = samples_of(strip, None)
-    shade = options.shade or ("smooth" if samples.cost < AFFORDABLE else "counts")
-    return Picture(samples, replace(options, shade=shade), in_plane=True)
+    if "smooth" not in samples.levels[0] or core is None:
+        shade = options.shade or ("smooth" if samples.cost < AFFORDABLE else "counts")
+        return Picture(samples, replace(options, shade=shade), in_plane=True)
+    options = replace(options, shade=options.shade or "smooth")
+    scale = Picture(_joint(samples.overview, samples_of(core, None).overview), options)
+    return Picture(samples, options, scale, in_plane=True)
+
+
+def _joint(strip: Samples, core: Samples) -> Samples:
+    """Samples of both, those of the core as many as are in a few octaves of the strip."""
+    columns = strip.shape[1]
+    more = max(1, round(CORE_OCTAVES * math.log(2) * columns / 2 / math.pi))
+    chosen = np.linspace(0, math.prod(core.shape) - 1, more * columns).astype(int).reshape(more, columns)
+
+    def all_of(samples: Samples, name: str) -> NDArray[Any]:
+        return samples.read(name, slice(0, samples.shape[0]), slice(0, samples.shape[1]))
+
+    parts = {n: np.concatenate([all_of(core, n).ravel()[chosen], all_of(strip, n)]) for n in strip.levels[0]}
+    return Samples({0: parts}, strip.max_iter)
 
 
 def _textures(picture: Picture, n: int) -> list[_Texture]:

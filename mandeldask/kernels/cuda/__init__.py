@@ -3,7 +3,8 @@
 - `steps`: what runs on the device. The ways to spare work are those of the kernel numba: checked first steps, a dense
   list of the samples left, unchecked blocks of steps with a roll-back, orbits that repeat, samples that provably never
   escape.
-- Here is the host's side. A process has one block on its device at a time, and of a large block a run of samples.
+- Here is the host's side. A process has one block on its device at a time, and of a large block a run of samples, while
+  the escape times of the run before travel to the host.
 
 CuPy's raw kernels would need a second language, and have no simulator to test them in.
 """
@@ -16,14 +17,14 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
-from itertools import islice
+from functools import cache, partial
+from itertools import cycle
 from pathlib import Path
 from tempfile import gettempdir
 from textwrap import shorten
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import config, cuda
@@ -37,7 +38,7 @@ from mandeldask.text import pip_install
 from mandeldask.view.outer import Axes
 
 RUN = 1 << 22  # samples on the device at a time, at most
-BYTES = 44  # that each takes there
+BYTES = 48  # that each takes there
 SHARE = 0.5  # of the device's free memory, at most
 WARP, WARPS = (2, 2) if config.ENABLE_CUDASIM else (32, 32)  # the simulator's threads are Python's
 
@@ -58,7 +59,7 @@ vars(np).setdefault("row_stack", np.vstack)  # numba-cuda 0.30 looks it up when 
 
 
 def make(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> BlockFunction:
-    return BlockFunction(count, outside, max_iter, fields, band=None, takes_axes=True)
+    return BlockFunction(count, prove, outside, max_iter, fields, band=None, takes_axes=True)
 
 
 def problem() -> str:
@@ -71,42 +72,59 @@ def problem() -> str:
 
 
 def claim() -> str:
-    """Claim a GPU that no process has claimed, until this process ends; as `problem`."""
+    """Claim a GPU that works and that no process has claimed, until this process ends; as `problem`."""
     try:
         with _one_line():
-            gpus = ((gpu.id, getattr(gpu, "device", gpu).uuid) for gpu in cuda.gpus)  # a simulated one has its `device`
-            _mine[:] = islice((number for number, uuid in gpus if _locked(uuid)), 1)
+            gpus = [(gpu.id, getattr(gpu, "device", gpu).uuid) for gpu in cuda.gpus]  # a simulated one has its `device`
     except MandeldaskError as error:
         return str(error)
-    return problem() if _mine else "no GPU that is free: other workers have claimed all"
+    found = "no GPU that is free: other workers have claimed all"
+    for number, uuid in gpus:
+        lock = _lock(uuid)
+        if lock is not None:
+            _use(number)
+            found = problem()
+            if not found:
+                break
+            _use()
+            os.close(lock)
+    return found
 
 
-def _locked(uuid: str) -> bool:
-    """Whether this process could lock a device. The lock is given back when the process ends, however that comes."""
+def _use(*device: int) -> None:
+    """Have this device, or none, and let go of what is kept of another."""
+    with _turn:
+        _mine[:] = device
+        for kept in (memory, streams, grid):
+            kept.cache_clear()
+
+
+def _lock(uuid: str) -> int | None:
+    """The lock on a device, None if another has it. It is given back when the process ends, however that comes."""
     path = Path(gettempdir(), f"mandeldask-{uuid}")
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if path.exists() else os.O_CREAT)
     try:
         file = os.open(path, flags, 0o644)
     except OSError:
-        return False
+        return None
     with suppress(PermissionError):  # another user's
         os.fchmod(file, 0o644)  # whatever the umask: others must be able to lock it
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(file)
-        return False
-    return True
+        return None
+    return file
 
 
 def count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32], axes: Axes | None = None) -> None:
     """Escape times of flat `c` into flat `out`; where the axes of c are known, these go to the device in its place."""
-    with _device():
-        x_and_y = [cuda.to_device(axis) for axis in axes or ()]
-        run = len(memory()[1])
-        for start in range(0, c.size, run):
-            part = slice(start, start + run)
-            _count(c[part], max_iter, out[part], start, x_and_y)
+    _compute(c, max_iter, max_iter, out, axes)
+
+
+def prove(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
+    """As `count`, and 0 for who neither escapes nor is known to stay: for the same samples as numba."""
+    _compute(c, max_iter, 0, out)
 
 
 def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32]) -> Orbit:
@@ -122,38 +140,93 @@ def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32])
     return Orbit(x, y, dx, dy, n)
 
 
-def _count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32], start: int, axes: list[Any]) -> None:
-    samples, times, *under_way = memory()
-    samples, times = samples[: 2 * c.size], times[: c.size]
+def _compute(
+    c: NDArray[np.complex128], max_iter: int, at_end: int, out: NDArray[np.int32], axes: Axes | None = None
+) -> None:
+    """Run by run: while the device computes one, the host fetches the escape times of the one before.
+
+    What is on one stream runs in order, and the host fetches what an event says is done. Before a third run may start,
+    the times of the first, whose memory it has, have been fetched.
+    """
+    with _device():
+        x_and_y = [cuda.to_device(axis) for axis in axes or ()]
+        kept = memory()
+        run = kept.times[0].size
+        fetch: Callable[[], object] = int  # nothing yet
+        for start, times in zip(range(0, c.size, run), cycle(kept.times), strict=False):
+            target = out[start : start + run]
+            samples, part = kept.samples[: 2 * target.size], times[: target.size]
+            _send(c[start : start + run], start, x_and_y, samples)
+            launch(max_iter, at_end, samples, part, *kept.under_way)
+            done = cuda.event()
+            done.record(streams().computing)
+            fetch_before, fetch = fetch, partial(_fetch, done, part, target)
+            fetch_before()
+        fetch()
+
+
+def _send(c: NDArray[np.complex128], start: int, axes: list[Any], samples: Any) -> None:
+    """The samples of a run, or where their axes are known have the device make them."""
     if axes:
         steps.outer_sum[grid()](*axes, start, samples)
     else:
-        samples.copy_to_device(c.view(np.float64))
-    launch(max_iter, samples, times, *under_way)
-    times.copy_to_host(out)
+        samples.copy_to_device(c.view(np.float64), stream=streams().computing)
 
 
-def launch(max_iter: int, samples: Any, times: Any, *under_way: Any) -> None:
+def _fetch(done: Any, times: Any, out: NDArray[np.int32]) -> None:
+    stream = streams().fetching
+    done.synchronize()
+    times.copy_to_host(out, stream=stream)
+    stream.synchronize()
+
+
+def launch(max_iter: int, at_end: int, samples: Any, times: Any, counters: Any, *on_list: Any) -> None:
     """Escape times of the samples, all on the device."""
-    counters = cuda.to_device(np.zeros(2, np.int32))
-    steps.first_steps[grid()](samples, max_iter, times, counters, *under_way)
-    steps.unchecked_steps[grid()](samples, max_iter, counters, *under_way)
-    steps.checked_steps[grid()](samples, max_iter, times, counters, *under_way)
+    unchecked = steps.unchecked_steps if at_end else steps.proving_steps
+    counters.copy_to_device(np.zeros(2, np.int32), stream=streams().computing)
+    steps.first_steps[grid()](samples, max_iter, at_end, times, counters, *on_list)
+    unchecked[grid()](samples, max_iter, counters, *on_list)
+    steps.checked_steps[grid()](samples, max_iter, at_end, times, counters, *on_list)
+
+
+class Memory(NamedTuple):
+    """Of the device, for a run of samples."""
+
+    samples: Any  # parts of c
+    times: tuple[Any, Any]  # escape times, of a run and of the one before
+    under_way: tuple[Any, ...]  # counters; of the samples on the list number, x, y and n
 
 
 @cache
-def memory() -> tuple[Any, ...]:
-    """For a run of samples: parts of c, escape times; of those under way number, x, y and n. Fresh memory is slow."""
+def memory() -> Memory:
+    """Fresh memory is slow."""
     free, _ = cuda.current_context().get_memory_info()
     run = max(1, int(min(RUN, SHARE * free / BYTES)))
-    kinds = (np.int32, np.int32, np.float64, np.float64, np.int32)
-    return cuda.device_array(2 * run, np.float64), *(cuda.device_array(run, kind) for kind in kinds)
+    times, another, at, n = (cuda.device_array(run, np.int32) for _ in range(4))
+    x, y = cuda.device_array(run), cuda.device_array(run)
+    return Memory(cuda.device_array(2 * run), (times, another), (cuda.device_array(2, np.int32), at, x, y, n))
+
+
+class Streams(NamedTuple):
+    """All that is on neither is on the default stream: it waits for both, and both for it."""
+
+    computing: Any
+    fetching: Any
 
 
 @cache
-def grid() -> tuple[int, int]:
-    """Blocks, and threads in a block, that fill the device: blocks of one warp, each thread for many samples."""
-    return (1 if config.ENABLE_CUDASIM else cuda.get_current_device().MULTIPROCESSOR_COUNT) * WARPS, WARP
+def streams() -> Streams:
+    return Streams(cuda.stream(), cuda.stream())
+
+
+@cache
+def grid() -> tuple[int, int, Any]:
+    """Blocks and threads in a block that fill the device, and their stream.
+
+    They are blocks of one warp, and each thread is for many samples.
+    """
+    multiprocessors = 1 if config.ENABLE_CUDASIM else cuda.get_current_device().MULTIPROCESSOR_COUNT
+    return multiprocessors * WARPS, WARP, streams().computing
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """What runs on the device: first, unchecked and checked steps, and the steps to the larger bailout.
 
 A sample under way is an item of a list, in no order: its number `at`, and (z, n), where z = z_n and none of
-z_0 ... z_(n-1) has escaped. Samples come as real and imaginary parts in turns. The threads share out the samples, or
-the items of the list, in turns.
+z_0 ... z_(n-1) has escaped; or n = REPEATS. Samples come as real and imaginary parts in turns. The threads share out
+the samples, or the items of the list, in turns.
+
+Who neither escapes nor is known to stay gets the escape time `at_end`: max_iter, or another number to tell them by.
 
 Compilers for GPUs fuse a product and a sum where they may. They may not where the product says how it rounds, as `mul`
-does. What is left fused leaves the bits alone: `twice_plus`, and what `never_escapes` computes, which may be off by
-far more than a rounding. `scripts/check_cuda --code` looks whether that is all.
+does. What is left fused has a power of two for a factor, which leaves the bits alone. `scripts/check_cuda --code` looks
+whether that is all.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,attr-defined"
@@ -20,10 +22,11 @@ import numpy as np
 from numba import config, cuda
 
 from mandeldask.kernels.fields import BAILOUT, EXTRA_STEPS
-from mandeldask.kernels.shortcuts import NEARBY, never_escapes
+from mandeldask.kernels.shortcuts import LOOK, never_escapes, never_returns, renewal, round_steps
 
-FIRST = 16  # checked steps: by then 80 % of the whole set's surroundings have escaped
+FIRST = 17  # where the checked steps end, as numba's: 80 % of the whole set's surroundings have escaped
 BLOCK = 64  # steps between two looks at whether a sample has escaped
+REPEATS = 0
 LIVE, TAKEN = 0, 1  # the counters: samples on the list, and how many of them threads have taken up
 
 if config.ENABLE_CUDASIM:
@@ -38,7 +41,14 @@ else:
 
     inlined = cuda.jit(device=True, inline="always")
 
-never_escapes_here = cuda.jit(device=True)(never_escapes)
+round_steps_here, renewal_here, never_returns_here, never_escapes_here = map(
+    cuda.jit(device=True), (round_steps, renewal, never_returns, never_escapes)
+)
+
+
+@inlined
+def square(t):
+    return mul(t, t)
 
 
 @inlined
@@ -52,12 +62,12 @@ def twice_plus(t, c):
 
 @inlined
 def step(x, y, cx, cy):
-    return (mul(x, x) - mul(y, y)) + cx, twice_plus(mul(x, y), cy)
+    return (square(x) - square(y)) + cx, twice_plus(mul(x, y), cy)
 
 
 @inlined
 def inside(x, y):
-    return mul(x, x) + mul(y, y) <= 4.0
+    return square(x) + square(y) <= 4.0
 
 
 @cuda.jit
@@ -69,7 +79,7 @@ def outer_sum(x, y, start, c):
 
 
 @cuda.jit
-def first_steps(c, max_iter, out, counters, at, zx, zy, zn):
+def first_steps(c, max_iter, at_end, out, counters, at, zx, zy, zn):
     """Escape times of the samples that escape early, or provably never; who is left goes on the list, at step FIRST.
 
     The few samples far out are finished here: their orbits might come back.
@@ -77,63 +87,84 @@ def first_steps(c, max_iter, out, counters, at, zx, zy, zn):
     for k in range(cuda.grid(1), out.size, cuda.gridsize(1)):
         cx, cy = float(c[2 * k]), float(c[2 * k + 1])
         x, y, n = cx, cy, 1
-        last = min(FIRST, max_iter) if mul(cx, cx) + mul(cy, cy) <= NEARBY else max_iter
+        last = min(FIRST, max_iter) if never_returns_here(cx, cy, square) else max_iter
         while n < last and inside(x, y):
             x, y = step(x, y, cx, cy)
             n += 1
         if n < max_iter and inside(x, y):
             n = max_iter
-            if not never_escapes_here(cx, cy, math.sqrt):
+            if not never_escapes_here(cx, cy, math.sqrt, square):
                 place = cuda.atomic.add(counters, LIVE, 1)
                 at[place], zx[place], zy[place], zn[place] = k, x, y, last
+        elif n == max_iter:
+            n = at_end
         out[k] = n
 
 
-@cuda.jit
-def unchecked_steps(c, max_iter, counters, at, zx, zy, zn):
-    """Blocks of BLOCK steps, with one look at the end, until each sample on the list is where checked steps go on.
+@inlined
+def renewal_for_counts(n):
+    return n + (n >> 1)
 
-    That is before the block in which it escapes or reaches max_iter; at max_iter if its orbit repeats. A thread that is
-    done with a sample takes up the next, so that no warp carries finished ones along. A block of threads is one warp:
-    it goes on together, until none has work.
+
+@inlined
+def renewal_for_proofs(n):
+    return renewal_here(n, round_steps_here)
+
+
+def _unchecked(block, renew):
+    """Blocks of steps, with one look at the end, until each sample on the list is where checked steps go on.
+
+    That is before the block in which it escapes or reaches max_iter. A thread that is done with a sample takes up the
+    next, so that no warp carries finished ones along. A block of threads is one warp: it goes on together, until none
+    has work. `renew` tells at which step another state takes the place of the one saved at step n.
     """
-    live = counters[LIVE]
-    place = -1
-    n, saved_at = max_iter, 0
-    x = y = cx = cy = saved_x = saved_y = 0.0
-    while cuda.syncthreads_or(np.int32(place < live)):
-        if place < live and n + BLOCK > max_iter:
-            place = cuda.atomic.add(counters, TAKEN, 1)
-            if place < live:
-                cx, cy = float(c[2 * at[place]]), float(c[2 * at[place] + 1])
-                x, y, n = float(zx[place]), float(zy[place]), int(zn[place])
-                saved_x, saved_y, saved_at = x, y, n
-        if n + BLOCK <= max_iter:
-            last_x, last_y = x, y
-            for _ in range(BLOCK):
-                x, y = step(x, y, cx, cy)
-            stays = inside(x, y)
-            if stays:
+
+    @cuda.jit
+    def unchecked_steps(c, max_iter, counters, at, zx, zy, zn):
+        live = counters[LIVE]
+        place = -1
+        n, renewed_at = max_iter, 0
+        x = y = cx = cy = saved_x = saved_y = 0.0
+        while cuda.syncthreads_or(np.int32(place < live)):
+            if place < live and n + block > max_iter:
+                place = cuda.atomic.add(counters, TAKEN, 1)
+                if place < live:
+                    cx, cy = float(c[2 * at[place]]), float(c[2 * at[place] + 1])
+                    x, y, n = float(zx[place]), float(zy[place]), int(zn[place])
+                    saved_x, saved_y, renewed_at = x, y, renew(n)
+            if n + block <= max_iter:
                 last_x, last_y = x, y
-                n = max_iter if x == saved_x and y == saved_y else n + BLOCK
-            if not stays or n + BLOCK > max_iter:
-                zx[place], zy[place], zn[place] = last_x, last_y, n
-                n = max_iter
-            elif 2 * n >= 3 * saved_at:  # Brent's way to find cycles: the waits grow, in the end beyond any length
-                saved_x, saved_y, saved_at = x, y, n
+                for _ in range(block):
+                    x, y = step(x, y, cx, cy)
+                stays, repeats = inside(x, y), x == saved_x and y == saved_y
+                if stays:
+                    last_x, last_y, n = x, y, n + block
+                if not stays or repeats or n + block > max_iter:
+                    zx[place], zy[place], zn[place] = last_x, last_y, REPEATS if repeats else n
+                    n = max_iter
+                elif n >= renewed_at:
+                    saved_x, saved_y, renewed_at = x, y, renew(n)
+
+    return unchecked_steps
+
+
+unchecked_steps = _unchecked(BLOCK, renewal_for_counts)
+proving_steps = _unchecked(LOOK, renewal_for_proofs)  # finds the cycles that numba finds, and takes up to twice as long
 
 
 @cuda.jit
-def checked_steps(c, max_iter, out, counters, at, zx, zy, zn):
-    """Escape times of all on the list."""
+def checked_steps(c, max_iter, at_end, out, counters, at, zx, zy, zn):
+    """Escape times of all on the list but those that repeat, which have theirs."""
     for place in range(cuda.grid(1), counters[LIVE], cuda.gridsize(1)):
         k, n = at[place], int(zn[place])
+        if n == REPEATS:
+            continue
         cx, cy = float(c[2 * k]), float(c[2 * k + 1])
         x, y = float(zx[place]), float(zy[place])
         while n < max_iter and inside(x, y):
             x, y = step(x, y, cx, cy)
             n += 1
-        out[k] = n
+        out[k] = n if n < max_iter else at_end
 
 
 @cuda.jit
@@ -143,7 +174,7 @@ def outside_steps(c, max_iter, counts, z, steps):
         cx, cy = float(c[2 * k]), float(c[2 * k + 1])
         x, y, dx, dy, n = cx, cy, 1.0, 0.0, 1
         last = int(counts[k]) + EXTRA_STEPS if counts[k] < max_iter else 0
-        while n <= last and mul(x, x) + mul(y, y) <= BAILOUT * BAILOUT:
+        while n <= last and square(x) + square(y) <= BAILOUT * BAILOUT:
             slope_x, slope_y = mul(x, dx) - mul(y, dy), mul(x, dy) + mul(y, dx)
             dx, dy = twice_plus(slope_x, 1.0), slope_y + slope_y
             x, y = step(x, y, cx, cy)

@@ -8,7 +8,9 @@ exact arithmetic, at most max_iter. It depends on no reference, tiling, machine 
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -25,24 +27,21 @@ from mandeldask.kernels.fields import BEYOND, EXACT_FIELDS, NOT_ESCAPED, Orbit
 from mandeldask.kernels.rounding import check_rounding
 
 __all__ = [
-    "PROOFS",
     "Counts",
     "Held",
     "Loader",
     "Reference",
     "count",
-    "dtype",
     "last_counts",
     "make",
     "reference_orbit",
 ]
 
-PROOFS = "full", "double-double", "none"
-MAX_ITER_LIMIT = 2**63 - 1
 ETA, ETA_CLOSE, ETA_PREVIEW = 2.0**-25, 2.0**-42, 2.0**-12  # of the jumps of pass 1, of pass 2, without proof
 # Square of the bound on z's relative error from which a later pass takes a sample whose distance is wanted: measured,
 # the distance is then right to 1e-6. A smooth count is right to 1e-7 whatever the bound.
 COARSE, ANY = 2.0**-26, 1e300
+SURELY = 1e-12  # more than rounding does to c and to the polynomial of the cardioid, where these are below 10
 STEP = 32  # a block's samples are put in units of 2^(unit + a multiple of STEP), so that |c| is about 1
 
 _last = threading.local()
@@ -62,41 +61,15 @@ def last_counts() -> Counts:
     return getattr(_last, "counts", Counts(0, 0, 0))
 
 
-def dtype(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> np.dtype[Any]:
-    """Of a block: int32 escape times, int64 where max_iter needs it; more fields are an item each."""
-    times = np.dtype(np.int32 if max_iter < 2**31 else np.int64)
-    if fields == ("escape_time",):
-        return times
-    return np.dtype([(name, times if name == "escape_time" else EXACT_FIELDS[name]) for name in fields])
-
-
 def make(
-    max_iter: int,
-    fields: tuple[str, ...],
-    loader: Loader,
-    proof: str = "full",
-    unit: int | None = None,
+    max_iter: int, fields: tuple[str, ...], loader: Loader, proof: str = "full", unit: int | None = None
 ) -> DeepFunction:
-    """A block function for offsets in units of 2^unit from the reference's origin; by default the reference's unit.
+    """A block function for offsets from the reference's origin in units of 2^unit, by default the reference's unit.
 
     `proof`: "full"; "double-double", where what the second pass leaves stays unproven; "none", a quick preview
     whose counts are wrong in up to a tenth of samples.
-
-    Raises
-    ------
-    ConfigError
-        max_iter out of range, unknown fields or proof.
     """
-    if isinstance(max_iter, bool) or not isinstance(max_iter, int | np.integer):
-        raise ConfigError(f"max_iter must be an integer; got {max_iter!r}")
-    if not 1 <= max_iter <= MAX_ITER_LIMIT:
-        raise ConfigError(f"max_iter must be from 1 to {MAX_ITER_LIMIT}; got {max_iter}")
-    if proof not in PROOFS:
-        raise ConfigError(f"proof must be one of {', '.join(PROOFS)}; got {proof!r}")
-    if isinstance(fields, str) or "escape_time" not in fields or not set(fields) <= set(EXACT_FIELDS):
-        known = ", ".join(EXACT_FIELDS)
-        raise ConfigError(f"fields must be escape_time and, if wanted, others of {known}; got {fields!r}")
-    return DeepFunction(loader, int(max_iter), tuple(fields), proof, unit)
+    return DeepFunction(loader, max_iter, fields, proof, unit)
 
 
 @dataclass
@@ -112,7 +85,7 @@ class _Found:
 
     @classmethod
     def nothing(cls, size: int, ends: bool) -> _Found:
-        return cls(np.empty(size, np.int64), np.empty(size, bool), np.full((5, size if ends else 0), np.nan))
+        return cls(np.empty(size, np.int64), np.zeros(size, bool), np.full((5, size if ends else 0), np.nan))
 
     def put(self, at: NDArray[np.intp], found: _Found) -> None:
         self.counts[at], self.unclear[at] = found.counts, found.unclear
@@ -139,11 +112,11 @@ class DeepFunction:
             raise ConfigError("a block must be an array of complex128. Convert it with .astype(complex)")
         flat = np.ascontiguousarray(offsets).ravel()
         here = prepared(self.loader)
-        lost = ~np.isfinite(flat)  # which have escaped: as in the other kernels
-        found = self._first(here, np.where(lost, 0, flat) if lost.any() else flat)
-        found.counts[lost], found.unclear[lost] = 1, False
-        if self._ends:
-            found.end[:, lost] = np.nan
+        found = _Found.nothing(flat.size, self._ends)
+        lost, never = ~np.isfinite(flat), _never_escape(flat, here.reference.origin, self._unit(here))
+        found.counts[lost], found.counts[never] = 1, self.max_iter  # lost as in the other kernels
+        first = np.flatnonzero(~(lost | never))
+        found.put(first, self._first(here, flat[first]))
         second = np.flatnonzero(found.unclear) if self.proof != "none" else np.empty(0, np.intp)
         if second.size:
             found.put(second, self._second(here, flat[second]))
@@ -166,25 +139,28 @@ class DeepFunction:
         return 0.0 if not self._ends else COARSE if "distance" in self.fields else ANY
 
     def _first(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
-        found = _Found.nothing(flat.size, self._ends)
-        x, y, inexact, shift = _scaled(flat)
-        proof, unit = self.proof != "none", self._unit(here) + shift
-        eta = ETA if proof else ETA_PREVIEW
-        compiled.first_pass(
-            here.table, here.flat(unit), x, y, unit, self.max_iter, eta, proof, self._coarse,
-            found.counts, found.unclear, found.end,
-        )  # fmt: skip
-        found.unclear |= inexact
-        found.end[2:4] *= 2.0**-shift
-        return found
+        def follow(x: Any, y: Any, unit: int, *found: Any) -> None:
+            proof, eta = (False, ETA_PREVIEW) if self.proof == "none" else (True, ETA)
+            flat = here.flat(unit)
+            compiled.first_pass(here.table, flat, x, y, unit, self.max_iter, eta, proof, self._coarse, *found)
+
+        return self._pass(here, flat, follow)
 
     def _second(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
-        found = _Found.nothing(flat.size, self._ends)
         coarse = self._coarse if self.proof == "full" or not self._ends else np.inf  # no third pass would do better
-        compiled.second_pass(
-            here.table, flat.real.copy(), flat.imag.copy(), self._unit(here), self.max_iter, ETA_CLOSE, coarse,
-            found.counts, found.unclear, found.end,
-        )  # fmt: skip
+
+        def follow(x: Any, y: Any, unit: int, *found: Any) -> None:
+            compiled.second_pass(here.table, x, y, unit, self.max_iter, ETA_CLOSE, coarse, *found)
+
+        return self._pass(here, flat, follow)
+
+    def _pass(self, here: Prepared, flat: NDArray[np.complex128], follow: Callable[..., None]) -> _Found:
+        """What a pass finds of samples that are first put in a unit in which they are about 1."""
+        found = _Found.nothing(flat.size, self._ends)
+        x, y, inexact, shift = _scaled(flat)
+        follow(x, y, self._unit(here) + shift, found.counts, found.unclear, found.end)
+        found.unclear |= inexact
+        found.end[2:4] *= 2.0**-shift
         return found
 
     def _third(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
@@ -192,7 +168,7 @@ class DeepFunction:
         unit, (x, y) = self._unit(here), here.reference.origin
         for i, offset in enumerate(flat.tolist()):
             c = x + Fraction(offset.real) * Fraction(2) ** unit, y + Fraction(offset.imag) * Fraction(2) ** unit
-            known = count(c, self.max_iter, max(0, -unit) + 200, self._ends)
+            known = count(c, self.max_iter, max(0, -unit - math.frexp(abs(offset))[1]) + 200, self._ends)
             found.counts[i], found.unclear[i] = known.n, not known.proven
             if self._ends:
                 with np.errstate(over="ignore"):  # an infinite slope is no distance
@@ -202,8 +178,8 @@ class DeepFunction:
 
     def _block(self, found: _Found) -> NDArray[Any]:
         if len(self.fields) == 1:
-            return found.counts.astype(dtype(self.max_iter))
-        block = np.empty(found.counts.size, dtype(self.max_iter, self.fields))
+            return found.counts.astype(np.int32)
+        block = np.empty(found.counts.size, [(name, EXACT_FIELDS[name]) for name in self.fields])
         orbit = Orbit(*found.end)
         for name in self.fields:
             if name == "escape_time":
@@ -213,6 +189,15 @@ class DeepFunction:
             else:
                 block[name] = BEYOND[name](orbit)
         return block
+
+
+def _never_escape(flat: NDArray[np.complex128], origin: tuple[Fraction, Fraction], unit: int) -> NDArray[np.bool_]:
+    """Which samples surely lie in the main cardioid or the disc of period 2."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        x, y = (float(c) + np.ldexp(part, unit) for c, part in zip(origin, (flat.real, flat.imag), strict=True))
+        y2, p = y * y, x - 0.25
+        q = p * p + y2
+        return np.asarray((q * (q + p) - 0.25 * y2 < -SURELY) | ((x + 1) ** 2 + y2 - 0.0625 < -SURELY))
 
 
 def _scaled(flat: NDArray[np.complex128]) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from mandeldask.kernels.deep import compiled
 from mandeldask.kernels.deep.reference import Reference
 from mandeldask.kernels.deep.table import Table, rows
 
-KEPT = 3  # references, and units of each, that a process keeps tables for
+KEPT = 3  # references that a process keeps tables for
 
 
 class Loader(Protocol):
@@ -46,11 +46,11 @@ class Held:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A reference with its table, and the table in plain doubles for the units in use."""
+    """A reference with its table, and the table in plain doubles for the unit in use: that is made in milliseconds."""
 
     reference: Reference
     table: Table
-    flats: OrderedDict[int, NDArray[np.float64]] = field(default_factory=OrderedDict)
+    flats: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def flat(self, unit: int) -> NDArray[np.float64]:
@@ -59,8 +59,8 @@ class Prepared:
             if unit not in self.flats:
                 out = np.zeros((len(self.table.terms), 16))
                 compiled.flatten(self.table, unit, out)
-                _keep(self.flats, unit, out)
-            self.flats.move_to_end(unit)
+                self.flats.clear()
+                self.flats[unit] = out
             return self.flats[unit]
 
 
@@ -72,7 +72,9 @@ def prepared(loader: Loader) -> Prepared:
     """The loader's reference with its table; other threads wait while one prepares it."""
     with _lock:
         if loader.key not in _cache:
-            _keep(_cache, loader.key, _prepare(loader()))
+            _cache[loader.key] = _prepare(loader())
+            if len(_cache) > KEPT:
+                _cache.popitem(last=False)
         _cache.move_to_end(loader.key)
         return _cache[loader.key]
 
@@ -90,9 +92,3 @@ def _prepare(reference: Reference) -> Prepared:
     )
     compiled.fill(table, np.empty((3, 18)), np.empty((3, 4), np.int32))
     return Prepared(reference, table)
-
-
-def _keep(cache: OrderedDict[Any, Any], key: Any, value: Any) -> None:
-    cache[key] = value
-    while len(cache) > KEPT:
-        cache.popitem(last=False)

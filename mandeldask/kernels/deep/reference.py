@@ -64,6 +64,20 @@ class Reference:
     def length(self) -> int:
         return self.z.size - 1
 
+    @property
+    def away(self) -> float:
+        """log2 of about the distance from C to the set; -inf where the orbit has not escaped.
+
+        |Z| ln |Z| / |dZ/dc|, where of the sum dZ/dc only the largest of its products of 2 Z counts.
+        """
+        last = abs(complex(self.z[-1]))
+        if last <= 2:
+            return -math.inf
+        sizes = np.log2(np.maximum(np.abs(2 * self.z[1:-1]), 2.0**-1000))
+        sizes[self.tiny[:, 0].astype(int) - 1] = np.log2(np.hypot(*self.tiny[:, 1:3].T)) + self.tiny[:, 5] + 1
+        products = np.cumsum([0.0, *sizes])
+        return math.log2(last * math.log(last)) - float(products[-1] - products.min())
+
 
 def reference_orbit(origin: tuple[Fraction, Fraction], unit: int, max_iter: int, tell: Tell | None = None) -> Reference:
     """The reference for samples about 2^unit from `origin` (others are served too), of at most max_iter steps.

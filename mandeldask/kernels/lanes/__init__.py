@@ -31,7 +31,7 @@ _kept = threading.local()  # scratch is made once a thread: fresh memory costs a
 
 
 def make(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> BlockFunction:
-    return BlockFunction(count, outside, max_iter, fields, band=None, prove=prove)
+    return BlockFunction(count, prove, outside, max_iter, fields, band=None)
 
 
 def count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:

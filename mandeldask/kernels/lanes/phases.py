@@ -10,7 +10,6 @@ from collections.abc import Callable
 import numba
 
 from mandeldask.kernels.lanes.steps import (
-    BLOCK,
     CX,
     CY,
     FIRST,
@@ -26,12 +25,13 @@ from mandeldask.kernels.lanes.steps import (
     unchecked_steps,
 )
 from mandeldask.kernels.lanes.vectors import SIZE
+from mandeldask.kernels.shortcuts import LOOK, renewal, round_steps
 
 TILE = 8192  # samples on the list at a time: the two lists stay within a second-level cache of 1 MiB
 FIRST_TIMES = 8  # 16 checked steps: by then 80 % of the whole set's surroundings have escaped
-SHARE = 8  # a round is 1/SHARE of the steps so far: on average a lane that escapes has wasted half of that
 
 compiled = numba.njit(nogil=True, error_model="numpy")
+_round_steps, _renewal = compiled(round_steps), compiled(renewal)
 
 
 @compiled
@@ -86,20 +86,20 @@ def _rounds(lanes, m, late, counts, k, n, max_iter, at_end, out):  # type: ignor
 
     The lanes still there have max_iter in `out` already, and keep it unless they escape.
     """
-    saved_at = n
-    while m > 0 and n + BLOCK <= max_iter:
-        blocks = min(max(1, n // (SHARE * BLOCK)), (max_iter - n) // BLOCK)
+    renewed_at = _renewal(n, _round_steps)
+    while m > 0 and n + LOOK <= max_iter:
+        blocks = min(_round_steps(n), max_iter - n) // LOOK
         _pad(lanes, m, 0.0)
         left = 0
         for first in range(0, m, SIZE):
             left, k = unchecked_steps(lanes, first, left, late, k, n, blocks)
         m = left
-        n += blocks * BLOCK
+        n += blocks * LOOK
         k = _finish_whole_groups(late, counts, k, max_iter, at_end, out)
-        if 2 * n >= 3 * saved_at:  # Brent's way to find cycles: the waits grow, in the end beyond the length of any
+        if n == renewed_at:
             for lane in range(m):
                 lanes[SX, lane], lanes[SY, lane] = lanes[X, lane], lanes[Y, lane]
-            saved_at = n
+            renewed_at = _renewal(n, _round_steps)
     return m, k, n
 
 

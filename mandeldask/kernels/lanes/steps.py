@@ -35,14 +35,13 @@ from mandeldask.kernels.lanes.vectors import (
     twice_plus,
     vector,
 )
-from mandeldask.kernels.shortcuts import never_escapes, never_returns
+from mandeldask.kernels.shortcuts import LOOK, never_escapes, never_returns
 
 X, Y, CX, CY, ID, SX, SY = range(7)  # the rows of a lane under way: z, c, index of the sample, saved z
 N = 5  # the row of n, for lanes that are each at a step of their own: they have no saved z
 LANE_ROWS, LATE_ROWS = 7, 6
 
 FIRST = 2  # steps between two looks at whether a group has any lane left, in the first steps
-BLOCK = 24  # steps between two looks at whether a lane has escaped, in the unchecked steps
 AHEAD = 1024  # doubles: samples are asked for 8 kB early, which takes a tenth off where most escape at once
 CHECKED = 4  # steps between two looks at whether a group has any lane left, in the checked steps
 
@@ -167,7 +166,7 @@ def first_steps(typing, c, out, first, index, times, max_iter, lanes, m, late, k
 
 @intrinsic
 def unchecked_steps(typing, lanes, first, m, late, k, n, blocks):  # type: ignore[no-untyped-def]
-    """`blocks` blocks of BLOCK steps of lanes first:first + SIZE, all at step n, escapes looked for after each block.
+    """`blocks` blocks of LOOK steps of lanes first:first + SIZE, all at step n, escapes looked for after each block.
 
     A lane found outside rolls back: its state before that block goes on the list `late`, where single steps find the
     exact count. A lane that is where it was when its z was saved goes round for ever: it leaves. The others go back on
@@ -183,11 +182,11 @@ def unchecked_steps(typing, lanes, first, m, late, k, n, blocks):  # type: ignor
 
         def block(*state: Lanes) -> tuple[Lanes, ...]:
             x, y, last_x, last_y, last_n, again, inside = state
-            for _ in range(BLOCK):
+            for _ in range(LOOK):
                 x, y = _step(x, y, cx, cy)
             inside = _inside(x, y)
             again = again | (x.same(under_way.load(SX, first)) & y.same(under_way.load(SY, first)))
-            last = inside.where(x, last_x), inside.where(y, last_y), inside.where(last_n + BLOCK, last_n)
+            last = inside.where(x, last_x), inside.where(y, last_y), inside.where(last_n + LOOK, last_n)
             return x, y, *last, again, inside
 
         state = repeat(b, blocks, [x, y, x, y, filled(b, INT64, n), nobody, nobody], block)
