@@ -161,8 +161,9 @@ BAD = {
     "report in no directory": (
         ["run", LESSON, *SMALL, "--report", "none/a.html"],
         2,
-        "cannot write the report none/a.html",
+        "there is no directory none to write a.html in",
     ),
+    "report of another kind": (["run", LESSON, *SMALL, "--report", "a.md"], 2, "a report's name must end in .html"),
 }
 
 

@@ -455,16 +455,17 @@ def test_a_driver_that_is_cancelled_while_nothing_is_in_flight_says_so(client, t
 
 
 @pytest.mark.once
-def test_tiles_that_end_while_a_run_is_interrupted_are_recorded(client, kernel, tmp_path):
-    begun, gate = tmp_path / "begun", tmp_path / "begun.held"
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, JobCancelledError])
+def test_tiles_that_end_while_a_run_is_interrupted_are_recorded(client, kernel, tmp_path, stop):
+    begun = tmp_path / "begun"
 
     def interrupt(event):
-        if isinstance(event, TileDone) and gate.exists():
+        if isinstance(event, TileDone):
             poll(lambda: len(faults.counted(begun)) > 2, "tiles in progress")
             release()
-            raise KeyboardInterrupt
+            raise stop
 
-    with faults.held(begun, after=2) as release, pytest.raises(KeyboardInterrupt):
+    with faults.held(begun, after=2) as release, pytest.raises(stop):
         md.run(kernel(partial(faults.count, path=begun)), tmp_path / "a.zarr", client=client, tell=interrupt)
     poll(lambda: not any(client.processing().values()), "the end of all tiles")
     store = open_store(tmp_path / "a.zarr")

@@ -81,6 +81,9 @@ def test_what_is_no_location_is_refused_in_a_line(tmp_path, name, text, message)
     assert "\n" not in str(error.value)
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         read_location(tmp_path / "none.kfr")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    with pytest.raises(ConfigError, match="is not text"):
+        read_location(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(

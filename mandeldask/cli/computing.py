@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -128,7 +127,10 @@ def _compute(
         raise ConfigError("--image and --no-image exclude each other; give one")
     if image:
         check_path(image)
-    _check_report(report)
+    if report:
+        target = check_path(report, "a report", (".html",))
+        if not os.access(target if target.exists() else target.parent, os.W_OK):
+            raise ConfigError(f"cannot write the report {report}: name a file that you may write")
     if_interrupted = click.get_current_context().obj
     picture: str | None = None
     store = link = ""
@@ -209,15 +211,6 @@ def _picture_beside(store: str) -> str | None:
         problem = error
     warn(f"no picture will be made: {problem}; name one with --image")
     return None
-
-
-def _check_report(path: str | None) -> None:
-    """ConfigError where no performance report can be written."""
-    if path is None:
-        return
-    folder = Path(path).parent
-    if not folder.is_dir() or Path(path).is_dir() or not os.access(path if Path(path).exists() else folder, os.W_OK):
-        raise ConfigError(f"cannot write the report {path}: name a file in a directory that exists")
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def write_description(target: Path, text: str, then: tuple[str, ...] = ("run",))
     except FileExistsError:
         problem = f"{target} already exists, and was left unchanged: move it, or run this in another folder"
         raise ConfigError(problem) from None
-    print_facts(("written", str(target)), ("next", f"{command(*then, str(target))}    once you have edited it"))
+    print_facts(("written", str(target)), ("next", f"{command(*then, str(target))}    as it is, or edited"))
 
 
 @cli.command("find")

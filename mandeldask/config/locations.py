@@ -32,8 +32,10 @@ def read_location(path: str | os.PathLike[str]) -> Found:
     try:
         with open(file, "rb") as opened:
             text = opened.read(MAX_BYTES).decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except ValueError:
+        raise ConfigError(f"{file}: is not text, and a location of Kalles Fraktaler or Fraktaler-3 is") from None
     try:
         found = _kfr(text) if re.search("^(Re|Im|Zoom|Iterations):", text, re.MULTILINE) else _toml(text)
         described = _described(**found)

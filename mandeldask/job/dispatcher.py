@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import ClusterError, DamagedError, JobCancelledError, MandeldaskError, StoreError
 from mandeldask.job.cost import Costs, Estimate, order
-from mandeldask.job.events import Notice, Observer, Plan, TileDone
+from mandeldask.job.events import Notice, Observer, Plan, TileDone, ignore
 from mandeldask.job.graph import TileGraph, written_tiles
 from mandeldask.job.ledger import Ledger, cannot_write
 from mandeldask.job.periodic import every
@@ -100,7 +100,7 @@ class Dispatcher:
                 self._refill()
                 self._take_all_in()
             self._progress()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, JobCancelledError):
             self._stop()
             raise
         finally:
@@ -116,6 +116,7 @@ class Dispatcher:
             self.client.run_on_scheduler(withdraw, [future.key for future in in_flight], self.client.id)
 
     def _stop(self) -> None:
+        self.tell = ignore  # it may be what raised
         self.completed = as_completed(list(self.in_flight), loop=self.client.loop)  # the old one may have lost some
         with every(CANCEL_SECONDS, self.cancel, "cancel"), suppress(MandeldaskError, OSError, RuntimeError):
             self.cancel()
