@@ -256,6 +256,17 @@ def test_the_scheduler_holds_nothing_after_a_run(client, tmp_path, kernel, fault
     poll(lambda: not client.run_on_scheduler(_keys_remembered), "the release of every key")
 
 
+def test_the_scheduler_keeps_no_group_of_tasks_for_each_burst_of_levels(client, tmp_path):
+    """Each takes 7 KiB until the scheduler ends: `distributed.spans` refers to it."""
+    before = client.run_on_scheduler(_groups)
+    md.run(UNIT | {"view": UNIT["view"] | {"shape": [160, 160]}, "tile": [10, 10]}, tmp_path / "a.zarr", client=client)
+    assert client.run_on_scheduler(_groups) - before <= 2  # of the field, of the levels
+
+
+def _groups(dask_scheduler):
+    return sum(len(span.groups) for span in dask_scheduler.extensions["spans"].spans.values())
+
+
 def _tasks(dask_scheduler):
     return set(dask_scheduler.tasks)
 

@@ -76,6 +76,7 @@ class Dispatcher:
         self.ready: deque[LevelTile] = deque()  # tiles of levels that can be made now
         # a name for each attempt: the scheduler remembers every name of a run, and a key is never used twice
         self.level_names = [key_name(self.job, self.run_id, "level") for _ in range(MAX_ATTEMPTS)]
+        self.kept: Future | None = None
         self.failed: list[Tile | LevelTile] = []
         self.cancelled = 0.0  # when, by the monotonic clock
 
@@ -104,6 +105,7 @@ class Dispatcher:
             self._stop()
             raise
         finally:
+            self.kept = None
             self.client.cancel(list(self.in_flight), force=True)
 
     def cancel(self) -> None:
@@ -211,7 +213,16 @@ class Dispatcher:
                 self._failed(tile, error)
             else:
                 self._level_done(tile) if len(tile) == 3 else self._done(result.item())
-            del self.in_flight[future]  # not before: what ends the run here cancels it too
+            self._let_go(future)  # not before: what ends the run here cancels it too
+
+    def _let_go(self, future: Future) -> None:
+        """Release a future; that of a level's tile once the next is there.
+
+        Such tiles come in bursts. Dask forgets a group of tasks when none is left, and keeps 7 KiB of each for ever.
+        """
+        if len(self.in_flight.pop(future)) == 3:
+            future, self.kept = self.kept, future
+        if future:
             future.release()
 
     def _done(self, record: Record) -> None:
