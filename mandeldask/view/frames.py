@@ -275,8 +275,9 @@ def _deep_strip(centre: Sequence[Number], radius: Sequence[Number]) -> Deep:
     """Around exact digits; its radius, rounded once, in units of a power of two in the middle of its range."""
     inner, outer = check_radius(radius)
     low, high = exponent(inner), exponent(outer)
-    if high - low > 2 * REACH - 2:
-        most, orders = (round(bits * math.log10(2)) for bits in (2 * REACH, high - low))
+    most = 2 * REACH - 2
+    if high - low > most:
+        most, orders = (int(bits * math.log10(2)) for bits in (most, high - low))
         raise ConfigError(
             f"a strip goes over at most {most} orders of magnitude, for its offsets are binary64 numbers of one unit; "
             f"this one goes over {orders}: make two that meet"
