@@ -189,7 +189,7 @@ def test_the_samples_of_a_shallow_film_are_what_they_were():
         ({"last": "1e-20"}, r"centre\[0\] has 15 decimals, and a last span of 1e-20 needs at least 21: give all"),
         (
             {"centre": SPIRAL, "last": "1e-600"},
-            "a strip goes over at most 541 orders .* over 601: make two",
+            "a strip goes over at most 541 orders .* over 600: make two",
         ),
         ({"centre": SPIRAL, "last": "1e-20000"}, "to is out of range"),
         ({"centre": SPIRAL, "last": "1e-30", "proof": "some"}, "proof must be one of full, double-double, none; got"),
