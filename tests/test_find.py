@@ -64,6 +64,8 @@ def test_the_command_writes_a_description_around_a_nucleus(tmp_path, monkeypatch
     assert abs(Decimal(config.view.given["span"][0]) - Decimal("0.076142")) < Decimal("1e-6")
     nuclei = json.loads(CliRunner().invoke(cli, [*place, "--max-period", "50", "--json"]).stdout)["nuclei"]
     assert nuclei[0]["period"] == 3
+    plain = CliRunner().invoke(cli, [*place, "--max-period", "50"]).output
+    assert "--max-period 50 --period 3 -o copy.yaml    writes a run description around it" in plain
     none = CliRunner().invoke(cli, [*place, "--max-period", "2"])
     assert none.exit_code == 2
     assert "no nucleus of a period up to 2 was found there" in none.output

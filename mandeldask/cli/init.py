@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mandeldask.cli.group import cli, print_facts
+from mandeldask.cli.group import cli, print_facts, typed
 from mandeldask.errors import ConfigError
 from mandeldask.text import command, is_url
 
@@ -114,6 +114,9 @@ def _find(
         for nucleus in found:
             re_, im = (text if len(text) < SHOWN else f"{text[: SHOWN - 3]}..." for text in nucleus.centre)
             print_facts((f"period {nucleus.period}", f"[{re_}, {im}], size {nucleus.size}"))
+    if not (out or as_json):
+        more = [] if period else ["--period", str(chosen[0].period)]
+        print_facts(("next", f"{typed(*more, '-o', 'copy.yaml')}    writes a run description around it"))
     if out:
         _write_around(chosen[0], Path(out), max_iter)
 
