@@ -12,7 +12,7 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from mandeldask import buffers
-from mandeldask.errors import ConfigError
+from mandeldask.errors import ConfigError, check_type
 from mandeldask.view import Deep, Range, View
 from mandeldask.view.outer import OuterSum
 
@@ -36,8 +36,9 @@ def complex_grid(view: View, chunks: Any = "auto", window: tuple[Range, Range] |
     Raises
     ------
     ConfigError
-        Chunks that Dask does not take.
+        Chunks that Dask does not take; a view that is none.
     """
+    check_type("view", view, View, "a mandeldask.View, such as View(x=(-2, 1), y=(-1.5, 1.5), shape=(1000, 1000))")
     ranges = window or ((0, view.shape[0]), (0, view.shape[1]))
     shape = tuple(end - first for first, end in ranges)
     try:
