@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mandeldask import buffers
 from mandeldask.errors import ConfigError, check_type
 from mandeldask.view import Deep, Range, View
-from mandeldask.view.outer import OuterSum
+from mandeldask.view.outer import outer_sum
 
 OFFSETS = "complex-offsets"  # what the grid of a deep view is called: its samples are not numbers c
 
@@ -73,4 +73,4 @@ def _block(
     )
     size = (rows[1] - rows[0]) * (columns[1] - columns[0])
     block = view.block(rows, columns, buffers.empty((size,), np.complex128))
-    return block if view.frame else OuterSum.of(block, (view.axis("x", columns), view.axis("y", rows)))
+    return block if view.frame else outer_sum(block, (view.axis("x", columns), view.axis("y", rows)))
