@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,22 +12,28 @@ Axes = tuple[NDArray[np.float64], NDArray[np.float64]]
 """x (columns) and y (rows)"""
 
 
-class _OuterSum(np.ndarray[Any, np.dtype[np.complex128]]):
-    axes: Axes | None = None
+@dataclass(frozen=True)
+class _OuterSum:
+    """What NumPy makes a plain array of, whose `base` this is; the base of its parts is that array."""
+
+    samples: NDArray[np.complex128]
+    axes: Axes
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return self.samples.__array_interface__
 
 
 def outer_sum(c: NDArray[np.complex128], axes: Axes) -> NDArray[np.complex128]:
-    """The samples c[i, j] = x[j] + 1j * y[i], read-only, as a plain array whose `axes_of` are these.
+    """The samples c[i, j] = x[j] + 1j * y[i], read-only, with the axes that `axes_of` gives.
 
-    Its parts, copies and what is computed from it have none: they have another `base`.
+    Their parts, copies and what is computed from them have no axes.
     """
-    samples = c.view(_OuterSum)
-    samples.axes = axes
+    samples = c.view()
     samples.flags.writeable = False
-    return samples.view(np.ndarray)
+    return np.asarray(_OuterSum(samples, axes))
 
 
 def axes_of(c: NDArray[np.complex128]) -> Axes | None:
     """The axes of samples that `outer_sum` gave, else None."""
-    whole = isinstance(c.base, _OuterSum) and c.base.shape == c.shape and c.base.strides == c.strides
-    return c.base.axes if whole else None  # type: ignore[union-attr]
+    return c.base.axes if isinstance(c.base, _OuterSum) else None
