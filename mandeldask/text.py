@@ -112,6 +112,14 @@ def si(value: float) -> str:
     return f"{value:.3g}"
 
 
+def data_size(n: float) -> str:
+    """Bytes as a person says them: 1.50 GiB."""
+    for k, prefix in ((2**50, "P"), (2**40, "T"), (2**30, "G"), (2**20, "M"), (2**10, "K")):
+        if n >= 0.9 * k:
+            return f"{n / k:.2f} {prefix}iB"
+    return f"{n:.0f} B"
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person says them."""
     if seconds < 60:

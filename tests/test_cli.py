@@ -75,7 +75,7 @@ def test_run_shows_plan_link_and_summary_and_leaves_store_and_picture(finished):
         "100 x 120 = 12 k samples, max_iter 100",
         "kernel     numpy\n",
         "6 of 50 x 50; 6 to compute",
-        "lesson.zarr, at most 46.88 kiB before compression",
+        "lesson.zarr, at most 46.88 KiB before compression",
         "2 workers of 1 thread",
         "http://127.0.0.1:",
         "done       6 tiles in",
@@ -87,6 +87,22 @@ def test_run_shows_plan_link_and_summary_and_leaves_store_and_picture(finished):
     assert open_store(cwd / "lesson.zarr").done().all()
     drawn = Image.open(cwd / "lesson.png")
     assert (drawn.size, drawn.mode) == ((120, 100), "RGB"), "smooth, though the store has the counts alone"
+
+
+def test_an_interruption_after_the_last_tile_names_nothing_to_go_on_with(finished, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mandeldask.image.picture", interrupted)
+    code, _, err = invoke("resume", "lesson.zarr", cwd=finished[0])
+    assert code == 130
+    assert "interrupted" in err and "mandeldask resume" not in err
+
+
+def test_an_unknown_option_beside_set_is_told_of_the_keys(tmp_path):
+    code, _, err = invoke("run", "lesson", "--size", "400", "300", cwd=tmp_path)
+    assert code == 2
+    assert "--set 'view.shape=[300,400]'" in err
 
 
 def test_json_is_one_object_that_agrees_with_the_store(finished, tmp_path):

@@ -260,7 +260,7 @@ def test_a_tile_whose_record_was_lost_is_computed_again(client, path):
     assert status(path).state == "incomplete"
     summary = md.resume(path, client=client, tell=told.append)
     plan = next(event for event in told if isinstance(event, Plan))
-    assert plan.facts["tiles"].endswith("2 to compute, 2 of them again: how they were proven is not known")
+    assert plan.facts["tiles"].endswith("2 to compute, 2 of them done already, but how they were proven was not noted")
     assert (summary.computed, summary.proofs.unknown) == (2, 0)
     assert "not known of 1 tile: `resume` computes them again" in str(replace(summary.proofs, unknown=1))
 

@@ -180,7 +180,7 @@ def test_what_dead_writers_left_is_swept_and_nothing_of_living_ones(client, tmp_
     md.resume(tmp_path / "a.zarr", client=client, tell=tell)
     assert not young.exists()
     assert living[0].exists()
-    assert said == [("store", "removed 2.00 kiB of partial files that killed writers had left")] * 2
+    assert said == [("store", "removed 2.00 KiB of partial files that killed writers had left")] * 2
 
 
 def test_what_a_killed_overwrite_left_is_swept_by_the_next_run(client, tmp_path):

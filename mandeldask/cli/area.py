@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--until", type=float, metavar="ERROR", help="Add grids until the error is no larger, such as 1e-6.")
 @click.option("--seed", type=int, help="Of the shifts; by default 1.")
 @click.option("--out", "-o", type=click.Path(dir_okay=False), help="A small file of counts, to go on with later.")
-@click.option("--kernel", help="Any kernel: all give the same bits.")
+@click.option("--kernel", metavar="NAME", help=options.SAME_BITS)
 @options.cluster
 @options.upload
 @options.workers

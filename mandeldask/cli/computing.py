@@ -40,7 +40,7 @@ output_options = options.together(
     options.as_json,
 )
 continuing_options = options.together(
-    click.option("--kernel", default="auto", show_default=True, help="Those of binary64 give the same bits."),
+    click.option("--kernel", metavar="NAME", default="auto", show_default=True, help=options.SAME_BITS),
     options.cluster,
     options.upload,
     options.ignore_space,
@@ -141,7 +141,7 @@ def _compute(
             nonlocal picture, store, link, look
             if isinstance(event, Plan):
                 store = event.store.path
-                if_interrupted["store"] = short_path(store)
+                if_interrupted["store"] = short_path(store) if event.pending or event.levels else None
                 picture = None if no_image else image or _picture_beside(store)
                 look = {"size": _picture_size(event.store.description.shape)} | look
             if isinstance(event, Started):
@@ -153,6 +153,8 @@ def _compute(
             screen(event)
             if isinstance(event, Summary):
                 recorded.close()
+                if not event.exit_code:
+                    if_interrupted["store"] = None  # nothing is left to go on with
                 if not (event.computed or event.levels or event.failed):
                     nothing = "none, and no report" if report else "none"
                     screen.line("dashboard", f"{nothing}: nothing was computed. To compute it again: {again}")

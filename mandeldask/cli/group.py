@@ -47,6 +47,11 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             ctx.exit(super().invoke(ctx) or 0)
+        except click.NoSuchOption as wrong:
+            if not (wrong.ctx and any(known.name == "overrides" for known in wrong.ctx.command.params)):
+                raise
+            hint = "A key of the description is changed by --set, such as --set 'view.shape=[300,400]'."
+            raise click.NoSuchOption(wrong.option_name, f"{wrong.message} {hint}", ctx=wrong.ctx) from None
         except (MandeldaskError, OSError) as raised:
             error = raised if isinstance(raised, MandeldaskError) else _of_a_file(raised)
             if error is None:

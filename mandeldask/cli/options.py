@@ -46,6 +46,7 @@ def _remember(ctx: click.Context, _: click.Parameter, as_json: bool) -> bool:
     return as_json
 
 
+SAME_BITS = "numpy, numpy-compact, numba, cuda or auto: all give the same bits."
 store = click.argument("store", type=click.Path())
 as_json = click.option(
     "--json", "as_json", is_flag=True, callback=_remember, help="Print JSON on stdout, nothing else."
@@ -85,7 +86,9 @@ description = together(
         metavar="KEY=VALUE",
         help="Change a key of the description, e.g. --set 'view.shape=[4096,4096]'; may be repeated.",
     ),
-    click.option("--kernel", help="Short for --set kernel=NAME; those of binary64 give the same bits."),
+    click.option(
+        "--kernel", metavar="NAME", help=f"{SAME_BITS} Of a deep view deep or auto. Short for --set kernel=NAME."
+    ),
     cluster,
     trust,
     upload,

@@ -55,7 +55,7 @@ class _Pairs(click.Command):
     "[default: double-double]",
 )
 @click.option("--out", "-o", type=click.Path(), help="The film: .mp4, .mkv or .mov.")
-@click.option("--kernel", help="Any kernel: all give the same bits. [default: auto]")
+@click.option("--kernel", metavar="NAME", help=f"{options.SAME_BITS} [default: auto]")
 @click.option("--colormap", help="As for `mandeldask image`. [default: classic]")
 @click.option("--scale", help="As for `mandeldask image`, laid out for the whole film. [default: mix]")
 @click.option("--interior", help="Colour of the samples that do not escape. [default: #000000]")

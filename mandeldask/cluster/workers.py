@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from dask.system import CPU_COUNT
-from dask.utils import format_bytes, parse_bytes
+from dask.utils import parse_bytes
 from distributed import Client, Status
 from distributed.system import MEMORY_LIMIT
 
 from mandeldask import config as configs
 from mandeldask.errors import ClusterError
-from mandeldask.text import plural
+from mandeldask.text import data_size, plural
 
 START_SECONDS = 60.0  # to wait for the first worker where no description says otherwise
 IDLE_WORKER_BYTES = 240 * 2**20  # an interpreter with distributed, zarr and numba: scripts/bench_run
@@ -38,7 +38,7 @@ class Size:
         return self.all_threads or self.workers * self.threads_per_worker
 
     def __str__(self) -> str:
-        each = f"{plural(self.threads_per_worker, 'thread')} and {format_bytes(self.memory_limit)}"
+        each = f"{plural(self.threads_per_worker, 'thread')} and {data_size(self.memory_limit)}"
         if self.all_threads is None:
             return f"{plural(self.workers, 'worker')} of {each}"
         together = f"{plural(self.workers, 'worker')} of {plural(self.threads, 'thread')} together"
@@ -55,8 +55,8 @@ def size_of(cluster: configs.Cluster) -> Size | None:
             workers = cluster.workers or max(1, CPU_COUNT // cluster.threads_per_worker)
             if workers > (most := max(1, MEMORY_LIMIT // IDLE_WORKER_BYTES)):
                 raise ClusterError(
-                    f"{workers} workers need {format_bytes(workers * IDLE_WORKER_BYTES)} before they compute anything, "
-                    f"and this machine has {format_bytes(MEMORY_LIMIT)}: use at most {most}"
+                    f"{workers} workers need {data_size(workers * IDLE_WORKER_BYTES)} before they compute anything, "
+                    f"and this machine has {data_size(MEMORY_LIMIT)}: use at most {most}"
                 )
             memory = parse_bytes(cluster.memory_limit) if cluster.memory_limit else MEMORY_LIMIT // workers
             return Size(workers, cluster.threads_per_worker, memory)

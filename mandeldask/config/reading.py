@@ -70,6 +70,7 @@ _RULES = {
     "model_attributes_type": "must be a mapping, KEY: VALUE",
     "model_type": "must be a mapping, KEY: VALUE",
     "string_type": "must be text (in quotes if it looks like a number)",
+    "too_long": "must be two numbers",  # no other list has a length
     "tuple_type": "must be a list",
     "union_tag_invalid": "kind must be one of {expected_tags}; got {tag}",
 }
@@ -112,7 +113,7 @@ def refuse_untrusted(cluster: Cluster | None) -> None:
     if not isinstance(cluster, LocalCluster | None):
         raise ConfigError(
             f"the description names a cluster of kind {cluster.kind}, which can run any program as you: if you trust "
-            f"the file, add {option('trust')}, or name a cluster of your own, --cluster FILE"
+            f"the file, add {option('trust')}, or name a cluster of your own (cluster=, or --cluster FILE)"
         )
 
 
@@ -277,12 +278,16 @@ def _explain(fault: ErrorDetails) -> str:
         ]
         close = difflib.get_close_matches(str(location[-1])[:50].lower(), [*there, *elsewhere], n=1)
         return f"unknown key `{key}`; " + (f"did you mean `{close[0]}`?" if close else f"there are {', '.join(there)}")
+    if fault["type"] == "missing" and isinstance(location[-1], int):
+        return f"{key.rpartition('[')[0]} {_RULES['too_long']}; got {_show(fault['input'])}"
     if fault["type"] == "missing":
         return f"{key} is missing"
     if fault["type"] in _RULES:
         rule = _RULES[fault["type"]].format_map(fault.get("ctx", {}))
     else:
         rule = re.sub(r"^\w+ should", "must", fault["msg"].removeprefix("Value error, "))
+    if fault["type"] == "tuple_type" and isinstance(fault["input"], str) and "," in fault["input"]:
+        rule += f", in brackets (--set '{key}=[{fault['input']}]')"
     if isinstance(fault["input"], Mapping):  # the rule is one of several keys, and names them
         return f"{key}: {rule}"
     return f"{key} {rule}; got {_show(fault['input'])}".lstrip()

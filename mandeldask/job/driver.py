@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 import numpy as np
-from dask.utils import format_bytes
 from distributed import Client
 from numpy.typing import NDArray
 
@@ -28,7 +27,7 @@ from mandeldask.kernels import AUTO, DEEP, Exact, Kernel, block_function, on_cpu
 from mandeldask.precise import other_counts
 from mandeldask.store import Store
 from mandeldask.telemetry import Progress
-from mandeldask.text import command, short_path
+from mandeldask.text import command, data_size, short_path
 from mandeldask.tile import tile_name
 
 ASK_SECONDS = 0.5
@@ -176,7 +175,7 @@ def _sweep(store: Store, older: float, tell: Observer) -> None:
     """Remove the partial files that killed writers left before a time. Hold the store's lease meanwhile."""
     with suppress(OSError):  # of files that nobody reads
         if size := store.place.sweep(older):
-            tell(Notice(f"removed {format_bytes(size)} of partial files that killed writers had left", "store"))
+            tell(Notice(f"removed {data_size(size)} of partial files that killed writers had left", "store"))
         for removed in store.place.sweep_removed():
             tell(Notice(f"removing {removed}, which a killed run had begun to overwrite", "store"))
 

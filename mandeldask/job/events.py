@@ -10,14 +10,13 @@ from decimal import Decimal
 from typing import ClassVar
 
 import numpy as np
-from dask.utils import format_bytes
 from distributed import Client
 from numpy.typing import NDArray
 
 from mandeldask.cluster import Size
 from mandeldask.store import Store
 from mandeldask.telemetry import Preview, Progress, TileFailed
-from mandeldask.text import duration, plural, short_path, si
+from mandeldask.text import data_size, duration, plural, short_path, si
 from mandeldask.tile import Record
 from mandeldask.view import View
 
@@ -95,11 +94,11 @@ class Plan:
         """The plan in words, for a terminal or a notebook."""
         d = self.store.description
         done = f", {self.done} done already: resuming" if self.resumed else ""
-        again = f", {self.again} of them again: how they were proven is not known" if self.again else ""
+        again = f", {self.again} of them done already, but how they were proven was not noted" if self.again else ""
         levels = f", {plural(self.levels, 'pyramid tile')} to build" if self.levels else ""
         orbit = {}
         if d.exact:
-            size = format_bytes(ORBIT_BYTES * d.max_iter)
+            size = data_size(ORBIT_BYTES * d.max_iter)
             orbit["reference"] = f"an orbit of at most {si(d.max_iter)} steps, {size} in each worker process"
         if d.proof != "full":
             orbit["proof"] = PROOFS[d.proof]
@@ -148,6 +147,10 @@ class Expected:
     seconds: float  # until the last tile is done, costly tiles first
     seconds_by_row: float  # the same, row by row
     spread: float  # the costliest tile over the median one
+
+    @property
+    def words(self) -> str:
+        return f"{duration(self.seconds)} of computing, costly tiles first; {duration(self.seconds_by_row)} row by row"
 
 
 @dataclass(frozen=True)

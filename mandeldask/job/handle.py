@@ -122,8 +122,8 @@ def scheduler_of(cluster: configs.AnyCluster | None, client: Client | None = Non
     with Session(cluster, client=client) as there:
         if not there.runs_already:
             raise ConfigError(
-                "which scheduler? Name one that is up, --cluster tcp://HOST:PORT (in Python, cluster=), or set "
-                f"DASK_SCHEDULER_ADDRESS; the status of a store needs none: {command('status', 'STORE')}"
+                "which scheduler? Name one that is up (cluster=, or --cluster tcp://HOST:PORT on a command line), or "
+                f"set DASK_SCHEDULER_ADDRESS; the status of a store needs none: {command('status', 'STORE')}"
             )
         yield there.connect()
 

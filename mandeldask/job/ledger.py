@@ -162,6 +162,6 @@ class Ledger:
 def cannot_write(store: Store, error: OSError) -> StoreError:
     """What to say of a disk that refuses."""
     return StoreError(
-        f"cannot write {store.path}: {error.strerror or error}. What is finished stays; make room or repair it, then "
-        f"`{command('resume', store.path)}`"
+        f"cannot write {store.path}: {error.strerror or error}. What is finished stays; make room, or repair the disk, "
+        f"then `{command('resume', store.path)}`"
     )

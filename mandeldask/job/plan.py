@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from dask.utils import format_bytes
 from numpy.typing import NDArray
 
 from mandeldask import config as configs
@@ -19,7 +18,7 @@ from mandeldask.job.events import ORBIT_BYTES, Plan
 from mandeldask.job.lease import refuse_second_driver
 from mandeldask.kernels import EXACT_FIELDS, FIELDS, SCRATCH_BYTES
 from mandeldask.store import AnyPath, Description, Level, Place, Store, Tile, open_for_writing, open_store, place_of
-from mandeldask.text import is_url, option
+from mandeldask.text import data_size, is_url, option, si
 from mandeldask.tile import LevelTile
 from mandeldask.view import Deep
 
@@ -31,7 +30,7 @@ ENCODING_BYTES = 8  # a sample, while a shard is compressed and written
 USABLE = 0.8  # of a worker's memory limit: Dask pauses it there
 LEVELS = 4 / 3  # bytes of all levels over those of the field: 1 + 1/4 + 1/16 + ...
 BEST_RATIO = 1 / 256  # of compression: lz4 makes a 255th of samples that are all alike
-NO_STORE = "no store named: give one, --out STORE (in Python, out=), or set `store:` in the run description"
+NO_STORE = "no store named: give one (out=, or --out STORE on a command line), or set `store:` in the run description"
 NOT = -1  # a tile of a level that is not to be built; no parent
 
 
@@ -139,11 +138,11 @@ def check_memory(
     side = next((s for s in TILE_SIDES if _fits(_tile_memory(fields, (s, s), exact), size, reference)), None)
     remedy = f"tile: [{side}, {side}]" if side else "fewer workers with more memory each"
     threads = f", times {size.threads_per_worker} threads a worker" if size.threads_per_worker > 1 else ""
-    orbit = f" and {format_bytes(reference)} for the reference orbit" if reference else ""
+    orbit = f" and {data_size(reference)} for the reference orbit" if reference else ""
     raise ClusterError(
-        f"a tile of {tile[0]} x {tile[1]} needs about {format_bytes(memory)}{threads}, beside "
-        f"{format_bytes(IDLE_WORKER_BYTES)} for the worker itself{orbit}, and a worker may use {USABLE:.0%} of its "
-        f"{format_bytes(size.memory_limit)}. Use {remedy}"
+        f"a tile of {tile[0]} x {tile[1]} needs about {data_size(memory)}{threads}, beside "
+        f"{data_size(IDLE_WORKER_BYTES)} for the worker itself{orbit}, and a worker may use {USABLE:.0%} of its "
+        f"{data_size(size.memory_limit)}. Use {remedy}"
     )
 
 
@@ -157,8 +156,8 @@ def _check_space(place: Place, d: Description) -> None:
     least = int(_sample_bytes(d.fields, d.exact) * samples * BEST_RATIO + 4 * sum(d.shape))
     if free is not None and least > free:
         raise StoreError(
-            f"{samples:.3g} samples need at least {format_bytes(least)} at {place.url}, however well they are "
-            f"compressed, and {format_bytes(free)} are free: choose another place, make room, or go on all the same "
+            f"{si(samples)} samples need at least {data_size(least)} at {place.url}, however well they are "
+            f"compressed, and {data_size(free)} are free: choose another place, make room, or go on all the same "
             f"with {option('ignore_space')}"
         )
 
@@ -170,8 +169,9 @@ def space_warning(plan: Plan) -> str:
     if free is None or most <= free:
         return ""
     return (
-        f"at most {format_bytes(most)} are needed at {plan.store.path}, before compression, and {format_bytes(free)} "
-        "are free: it may not fit. A run that finds the disk full ends; resume goes on once there is room"
+        f"with its levels at most {data_size(most)} are needed at {plan.store.path}, before compression, and "
+        f"{data_size(free)} are free: it may not fit. A run that finds the disk full ends; resume goes on once there "
+        "is room"
     )
 
 

@@ -6,15 +6,13 @@ import importlib.util
 import time
 from collections.abc import Callable
 
-from dask.utils import format_bytes
-
 from mandeldask.errors import DamagedError, JobCancelledError
 from mandeldask.job.dispatcher import CANCELLED
 from mandeldask.job.events import ORBIT_BYTES, Notice, Observer, Orbit, Plan
 from mandeldask.job.plan import check_memory
 from mandeldask.kernels import reference_of
 from mandeldask.store import StoredReference, read_reference, write_reference
-from mandeldask.text import duration, pip_install, plural
+from mandeldask.text import data_size, duration, pip_install, plural
 
 TELL_SECONDS = 0.5
 MANY_BITS = 800  # from which gmpy2 is faster than Python's integers
@@ -40,7 +38,7 @@ def prepare_reference(plan: Plan, tell: Observer, is_cancelled: Callable[[], boo
         found = write_reference(plan.store, orbit), orbit
     loader, orbit = found
     look.check(orbit.length)
-    size = format_bytes(ORBIT_BYTES * orbit.length)
+    size = data_size(ORBIT_BYTES * orbit.length)
     tell(Notice(f"{plural(orbit.length, 'step')} of {orbit.bits} bits, {size} in each worker{made}", "reference"))
     return loader
 

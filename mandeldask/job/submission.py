@@ -325,7 +325,7 @@ class _JobReporter:
             case Orbit() if time.monotonic() - self.logged >= LOG_SECONDS:
                 self.log(event.words)
             case Expected():
-                self.log(f"{event.seconds:.3g} s of kernel expected, {event.seconds_by_row:.3g} s row by row")
+                self.log(f"expected: {event.words}")
             case TileFailed():
                 then = "given up" if event.final else "to be tried again"
                 self.log(f"tile {tile_name(event.tile)}, attempt {event.attempt}, {then}: {event.error}")

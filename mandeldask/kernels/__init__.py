@@ -244,7 +244,12 @@ def choose(name: str, view: View | None = None, *, here: bool = True) -> tuple[s
     if exact and here and (problem := lacking("numba")):
         raise ConfigError(f"the kernel deep {problem}; install it")
     if exact:
-        return DEEP, "as asked" if name == DEEP else "exact arithmetic, at any depth; on CPUs, a GPU's worker's too"
+        return (
+            DEEP,
+            "as asked"
+            if name == DEEP
+            else "exact arithmetic, at any depth; it runs on CPUs, also where a worker has a GPU",
+        )
     if name == AUTO:
         problem = lacking("numba")
         why = f", as numba {problem}" if problem else ""

@@ -7,7 +7,6 @@ import time
 from collections import Counter, defaultdict
 
 import numpy as np
-from dask.utils import format_bytes
 from numpy.typing import NDArray
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -30,7 +29,7 @@ from mandeldask.job import (
 )
 from mandeldask.progress import Bar, State
 from mandeldask.telemetry import Preview
-from mandeldask.text import command, duration, plural, printable, short_path, si
+from mandeldask.text import command, data_size, duration, plural, printable, short_path, si
 from mandeldask.tile import Record
 
 MAX_FAILURES = 5  # shown one by one; the store keeps more
@@ -77,9 +76,8 @@ class Screen(Bar):
                 self._started(event)
             case Orbit():
                 self.orbit = event
-            case Expected(seconds, by_row):
-                costly_first = f"{duration(seconds)} of computing, costly tiles first"
-                self.line("expected", f"{costly_first}; {duration(by_row)} row by row")
+            case Expected():
+                self.line("expected", event.words)
             case TileDone(record):
                 self._done(record)
             case TileFailed():
@@ -93,8 +91,8 @@ class Screen(Bar):
     def _plan(self, plan: Plan) -> None:
         self._begin(plan)
         facts = plan.facts | {"kernel": self.kernel}
-        facts["store"] += f", at most {format_bytes(plan.bytes)} before compression"
-        facts["cluster"] = f"{plan.cluster}; a tile needs {format_bytes(plan.tile_memory)}"
+        facts["store"] += f", at most {data_size(plan.bytes)} before compression"
+        facts["cluster"] = f"{plan.cluster}; a tile needs {data_size(plan.tile_memory)}"
         for label, text in facts.items():
             self.line("workers" if label == "cluster" and self.introduced else label, text)
 
