@@ -185,6 +185,12 @@ def test_a_worker_that_finds_it_damaged_ends_the_run_with_the_remedy(path):
         loader()
 
 
+def test_a_field_some_of_whose_samples_escape_with_the_last_step_is_sound(tmp_path, client):
+    path, fields = tmp_path / "a.zarr", ["escape_time", "smooth", "distance"]
+    md.run(CONFIG | {"max_iter": 420, "fields": fields}, path, client=client)
+    assert md.verify(path).exit_code == 0
+
+
 def test_verify_finds_a_wrong_count_by_the_samples_own_orbits(path):
     store = open_store(path)
     assert md.verify(path, recompute=1).exit_code == 0
