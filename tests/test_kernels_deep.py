@@ -272,10 +272,33 @@ def test_bad_fields_and_proofs_are_refused(wrong, says):
         block_function(Exact(VIEW, **wrong), 10, fields)
 
 
+@pytest.mark.parametrize(("c", "n"), [((2, 0), 2), ((0, -2), 2), ((Fraction(6, 5), Fraction(8, 5)), 2), ((1, 0), 3)])
+def test_orbits_that_are_2_from_0_in_their_first_steps_are_decided(c, n):
+    c = tuple(map(Fraction, c))
+    assert count(c, 100, 300) == Count(n, True)
+    ended = count(c, 100, 300, to_bailout=True)
+    assert (ended.n, ended.proven) == (n, True) and abs(complex(ended.x, ended.y)) > 2**20
+    further = c[0] * (1 + Fraction(1, 2**700)), c[1]  # more than the bits to begin with tell
+    assert count(further, 100, 300, to_bailout=True).proven
+    assert count(c, 1, 300) == Count(1, True)
+
+
+def test_every_sample_of_the_square_about_the_set_is_proven():
+    view = View((-2, 2), (-2, 2), (33, 33)).in_exact_arithmetic()
+    found = block_function(Exact(view), 100, ("escape_time", "smooth"))(view.block((0, 33), (0, 33)))
+    assert last_counts().unproven == 0 and (found["escape_time"][[0, 16, 16], [16, 0, 32]] == [2, 100, 2]).all()
+
+
+def test_a_reference_of_more_digits_than_python_writes_has_a_key():
+    held = Held(reference_orbit((Fraction(-7, 4) + Fraction(1, 2**15000), Fraction(0)), -15000, 5))
+    other = Held(reference_orbit((Fraction(-7, 4) - Fraction(1, 2**15000), Fraction(0)), -15000, 5))
+    assert held.key != other.key and "unit=-15000" in repr(held.reference)
+
+
 def test_an_orbit_in_too_few_bits_proves_nothing_where_the_step_before_its_escape_is_near_2():
     re = Fraction(-104561741329259466309873618653, 140737488355328 * 10**15)
     im = Fraction(3716871571319157536225346523, 28147497671065600 * 10**12)
-    few = third.counted((re, im), 600, 24, to_bailout=False)
+    few = third.counted((re, im), 600, 24, False, third.first_two((re, im)))
     assert (few.n, few.proven) == (44, False) and count((re, im), 600, 24).n == 43
 
 

@@ -41,7 +41,8 @@ class Held:
     @cached_property
     def key(self) -> str:
         r = self.reference
-        return f"{r.origin} {r.unit} {r.bits} {r.length}"
+        parts = [n for part in r.origin for n in part.as_integer_ratio()]
+        return f"{[*map(hex, parts)]} {r.unit} {r.bits} {r.length}"  # of decimal digits Python writes 4300
 
     def __call__(self) -> Reference:
         return self.reference
