@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from mandeldask.job.plan import check_memory, recorded
 from mandeldask.kernels import orbit_of_its_own
 from mandeldask.store import open_store, read_reference, stored_reference
 from mandeldask.tile import read_block
+from mandeldask.view import View
 
 CENTRE = [  # Kalles Fraktaler's benchmark place at 1e14
     "-1.759817130804847813610825010561798238243999999999999999999800",
@@ -185,6 +187,12 @@ def test_a_worker_that_finds_it_damaged_ends_the_run_with_the_remedy(path):
         loader()
 
 
+def test_a_field_some_of_whose_samples_escape_with_the_last_step_is_sound(tmp_path, client):
+    path, fields = tmp_path / "a.zarr", ["escape_time", "smooth", "distance"]
+    md.run(CONFIG | {"max_iter": 420, "fields": fields}, path, client=client)
+    assert md.verify(path).exit_code == 0
+
+
 def test_verify_finds_a_wrong_count_by_the_samples_own_orbits(path):
     store = open_store(path)
     assert md.verify(path, recompute=1).exit_code == 0
@@ -325,6 +333,15 @@ def test_a_long_orbit_tells_how_far_it_is_and_what_would_be_faster_and_can_be_ca
     assert "gmpy2" in told[0].text
     with pytest.raises(JobCancelledError):
         look(300, 4000)
+
+
+def test_the_bits_of_a_strip_follow_its_inner_radius(monkeypatch):
+    monkeypatch.setattr(reference.importlib.util, "find_spec", lambda name: None)
+    frame, told = View.log_polar((0, 1), ("1e-300", 3), 64).frame, []
+    assert -frame.unit < reference.MANY_BITS < -frame.finest
+    plan = SimpleNamespace(store=SimpleNamespace(description=SimpleNamespace(frame=frame)))
+    reference._Look(plan, told.append, lambda: False)._advise()
+    assert "gmpy2" in told[0].text
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ class Reference:
     error before rounding, `bits` the fractional bits that were calculated with.
     """
 
-    origin: tuple[Fraction, Fraction]
+    origin: tuple[Fraction, Fraction] = field(repr=False)
     unit: int
     bits: int
     z: NDArray[np.complex128] = field(repr=False)
