@@ -122,11 +122,19 @@ def bytes_a_step(dask_worker):
     ]
 
 
-def flip(path):
-    file = path / "reference/z/c/0"
-    data = bytearray(file.read_bytes())
+def flip(path, key="reference/z/c/0"):
+    data = bytearray((path / key).read_bytes())
     data[len(data) // 2] ^= 1
-    file.write_bytes(data)
+    (path / key).write_bytes(data)
+
+
+def note(path, unproven):
+    """Note of tiles how many of their counts are not proven."""
+    store = open_store(path)
+    columns = store.read_tiles()
+    for tile, number in unproven.items():
+        columns["unproven"][tile] = number
+    store.write_tiles(columns, set(unproven))
 
 
 def forge(path):
@@ -207,9 +215,7 @@ def test_deepen_equals_a_run(whole, client, tmp_path):
 def test_deepen_computes_a_tile_of_which_a_count_is_not_proven_and_refuses_a_preview(client, path, tmp_path):
     store = open_store(path)
     assert read_block(store, 5000, (1, 1)).any()
-    columns = store.read_tiles()
-    columns["unproven"][1, 1] = 1
-    store.write_tiles(columns, {(1, 1)})
+    note(path, {(1, 1): 1})
     assert not read_block(store, 5000, (1, 1)).any()
     assert read_block(store, 5000, (0, 1)).any()
     told = []
@@ -250,12 +256,7 @@ def test_a_run_that_was_stopped_goes_on_with_its_reference_and_all_counts_are_pr
 
 
 def test_a_tile_whose_record_was_lost_is_computed_again(client, path):
-    store = open_store(path)
-    columns = store.read_tiles()
-    for tile, lost in (((1, 1), {"minimum": 0}), ((2, 0), {"unproven": -1})):
-        for name, value in lost.items():
-            columns[name][tile] = value
-    store.write_tiles(columns, {(1, 1)})
+    note(path, {(1, 1): -1, (2, 0): -1})
     told = []
     assert status(path).state == "incomplete"
     summary = md.resume(path, client=client, tell=told.append)
@@ -263,6 +264,28 @@ def test_a_tile_whose_record_was_lost_is_computed_again(client, path):
     assert plan.facts["tiles"].endswith("2 to compute, 2 of them again: how they were proven is not known")
     assert (summary.computed, summary.proofs.unknown) == (2, 0)
     assert "not known of 1 tile: `resume` computes them again" in str(replace(summary.proofs, unknown=1))
+
+
+@pytest.mark.parametrize("harm", [flip, lambda path, key: (path / key).unlink()], ids=["flipped", "lost"])
+def test_counts_are_not_proven_where_the_note_of_it_is_damaged_or_lost(client, path, harm):
+    harm(path, "tiles/unproven/c/0/0")
+    store = open_store(path)
+    assert (store.read_tiles()["unproven"] == -1).all()
+    assert not read_block(store, 5000, (1, 1)).any()
+    assert (status(path).state, status(path).done) == ("incomplete", 0)
+    summary = md.resume(path, client=client)
+    assert (summary.computed, str(summary.proofs)[:19]) == (TILES, "no counts unproven;")
+    assert (store.read_tiles()["unproven"] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["minimum", "not_escaped", "second"])
+def test_another_damaged_column_costs_no_proof(client, path, name):
+    note(path, {(1, 1): 7})
+    flip(path, f"tiles/{name}/c/0/0")
+    assert md.verify(path, repair=True, client=client).computed == 0
+    summary = md.resume(path, client=client)
+    assert (summary.computed, summary.proofs.unproven, summary.proofs.unknown) == (0, 7, 0)
+    assert summary.proofs.second >= 0
 
 
 def test_a_store_of_the_other_arithmetic_or_proof_is_another_field(whole, client):
