@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 from services import poll
 
 import mandeldask as md
+from mandeldask.cli import cli
 from mandeldask.cluster import Size
 from mandeldask.config import parse
 from mandeldask.errors import ClusterError, ConfigError, JobCancelledError, StoreError
@@ -59,6 +61,10 @@ def checksum(path):
 
 def about(told, what="reference"):
     return [event.text for event in told if isinstance(event, Notice) and event.about == what]
+
+
+def printed(*words):
+    return CliRunner().invoke(cli, [*map(str, words)]).output
 
 
 def lose(path, *tiles):
@@ -273,8 +279,13 @@ def test_counts_are_not_proven_where_the_note_of_it_is_damaged_or_lost(client, p
     assert (store.read_tiles()["unproven"] == -1).all()
     assert not read_block(store, 5000, (1, 1)).any()
     assert (status(path).state, status(path).done) == ("incomplete", 0)
+    found = md.verify(path, remove_damaged=True)
+    assert (found.exit_code, found.missing, found.without_proof) == (4, TILES, TILES)
+    assert "6 of 6 tiles of the field, 6 of them there, but not how" in printed("verify", path)
+    summary = md.verify(path, repair=True, client=client)
+    assert (summary.computed, summary.missing, summary.exit_code) == (TILES, 0, 0)
     summary = md.resume(path, client=client)
-    assert (summary.computed, str(summary.proofs)[:19]) == (TILES, "no counts unproven;")
+    assert (summary.computed, str(summary.proofs)[:19]) == (0, "no counts unproven;")
     assert (store.read_tiles()["unproven"] == 0).all()
 
 

@@ -198,6 +198,7 @@ def _facts(v: Verification) -> Iterator[tuple[str, str]]:
     if v.precision:
         yield from _rounding(v.precision, v.seed)
     field = f"{v.missing} of {plural(v.tiles, 'tile')} of the field" if v.missing else ""
+    field += f", {v.without_proof} of them there, but not how their counts were proven" * (v.without_proof > 0)
     levels = plural(v.missing_levels, "pyramid tile") if v.missing_levels else ""
     yield "missing", ", and ".join(filter(None, [field, levels]))
     for label, number in (("wrong", v.damaged), ("stray", v.kinds.get("stray", 0))):

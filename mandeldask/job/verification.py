@@ -25,6 +25,7 @@ from mandeldask.job import lease
 from mandeldask.job.batches import done
 from mandeldask.job.events import Event
 from mandeldask.job.ledger import Ledger
+from mandeldask.job.plan import recorded
 from mandeldask.job.precision import Precision, precision, tasks
 from mandeldask.job.runs import resume
 from mandeldask.precise import Rounded, need_gmpy2
@@ -62,7 +63,10 @@ class Checking:
 
 @dataclass(frozen=True)
 class Verification:
-    """What came of it. `damaged` counts what is wrong; of the findings the first 1000 are kept."""
+    """What came of it. `damaged` counts what is wrong; of the findings the first 1000 are kept.
+
+    A tile of a deep field of which it is not known how its counts were proven is missing: `resume` computes it again.
+    """
 
     store: str
     quick: bool
@@ -70,7 +74,8 @@ class Verification:
     bytes: int  # of them
     seconds: float
     tiles: int  # of the field
-    missing: int  # tiles of the field that are not computed
+    missing: int  # tiles of the field that are to be computed
+    without_proof: int  # of these: they are there, but not how their counts were proven
     missing_levels: int  # tiles of the pyramid that are not built
     recomputed: int  # tiles
     seed: int | None
@@ -188,6 +193,7 @@ def verify(
         seconds=seconds,
         tiles=math.prod(d.tiles),
         missing=missing[0],
+        without_proof=missing[0] - int((~opened.done()).sum()),
         missing_levels=sum(missing[1:]),
         recomputed=len(again),
         seed=seed if again or precise else None,
@@ -225,8 +231,9 @@ def _iterated(
 
 
 def _missing(store: Store) -> list[int]:
-    """How many tiles of each level are not in the store."""
-    return [int((~store.done(level.number)).sum()) for level in store.description.levels]
+    """How many tiles of each level are to be made."""
+    there = (store.done(level.number) for level in store.description.levels[1:])
+    return [int((~present).sum()) for present in (recorded(store), *there)]
 
 
 class _Found:
