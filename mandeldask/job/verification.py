@@ -78,6 +78,7 @@ class Verification:
     without_proof: int  # of these: they are there, but not how their counts were proven
     missing_levels: int  # tiles of the pyramid that are not built
     recomputed: int  # tiles
+    not_comparable: int  # of these: no more counts differ than are noted as unproven, or none could be proven
     seed: int | None
     damaged: int
     kinds: dict[str, int]  # number of findings of each kind; stray files, which do no harm, are a kind too
@@ -196,6 +197,7 @@ def verify(
         without_proof=missing[0] - int((~opened.done()).sum()),
         missing_levels=sum(missing[1:]),
         recomputed=len(again),
+        not_comparable=found.not_comparable,
         seed=seed if again or precise else None,
         damaged=found.damaged,
         kinds=dict(found.kinds),
@@ -243,7 +245,7 @@ class _Found:
         self.kinds: Counter[str] = Counter()
         self.kept: list[Finding] = []
         self.tiles: set[LevelTile] = set()  # to be made again
-        self.shards = self.bytes = self.done = 0
+        self.shards = self.bytes = self.done = self.not_comparable = 0
 
     @property
     def damaged(self) -> int:
@@ -259,6 +261,7 @@ class _Found:
         self.done += tiles
         self.shards += checked.shards
         self.bytes += checked.bytes
+        self.not_comparable += checked.not_comparable
         self.add(*checked.findings)
 
 
@@ -275,7 +278,8 @@ def _tasks(
             work = [((level.number, i, j), k) for (i, j), k in zip(batch, known, strict=True)]
             yield partial(check_tiles, work, quick=quick), len(batch)
     for tile in again:
-        yield partial(check_again, tile, seed=seed), 1
+        unproven = int(columns["unproven"][tile]) if store.description.exact else 0
+        yield partial(check_again, tile, seed=seed, unproven=unproven), 1
 
 
 def _known(columns: dict[str, NDArray[np.generic]], tile: Tile) -> Known | None:
