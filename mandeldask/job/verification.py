@@ -160,11 +160,9 @@ def verify(
         found.add(Finding("description", "zarr.json", problem))
     with ExitStack() as session:
         with ExitStack() as lock:
-            for finding in _metadata(opened):
-                found.add(finding)
+            found.add(*_metadata(opened))
             ledger = lock.enter_context(_locked(opened, restore=bool(problem))) if change else None
-            for finding in _empty(opened):
-                found.add(finding)
+            found.add(*_empty(opened))
             seed = secrets.randbits(32) if seed is None else seed
             present = [opened.done(level.number) for level in d.levels]
             computed = np.argwhere(present[0])
