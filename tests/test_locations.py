@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from mandeldask.cli import cli
 from mandeldask.config import load
-from mandeldask.config.locations import read_location
+from mandeldask.config.locations import MAX_BYTES, read_location
 from mandeldask.errors import ConfigError
 
 RE = (  # Kalles Fraktaler's benchmark place at 5e113
@@ -59,6 +59,18 @@ def test_init_writes_a_description_that_loads(tmp_path, monkeypatch):
     again = CliRunner().invoke(cli, ["init", "--from", "deep.kfr"])
     assert again.exit_code == 2
     assert CliRunner().invoke(cli, ["init", "other", "--from", "deep.kfr"]).exit_code == 0
+
+
+def test_a_location_is_read_to_its_end_or_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = written(tmp_path, "deep.kfr", "Zoom: 2\nIterations: 9\nRe: -1." + "7" * 30_000 + "\nIm: 0." + "1" * 40_000)
+    assert [len(digits) for digits in read_location(file)["view"]["centre"]] == [30_003, 40_002]
+    done = CliRunner().invoke(cli, ["init", "--from", "deep.kfr"])
+    assert done.exit_code == 2
+    assert "deep.yaml would have 68 KiB, and descriptions of at most 64 are read: cut" in done.stderr
+    file.write_text(KFR + "# " + "x" * MAX_BYTES)
+    with pytest.raises(ConfigError, match=r"deep.kfr: is no location: that is a file of at most 259 KiB"):
+        read_location(file)
 
 
 @pytest.mark.parametrize(

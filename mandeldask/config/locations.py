@@ -13,10 +13,11 @@ from decimal import Context, Decimal
 from pathlib import Path
 from typing import Any
 
-from mandeldask.config.reading import MAX_BYTES, parse
+from mandeldask.config.reading import parse
 from mandeldask.errors import ConfigError
-from mandeldask.view.exact import decimal
+from mandeldask.view.exact import MAX_DIGITS, decimal
 
+MAX_BYTES = 2 * MAX_DIGITS + 64 * 1024  # of a file: the digits of a centre, and all else
 SHAPE = 1080, 1920
 HEIGHT = 4  # of the window at zoom 1
 ROUGHLY = Context(prec=17)  # digits of a span
@@ -29,13 +30,7 @@ def read_location(path: str | os.PathLike[str]) -> Found:
     ConfigError where it cannot be read, lacks something, or shows something else than the Mandelbrot set.
     """
     file = Path(path)
-    try:
-        with open(file, "rb") as opened:
-            text = opened.read(MAX_BYTES).decode("utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from None
-    except ValueError:
-        raise ConfigError(f"{file}: is not text, and a location of Kalles Fraktaler or Fraktaler-3 is") from None
+    text = _text(file)
     try:
         found = _kfr(text) if re.search("^(Re|Im|Zoom|Iterations):", text, re.MULTILINE) else _toml(text)
         described = _described(**found)
@@ -49,6 +44,20 @@ def read_location(path: str | os.PathLike[str]) -> Found:
         raise ConfigError(f"{file}: {error}") from None
     parse(described, str(file))
     return described
+
+
+def _text(file: Path) -> str:
+    try:
+        with open(file, "rb") as opened:
+            data = opened.read(MAX_BYTES + 1)
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except ValueError:
+        raise ConfigError(f"{file}: is not text, and a location of Kalles Fraktaler or Fraktaler-3 is") from None
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{file}: is no location: that is a file of at most {MAX_BYTES // 1024} KiB")
+    return text
 
 
 def to_yaml(described: Mapping[str, Any], title: str) -> str:
