@@ -28,6 +28,7 @@ image.width = 800
 image.height = 400
 transform.rotate = 30.0
 '''
+PLACE = '[location]\nreal = "-1"\nimag = "0"\nzoom = "2"\n'
 
 
 def written(tmp_path, name, text):
@@ -84,6 +85,16 @@ def test_a_location_is_read_to_its_end_or_refused(tmp_path, monkeypatch):
         ("a.toml", TOML.replace("=", ""), "a.toml: is neither a location of"),
         ("a.toml", TOML.replace("location.real", "location.rial"), "lacks real"),
         ("a.toml", TOML + "transform.reflect = true\n", "reflected"),
+        ("a.toml", f"transform = 3\n{PLACE}", "a.toml: transform must be a table, as Fraktaler-3 writes it; got 3"),
+        ("a.toml", f"image = 3\n{PLACE}", "image must be a table"),
+        ("a.toml", f'formula = ["x"]\n{PLACE}', "formula must be a table, .* got 'x'"),
+        ("a.toml", f"formula = 3\n{PLACE}", "formula must be a table"),
+        ("a.toml", 'location = "x"', "location must be a table"),
+        ("a.toml", f"image = {{width = 0, height = 0}}\n{PLACE}", r"shape must be two integers from 1 .* got \(0, 0\)"),
+        ("a.toml", f'image = {{width = "a"}}\n{PLACE}', "shape must be two integers"),
+        ("a.toml", f"image = {{width = inf}}\n{PLACE}", "shape must be two integers"),
+        ("a.toml", PLACE.replace('"2"', "1e9999999999999999999"), "zoom must be finite"),
+        ("a.toml", f"a = {'[' * 5000}", "recursion|nested"),
         ("a.txt", "view: {x: [-2, 1]}", "is neither a location of Kalles Fraktaler, nor one of Fraktaler-3"),
     ],
 )
