@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from dataclasses import replace
+from decimal import Decimal, localcontext
 from fractions import Fraction
 
 import numpy as np
@@ -22,7 +23,7 @@ from mandeldask.kernels import deep, orbit_of_its_own
 from mandeldask.store import open_store
 from mandeldask.view import Deep, LogPolar, View, frame_from_json
 from mandeldask.zoom.film import Film
-from mandeldask.zoom.painter import coloured
+from mandeldask.zoom.painter import Painter, coloured
 
 pytestmark = pytest.mark.once  # another Python and zarr change little here
 
@@ -162,6 +163,17 @@ def test_a_frame_is_the_picture_of_its_view(made):
         wanted = np.moveaxis(srgb_curve()[(light * 65535).round().astype(np.uint16)], 0, -1)[::-1]
         assert psnr(frames[n], wanted) > 20
         assert psnr(frames[n], wanted[::-1]) < 15
+
+
+def test_a_film_does_not_depend_on_the_decimal_context_of_its_caller(made):
+    folder, _ = made
+    stores = [open_store(folder / f"film.zoom/{name}.zarr") for name in ("strip", "core")]
+    painter, longer = Painter(FILM, *stores, PictureOptions()), replace(FILM, seconds=8)
+    span, frame = longer.span(22), painter.paint(longer.span(22))
+    with localcontext(prec=2):
+        assert replace(FILM).strip == FILM.strip
+        assert longer.span(22) == span
+        assert np.array_equal(painter.paint(span), frame)
 
 
 def test_options_that_a_deep_film_cannot_reuse_are_told(made, client):
