@@ -233,3 +233,10 @@ def test_a_last_frame_of_one_colour_is_refused_before_the_strip_is_computed(cent
     with pytest.raises(ConfigError, match=message):
         zoom.make(film, tmp_path / "film.mp4", client=client)
     assert not (tmp_path / "film.zoom/strip.zarr").exists()
+
+
+def test_the_remedy_for_a_last_frame_of_one_colour_makes_the_film(client, tmp_path):
+    film = Film(SPIRAL, "1e-30", "1e-31", (64, 64), 2, 1, 50)
+    with pytest.raises(ConfigError, match=r"max_iter 50: give more, or another centre, and --overwrite \(in Python"):
+        zoom.make(film, tmp_path / "film.mp4", client=client)
+    assert zoom.make(replace(film, max_iter=500), tmp_path / "film.mp4", client=client, overwrite=True).failed == 0
