@@ -60,6 +60,13 @@ def test_a_strip_is_deep_where_binary64_cannot_resolve_it_and_comes_back_from_js
     assert STRIP.cell_area == 0
 
 
+def test_a_strip_over_541_orders_is_made_and_one_over_more_is_told_of_both_numbers():
+    for radius in (("1e-541", "1"), ("1.99e-541", "1.99"), ("3e-9000", "3e-8459")):
+        assert View.log_polar(SPIRAL, radius, 64).shape[0] == 1 + round(541 * np.log(10) * 64 / (2 * np.pi))
+    with pytest.raises(ConfigError, match=r"at most 541 orders .* this one goes over 541\.7: make two"):
+        View.log_polar(SPIRAL, ("1e-541", "5"), 64)
+
+
 @pytest.mark.parametrize("radius", ["2", "1e-5", "1e-40", "1e-280", "1e-300"])
 def test_samples_of_all_depths_are_those_of_their_own_orbits(radius, monkeypatch):
     window = rows_at(radius), (0, 64)
@@ -201,7 +208,7 @@ def test_the_samples_of_a_shallow_film_are_what_they_were():
         ({"last": "1e-20"}, r"centre\[0\] has 15 decimals, and a last span of 1e-20 needs at least 21: give all"),
         (
             {"centre": SPIRAL, "last": "1e-600"},
-            "a strip goes over at most 541 orders .* over 600: make two",
+            r"a strip goes over at most 541 orders .* over 600\.8: make two",
         ),
         ({"centre": SPIRAL, "last": "1e-20000"}, "to is out of range"),
         ({"centre": SPIRAL, "last": "1e-30", "proof": "some"}, "proof must be one of full, double-double, none; got"),

@@ -39,7 +39,7 @@ class Film:
     """A zoom into `centre`, the width of a frame falling evenly in its logarithm from `first` to `last`.
 
     Where binary64 cannot resolve the last frame, all samples are counted in exact arithmetic. ConfigError for any value
-    that breaks a rule, for a centre with too few digits, and for more than 541 orders of magnitude.
+    that breaks a rule, for a centre with too few digits, and for a strip over more than 541 orders of magnitude.
     """
 
     centre: tuple[Number, Number]  # re, im
