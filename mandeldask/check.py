@@ -22,6 +22,7 @@ from mandeldask.kernels import KERNELS, Exact, block_function, on_cpu, orbit_of_
 from mandeldask.kernels.fields import ESCAPED, NOT_ESCAPED, PROVED, SMOOTH_STEPS
 from mandeldask.store import (
     FILL,
+    Description,
     Store,
     StoredSamples,
     Tile,
@@ -65,6 +66,7 @@ class Checked:
     findings: tuple[Finding, ...] = ()
     shards: int = 0  # that were read
     bytes: int = 0  # of them
+    not_comparable: int = 0  # tiles that were computed again, of which that tells nothing
 
 
 def check_on_worker(task: Callable[[Store], T], store: Store) -> T:
@@ -85,12 +87,12 @@ def check_tiles(tiles: list[tuple[LevelTile, Known | None]], store: Store, quick
     return Checked(tuple(findings), len(tiles) * len(store.description.fields), size)
 
 
-def check_again(tile: Tile, store: Store, seed: int) -> Checked:
+def check_again(tile: Tile, store: Store, seed: int, unproven: int = 0) -> Checked:
     """Compute a tile again with the reference kernel, and compare the escape times bit for bit.
 
-    Of a deep field each sample has its own orbit; those of a tile that holds unproven counts, or one that stays
-    unproven itself, are not compared. Where a tile would take more than `RECOMPUTED_ITERATIONS` if no sample escaped,
-    it is a window of it, at random.
+    Of a deep field each sample has its own orbit, and is compared where that is proven. A tile in which no more counts
+    differ than are `unproven`, or -1 for not known, is not comparable. Where a tile would take more than
+    `RECOMPUTED_ITERATIONS` if no sample escaped, it is a window of it, at random.
     """
     d = store.description
     rows, columns = window_shape(d.levels[0].tile_shape(tile), d.max_iter, d.exact)
@@ -98,14 +100,14 @@ def check_again(tile: Tile, store: Store, seed: int) -> Checked:
     rng = np.random.default_rng((seed, *tile))
     y, x = int(rng.integers(top, bottom - rows + 1)), int(rng.integers(left, right - columns + 1))
     samples = d.view.block((y, y + rows), (x, x + columns))
-    wanted = _proven(store, tile, samples) if d.exact else KERNELS["numpy"](d.max_iter)(samples)
+    wanted = _proven(d, samples) if d.exact else KERNELS["numpy"](d.max_iter)(samples)
     try:
         found = store.window(slice(y, y + rows), slice(x, x + columns))
     except (DamagedError, OSError):  # `check_tiles` tells
         return Checked()
     wrong = np.argwhere((found != wanted) & (wanted > 0))
-    if not wrong.size:
-        return Checked()
+    if not 0 <= unproven < len(wrong):
+        return Checked(not_comparable=int(len(wrong) > 0 or not wanted.any()))
     i, j = wrong[0].tolist()
     problem = (
         f"has {found[i, j]} at row {y + i}, column {x + j}, where the reference kernel gives {wanted[i, j]}; "
@@ -114,10 +116,10 @@ def check_again(tile: Tile, store: Store, seed: int) -> Checked:
     return Checked((Finding("value", shard_key(0, "escape_time", tile), problem, (0, *tile)),))
 
 
-def _proven(store: Store, tile: Tile, samples: NDArray[np.complex128]) -> NDArray[np.int32]:
-    """Each sample's escape time by its own orbit; 0 where there is nothing proven to compare."""
-    d, wanted = store.description, np.zeros(samples.shape, np.int32)
-    for index, offset in np.ndenumerate(samples) if store.proven(tile) else ():
+def _proven(d: Description, samples: NDArray[np.complex128]) -> NDArray[np.int32]:
+    """Each sample's escape time by its own orbit; 0 where that is not proven."""
+    wanted = np.zeros(samples.shape, np.int32)
+    for index, offset in np.ndenumerate(samples):
         count, proven = orbit_of_its_own(d.view, complex(offset), d.max_iter)
         wanted[index] = count if proven else 0
     return wanted

@@ -14,9 +14,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 from services import poll
 
 import mandeldask as md
+from mandeldask.cli import cli
 from mandeldask.cluster import Size
 from mandeldask.config import parse
 from mandeldask.errors import ClusterError, ConfigError, JobCancelledError, StoreError
@@ -61,6 +63,10 @@ def checksum(path):
 
 def about(told, what="reference"):
     return [event.text for event in told if isinstance(event, Notice) and event.about == what]
+
+
+def printed(*words):
+    return CliRunner().invoke(cli, [*map(str, words)]).output
 
 
 def lose(path, *tiles):
@@ -124,11 +130,19 @@ def bytes_a_step(dask_worker):
     ]
 
 
-def flip(path):
-    file = path / "reference/z/c/0"
-    data = bytearray(file.read_bytes())
+def flip(path, key="reference/z/c/0"):
+    data = bytearray((path / key).read_bytes())
     data[len(data) // 2] ^= 1
-    file.write_bytes(data)
+    (path / key).write_bytes(data)
+
+
+def note(path, unproven):
+    """Note of tiles how many of their counts are not proven."""
+    store = open_store(path)
+    columns = store.read_tiles()
+    for tile, number in unproven.items():
+        columns["unproven"][tile] = number
+    store.write_tiles(columns, set(unproven))
 
 
 def forge(path):
@@ -204,6 +218,18 @@ def test_verify_finds_a_wrong_count_by_the_samples_own_orbits(path):
     assert found.kinds["value"] >= 1
 
 
+def test_verify_compares_a_tile_with_unproven_counts_as_far_as_it_can_tell(path):
+    note(path, {(1, 0): 2, (0, 1): -1})
+    assert md.verify(path, recompute=TILES).not_comparable == 0  # whatever is equal to a proven count is right
+    store = open_store(path)
+    for tile in (1, 0), (0, 1):
+        store.write(tile, store.read(tile) + np.int32(1))
+    found = md.verify(path, recompute=TILES, quick=True)
+    assert (found.recomputed, found.not_comparable) == (TILES, 1)
+    assert [finding.tile for finding in found.findings] == [(0, 1, 0)]
+    assert "1 of them not comparable: no more counts differ" in printed("verify", path, "--quick", "--recompute", TILES)
+
+
 def test_deepen_equals_a_run(whole, client, tmp_path):
     old = md.run(CONFIG | {"max_iter": 420}, tmp_path / "old.zarr", client=client)
     assert 0 < old.not_escaped < old.samples
@@ -215,9 +241,7 @@ def test_deepen_equals_a_run(whole, client, tmp_path):
 def test_deepen_computes_a_tile_of_which_a_count_is_not_proven_and_refuses_a_preview(client, path, tmp_path):
     store = open_store(path)
     assert read_block(store, 5000, (1, 1)).any()
-    columns = store.read_tiles()
-    columns["unproven"][1, 1] = 1
-    store.write_tiles(columns, {(1, 1)})
+    note(path, {(1, 1): 1})
     assert not read_block(store, 5000, (1, 1)).any()
     assert read_block(store, 5000, (0, 1)).any()
     told = []
@@ -258,12 +282,7 @@ def test_a_run_that_was_stopped_goes_on_with_its_reference_and_all_counts_are_pr
 
 
 def test_a_tile_whose_record_was_lost_is_computed_again(client, path):
-    store = open_store(path)
-    columns = store.read_tiles()
-    for tile, lost in (((1, 1), {"minimum": 0}), ((2, 0), {"unproven": -1})):
-        for name, value in lost.items():
-            columns[name][tile] = value
-    store.write_tiles(columns, {(1, 1)})
+    note(path, {(1, 1): -1, (2, 0): -1})
     told = []
     assert status(path).state == "incomplete"
     summary = md.resume(path, client=client, tell=told.append)
@@ -271,6 +290,33 @@ def test_a_tile_whose_record_was_lost_is_computed_again(client, path):
     assert plan.facts["tiles"].endswith("2 to compute, 2 of them again: how they were proven is not known")
     assert (summary.computed, summary.proofs.unknown) == (2, 0)
     assert "not known of 1 tile: `resume` computes them again" in str(replace(summary.proofs, unknown=1))
+
+
+@pytest.mark.parametrize("harm", [flip, lambda path, key: (path / key).unlink()], ids=["flipped", "lost"])
+def test_counts_are_not_proven_where_the_note_of_it_is_damaged_or_lost(client, path, harm):
+    harm(path, "tiles/unproven/c/0/0")
+    store = open_store(path)
+    assert (store.read_tiles()["unproven"] == -1).all()
+    assert not read_block(store, 5000, (1, 1)).any()
+    assert (status(path).state, status(path).done) == ("incomplete", 0)
+    found = md.verify(path, remove_damaged=True)
+    assert (found.exit_code, found.missing, found.without_proof) == (4, TILES, TILES)
+    assert "6 of 6 tiles of the field, 6 of them there, but not how" in printed("verify", path)
+    summary = md.verify(path, repair=True, client=client)
+    assert (summary.computed, summary.missing, summary.exit_code) == (TILES, 0, 0)
+    summary = md.resume(path, client=client)
+    assert (summary.computed, str(summary.proofs)[:19]) == (0, "no counts unproven;")
+    assert (store.read_tiles()["unproven"] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["minimum", "not_escaped", "second"])
+def test_another_damaged_column_costs_no_proof(client, path, name):
+    note(path, {(1, 1): 7})
+    flip(path, f"tiles/{name}/c/0/0")
+    assert md.verify(path, repair=True, client=client).computed == 0
+    summary = md.resume(path, client=client)
+    assert (summary.computed, summary.proofs.unproven, summary.proofs.unknown) == (0, 7, 0)
+    assert summary.proofs.second >= 0
 
 
 def test_a_store_of_the_other_arithmetic_or_proof_is_another_field(whole, client):

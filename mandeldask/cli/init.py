@@ -67,7 +67,17 @@ def _write_location(location: str, name: str | None) -> None:
 
 
 def write_description(target: Path, text: str, then: tuple[str, ...] = ("run",)) -> None:
-    """Write a description to a new file, and tell what to do with it; ConfigError where one is there."""
+    """Write a description to a new file, and tell what to do with it.
+
+    ConfigError where a file is there, and for one that could not be read again.
+    """
+    from mandeldask.config.reading import MAX_BYTES
+
+    if len(text.encode()) > MAX_BYTES:
+        raise ConfigError(
+            f"{target} would have {len(text) // 1024} KiB, and descriptions of at most {MAX_BYTES // 1024} are read: "
+            "cut the digits of the centre that its span does not need"
+        )
     try:
         with open(target, "x", encoding="utf-8") as written:
             written.write(text)

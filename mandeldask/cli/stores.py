@@ -195,9 +195,13 @@ def _facts(v: Verification) -> Iterator[tuple[str, str]]:
     yield "checked", f"{plural(v.shards, 'shard')}, {si(v.bytes)}B, in {v.seconds:.1f} s: {what}"
     if v.recomputed:
         yield "recomputed", f"{plural(v.recomputed, 'tile')}, each whole or a window of it, --seed {v.seed}"
+    if v.not_comparable:
+        why = "no more counts differ than are noted as unproven, or none could be proven"
+        yield "", f"{v.not_comparable} of them not comparable: {why}"
     if v.precision:
         yield from _rounding(v.precision, v.seed)
     field = f"{v.missing} of {plural(v.tiles, 'tile')} of the field" if v.missing else ""
+    field += f", {v.without_proof} of them there, but not how their counts were proven" * (v.without_proof > 0)
     levels = plural(v.missing_levels, "pyramid tile") if v.missing_levels else ""
     yield "missing", ", and ".join(filter(None, [field, levels]))
     for label, number in (("wrong", v.damaged), ("stray", v.kinds.get("stray", 0))):

@@ -78,8 +78,7 @@ def recorded(store: Store) -> NDArray[np.bool_]:
     """The tiles that are done, without those of which it is not known how their counts were proven."""
     done, d = store.done(), store.description
     if d.exact and d.proof != "none":
-        columns = store.read_tiles()
-        done &= (columns["minimum"] > 0) & (columns["unproven"] >= 0)
+        done &= store.read_tiles()["unproven"] >= 0
     return done
 
 
