@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -145,7 +146,7 @@ def note(path, unproven):
 
 def forge(path):
     file = path / "reference/zarr.json"
-    file.write_text(file.read_text().replace('"error": -1', '"error": -2'))
+    file.write_text(file.read_text().replace('"bits": 2', '"bits": 3'))
 
 
 def claim_more(path):
@@ -181,6 +182,14 @@ def test_a_damaged_or_foreign_reference_is_told_and_made_again(whole, client, pa
     assert " made in " in made
     assert checksum(path) == checksum(whole[0])
     assert md.verify(path).exit_code == 0
+
+
+def test_the_facts_of_an_exact_orbit_are_json(client, tmp_path):
+    """That of 0 has no error: its logarithm is no number of JSON."""
+    config = {"view": {"centre": ["0", "0"], "span": "3", "shape": [9, 9]}, "arithmetic": "exact", "max_iter": 50}
+    md.run(config, tmp_path / "a.zarr", client=client)
+    json.loads((tmp_path / "a.zarr/reference/zarr.json").read_text(), parse_constant=pytest.fail)
+    assert md.verify(tmp_path / "a.zarr").exit_code == 0
 
 
 def test_a_lost_reference_is_no_fault_and_made_again_when_it_is_needed(whole, client, path):
