@@ -26,6 +26,7 @@ from mandeldask.job import Notice, Orbit, Plan, reference, status
 from mandeldask.job.events import ORBIT_BYTES
 from mandeldask.job.plan import check_memory, recorded
 from mandeldask.kernels import orbit_of_its_own
+from mandeldask.kernels.deep.prepared import _cache
 from mandeldask.store import open_store, read_reference, stored_reference
 from mandeldask.tile import read_block
 
@@ -182,6 +183,24 @@ def test_a_damaged_or_foreign_reference_is_told_and_made_again(whole, client, pa
     assert " made in " in made
     assert checksum(path) == checksum(whole[0])
     assert md.verify(path).exit_code == 0
+
+
+@pytest.mark.parametrize("harm", [flip, lambda path: shutil.rmtree(path / "reference")], ids=["flipped", "lost"])
+def test_verify_makes_no_reference_and_believes_no_tile_that_it_cannot_judge(whole, client, path, harm):
+    level = path / "1/escape_time/c"
+    shutil.copy(level / "0/0", level / "1/0")
+    _cache.clear()  # of this process, which may hold the orbit
+    judged = md.verify(path)
+    assert (judged.kinds, judged.missing) == ({"level": 2}, 0)
+    harm(path)
+    _cache.clear()
+    found = md.verify(path)
+    assert not _cache
+    assert found.kinds["level"] == 2
+    doubted = {finding.tile for finding in found.findings if "no reference orbit" in finding.problem}
+    assert doubted == {(0, 2, 0), (0, 2, 1)}
+    assert md.verify(path, repair=True, client=client).exit_code == 0
+    assert checksum(path) == checksum(whole[0])
 
 
 def test_the_facts_of_an_exact_orbit_are_json(client, tmp_path):
