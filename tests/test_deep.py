@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -26,6 +27,7 @@ from mandeldask.job import Notice, Orbit, Plan, reference, status
 from mandeldask.job.events import ORBIT_BYTES
 from mandeldask.job.plan import check_memory, recorded
 from mandeldask.kernels import orbit_of_its_own
+from mandeldask.kernels.deep.prepared import _cache
 from mandeldask.store import open_store, read_reference, stored_reference
 from mandeldask.tile import read_block
 from mandeldask.view import View
@@ -147,7 +149,7 @@ def note(path, unproven):
 
 def forge(path):
     file = path / "reference/zarr.json"
-    file.write_text(file.read_text().replace('"error": -1', '"error": -2'))
+    file.write_text(file.read_text().replace('"bits": 2', '"bits": 3'))
 
 
 def claim_more(path):
@@ -183,6 +185,32 @@ def test_a_damaged_or_foreign_reference_is_told_and_made_again(whole, client, pa
     assert " made in " in made
     assert checksum(path) == checksum(whole[0])
     assert md.verify(path).exit_code == 0
+
+
+@pytest.mark.parametrize("harm", [flip, lambda path: shutil.rmtree(path / "reference")], ids=["flipped", "lost"])
+def test_verify_makes_no_reference_and_believes_no_tile_that_it_cannot_judge(whole, client, path, harm):
+    level = path / "1/escape_time/c"
+    shutil.copy(level / "0/0", level / "1/0")
+    _cache.clear()  # of this process, which may hold the orbit
+    judged = md.verify(path)
+    assert (judged.kinds, judged.missing) == ({"level": 2}, 0)
+    harm(path)
+    _cache.clear()
+    found = md.verify(path)
+    assert not _cache
+    assert found.kinds["level"] == 2
+    doubted = {finding.tile for finding in found.findings if "no reference orbit" in finding.problem}
+    assert doubted == {(0, 2, 0), (0, 2, 1)}
+    assert md.verify(path, repair=True, client=client).exit_code == 0
+    assert checksum(path) == checksum(whole[0])
+
+
+def test_the_facts_of_an_exact_orbit_are_json(client, tmp_path):
+    """That of 0 has no error: its logarithm is no number of JSON."""
+    config = {"view": {"centre": ["0", "0"], "span": "3", "shape": [9, 9]}, "arithmetic": "exact", "max_iter": 50}
+    md.run(config, tmp_path / "a.zarr", client=client)
+    json.loads((tmp_path / "a.zarr/reference/zarr.json").read_text(), parse_constant=pytest.fail)
+    assert md.verify(tmp_path / "a.zarr").exit_code == 0
 
 
 def test_a_lost_reference_is_no_fault_and_made_again_when_it_is_needed(whole, client, path):

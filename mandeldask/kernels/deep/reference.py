@@ -48,8 +48,8 @@ class Reference:
     """The orbit Z_0 = 0, Z_1 = C, ... of `origin`, for samples at C + (x + iy) 2^unit.
 
     `z` and `low` are complex128 arrays of length + 1: high and low parts. `tiny` holds, for every |Z| < TINY, a row
-    of index, x, y, low x, low y and exponent: Z = (x + iy) 2^exponent. `error` is the log2 of the greatest relative
-    error before rounding, `bits` the fractional bits that were calculated with.
+    of index, x, y, low x, low y and exponent: Z = (x + iy) 2^exponent. `error` bounds the log2 of the greatest relative
+    error before rounding, `bits` are the fractional bits that were calculated with.
     """
 
     origin: tuple[Fraction, Fraction] = field(repr=False)
@@ -58,7 +58,7 @@ class Reference:
     z: NDArray[np.complex128] = field(repr=False)
     low: NDArray[np.complex128] = field(repr=False)
     tiny: NDArray[np.float64] = field(repr=False)
-    error: float
+    error: float = WANTED
 
     @property
     def length(self) -> int:
