@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from services import ENV, poll
 from test_zoom import SEAHORSE, decoded, psnr, shards
 
 import mandeldask as md
@@ -18,7 +23,7 @@ from mandeldask.field import escape_time
 from mandeldask.grid import complex_grid
 from mandeldask.image import PictureOptions, averaged, srgb_curve
 from mandeldask.image.samples import samples_of
-from mandeldask.job import Notice
+from mandeldask.job import Notice, Plan
 from mandeldask.kernels import deep, orbit_of_its_own
 from mandeldask.store import open_store
 from mandeldask.view import Deep, LogPolar, View, frame_from_json
@@ -247,3 +252,22 @@ def test_the_remedy_for_a_last_frame_of_one_colour_makes_the_film(client, tmp_pa
     with pytest.raises(ConfigError, match=r"max_iter 50: give more, or another centre, and --overwrite \(in Python"):
         zoom.make(film, tmp_path / "film.mp4", client=client)
     assert zoom.make(replace(film, max_iter=500), tmp_path / "film.mp4", client=client, overwrite=True).failed == 0
+
+
+def test_a_deep_film_that_was_killed_goes_on_with_its_core_and_its_reference(client, tmp_path):
+    words = ["--centre", *SPIRAL, "--from", "1e-20", "--to", "1e-50", "--size", "64x64", "--fps", "3", "--seconds"]
+    words += ["1", "--max-iter", "500", "--out", "film.mp4", "--cluster", "one.yaml", "--quiet"]
+    (tmp_path / "one.yaml").write_text("kind: local\nworkers: 1\n")
+    command = [sys.executable, "-m", "mandeldask", "zoom", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENV, start_new_session=True)
+    try:
+        poll((tmp_path / "film.zoom/strip.zarr/reference/zarr.json").exists, "the strip's reference", 120)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    before, told = shards(tmp_path / "film.zoom"), []
+    film = Film(SPIRAL, "1e-20", "1e-50", (64, 64), 3, 1, 500)
+    assert zoom.make(film, tmp_path / "film.mp4", client=client, tell=told.append).failed == 0
+    assert (sum(isinstance(event, Plan) for event in told), references(told)) == (1, 0)
+    assert before.items() < shards(tmp_path / "film.zoom").items()
+    assert md.verify(tmp_path / "film.zoom/strip.zarr", recompute=1).exit_code == 0
