@@ -1,5 +1,10 @@
 """What can go wrong by a user's or a machine's doing: the rule, the value and the remedy, never a traceback."""
 
+from __future__ import annotations
+
+import reprlib
+from types import UnionType
+
 
 class MandeldaskError(Exception):
     """An error to be told in a line or two; `exit_code` is what the command line ends with."""
@@ -44,3 +49,9 @@ class JobCancelledError(MandeldaskError):
     """A job that was cancelled before its end."""
 
     exit_code = 130
+
+
+def check_type(name: str, value: object, types: type | UnionType, takes: str, hint: str = "") -> None:
+    """ConfigError for an argument of a wrong type; `takes` says what it has to be, `hint` what goes elsewhere."""
+    if not isinstance(value, types):
+        raise ConfigError(f"{name} must be {takes}; got {reprlib.repr(value)}" + f". {hint}" * bool(hint))

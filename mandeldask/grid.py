@@ -12,9 +12,9 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from mandeldask import buffers
-from mandeldask.errors import ConfigError
+from mandeldask.errors import ConfigError, check_type
 from mandeldask.view import Deep, Range, View
-from mandeldask.view.outer import OuterSum
+from mandeldask.view.outer import outer_sum
 
 OFFSETS = "complex-offsets"  # what the grid of a deep view is called: its samples are not numbers c
 
@@ -36,8 +36,9 @@ def complex_grid(view: View, chunks: Any = "auto", window: tuple[Range, Range] |
     Raises
     ------
     ConfigError
-        Chunks that Dask does not take.
+        Chunks that Dask does not take; a view that is none.
     """
+    check_type("view", view, View, "a mandeldask.View, such as View(x=(-2, 1), y=(-1.5, 1.5), shape=(1000, 1000))")
     ranges = window or ((0, view.shape[0]), (0, view.shape[1]))
     shape = tuple(end - first for first, end in ranges)
     try:
@@ -72,4 +73,4 @@ def _block(
     )
     size = (rows[1] - rows[0]) * (columns[1] - columns[0])
     block = view.block(rows, columns, buffers.empty((size,), np.complex128))
-    return block if view.frame else OuterSum.of(block, (view.axis("x", columns), view.axis("y", rows)))
+    return block if view.frame else outer_sum(block, (view.axis("x", columns), view.axis("y", rows)))

@@ -17,7 +17,7 @@ import mandeldask as md
 from mandeldask.kernels import KERNELS, cuda, fastest, here, lacking
 from mandeldask.store import open_store
 from mandeldask.view import View
-from mandeldask.view.outer import OuterSum
+from mandeldask.view.outer import outer_sum
 
 
 def lose():
@@ -109,7 +109,7 @@ def test_a_block_larger_than_half_of_what_is_free_on_the_device_goes_there_in_ru
     axes = SEAHORSE.real[0].copy(), SEAHORSE.imag[:, 0].copy()
     monkeypatch.setattr(fastest, "_chosen", ["cuda", ""])
     for kernel in ("cuda", "auto"):  # of a block that knows its axes these alone go there
-        assert np.array_equal(KERNELS[kernel](900)(OuterSum.of(0 * SEAHORSE, axes)).ravel(), right)
+        assert np.array_equal(KERNELS[kernel](900)(outer_sum(0 * SEAHORSE, axes)).ravel(), right)
 
 
 def test_threads_of_a_process_take_turns():

@@ -202,11 +202,15 @@ def test_a_bad_scheduler_file_is_told(tmp_path, content, message):
         pass
 
 
-def test_the_command_line_tells_of_a_bad_address_in_one_line(tmp_path):
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:{port}", "tcp://nosuch.invalid:{port}"])
+@pytest.mark.parametrize("command", ["run", "submit"])
+def test_a_dead_scheduler_gets_no_store_and_no_job(tmp_path, monkeypatch, command, address):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "run.yaml").write_text(json.dumps(CONFIG))
-    address = f"tcp://127.0.0.1:{free_port()}"
-    code, out, err = call("run", "run.yaml", "--out", "a.zarr", "--quiet", "--cluster", address, cwd=tmp_path)
-    assert (code, out, len(err.splitlines())) == (5, "", 1), err
+    words = command, "run.yaml", "--out", "a.zarr", "--cluster", address.format(port=free_port())
+    said = CliRunner().invoke(cli, words, prog_name="mandeldask")
+    assert (said.exit_code, said.stderr.count("mandeldask: ")) == (5, 1), said.stderr
+    assert "  job  " not in said.stderr
     assert not (tmp_path / "a.zarr").exists()
 
 

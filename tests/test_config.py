@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import mandeldask as md
 from mandeldask.config import Config, json_schema, load, parse
 from mandeldask.config.reading import MAX_BYTES
 from mandeldask.errors import ConfigError
@@ -466,3 +467,22 @@ def test_any_python_value_is_taken_or_refused(mapping, view):
         except ConfigError as error:
             message = str(error)
         assert message.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: md.run("lesson", "a.zarr", client="tcp://127.0.0.1:8786"), "client must be .*cluster="),
+        (lambda: md.jobs(object()), "cluster must be the address .*client="),
+        (lambda: md.submit("lesson", "a.zarr", cluster=7), "cluster must be the address .* got 7"),
+        (lambda: md.run(5), "config must be the path of a YAML file.* got 5"),
+        (lambda: md.run("lesson", {"max_iter": 5}), "out must be the path of a store.*overrides"),
+        (lambda: md.open(3), "store must be a path or a URL; got 3"),
+        (lambda: md.complex_grid((-2, 1), chunks=5), "view must be a mandeldask.View"),
+        (lambda: md.find((-2, 1), 5), "view must be a mandeldask.View"),
+        (lambda: md.picture(3), "or the path of a store; got 3"),
+    ],
+)
+def test_an_argument_of_another_type_is_named_with_what_it_takes(call, message):
+    with pytest.raises(ConfigError, match=message):
+        call()

@@ -68,6 +68,19 @@ def test_expected_costs_are_near_the_true_ones():
     assert np.corrcoef(costs.ravel(), true.ravel())[0, 1] > 0.98
 
 
+def test_what_a_call_costs_however_few_its_samples_is_charged_once_a_tile():
+    """A kernel of whole-array steps: each takes as long as a thousand samples of it."""
+
+    class Stepping(Machine):
+        def block_function(self, c):
+            self.now += 1000 * ITERATION * int(self.counts(c).max())
+            return super().block_function(c)
+
+    machine = Stepping()
+    costs = expect(FIELD, np.ones(FIELD.tiles, np.bool_), machine.block_function, 2, machine.clock)
+    assert costs.sum() == pytest.approx(true_costs().sum(), rel=0.1)
+
+
 def test_tiles_that_are_cut_off_at_the_edge_are_expected_to_cost_less():
     d = Description.of(View((0, 1), (0, 1), (15_500, 15_001), "pixel"), MAX_ITER, ("escape_time",), (1000, 1000))
     machine = Machine()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import mandeldask as md
 from mandeldask import buffers
+from mandeldask.view.outer import axes_of
 
 coordinates = st.floats(-4, 4) | st.floats(-1e300, 1e300)
 bounds = st.tuples(coordinates, coordinates).map(lambda b: sorted(v + 0.0 for v in b))  # a zero has no sign
@@ -191,9 +192,10 @@ def test_memory_is_used_again_only_when_no_view_of_it_is_left(monkeypatch):
 
 def test_a_block_knows_its_axes_and_what_is_made_from_it_does_not():
     block = md.complex_grid(lesson, chunks=(10, 10)).to_delayed()[1, 2].compute(scheduler="sync")
-    x, y = block.axes
+    x, y = axes_of(block)
     assert np.array_equal(block, x + 1j * y[:, np.newaxis])
     for other in (block[1:], block.T, block + 1, block.copy(), pickle.loads(pickle.dumps(block))):
-        assert getattr(other, "axes", None) is None
+        assert axes_of(other) is None
+    assert {type(array) for array in (block, block[1:], block * 2)} == {np.ndarray}
     with pytest.raises(ValueError, match="read-only"):  # the axes stay true
         block[0, 0] = 0

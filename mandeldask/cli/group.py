@@ -25,7 +25,10 @@ EXIT_CODES = [
     ("4", "done, but some tiles failed or are missing; `mandeldask resume STORE` tries them again"),
     ("5", "a cluster that cannot be started, was lost, or has too little memory for a tile"),
     ("6", "verify: something in the store is wrong; `mandeldask verify STORE --repair` repairs it"),
-    ("130", "interrupted (143 by SIGTERM, 129 by a closed terminal); what is finished is in the store"),
+    (
+        "130",
+        "interrupted (143 by SIGTERM, 129 by a closed terminal), or a cancelled job; what is finished is in the store",
+    ),
     ("1", "a bug: please report it with the traceback"),
 ]
 

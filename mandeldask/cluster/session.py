@@ -17,7 +17,7 @@ from mandeldask.cluster.queues import start_queue
 from mandeldask.cluster.scheduler import connect_scheduler
 from mandeldask.cluster.start import start_class, start_local
 from mandeldask.cluster.workers import START_SECONDS, Size, size_of, size_of_client, wait_for_worker
-from mandeldask.errors import ConfigError
+from mandeldask.errors import ConfigError, check_type
 from mandeldask.kernels import AUTO
 from mandeldask.store import Store
 
@@ -92,6 +92,8 @@ class Session:
         self._stack = ExitStack()
         if client is None and getattr(current_process(), "_inheriting", False):
             raise SystemExit(1)  # a worker that imports a script without main guard; `wait_for_worker` tells its parent
+        hint = "The address of a scheduler goes into cluster="
+        check_type("client", client, Client | None, "a distributed.Client", hint)
         self.description = resolve(cluster) if client is None else None
         self.kernel, self.client, self.say, self.start = kernel, client, say, start
         self._check = partial(check, kernel=kernel, upload=upload, needs=needs, say=say)

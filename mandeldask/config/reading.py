@@ -27,7 +27,7 @@ from mandeldask.config.models import (
     ViewDescription,
 )
 from mandeldask.config.values import NUMBER, Section
-from mandeldask.errors import ConfigError
+from mandeldask.errors import ConfigError, check_type
 from mandeldask.text import command, option, printable
 from mandeldask.view import as_centre
 
@@ -126,6 +126,8 @@ def load_cluster(cluster: AnyCluster) -> Cluster:
         return cluster
     if isinstance(cluster, Mapping):
         return _check(_ClusterAlone, {"cluster": dict(cluster)}, "cluster description").cluster
+    takes = "the address of a scheduler, the path of a YAML file, or a mapping"
+    check_type("cluster", cluster, str | os.PathLike, takes, "A distributed.Client goes into client=")
     text, source = os.fspath(cluster), ""
     if "://" in text:
         described: Any = {"kind": "address", "address": text}

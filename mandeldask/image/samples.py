@@ -174,7 +174,8 @@ def _array(name: str, field: Any) -> NDArray[Any]:
     shape, dtype = tuple(getattr(field, "shape", ())), getattr(field, "dtype", None)
     kind, what = ("iu", "integers") if FIELDS[name][1] in "iu" else ("f", "floats")
     if len(shape) != 2 or 0 in shape or dtype is None or np.dtype(dtype).kind not in kind:
-        raise ConfigError(f"a field must be {what} of shape (rows, columns); got {dtype} of shape {shape}")
+        got = repr(field) if dtype is None else f"{dtype} of shape {shape}"
+        raise ConfigError(f"a field must be {what} of shape (rows, columns), or the path of a store; got {got}")
     if shape[0] * shape[1] > IN_MEMORY:
         raise ConfigError(
             f"a field of {shape[0]} x {shape[1]} is too large to be held in memory: store it (mandeldask.run), "

@@ -1,8 +1,13 @@
 """What the tiles are expected to cost: the order in which they are handed out, and the time left, follow from it.
 
 A few samples of each tile are computed, with the kernel that will compute it. Counts alone would be a bad measure: a
-kernel that proves a sample to be interior spends nothing on what counts most. So the kernel is timed twice, on samples
-that escape and on samples that do not: what an iteration costs of the former, and what a sample costs of the latter.
+kernel that proves a sample to be interior spends nothing on what counts most. So the kernel is timed on samples that
+escape and on samples that do not: what an iteration costs of the former, and what a sample costs of the latter.
+
+Each kind is timed twice, as it is and in many copies: a step of a NumPy kernel takes microseconds however few samples
+are left, and a tile pays for those once, for its slowest sample. (Charged to each sample, they made the whole set 35
+times as costly as it is for numpy-compact at max_iter 20,000.) The clock is the thread's CPU time, for workers are
+starting meanwhile.
 """
 
 from __future__ import annotations
@@ -24,7 +29,8 @@ from mandeldask.tile import Record
 SHARE = 0.01  # of the job's wall time goes into looking ahead, at most
 MIN_TILES = 64  # with no more, all are handed out at once
 SIDES = (8, 4, 2)  # samples a side of a tile that are looked at: as many as SHARE allows
-TIMED = 2**14  # samples, at most, of each kind that the kernel is timed on
+TIMED = 2**17  # samples, with their copies, that the kernel is timed on
+COPIES = 8  # of each, at least, where there are enough of them
 BATCH = 64  # tiles that are asked for at once: one small graph
 # Simulated on 2,025 unequal tiles: with 8 classes 64 workers are busy for 0.999 of the time and 256 for 0.97; with
 # tiles in the order of the Morton curve alone 0.91 and 0.69.
@@ -32,6 +38,7 @@ CLASSES = 8
 
 Costs = NDArray[np.float64]  # seconds of kernel a tile, shape (rows, columns) of tiles
 Clock = Callable[[], float]
+Price = Callable[[NDArray[np.int32]], Costs]  # of escape times, in seconds
 
 
 def expect(
@@ -39,7 +46,7 @@ def expect(
     pending: NDArray[np.bool_],
     block_function: Kernel,
     threads: int,
-    clock: Clock = time.perf_counter,
+    clock: Clock = time.thread_time,
 ) -> Costs | None:
     """Seconds of kernel that each tile is expected to take; None where the job is too small to look ahead.
 
@@ -50,15 +57,19 @@ def expect(
     side = next((s for s in SIDES if s * s <= affordable), None)
     if pending.sum() <= MIN_TILES or side is None:
         return None
-    samples = list(_looks(d, side))
-    blocks = [block_function(c) for c in samples]
-    counts = [np.asarray(block["escape_time"] if block.dtype.names else block) for block in blocks]
-    seconds = _price(np.concatenate(samples, None), np.concatenate(counts, None), d.max_iter, block_function, clock)
-    a_sample = np.mean([_whole(seconds(n), d.tiles) for n in counts], axis=0)
+    looks = list(_looks(d, side))
+    samples = np.concatenate(looks, None)
+    counts = _counted(block_function, samples)
+    timed = slice(None, None, 1 + samples.size * COPIES // TIMED)
+    copies = int(max(2, min(TIMED, affordable * pending.size) // samples[timed].size))
+    price, overhead = _prices(samples[timed], counts[timed], copies, d.max_iter, block_function, clock)
+    ends = np.cumsum([look.size for look in looks])[:-1]
+    split = zip(np.split(counts, ends), looks, strict=True)
+    found = np.stack([_whole(n.reshape(look.shape), d.tiles) for n, look in split])
     rows, columns = (
         np.minimum(tile, length - tile * np.arange(n)) for tile, length, n in zip(d.tile, d.shape, d.tiles, strict=True)
     )
-    return np.asarray(a_sample * np.outer(rows, columns))
+    return np.asarray(price(found).mean(axis=0) * np.outer(rows, columns) + overhead(found).max(axis=0))
 
 
 def makespan(costs: Iterable[float], threads: int) -> float:
@@ -198,31 +209,44 @@ def _looks(d: Description, side: int) -> Iterator[NDArray[np.complex128]]:
         yield d.view.block((row, d.shape[0]), (column, d.shape[1]), stride=d.tile)
 
 
-def _price(
+def _counted(block_function: Kernel, c: NDArray[np.complex128]) -> NDArray[np.int32]:
+    block = block_function(c)
+    return np.asarray(block["escape_time"] if block.dtype.names else block)
+
+
+def _prices(
     c: NDArray[np.complex128],
     counts: NDArray[np.int32],
+    copies: int,
     max_iter: int,
     block_function: Kernel,
     clock: Clock,
-) -> Callable[[NDArray[np.int32]], Costs]:
-    """A function of escape times: the seconds that each sample takes."""
-    escapes = counts < max_iter
+) -> tuple[Price, Price]:
+    """Two functions of escape times: the seconds that each sample takes, and those of a call whose slowest it is."""
 
-    def timed(kind: NDArray[np.bool_]) -> tuple[float, int]:
-        """Seconds and iterations of some samples, 0 where there are none; every k-th of them, spread over the view."""
-        chosen = np.flatnonzero(kind)[:: 1 + int(kind.sum()) // TIMED]
-        if not chosen.size:
-            return 0.0, 1
+    def timed(c: NDArray[np.complex128]) -> float:
         begin = clock()
-        block_function(c[chosen])
-        return clock() - begin, int(counts[chosen].sum(dtype=np.int64))
+        block_function(c)
+        return clock() - begin
 
-    (out_seconds, iterations), (in_seconds, capped) = timed(escapes), timed(~escapes)
-    an_iteration, an_interior_sample = out_seconds / iterations, in_seconds / capped * max_iter
+    def parts(kind: NDArray[np.bool_]) -> tuple[float, float]:
+        """Seconds of the samples of a kind, and of their call."""
+        if not kind.any():
+            return 0.0, 0.0
+        once, often = timed(c[kind]), timed(np.tile(c[kind], copies))
+        samples = min(once, max(0.0, often - once) / (copies - 1))
+        return samples, once - samples
 
-    return lambda n: np.where(n < max_iter, n * an_iteration, an_interior_sample)
+    escapes = counts < max_iter
+    iterations, longest = counts[escapes].sum(dtype=np.int64), counts[escapes].max(initial=1)
+    (outside, steps), (inside, all_steps) = parts(escapes), parts(~escapes)
+    an_iteration, an_interior_sample = outside / max(1, iterations), inside / max(1, int((~escapes).sum()))
+    return (
+        lambda n: np.where(n < max_iter, n * an_iteration, an_interior_sample),
+        lambda n: np.where(n < max_iter, n * (steps / longest), all_steps),
+    )
 
 
-def _whole(part: Costs, shape: tuple[int, int]) -> Costs:
+def _whole(part: NDArray[np.int32], shape: tuple[int, int]) -> NDArray[np.int32]:
     """An array filled up to the shape of the grid of tiles, by its last row and column."""
     return np.pad(part, [(0, n - m) for n, m in zip(shape, part.shape, strict=True)], mode="edge")

@@ -11,7 +11,7 @@ from distributed import Client
 
 from mandeldask import config as configs
 from mandeldask.cluster import Session
-from mandeldask.errors import ConfigError
+from mandeldask.errors import ConfigError, check_type
 from mandeldask.job.driver import drive
 from mandeldask.job.events import Notice, Observer, Preparing, Summary, ignore, in_notebook
 from mandeldask.job.plan import make_plan
@@ -199,14 +199,12 @@ def read_description(
     elif isinstance(config, Mapping):
         read, trust = configs.parse(config, overrides=overrides), True
     else:
+        check_type("config", config, str | os.PathLike, "the path of a YAML file, a name such as lesson, or a mapping")
         read = configs.load(config, overrides)
     if not trust:
         configs.refuse_untrusted(read.cluster)
-    if not isinstance(out, str | os.PathLike | None):
-        raise ConfigError(
-            f"out must be the path of a store; got a {type(out).__name__}. Changes to a description go into overrides, "
-            'such as overrides=["max_iter=500"]'
-        )
+    hint = "Changes to a description go into overrides, such as overrides=['max_iter=500']"
+    check_type("out", out, str | os.PathLike | None, "the path of a store", hint)
     return read if out is None else read.model_copy(update={"store": os.fspath(out)})
 
 

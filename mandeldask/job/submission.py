@@ -126,6 +126,8 @@ def submit(
         start=kept_cluster,
         introduce=False,
     ) as there:
+        if there.runs_already:
+            there.connect()  # before a job is spoken of
         tell(Notice(f"{name}, on {there.description.introduction if there.description else 'your cluster'}", "job"))
         if upload and client is None and not there.runs_already:
             raise ConfigError(

@@ -13,6 +13,7 @@ from mandeldask import buffers
 from mandeldask.errors import ConfigError
 from mandeldask.kernels.fields import BEYOND, FIELDS, NOT_ESCAPED, PROOFS_FROM, PROVED, Orbit, beyond
 from mandeldask.kernels.rounding import check_rounding
+from mandeldask.view.outer import axes_of
 
 Samples = NDArray[np.complex128]
 Counts = NDArray[np.int32]
@@ -50,7 +51,7 @@ class BlockFunction:
     band: int | None = BAND
     """Most samples in a run; None: as many as lie side by side."""
     takes_axes: bool = False
-    """Whether `count` is given the axes of a block that knows them (`OuterSum`)."""
+    """Whether `count` is given the axes of a block that has them (`axes_of`)."""
 
     def __call__(self, c: Samples) -> NDArray[Any]:
         check_rounding()
@@ -63,9 +64,9 @@ class BlockFunction:
         if self.fields == ("escape_time",):
             in_order = c.flags.c_contiguous
             times = buffers.empty(c.shape, np.int32) if in_order else np.empty_like(c, dtype=np.int32, subok=False)
-            axes = getattr(c, "axes", None) if self.takes_axes else None
+            axes = axes_of(c) if self.takes_axes else None
             if axes:
-                self.count(np.asarray(c).reshape(-1), self.max_iter, times.reshape(-1), axes)
+                self.count(c.reshape(-1), self.max_iter, times.reshape(-1), axes)
                 return times
             for samples, counts in runs(c, times, band=self.band):
                 self.count(samples, self.max_iter, counts)

@@ -9,7 +9,7 @@ from decimal import Context, Decimal
 from fractions import Fraction
 from itertools import product
 
-from mandeldask.errors import ConfigError
+from mandeldask.errors import ConfigError, check_type
 from mandeldask.view import Deep, View
 
 MAX_PARTS = 100
@@ -50,6 +50,7 @@ def find(
     """
     from mandeldask.kernels.deep import nucleus as nuclei  # takes Numba
 
+    check_type("view", view, View, "a mandeldask.View")
     if not 1 <= parts <= MAX_PARTS or max_period < 1:
         raise ConfigError(f"parts must be from 1 to {MAX_PARTS}, max_period at least 1; got {parts} and {max_period}")
     if view.strip:

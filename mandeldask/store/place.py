@@ -21,7 +21,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import iothread, loop, sync
 from zarr.storage import LocalStore
 
-from mandeldask.errors import StoreError
+from mandeldask.errors import StoreError, check_type
 from mandeldask.store import folder
 from mandeldask.store.bucket import Bucket, UnsupportedError, checked_url
 
@@ -216,9 +216,10 @@ AnyPath = str | os.PathLike[str]
 
 
 def place_of(path: AnyPath) -> Place:
-    """The place that a path or a URL stands for; a place is itself. StoreError for what can be neither."""
+    """The place that a path or a URL stands for; a place is itself. StoreError for text that can be neither."""
     if isinstance(path, Place):
         return path
+    check_type("store", path, str | os.PathLike, "a path or a URL")
     text = os.fspath(path)
     if "://" in text:
         return Place(checked_url(text))
