@@ -32,7 +32,7 @@ who_options = options.together(options.cluster, options.upload, options.workers)
 @options.store
 @click.argument("out", type=click.Path())
 @click.option("--colormap", help="classic (the default), a palette of Bokeh such as magma, or any map of cmap.")
-@click.option("--reverse", is_flag=True, default=None, help="The colour map from its last colour to its first.")
+@click.option("--reverse/--no-reverse", default=None, help="The colour map from its last colour to its first.")
 @click.option("--scale", help="mix (the default: half log, half equalised), log, equalised, root or linear.")
 @click.option(
     "--limits", type=(float, float), metavar="LOW HIGH", help="Where scale log, root or linear starts and ends."
@@ -47,16 +47,19 @@ who_options = options.together(options.cluster, options.upload, options.workers)
     "--supersample", type=int, help="A pixel is the mean of so many samples a side; of 2 or 3 if --size leaves them."
 )
 @click.option("--size", type=int, help="Pixels of the longer side, about; by default one a sample.")
+@click.option("--plain", is_flag=True, help="Leave out what the run description says of its picture.")
 @options.quiet
-def _image(store: str, out: str, quiet: bool, **look: Any) -> None:
+def _image(store: str, out: str, quiet: bool, plain: bool, **look: Any) -> None:
     """Make a picture of STORE: OUT.png, OUT.tif (a pyramidal BigTIFF) or OUT.dzi (Deep Zoom, with a folder of tiles).
 
-    It is streamed, so it may be larger than memory.
+    It looks as the run description that made STORE says, but for what options change. It is streamed, so it may be
+    larger than memory.
     """
-    from mandeldask.image import check_path, picture
+    from mandeldask.image import PictureOptions, check_path, picture
 
     check_path(out)
-    drawn = picture(store, **{key: value for key, value in look.items() if value is not None})
+    given = {key: value for key, value in look.items() if value is not None}
+    drawn = picture(store, **(asdict(PictureOptions()) if plain else {}) | given)
     draw(drawn, out, quiet)
     if not quiet:
         rows, columns = drawn.shape

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from dask.utils import format_bytes
@@ -59,6 +59,7 @@ class Plan:
     source: Store | None = None  # a store of fewer iterations that the field is deepened from
     view: View | None = None  # with the digits that it was given in, which the store's has no more
     again: int = 0  # of the pending tiles, those that are done, and whose record was lost
+    picture: Mapping[str, Any] | None = None  # how the field is to be drawn, where the run description says so
 
     @property
     def tiles(self) -> int:
