@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,6 @@ from services import poll
 
 import mandeldask as md
 from mandeldask.cli import cli
-from mandeldask.cluster import Size
 from mandeldask.config import parse
 from mandeldask.errors import ClusterError, ConfigError, JobCancelledError, StoreError
 from mandeldask.job import Notice, Orbit, Plan, reference, status
@@ -252,10 +252,9 @@ def test_verify_compares_a_tile_with_unproven_counts_as_far_as_it_can_tell(path)
     store = open_store(path)
     for tile in (1, 0), (0, 1):
         store.write(tile, store.read(tile) + np.int32(1))
-    found = md.verify(path, recompute=TILES, quick=True)
-    assert (found.recomputed, found.not_comparable) == (TILES, 1)
-    assert [finding.tile for finding in found.findings] == [(0, 1, 0)]
-    assert "1 of them not comparable: no more counts differ" in printed("verify", path, "--quick", "--recompute", TILES)
+    text = printed("verify", path, "--quick", "--recompute", TILES)
+    assert "6 tiles, each whole" in text and "1 of them not comparable: no more counts differ" in text
+    assert re.findall("(0/escape_time/c/./.) has", text) == ["0/escape_time/c/1/0"]
 
 
 def test_deepen_equals_a_run(whole, client, tmp_path):
@@ -291,19 +290,30 @@ def test_a_submitted_job_gives_the_same(whole, client, tmp_path):
     assert any("steps of" in text for _, text in submitted.logs())
 
 
+HASTY = """
+from mandeldask.cli import main
+from mandeldask.job import ledger
+ledger.FLUSH_SECONDS = 0.05  # so that records are there before the end of a short run
+main()
+"""
+
+
 @pytest.mark.once
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
 def test_a_run_that_was_stopped_goes_on_with_its_reference_and_all_counts_are_proven(whole, client, tmp_path, number):
     description, path = tmp_path / "deep.yaml", tmp_path / "b.zarr"
     description.write_text(yaml.safe_dump(CONFIG | {"tile": [4, 4], "cluster": {"workers": 1}}))
-    command = [sys.executable, "-m", "mandeldask", "run", description, "--out", path, "--no-image", "--quiet"]
+    command = [sys.executable, "-c", HASTY, "run", description, "--out", path, "--no-image", "--quiet"]
     process = subprocess.Popen(command, start_new_session=True)
-    poll(lambda: (path / "0/escape_time/zarr.json").exists() and open_store(path).done().any())
+    poll(lambda: (path / "0/escape_time/zarr.json").exists() and recorded(open_store(path)).any())
     os.killpg(process.pid, number)
     assert process.wait() in {-signal.SIGKILL, 130}
-    told, before = [], int(recorded(open_store(path)).sum())
+    told, store = [], open_store(path)
+    before, done = int(recorded(store).sum()), int(store.done().sum())
+    assert 0 < before <= done < 192
+    assert number == signal.SIGKILL or before == done
     summary = md.resume(path, client=client, tell=told.append)
-    assert summary.computed == 192 - before < 192 + (number == signal.SIGKILL)
+    assert summary.computed == 192 - before
     assert summary.proofs.unknown == 0
     assert [" made in " in text for text in about(told)] == [False]
     assert checksum(path) == checksum(whole[0])
@@ -358,8 +368,6 @@ def test_a_shallow_view_in_exact_arithmetic(client, tmp_path):
     config = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [30, 40]}, "max_iter": 100, "arithmetic": "exact"}
     md.run(config | {"fields": ["escape_time", "interior", "distance"]}, tmp_path / "a.zarr", client=client)
     assert md.verify(tmp_path / "a.zarr").exit_code == 0
-    interior, times = (md.open(tmp_path / "a.zarr")[name].values for name in ("interior", "escape_time"))
-    assert np.array_equal(interior, times == 100)
     md.run(config | {"arithmetic": "binary64"}, tmp_path / "b.zarr", client=client)
     exact, plain = (open_store(tmp_path / name).escape_time[:] for name in ("a.zarr", "b.zarr"))
     assert np.count_nonzero(exact != plain) <= 2
@@ -388,7 +396,6 @@ def test_an_orbit_that_does_not_fit_beside_a_tile_is_refused_while_it_is_made(wh
         ClusterError, match=r"and 1.00 GiB for the reference orbit.* fewer workers with more memory each"
     ):
         check_memory(("escape_time",), (256, 256), size, True, 2**30)
-    assert isinstance(size, Size)
     known = [found for worker in client.run(bytes_a_step).values() for found in worker]
     assert known
     assert all(0.8 * ORBIT_BYTES < found <= ORBIT_BYTES for found in known)
