@@ -266,8 +266,14 @@ def test_a_tile_whose_record_was_lost_is_computed_again(client, path):
 
 
 def test_a_store_of_the_other_arithmetic_or_proof_is_another_field(whole, client):
-    for change in ({"proof": "none"}, {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [48, 64]}}):
-        with pytest.raises(StoreError, match="holds another field") as error:
+    for change, told in (
+        ({"proof": "none"}, "proof is full there, none here"),
+        (
+            {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [48, 64]}},
+            "another view: x .* around .* there, x .* here; ",
+        ),
+    ):
+        with pytest.raises(StoreError, match=f"holds another field: {told}") as error:
             md.run(CONFIG | change, whole[0], client=client)
         assert len(str(error.value).replace(str(whole[0]), "")) < 500
 
