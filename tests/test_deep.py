@@ -358,8 +358,14 @@ def test_another_damaged_column_costs_no_proof(client, path, name):
 
 
 def test_a_store_of_the_other_arithmetic_or_proof_is_another_field(whole, client):
-    for change in ({"proof": "none"}, {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [48, 64]}}):
-        with pytest.raises(StoreError, match="holds another field") as error:
+    for change, told in (
+        ({"proof": "none"}, "proof is full there, none here"),
+        (
+            {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [48, 64]}},
+            "another view: x .* around .* there, x .* here; ",
+        ),
+    ):
+        with pytest.raises(StoreError, match=f"holds another field: {told}") as error:
             md.run(CONFIG | change, whole[0], client=client)
         assert len(str(error.value).replace(str(whole[0]), "")) < 500
 
