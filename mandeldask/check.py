@@ -17,11 +17,12 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.errors import DamagedError, MandeldaskError
+from mandeldask.errors import DamagedError, MandeldaskError, StoreError
 from mandeldask.kernels import KERNELS, Exact, block_function, on_cpu, orbit_of_its_own
 from mandeldask.kernels.fields import ESCAPED, NOT_ESCAPED, PROVED, SMOOTH_STEPS
 from mandeldask.store import (
     FILL,
+    Description,
     Store,
     StoredSamples,
     Tile,
@@ -65,6 +66,7 @@ class Checked:
     findings: tuple[Finding, ...] = ()
     shards: int = 0  # that were read
     bytes: int = 0  # of them
+    not_comparable: int = 0  # tiles that were computed again, of which that tells nothing
 
 
 def check_on_worker(task: Callable[[Store], T], store: Store) -> T:
@@ -85,12 +87,12 @@ def check_tiles(tiles: list[tuple[LevelTile, Known | None]], store: Store, quick
     return Checked(tuple(findings), len(tiles) * len(store.description.fields), size)
 
 
-def check_again(tile: Tile, store: Store, seed: int) -> Checked:
+def check_again(tile: Tile, store: Store, seed: int, unproven: int = 0) -> Checked:
     """Compute a tile again with the reference kernel, and compare the escape times bit for bit.
 
-    Of a deep field each sample has its own orbit; those of a tile that holds unproven counts, or one that stays
-    unproven itself, are not compared. Where a tile would take more than `RECOMPUTED_ITERATIONS` if no sample escaped,
-    it is a window of it, at random.
+    Of a deep field each sample has its own orbit, and is compared where that is proven. A tile in which no more counts
+    differ than are `unproven`, or -1 for not known, is not comparable. Where a tile would take more than
+    `RECOMPUTED_ITERATIONS` if no sample escaped, it is a window of it, at random.
     """
     d = store.description
     rows, columns = window_shape(d.levels[0].tile_shape(tile), d.max_iter, d.exact)
@@ -98,14 +100,14 @@ def check_again(tile: Tile, store: Store, seed: int) -> Checked:
     rng = np.random.default_rng((seed, *tile))
     y, x = int(rng.integers(top, bottom - rows + 1)), int(rng.integers(left, right - columns + 1))
     samples = d.view.block((y, y + rows), (x, x + columns))
-    wanted = _proven(store, tile, samples) if d.exact else KERNELS["numpy"](d.max_iter)(samples)
+    wanted = _proven(d, samples) if d.exact else KERNELS["numpy"](d.max_iter)(samples)
     try:
         found = store.window(slice(y, y + rows), slice(x, x + columns))
     except (DamagedError, OSError):  # `check_tiles` tells
         return Checked()
     wrong = np.argwhere((found != wanted) & (wanted > 0))
-    if not wrong.size:
-        return Checked()
+    if not 0 <= unproven < len(wrong):
+        return Checked(not_comparable=int(len(wrong) > 0 or not wanted.any()))
     i, j = wrong[0].tolist()
     problem = (
         f"has {found[i, j]} at row {y + i}, column {x + j}, where the reference kernel gives {wanted[i, j]}; "
@@ -114,10 +116,10 @@ def check_again(tile: Tile, store: Store, seed: int) -> Checked:
     return Checked((Finding("value", shard_key(0, "escape_time", tile), problem, (0, *tile)),))
 
 
-def _proven(store: Store, tile: Tile, samples: NDArray[np.complex128]) -> NDArray[np.int32]:
-    """Each sample's escape time by its own orbit; 0 where there is nothing proven to compare."""
-    d, wanted = store.description, np.zeros(samples.shape, np.int32)
-    for index, offset in np.ndenumerate(samples) if store.proven(tile) else ():
+def _proven(d: Description, samples: NDArray[np.complex128]) -> NDArray[np.int32]:
+    """Each sample's escape time by its own orbit; 0 where that is not proven."""
+    wanted = np.zeros(samples.shape, np.int32)
+    for index, offset in np.ndenumerate(samples):
         count, proven = orbit_of_its_own(d.view, complex(offset), d.max_iter)
         wanted[index] = count if proven else 0
     return wanted
@@ -237,34 +239,48 @@ class _Shard:
     def _judged(self, doubtful: NDArray[np.bool_], y: int, x: int) -> Iterator[Finding]:
         """The tiles of the field that are wrong where two levels differ: the kernel tells, in the time of one tile.
 
-        A tile of the levels between is cheap to make again.
+        A tile of the levels between is cheap to make again. Where the kernel cannot tell, none is believed.
         """
         d, stride = self.store.description, self.store.description.levels[self.level].stride
         found = self._same_samples(doubtful, y, x, 0, self.name)
         if found is None:
             return
-        wanted = self._computed(doubtful, y, x)
-        near = 0.0 if self.name == "escape_time" else OTHER_LOGARITHM
-        if self.name == "interior":  # how many are proved depends on the kernel
-            found, wanted = np.minimum(found, NOT_ESCAPED), np.minimum(wanted, NOT_ESCAPED)
-        least = 1 / SMOOTH_STEPS if self.name == "smooth" else 0.0
-        alike = np.isclose(found[doubtful], wanted[doubtful], rtol=near, atol=least, equal_nan=True)
-        wrong = np.argwhere(doubtful)[~alike]
+        wanted, wrong = self._computed(doubtful, y, x), np.argwhere(doubtful)
+        if wanted is not None:
+            wrong = wrong[~self._alike(found[doubtful], wanted[doubtful])]
         at = stride * (wrong + np.array((y, x)))
         for i, j in wrong[np.unique(at // d.tile, axis=0, return_index=True)[1]].tolist():
             row, column = stride * (y + i), stride * (x + j)
             tile = row // d.tile[0], column // d.tile[1]
-            problem = f"has {found[i, j]} at row {row}, column {column}, where the kernel gives {wanted[i, j]}"
+            gives = "no reference orbit is there to tell" if wanted is None else f"the kernel gives {wanted[i, j]}"
+            problem = f"has {found[i, j]} at row {row}, column {column}, where {gives}"
             if self.store.place.size(key := shard_key(0, self.name, tile)):
                 yield Finding("value", key, problem, (0, *tile))
 
-    def _computed(self, chosen: NDArray[np.bool_], y: int, x: int) -> NDArray[Any]:
-        """What the fastest kernel gives for the chosen ones of some samples of this level."""
+    def _alike(self, found: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which samples are as near as another machine may compute them."""
+        if self.name == "interior":  # how many are proved depends on the kernel
+            found, wanted = np.minimum(found, NOT_ESCAPED), np.minimum(wanted, NOT_ESCAPED)
+        near = 0.0 if self.name == "escape_time" else OTHER_LOGARITHM
+        least = 1 / SMOOTH_STEPS if self.name == "smooth" else 0.0
+        return np.asarray(np.isclose(found, wanted, rtol=near, atol=least, equal_nan=True))
+
+    def _computed(self, chosen: NDArray[np.bool_], y: int, x: int) -> NDArray[Any] | None:
+        """What the fastest kernel gives for the chosen ones of some samples of this level.
+
+        None where the reference orbit of a deep field is lost or damaged: each process would make one of its own.
+        """
         d, stride = self.store.description, self.store.description.levels[self.level].stride
         bottom, right = (min(stride * (n + k), side) for n, k, side in zip((y, x), chosen.shape, d.shape, strict=True))
         c = d.view.block((stride * y, bottom), (stride * x, right), stride=(stride, stride))[chosen]
-        kernel = Exact(d.view, stored_reference(self.store), d.proof) if d.exact else on_cpu()
-        block = block_function(kernel, d.max_iter, d.fields, d.view)(c)
+        reference = stored_reference(self.store) if d.exact else None
+        if d.exact and not reference:
+            return None
+        kernel = Exact(d.view, reference, d.proof) if d.exact else on_cpu()
+        try:
+            block = block_function(kernel, d.max_iter, d.fields, d.view)(c)
+        except StoreError:  # of the reference, when it is read
+            return None
         computed = np.zeros(chosen.shape, np.dtype(d.type_of(self.name)))
         computed[chosen] = block[self.name] if block.dtype.names else block
         return computed

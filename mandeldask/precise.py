@@ -12,7 +12,7 @@ import numpy as np
 
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import KERNELS, on_cpu
-from mandeldask.kernels.fields import BAILOUT, BEYOND, Orbit, distance
+from mandeldask.kernels.fields import BAILOUT, BEYOND, EXTRA_STEPS, Orbit, distance
 from mandeldask.kernels.shortcuts import never_escapes
 from mandeldask.store import Store
 from mandeldask.text import pip_install
@@ -139,8 +139,10 @@ def _iterate(
 
 
 def _onwards(z: complex, growth: complex, c: complex, n: int, max_iter: int) -> Orbit:
-    """From an escape out to the bailout, where binary64 is enough."""
-    while n < max_iter and abs(z) <= BAILOUT:
+    """From an escape out to the bailout, past max_iter if need be; binary64 is enough there."""
+    for _ in range(EXTRA_STEPS if n < max_iter else 0):
+        if abs(z) > BAILOUT:
+            break
         growth, z, n = 2 * z * growth + 1, z * z + c, n + 1
     parts = (z.real, z.imag, growth.real, growth.imag)
     x, y, dx, dy = np.array(parts if abs(z) > BAILOUT else [math.nan] * 4)[:, np.newaxis]

@@ -28,12 +28,13 @@ CONFIG = {
 }
 FIELDS = ["escape_time", "smooth", "distance", "interior"]
 DEEPER = 400
+LOOK = {"light": (315.0, 45.0), "colormap": "magma"}
 
 
 @pytest.fixture(scope="module")
 def old(client, tmp_path_factory):
     path = tmp_path_factory.mktemp("old") / "a.zarr"
-    md.run(CONFIG | {"fields": FIELDS}, path, client=client)
+    md.run(CONFIG | {"fields": FIELDS, "picture": LOOK}, path, client=client)
     return path
 
 
@@ -68,6 +69,10 @@ def test_it_equals_a_fresh_run_to_the_bit_in_every_field_and_level(client, path,
     wanted = open_store(fresh).read_tiles()
     for name, column in open_store(tmp_path / "b.zarr").read_tiles().items():
         assert name == "seconds" or np.array_equal(column, wanted[name])
+
+    for store in (path, tmp_path / "b.zarr"):
+        options = md.picture(store, scale="log").options
+        assert (options.light, options.colormap, options.scale) == (LOOK["light"], LOOK["colormap"], "log")
     assert any(
         isinstance(event, Notice) and "only the samples that did not escape within 150 iterations" in event.text
         for event in told

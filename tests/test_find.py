@@ -32,7 +32,7 @@ def orbit(centre, steps):
 
 def test_a_deep_nucleus_comes_back_to_zero_to_all_its_digits():
     (nucleus,) = find(VALLEY, 100_000, parts=1)
-    assert (nucleus.period, f"{nucleus.size:.2e}") == (8007, "8.95e-33")
+    assert (nucleus.kind, nucleus.period, f"{nucleus.size:.2e}") == ("copy", 8007, "8.95e-33")
     dz = orbit(nucleus.centre, 8007) - orbit((RE, IM), 8007)  # how much nearer to 0 than from the middle of the view
     assert dz < -10
     assert len(nucleus.centre[0]) > 38
@@ -40,7 +40,7 @@ def test_a_deep_nucleus_comes_back_to_zero_to_all_its_digits():
 
 def test_the_copies_on_the_needle():
     found = find(View.around((-1.76, 0.01), 0.1, (100, 100)), 100)
-    assert found[0].period == 3
+    assert [(nucleus.kind, nucleus.period) for nucleus in found][:2] == [("copy", 3), ("disc", 6)]
     assert Decimal(found[0].centre[0]).quantize(Decimal("1e-7")) == Decimal("-1.7548777")
     assert all(nucleus.size < 1 for nucleus in found)
     turned = find(View.around((-1.76, 0.01), 0.1, (100, 100), rotation=30), 100)
@@ -66,6 +66,8 @@ def test_the_command_writes_a_description_around_a_nucleus(tmp_path, monkeypatch
     assert nuclei[0]["period"] == 3
     plain = CliRunner().invoke(cli, [*place, "--max-period", "50"]).output
     assert "--max-period 50 --period 3 -o copy.yaml    writes a run description around it" in plain
+    picture = CliRunner().invoke(cli, [*place, "-o", "copy.png"])
+    assert (picture.exit_code, "must end in .yaml, .yml" in picture.output) == (2, True), picture.output
     none = CliRunner().invoke(cli, [*place, "--max-period", "2"])
     assert none.exit_code == 2
     assert "no nucleus of a period up to 2 was found there" in none.output

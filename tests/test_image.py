@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import bokeh.palettes
@@ -340,6 +341,25 @@ def test_a_level_that_lost_a_shard_is_not_read(tmp_path, out, monkeypatch):
     picture(store, size=256, **FLAT).save(out)
     assert out.read_bytes() == expected
     assert {level for level, _ in seen} == {1}
+
+
+def test_a_store_is_drawn_as_it_notes_unless_options_say_otherwise(tmp_path):
+    store = stored(tmp_path / "a.zarr", (40, 50), (40, 50))
+    store.write_notes(picture={"scale": "log", "limits": [1, 50], "light": [315, 45], "size": 7, "supersample": 2})
+    assert picture(store).shape == (40, 50), "size and supersample are of one file"
+    log = PictureOptions(scale="log", limits=(1, 50), light=(315, 45), supersample=1)
+    assert picture(store).options == log
+    assert picture(store, scale="root", light=None).options == replace(log, scale="root", light=None)
+    assert picture(store, period=9).options == PictureOptions(period=9, light=(315, 45), supersample=1)
+
+
+@pytest.mark.parametrize(
+    "note", [7, "x", [1], {"scale": {}}, {"light": [1e999, 2]}, {"x": 1}, {"period": "1"}, {"phase": None}]
+)
+def test_what_a_stranger_notes_of_a_picture_is_left_out_where_it_breaks_a_rule(tmp_path, note):
+    store = stored(tmp_path / "a.zarr", (40, 50), (40, 50))
+    store.write_notes(picture=note)
+    assert picture(store).options == PictureOptions(supersample=1)
 
 
 def test_the_same_field_gives_the_same_bytes(tmp_path):

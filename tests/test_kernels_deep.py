@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from fractions import Fraction
 from functools import cache
 from hashlib import sha256
@@ -16,13 +17,15 @@ import numpy as np
 import pytest
 
 from mandeldask.errors import ConfigError
-from mandeldask.kernels import KERNELS, Exact, block_function
+from mandeldask.kernels import KERNELS, Exact, block_function, deep
 from mandeldask.kernels.deep import Counts, Held, count, last_counts, make, reference, reference_orbit, third
+from mandeldask.kernels.deep.prepared import Prepared
 from mandeldask.kernels.deep.third import Count
 from mandeldask.view import View
 
 pytestmark = pytest.mark.once  # another Python and zarr change little here
 
+preparing = sys.modules[Prepared.__module__]  # the package has a function of that name
 VIEW = View.around((0, 1), "1e-30", (2, 3))
 ANSWERS = {a["name"]: a for a in json.loads(Path(__file__).with_name("deep_answers.json").read_text())["answers"]}
 # scripts/check_deep has time for these too: 10 s and more for the reference alone
@@ -60,6 +63,68 @@ def test_infinite_and_nan_offsets_have_escaped_and_disturb_no_other():
     assert np.isnan(found["smooth"][:3]).all() and last_counts().unproven == 0
 
 
+@pytest.mark.parametrize("layout", ["rows", "columns", "strided"])
+def test_memory_beside_block_and_result_is_bounded(layout):
+    view = View.around(("-2", "3"), "1e-3", (1024, 1024), arithmetic="exact")
+    c = view.block((0, 1024), (0, 1024))
+    c = {"rows": c, "columns": c.T, "strided": c[:, ::2]}[layout]
+    kernel = block_function(Exact(view), 300, ("escape_time", "smooth", "distance"))
+    kernel(c[:1])
+    tracemalloc.start()
+    try:
+        out = kernel(c)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - out.nbytes < 8e6
+    assert (out["escape_time"] == 1).all()
+
+
+@pytest.mark.parametrize("proof", ["full", "none"])
+def test_a_tile_of_a_strip_with_few_columns_is_that_of_its_rows(proof):
+    """Offsets over 540 decades: in one unit the lower half are 0."""
+    view = View.log_polar(("0", "1"), ("1e-270", "1e270"), 8)
+    rows, fields = view.shape[0], ("escape_time", "smooth", "distance")
+    offsets = view.block((0, rows), (0, 8))
+    kernel = block_function(Exact(view, None, proof), 3000, fields)
+    whole = kernel(offsets)
+    some = range(0, rows, 30)
+    for name in fields:
+        alone = np.concatenate([kernel(offsets[k : k + 1])[name] for k in some])
+        np.testing.assert_allclose(whole[name][some], alone, rtol=1e-6)
+    assert len(np.unique(whole["escape_time"][:, 0])) > 400
+
+
+def test_a_distance_too_small_for_a_double_is_nan():
+    held = Held(reference_orbit((Fraction(0), Fraction(1)), -1040, 3000))
+    found = make(3000, ("escape_time", "smooth", "distance"), held, unit=-20)(np.array([1e-305 + 0j, 1e-290]))
+    assert (found["escape_time"] < 3000).all() and np.isfinite(found["smooth"]).all()
+    assert np.isnan(found["distance"]).tolist() == [True, False]
+
+
+def test_tables_in_plain_doubles_are_kept_within_bounds(monkeypatch):
+    here = deep.prepared(loader("KF 1e14"))
+    first = here.flat(-60)
+    assert here.flat(-92) is not first and here.flat(-60) is first
+    monkeypatch.setattr(preparing, "FLATS_BYTES", 0)
+    here.flat(-124)
+    assert len(here.flats) == 1
+
+
+def test_room_for_a_large_reference_is_made_before_it_is_loaded(monkeypatch):
+    deep.prepared(loader("KF 1e14"))
+    monkeypatch.setattr(preparing, "KEPT_BYTES", 0)
+    kept = []
+
+    class Loads(Held):
+        def __call__(self):
+            kept.extend(preparing._cache)
+            return self.reference
+
+    deep.prepared(Loads(reference_orbit((Fraction(-1), Fraction(1, 3)), -50, 100)))
+    assert kept == [] and len(preparing._cache) == 1
+
+
 @pytest.mark.parametrize("block", [np.zeros(3), np.zeros((2, 2), np.complex64), 0j, None])
 def test_a_block_that_is_no_complex128_array_is_refused_with_the_remedy(block):
     with pytest.raises(ConfigError, match=r"\.astype\(complex\)"):
@@ -93,6 +158,15 @@ def test_smooth_and_distance_are_those_of_the_orbit_in_fixed_point(name):
         assert smooth == pytest.approx(own.end - np.log2(np.log2(size)), rel=1e-6)
         slope = np.ldexp(np.hypot(own.dx, own.dy), own.exponent + unit)
         assert distance == pytest.approx(2 * size * np.log(size) / slope, rel=1e-6)
+
+
+def test_one_that_escapes_with_the_last_step_has_neither_smooth_count_nor_distance():
+    offsets, counts = samples("KF 1e14")
+    last = int(np.median(counts))
+    found = make(last, ("escape_time", "smooth", "distance"), loader("KF 1e14"))(offsets)
+    assert (found["escape_time"] == np.minimum(counts, last)).all() and (counts == last).any()
+    assert (np.isnan(found["smooth"]) == (counts >= last)).all()
+    assert (np.isnan(found["distance"]) == (counts >= last)).all()
 
 
 def test_what_does_not_escape_has_neither_smooth_count_nor_distance():
@@ -198,10 +272,33 @@ def test_bad_fields_and_proofs_are_refused(wrong, says):
         block_function(Exact(VIEW, **wrong), 10, fields)
 
 
+@pytest.mark.parametrize(("c", "n"), [((2, 0), 2), ((0, -2), 2), ((Fraction(6, 5), Fraction(8, 5)), 2), ((1, 0), 3)])
+def test_orbits_that_are_2_from_0_in_their_first_steps_are_decided(c, n):
+    c = tuple(map(Fraction, c))
+    assert count(c, 100, 300) == Count(n, True)
+    ended = count(c, 100, 300, to_bailout=True)
+    assert (ended.n, ended.proven) == (n, True) and abs(complex(ended.x, ended.y)) > 2**20
+    further = c[0] * (1 + Fraction(1, 2**700)), c[1]  # more than the bits to begin with tell
+    assert count(further, 100, 300, to_bailout=True).proven
+    assert count(c, 1, 300) == Count(1, True)
+
+
+def test_every_sample_of_the_square_about_the_set_is_proven():
+    view = View((-2, 2), (-2, 2), (33, 33)).in_exact_arithmetic()
+    found = block_function(Exact(view), 100, ("escape_time", "smooth"))(view.block((0, 33), (0, 33)))
+    assert last_counts().unproven == 0 and (found["escape_time"][[0, 16, 16], [16, 0, 32]] == [2, 100, 2]).all()
+
+
+def test_a_reference_of_more_digits_than_python_writes_has_a_key():
+    held = Held(reference_orbit((Fraction(-7, 4) + Fraction(1, 2**15000), Fraction(0)), -15000, 5))
+    other = Held(reference_orbit((Fraction(-7, 4) - Fraction(1, 2**15000), Fraction(0)), -15000, 5))
+    assert held.key != other.key and "unit=-15000" in repr(held.reference)
+
+
 def test_an_orbit_in_too_few_bits_proves_nothing_where_the_step_before_its_escape_is_near_2():
     re = Fraction(-104561741329259466309873618653, 140737488355328 * 10**15)
     im = Fraction(3716871571319157536225346523, 28147497671065600 * 10**12)
-    few = third.counted((re, im), 600, 24, to_bailout=False)
+    few = third.counted((re, im), 600, 24, False, third.first_two((re, im)))
     assert (few.n, few.proven) == (44, False) and count((re, im), 600, 24).n == 43
 
 

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from mandeldask.cli import cli
 from mandeldask.config import load
-from mandeldask.config.locations import read_location
+from mandeldask.config.locations import MAX_BYTES, read_location
 from mandeldask.errors import ConfigError
 
 RE = (  # Kalles Fraktaler's benchmark place at 5e113
@@ -28,6 +28,7 @@ image.width = 800
 image.height = 400
 transform.rotate = 30.0
 '''
+PLACE = '[location]\nreal = "-1"\nimag = "0"\nzoom = "2"\n'
 
 
 def written(tmp_path, name, text):
@@ -61,6 +62,18 @@ def test_init_writes_a_description_that_loads(tmp_path, monkeypatch):
     assert CliRunner().invoke(cli, ["init", "other", "--from", "deep.kfr"]).exit_code == 0
 
 
+def test_a_location_is_read_to_its_end_or_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = written(tmp_path, "deep.kfr", "Zoom: 2\nIterations: 9\nRe: -1." + "7" * 30_000 + "\nIm: 0." + "1" * 40_000)
+    assert [len(digits) for digits in read_location(file)["view"]["centre"]] == [30_003, 40_002]
+    done = CliRunner().invoke(cli, ["init", "--from", "deep.kfr"])
+    assert done.exit_code == 2
+    assert "deep.yaml would have 68 KiB, and descriptions of at most 64 are read: cut" in done.stderr
+    file.write_text(KFR + "# " + "x" * MAX_BYTES)
+    with pytest.raises(ConfigError, match=r"deep.kfr: is no location: that is a file of at most 259 KiB"):
+        read_location(file)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -72,6 +85,16 @@ def test_init_writes_a_description_that_loads(tmp_path, monkeypatch):
         ("a.toml", TOML.replace("=", ""), "a.toml: is neither a location of"),
         ("a.toml", TOML.replace("location.real", "location.rial"), "lacks real"),
         ("a.toml", TOML + "transform.reflect = true\n", "reflected"),
+        ("a.toml", f"transform = 3\n{PLACE}", "a.toml: transform must be a table, as Fraktaler-3 writes it; got 3"),
+        ("a.toml", f"image = 3\n{PLACE}", "image must be a table"),
+        ("a.toml", f'formula = ["x"]\n{PLACE}', "formula must be a table, .* got 'x'"),
+        ("a.toml", f"formula = 3\n{PLACE}", "formula must be a table"),
+        ("a.toml", 'location = "x"', "location must be a table"),
+        ("a.toml", f"image = {{width = 0, height = 0}}\n{PLACE}", r"shape must be two integers from 1 .* got \(0, 0\)"),
+        ("a.toml", f'image = {{width = "a"}}\n{PLACE}', "shape must be two integers"),
+        ("a.toml", f"image = {{width = inf}}\n{PLACE}", "shape must be two integers"),
+        ("a.toml", PLACE.replace('"2"', "1e9999999999999999999"), "zoom must be finite"),
+        ("a.toml", f"a = {'[' * 5000}", "recursion|nested"),
         ("a.txt", "view: {x: [-2, 1]}", "is neither a location of Kalles Fraktaler, nor one of Fraktaler-3"),
     ],
 )

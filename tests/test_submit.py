@@ -239,7 +239,9 @@ def test_a_tile_that_kills_its_workers_is_named_and_the_rest_is_computed(dask, s
 
 
 def test_the_command_line_submits_asks_and_waits(dask, tmp_path, expected):
-    (tmp_path / "unit.yaml").write_text(json.dumps({**UNIT, "kernel": "numpy", "tile": [8, 8], "store": "unit.zarr"}))
+    (tmp_path / "unit.yaml").write_text(
+        json.dumps({**UNIT, "kernel": "numpy", "tile": [8, 8], "store": "unit.zarr", "picture": {"light": [315, 45]}})
+    )
     env = {"DASK_SCHEDULER_ADDRESS": dask.address}
     sent = mandeldask("submit", "unit.yaml", "--cluster", dask.address, "--name", "cli", cwd=tmp_path)
     assert sent.returncode == 0, sent.stderr
@@ -253,6 +255,7 @@ def test_the_command_line_submits_asks_and_waits(dask, tmp_path, expected):
     assert {"cli": "finished"}.items() <= {j["job"]: j["state"] for j in json.loads(listed.stdout)}.items()
     assert "finished: 144 tiles" in mandeldask("logs", "cli", "--cluster", dask.address, cwd=tmp_path).stdout
     assert open_store(tmp_path / "unit.zarr").checksum() == expected
+    assert md.picture(tmp_path / "unit.zarr").options.light == (315, 45)
     unknown = mandeldask("status", "nobody", cwd=tmp_path, env=env)
     assert (unknown.returncode, unknown.stdout) == (2, "")
     assert "knows no job 'nobody'" in unknown.stderr

@@ -72,6 +72,11 @@ def test_a_short_coordinate_is_exact_and_one_that_was_cut_off_is_refused():
         View.around((-0.75, "0.131825904205330"), "1e-30", (9, 9))
 
 
+def test_a_small_number_of_many_digits_is_told_by_its_size():
+    view = View.around(("0." + "0" * 40, "-1." + "25" * 30), "0." + "0" * 34 + "509459" * 5, (9, 9))
+    assert str(view) == "centre [0, -1.252525252525252525...], span 5.09e-35, gridline"
+
+
 def test_the_grid_of_a_deep_view_is_not_taken_for_numbers_c():
     view = View.around((0, 1), "1e-30", (20, 30))
     grid = complex_grid(view)

@@ -356,7 +356,9 @@ def test_another_frame_is_another_field(client, tmp_path):
     other = View.around(SEAHORSE, "1e-3", (130, 170), rotation="31")
     with pytest.raises(StoreError, match=r"holds another field: rotation is 30 there, 31 here"):
         md.run({"view": other, **config}, path, client=client)
-    with pytest.raises(StoreError, match=r"rotation is 30 there, none here"):
+    with pytest.raises(
+        StoreError, match=r"field: another view: x .* turned by 30 degrees there, x .*, gridline here\. "
+    ):
         md.run({"view": View(TURNED.x, TURNED.y, TURNED.shape), **config}, path, client=client)
 
 

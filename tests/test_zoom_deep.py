@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from decimal import Decimal, localcontext
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from services import ENV, poll
 from test_zoom import SEAHORSE, decoded, psnr, shards
 
 import mandeldask as md
@@ -17,12 +23,12 @@ from mandeldask.field import escape_time
 from mandeldask.grid import complex_grid
 from mandeldask.image import PictureOptions, averaged, srgb_curve
 from mandeldask.image.samples import samples_of
-from mandeldask.job import Notice
+from mandeldask.job import Notice, Plan
 from mandeldask.kernels import deep, orbit_of_its_own
 from mandeldask.store import open_store
 from mandeldask.view import Deep, LogPolar, View, frame_from_json
 from mandeldask.zoom.film import Film
-from mandeldask.zoom.painter import coloured
+from mandeldask.zoom.painter import Painter, coloured
 
 pytestmark = pytest.mark.once  # another Python and zarr change little here
 
@@ -57,6 +63,13 @@ def test_a_strip_is_deep_where_binary64_cannot_resolve_it_and_comes_back_from_js
         config = parse({"view": view, "max_iter": 9})
         assert parse(config.model_dump()).view == STRIP
     assert STRIP.cell_area == 0
+
+
+def test_a_strip_over_541_orders_is_made_and_one_over_more_is_told_of_both_numbers():
+    for radius in (("1e-541", "1"), ("1.99e-541", "1.99"), ("3e-9000", "3e-8459")):
+        assert View.log_polar(SPIRAL, radius, 64).shape[0] == 1 + round(541 * np.log(10) * 64 / (2 * np.pi))
+    with pytest.raises(ConfigError, match=r"at most 541 orders .* this one goes over 541\.7: make two"):
+        View.log_polar(SPIRAL, ("1e-541", "5"), 64)
 
 
 @pytest.mark.parametrize("radius", ["2", "1e-5", "1e-40", "1e-280", "1e-300"])
@@ -164,6 +177,17 @@ def test_a_frame_is_the_picture_of_its_view(made):
         assert psnr(frames[n], wanted[::-1]) < 15
 
 
+def test_a_film_does_not_depend_on_the_decimal_context_of_its_caller(made):
+    folder, _ = made
+    stores = [open_store(folder / f"film.zoom/{name}.zarr") for name in ("strip", "core")]
+    painter, longer = Painter(FILM, *stores, PictureOptions()), replace(FILM, seconds=8)
+    span, frame = longer.span(22), painter.paint(longer.span(22))
+    with localcontext(prec=2):
+        assert replace(FILM).strip == FILM.strip
+        assert longer.span(22) == span
+        assert np.array_equal(painter.paint(span), frame)
+
+
 def test_options_that_a_deep_film_cannot_reuse_are_told(made, client):
     folder, _ = made
     other = Film(SPIRAL, "1e-299", "1e-304", (64, 64), 3, 1, MAX_ITER, "none")
@@ -189,7 +213,7 @@ def test_the_samples_of_a_shallow_film_are_what_they_were():
         ({"last": "1e-20"}, r"centre\[0\] has 15 decimals, and a last span of 1e-20 needs at least 21: give all"),
         (
             {"centre": SPIRAL, "last": "1e-600"},
-            "a strip goes over at most 541 orders .* over 600: make two",
+            r"a strip goes over at most 541 orders .* over 600\.8: make two",
         ),
         ({"centre": SPIRAL, "last": "1e-20000"}, "to is out of range"),
         ({"centre": SPIRAL, "last": "1e-30", "proof": "some"}, "proof must be one of full, double-double, none; got"),
@@ -221,3 +245,29 @@ def test_a_last_frame_of_one_colour_is_refused_before_the_strip_is_computed(cent
     with pytest.raises(ConfigError, match=message):
         zoom.make(film, tmp_path / "film.mp4", client=client)
     assert not (tmp_path / "film.zoom/strip.zarr").exists()
+
+
+def test_the_remedy_for_a_last_frame_of_one_colour_makes_the_film(client, tmp_path):
+    film = Film(SPIRAL, "1e-30", "1e-31", (64, 64), 2, 1, 50)
+    with pytest.raises(ConfigError, match=r"max_iter 50: give more, or another centre, and --overwrite \(in Python"):
+        zoom.make(film, tmp_path / "film.mp4", client=client)
+    assert zoom.make(replace(film, max_iter=500), tmp_path / "film.mp4", client=client, overwrite=True).failed == 0
+
+
+def test_a_deep_film_that_was_killed_goes_on_with_its_core_and_its_reference(client, tmp_path):
+    words = ["--centre", *SPIRAL, "--from", "1e-20", "--to", "1e-50", "--size", "64x64", "--fps", "3", "--seconds"]
+    words += ["1", "--max-iter", "500", "--out", "film.mp4", "--cluster", "one.yaml", "--quiet"]
+    (tmp_path / "one.yaml").write_text("kind: local\nworkers: 1\n")
+    command = [sys.executable, "-m", "mandeldask", "zoom", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENV, start_new_session=True)
+    try:
+        poll((tmp_path / "film.zoom/strip.zarr/reference/zarr.json").exists, "the strip's reference", 120)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    before, told = shards(tmp_path / "film.zoom"), []
+    film = Film(SPIRAL, "1e-20", "1e-50", (64, 64), 3, 1, 500)
+    assert zoom.make(film, tmp_path / "film.mp4", client=client, tell=told.append).failed == 0
+    assert (sum(isinstance(event, Plan) for event in told), references(told)) == (1, 0)
+    assert before.items() < shards(tmp_path / "film.zoom").items()
+    assert md.verify(tmp_path / "film.zoom/strip.zarr", recompute=1).exit_code == 0

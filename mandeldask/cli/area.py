@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 @click.option("--x", type=(float, float), metavar="LOW HIGH", help="Of Re(c); by default the whole set.")
 @click.option("--y", type=(float, float), metavar="LOW HIGH", help="Of Im(c); by default the whole set.")
 @click.option("--n", type=int, help="Samples a side of a grid; by default 16384.")
-@click.option("--grids", type=int, metavar="K", help="Grids, each shifted at random; by default 8.")
+@click.option(
+    "--grids",
+    type=int,
+    metavar="K",
+    help="Grids, each shifted at random; by default 8. With 2 or 3 the error is rough.",
+)
 @click.option("--max-iter", type=int, help="The largest; by default 262144. The area is extrapolated from there.")
 @click.option("--until", type=float, metavar="ERROR", help="Add grids until the error is no larger, such as 1e-6.")
 @click.option("--seed", type=int, help="Of the shifts; by default 1.")

@@ -54,11 +54,12 @@ continuing_options = options.together(
 @output_options
 def _run(config: str, out: str | None, overrides: tuple[str, ...], kernel: str | None, **given: Any) -> int:
     """Compute the field that CONFIG describes, a file or a name that `init` lists; on its store, what is missing."""
+    from mandeldask import config as configs
     from mandeldask import job
     from mandeldask.image import PictureOptions
 
     described = options.described(config, overrides, kernel)
-    look = described.picture.model_dump(exclude_none=True) if described.picture else {}
+    look = configs.picture_options(described)
     if look and not given["no_image"]:
         try:
             PictureOptions.of(look).check(described.view.shape)

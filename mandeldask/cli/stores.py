@@ -32,7 +32,7 @@ who_options = options.together(options.cluster, options.upload, options.workers)
 @options.store
 @click.argument("out", type=click.Path())
 @click.option("--colormap", help="classic (the default), a palette of Bokeh such as magma, or any map of cmap.")
-@click.option("--reverse", is_flag=True, default=None, help="The colour map from its last colour to its first.")
+@click.option("--reverse/--no-reverse", default=None, help="The colour map from its last colour to its first.")
 @click.option("--scale", help="mix (the default: half log, half equalised), log, equalised, root or linear.")
 @click.option(
     "--limits", type=(float, float), metavar="LOW HIGH", help="Where scale log, root or linear starts and ends."
@@ -47,16 +47,19 @@ who_options = options.together(options.cluster, options.upload, options.workers)
     "--supersample", type=int, help="A pixel is the mean of so many samples a side; of 2 or 3 if --size leaves them."
 )
 @click.option("--size", type=int, help="Pixels of the longer side, about; by default one a sample.")
+@click.option("--plain", is_flag=True, help="Leave out what the run description says of its picture.")
 @options.quiet
-def _image(store: str, out: str, quiet: bool, **look: Any) -> None:
+def _image(store: str, out: str, quiet: bool, plain: bool, **look: Any) -> None:
     """Make a picture of STORE: OUT.png, OUT.tif (a pyramidal BigTIFF) or OUT.dzi (Deep Zoom, with a folder of tiles).
 
-    It is streamed, so it may be larger than memory.
+    It looks as the run description that made STORE says, but for what options change. It is streamed, so it may be
+    larger than memory.
     """
-    from mandeldask.image import check_path, picture
+    from mandeldask.image import PictureOptions, check_path, picture
 
     check_path(out)
-    drawn = picture(store, **{key: value for key, value in look.items() if value is not None})
+    given = {key: value for key, value in look.items() if value is not None}
+    drawn = picture(store, **(asdict(PictureOptions()) if plain else {}) | given)
     draw(drawn, out, quiet)
     if not quiet:
         rows, columns = drawn.shape
@@ -195,9 +198,13 @@ def _facts(v: Verification) -> Iterator[tuple[str, str]]:
     yield "checked", f"{plural(v.shards, 'shard')}, {si(v.bytes)}B, in {v.seconds:.1f} s: {what}"
     if v.recomputed:
         yield "recomputed", f"{plural(v.recomputed, 'tile')}, each whole or a window of it, --seed {v.seed}"
+    if v.not_comparable:
+        why = "no more counts differ than are noted as unproven, or none could be proven"
+        yield "", f"{v.not_comparable} of them not comparable: {why}"
     if v.precision:
         yield from _rounding(v.precision, v.seed)
     field = f"{v.missing} of {plural(v.tiles, 'tile')} of the field" if v.missing else ""
+    field += f", {v.without_proof} of them there, but not how their counts were proven" * (v.without_proof > 0)
     levels = plural(v.missing_levels, "pyramid tile") if v.missing_levels else ""
     yield "missing", ", and ".join(filter(None, [field, levels]))
     for label, number in (("wrong", v.damaged), ("stray", v.kinds.get("stray", 0))):

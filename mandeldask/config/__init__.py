@@ -21,9 +21,11 @@ if TYPE_CHECKING:
         SchedulerFile,
         json_schema,
     )
-    from mandeldask.config.reading import AnyCluster, load, load_cluster, parse, refuse_untrusted
+    from mandeldask.config.reading import AnyCluster, load, load_cluster, parse, picture_options, refuse_untrusted
 
-_ROOMS = dict.fromkeys(("AnyCluster", "load", "load_cluster", "parse", "refuse_untrusted"), "reading")
+_ROOMS = dict.fromkeys(
+    ("AnyCluster", "load", "load_cluster", "parse", "picture_options", "refuse_untrusted"), "reading"
+)
 _ROOMS |= dict.fromkeys(("locate", "no_such", "shipped", "title"), "examples")
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "locate",
     "no_such",
     "parse",
+    "picture_options",
     "refuse_untrusted",
     "shipped",
     "title",

@@ -13,13 +13,17 @@ from decimal import Context, Decimal
 from pathlib import Path
 from typing import Any
 
-from mandeldask.config.reading import MAX_BYTES, parse
+from mandeldask.config.reading import MAX_LINE, parse
+from mandeldask.config.values import integer
 from mandeldask.errors import ConfigError
-from mandeldask.view.exact import decimal
+from mandeldask.view.exact import MAX_DIGITS, decimal
+from mandeldask.view.rules import check_shape
 
+MAX_BYTES = 2 * MAX_DIGITS + 64 * 1024  # of a file: the digits of a centre, and all else
 SHAPE = 1080, 1920
 HEIGHT = 4  # of the window at zoom 1
 ROUGHLY = Context(prec=17)  # digits of a span
+AS_WRITTEN = Context(prec=MAX_BYTES, traps=[])  # what is beyond all range is infinite, to be refused by its name
 Found = dict[str, Any]
 
 
@@ -29,13 +33,7 @@ def read_location(path: str | os.PathLike[str]) -> Found:
     ConfigError where it cannot be read, lacks something, or shows something else than the Mandelbrot set.
     """
     file = Path(path)
-    try:
-        with open(file, "rb") as opened:
-            text = opened.read(MAX_BYTES).decode("utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from None
-    except ValueError:
-        raise ConfigError(f"{file}: is not text, and a location of Kalles Fraktaler or Fraktaler-3 is") from None
+    text = _text(file)
     try:
         found = _kfr(text) if re.search("^(Re|Im|Zoom|Iterations):", text, re.MULTILINE) else _toml(text)
         described = _described(**found)
@@ -45,10 +43,24 @@ def read_location(path: str | os.PathLike[str]) -> Found:
         raise ConfigError(
             f"{file}: is neither a location of Kalles Fraktaler, nor one of Fraktaler-3, which is TOML: {error}"
         ) from None
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{file}: {error}") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{file}: {error}"[:MAX_LINE]) from None
     parse(described, str(file))
     return described
+
+
+def _text(file: Path) -> str:
+    try:
+        with open(file, "rb") as opened:
+            data = opened.read(MAX_BYTES + 1)
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except ValueError:
+        raise ConfigError(f"{file}: is not text, and a location of Kalles Fraktaler or Fraktaler-3 is") from None
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{file}: is no location: that is a file of at most {MAX_BYTES // 1024} KiB")
+    return text
 
 
 def to_yaml(described: Mapping[str, Any], title: str) -> str:
@@ -102,23 +114,31 @@ def _kfr(text: str) -> Found:
 
 
 def _toml(text: str) -> Found:
-    read = tomllib.loads(text, parse_float=Decimal)
-    place, transform = read["location"], read.get("transform", {})
-    formulas = read.get("formula", [{}])
-    for formula in formulas:
+    read = tomllib.loads(text, parse_float=AS_WRITTEN.create_decimal)
+    place, transform, image, bailout = (
+        _table(name, read.get(name, {})) for name in ("location", "transform", "image", "bailout")
+    )
+    formulas = read.get("formula", [])
+    for each in formulas if isinstance(formulas, list) else [formulas]:
+        formula = _table("formula", each)
         odd = any(formula.get(key) for key in ("abs_x", "abs_y", "neg_x", "neg_y"))
         _refuse_other_sets("1" if odd else "0", formula.get("power", formula.get("p", 2)))
     if transform.get("stretch_amount") or transform.get("reflect") or transform.get("exponential_map"):
         raise ValueError("is stretched, reflected or mapped, and a view is not: take that out there")
-    image, bailout = read.get("image", {}), read.get("bailout", {})
     return {
         "re": place["real"],
         "im": place["imag"],
         "zoom": place["zoom"],
         "iterations": bailout.get("iterations", 1024),
         "rotation": transform.get("rotate", 0),
-        "shape": (int(image.get("height", 576)), int(image.get("width", 1024))),
+        "shape": check_shape((integer(image.get("height", 576)), integer(image.get("width", 1024)))),
     }
+
+
+def _table(name: str, value: Any) -> Found:
+    if not isinstance(value, dict):
+        raise TypeError(f"{name} must be a table, as Fraktaler-3 writes it; got {value!r}")
+    return value
 
 
 def _refuse_other_sets(kind: Any, power: Any) -> None:

@@ -105,6 +105,11 @@ def parse(mapping: Mapping[str, Any], source: str = "run description", overrides
     return _check(Config, changed, f"{source} with --set")
 
 
+def picture_options(config: Config) -> dict[str, Any]:
+    """The options of its picture that a description gives."""
+    return config.picture.model_dump(exclude_none=True) if config.picture else {}
+
+
 def refuse_untrusted(cluster: Cluster | None) -> None:
     """ConfigError for a cluster of a file from anybody that could run programs as the user: any but worker processes.
 

@@ -31,7 +31,7 @@ EXACT = 2**52  # of its units, within which binary64 has an offset and half of o
 TOPIC = "mandeldask-explorer"  # of Dask's events: how far a reference is
 TELL_SECONDS = 0.3
 KEPT = 3  # references: of up to 32 MB for a million steps
-PROOFS = ("none", "double-double")
+LIVE_PROOFS = ("none", "double-double")
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def deep_tile(level: int, column: int, row: int, origin: str, proof: str) -> Dee
     """
     check_address(level, column, row, MAX_LEVEL)
     parts = re.fullmatch(r"([0-9]{1,5}),(-?[0-9]{1,30}),(-?[0-9]{1,30})", origin)
-    if not parts or proof not in PROOFS:
-        raise ConfigError(f"a deep tile has an origin LEVEL,X,Y and a proof of {', '.join(PROOFS)}")
+    if not parts or proof not in LIVE_PROOFS:
+        raise ConfigError(f"a deep tile has an origin LEVEL,X,Y and a proof of {', '.join(LIVE_PROOFS)}")
     at, x, y = map(int, parts.groups())
     if abs(at - level) > REACH:
         raise ConfigError(f"an origin lies within {REACH} levels of its tiles; got {at} for level {level}")

@@ -240,8 +240,7 @@ class Rendering:
         path, made = Path(self.store).with_suffix(".png"), f"Made {short_path(self.store)}"
         if path.exists() and not image.is_ours(path):
             return f"{made}, no picture: {path.name} exists and was not made by mandeldask"
-        look = config.picture.model_dump(exclude_none=True) if config.picture else {}
-        image.picture(self.store, **{"size": PICTURE_SIDE, **look}).save(path)
+        image.picture(self.store, **{"size": PICTURE_SIDE, **configs.picture_options(config)}).save(path)
         return f"{made} and {path.name}"
 
     def _tell(self, event: job.Event) -> None:

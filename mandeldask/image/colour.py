@@ -11,6 +11,7 @@ import importlib.util
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from functools import cached_property, lru_cache
@@ -26,6 +27,8 @@ from mandeldask.text import pip_install
 SCALES = ("mix", "log", "equalised", "root", "linear")
 MEASURED = ("root", "log", "linear")  # scales by the values themselves, not by how many samples have them
 SHADES = ("counts", "smooth", "distance")
+LAYOUT = {"shade", "scale", "limits", "repeat", "period", "phase"}  # options of which one may exclude another
+OF_A_FILE = {"size", "supersample"}  # options that are not of the look
 MAX_SUPERSAMPLE = 8
 NOT_COMPUTED, INTERIOR = 0, 255  # palette indices; from 1 to TONES the colours of the map
 TONES = 254
@@ -210,6 +213,17 @@ class PictureOptions:
         if unknown:
             raise ConfigError(f"unknown option of a picture: {', '.join(unknown)}; known are {', '.join(known)}")
         return cls(**options)
+
+    @classmethod
+    def over(cls, noted: Any, options: Mapping[str, Any]) -> PictureOptions:
+        """As `of`, over what a store notes of its look, without what breaks a rule or excludes one of the options."""
+        known = {field.name for field in fields_of(cls)} - OF_A_FILE
+        items = noted.items() if isinstance(noted, dict) else ()
+        look = {key: value for key, value in items if key in known and value is not None}
+        for beneath in (look, {key: value for key, value in look.items() if key not in LAYOUT}):
+            with suppress(ConfigError):
+                return cls.of({**beneath, **options})
+        return cls.of(options)
 
     @cached_property
     def palette(self) -> list[Colour]:

@@ -49,6 +49,7 @@ def picture(field: Any, *, max_iter: int | None = None, **options: Any) -> Pictu
         Of an array: the cap it was computed with; by default its largest value. Of a View: the cap to take; 1000
         by default. A store knows its own.
     **options
+        Of a store beneath them those of the run description that it was made from, but for size and supersample:
         size, supersample, colormap, reverse, scale, repeat, period, phase, interior, shade, light: see
         `mandeldask.image.PictureOptions`.
 
@@ -59,11 +60,12 @@ def picture(field: Any, *, max_iter: int | None = None, **options: Any) -> Pictu
     StoreError
         The store cannot be read.
     """
-    chosen = PictureOptions.of(options)
     if isinstance(field, View):
+        chosen = PictureOptions.of(options)
         stride, k = replace(chosen, size=chosen.size or NOTEBOOK_SIDE).sampling(field.shape)
         return Picture(computed(field, max_iter, stride), replace(chosen, supersample=k))
     samples = samples_of(field, max_iter)
+    chosen = PictureOptions.over(samples.noted, options)
     chosen.check(samples.shape, samples.fields)
     stride, k = chosen.sampling(samples.shape)
     return Picture(replace(samples, stride=stride), replace(chosen, supersample=k))

@@ -43,6 +43,7 @@ class Samples:
     apart: int = 1  # level 0 has every so many-th sample of the view
     stride: int = 1
     strip: bool = False  # whether columns are angles over a full turn
+    noted: Any = None  # how the run that made the field drew it; from a stranger anything
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -146,7 +147,8 @@ def _stored(store: Store) -> Samples:
     levels = [0, *(k for k in further if store.done(k)[done if missing else ...].all())]
     fields = {k: {name: StoredSamples(store, k, name) for name in d.fields} for k in levels}
     text = _text(d.view, d.max_iter, d.proof)
-    return Samples(fields, d.max_iter, text, missing, store.path, None if d.exact else d.view, strip=bool(d.view.strip))
+    view, noted = None if d.exact else d.view, store.read_notes().get("picture")
+    return Samples(fields, d.max_iter, text, missing, store.path, view, strip=bool(d.view.strip), noted=noted)
 
 
 def computed(view: View, max_iter: int | None, stride: int) -> Samples:

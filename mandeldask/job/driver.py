@@ -58,6 +58,8 @@ def drive(plan: Plan, session: Session, tell: Observer, submission: Submission =
         with lease.held(store, submission.name, submission.run_id), Ledger(store).flushed() as ledger:
             if plan.source:  # for whoever resumes it
                 store.write_notes(deepens={"path": plan.source.path, "identity": plan.source.identity})
+            if plan.picture:  # for whoever draws it
+                store.write_notes(picture=plan.picture)
             begun = time.time()
             _sweep(store, begun - SWEEP_SECONDS, tell)  # whose writers are certainly dead
             if plan.pending or plan.levels:

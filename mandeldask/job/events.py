@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from distributed import Client
@@ -21,7 +21,7 @@ from mandeldask.tile import Record
 from mandeldask.view import View
 
 ORBIT_BYTES = 108  # a step of the reference orbit, with its table of jumps, in each worker process
-PROOFS = {
+PROOF_WORDS = {
     "none": "none: this is a preview, in which some counts are wrong",
     "double-double": "double-double: the hardest samples stay unproven",
 }
@@ -58,6 +58,7 @@ class Plan:
     source: Store | None = None  # a store of fewer iterations that the field is deepened from
     view: View | None = None  # with the digits that it was given in, which the store's has no more
     again: int = 0  # of the pending tiles, those that are done, and whose record was lost
+    picture: Mapping[str, Any] | None = None  # how the field is to be drawn, where the run description says so
 
     @property
     def tiles(self) -> int:
@@ -101,7 +102,7 @@ class Plan:
             size = data_size(ORBIT_BYTES * d.max_iter)
             orbit["reference"] = f"an orbit of at most {si(d.max_iter)} steps, {size} in each worker process"
         if d.proof != "full":
-            orbit["proof"] = PROOFS[d.proof]
+            orbit["proof"] = PROOF_WORDS[d.proof]
         return {
             "view": str(self.view or d.view),
             "field": f"{d.shape[0]} x {d.shape[1]} = {si(self.samples)} samples, max_iter {d.max_iter}",
@@ -170,7 +171,7 @@ class Proofs:
 
     def __str__(self) -> str:
         if self.preview:
-            return PROOFS["none"]
+            return PROOF_WORDS["none"]
         lost = f"; not known of {plural(self.unknown, 'tile')}: `resume` computes them again" if self.unknown else ""
         own = "an orbit of its own" if self.third == 1 else "orbits of their own"
         passes = f"{plural(self.second, 'sample')} took a second pass" + f", {self.third} {own}" * (self.third > 0)

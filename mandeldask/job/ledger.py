@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mandeldask.errors import DamagedError, StoreError
 from mandeldask.job.events import Proofs
 from mandeldask.job.periodic import every
-from mandeldask.store import Store, Tile
+from mandeldask.store import NOT_KNOWN, PassColumns, Store, Tile
 from mandeldask.text import command
 from mandeldask.tile import LevelTile, Record, statistics, tile_name
 from mandeldask.view import Range
@@ -23,8 +23,7 @@ FLUSH_SECONDS = 2.0
 MAX_ERRORS = 100  # kept in the store; each cut to MAX_ERROR_LENGTH characters
 MAX_ERROR_LENGTH = 500
 FIGURES = ("iterations", "minimum", "maximum", "not_escaped")  # that can be read from a shard again
-PROOFS = ("second", "third", "unproven")  # that cannot
-UNKNOWN = dict.fromkeys(PROOFS, -1)
+PASSES = tuple(PassColumns)  # that cannot
 
 
 class Ledger:
@@ -52,7 +51,7 @@ class Ledger:
                 self.flush()
 
     def add(self, record: Record) -> None:
-        self._enter(record.tile, **{name: getattr(record, name) for name in ("seconds", *FIGURES, *self._proofs)})
+        self._enter(record.tile, **{name: getattr(record, name) for name in ("seconds", *FIGURES, *self._passes)})
         self._attempted(record.tile)
         self.made(record.tile)
 
@@ -62,7 +61,7 @@ class Ledger:
 
     def forget(self, tile: Tile) -> None:
         """Forget what was known of a tile: it is computed again, or read again by `complete`."""
-        self._enter(tile, **dict.fromkeys(self.columns, 0))
+        self._enter(tile, **dict.fromkeys(self.columns, 0) | dict.fromkeys(self._passes, NOT_KNOWN))
 
     def note(self, tile: Tile | LevelTile, error: str) -> None:
         """Enter what happened to a tile of the field or of a level."""
@@ -81,21 +80,20 @@ class Ledger:
         for i, j in np.argwhere(done & (self.columns["minimum"] == 0)).tolist():
             with suppress(DamagedError, OSError):  # `mandeldask verify` will tell
                 values = statistics(self.store.read((i, j)), self.store.description.max_iter)
-                unknown = UNKNOWN if self._proofs else {}
-                self._enter((i, j), **dict(zip(FIGURES, values, strict=True)), **unknown)
+                self._enter((i, j), **dict(zip(FIGURES, values, strict=True)))
 
     @property
-    def _proofs(self) -> tuple[str, ...]:
-        return PROOFS if self.store.description.exact else ()
+    def _passes(self) -> tuple[str, ...]:
+        return PASSES if self.store.description.exact else ()
 
     def proofs(self, done: NDArray[np.bool_]) -> Proofs | None:
         """How the counts of a deep field were proven; None of any other."""
         d = self.store.description
         if not d.exact:
             return None
-        known = done & (self.columns["unproven"] >= 0)
-        second, third, unproven = (int(self.columns[name][known].sum()) for name in PROOFS)
-        return Proofs(second, third, unproven, int((done & ~known).sum()), preview=d.proof == "none")
+        second, third, unproven = (int(np.maximum(self.columns[name][done], 0).sum()) for name in PASSES)
+        unknown = int((done & (self.columns["unproven"] < 0)).sum())
+        return Proofs(second, third, unproven, unknown, preview=d.proof == "none")
 
     def area(self, done: NDArray[np.bool_]) -> float | None:
         """Of the samples that did not escape, in the units of c, of a deep field of 4^unit; None for a line or a strip.

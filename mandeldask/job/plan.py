@@ -5,8 +5,9 @@ Also which tiles of the pyramid are to be built, and when: each as soon as all t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,11 +45,13 @@ def make_plan(
     ignore_space: bool = False,
     place: Place | None = None,
     source: Store | None = None,
+    picture: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Check the run against the cluster's memory, open or create its store, and see what is left to do.
 
     `run_id` is the submission whose lease on the store is this run's own; `place` the store's, where who described the
-    run found it; `source` a store of fewer iterations to deepen, by default the one that the store itself notes.
+    run found it; `source` a store of fewer iterations to deepen, by default the one that the store itself notes;
+    `picture` how the field is to be drawn, of a store that is deepened by default as the other.
 
     Raises ConfigError where no store is named, ClusterError where a tile does not fit in a worker's memory, StoreError
     for a store that cannot be written, holds another field, or would not fit on the disk were it of one colour.
@@ -70,15 +73,15 @@ def make_plan(
     levels = sum(int(tiles.sum()) for tiles in missing(store, ~done))
     source = source or _noted_source(store)
     pending = done.size - count
-    return Plan(store, kernel, size, count, pending, memory, count > 0, levels, source, config.view, again)
+    picture = picture or (source.read_notes().get("picture") if source else None)
+    return Plan(store, kernel, size, count, pending, memory, count > 0, levels, source, config.view, again, picture)
 
 
 def recorded(store: Store) -> NDArray[np.bool_]:
     """The tiles that are done, without those of which it is not known how their counts were proven."""
     done, d = store.done(), store.description
     if d.exact and d.proof != "none":
-        columns = store.read_tiles()
-        done &= (columns["minimum"] > 0) & (columns["unproven"] >= 0)
+        done &= store.read_tiles()["unproven"] >= 0
     return done
 
 

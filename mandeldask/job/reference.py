@@ -13,6 +13,7 @@ from mandeldask.job.plan import check_memory
 from mandeldask.kernels import reference_of
 from mandeldask.store import StoredReference, read_reference, write_reference
 from mandeldask.text import data_size, duration, pip_install, plural
+from mandeldask.view import Deep
 
 TELL_SECONDS = 0.5
 MANY_BITS = 800  # from which gmpy2 is faster than Python's integers
@@ -67,7 +68,8 @@ class _Look:
         check_memory(d.fields, d.tile, self.plan.cluster, d.exact, ORBIT_BYTES * length)
 
     def _advise(self) -> None:
-        unit = self.plan.store.description.unit or 0
-        if -unit > MANY_BITS and not importlib.util.find_spec("gmpy2"):
+        frame = self.plan.store.description.frame
+        assert isinstance(frame, Deep)
+        if -frame.finest > MANY_BITS and not importlib.util.find_spec("gmpy2"):
             faster = "gmpy2 makes the orbit up to seven times as fast, with the same bits"
             self.tell(Notice(f"{faster}: `{pip_install('deep')}`", "reference"))

@@ -168,7 +168,10 @@ def _compute_field(
     folder = os.path.dirname(os.path.abspath(config.store)) if config.store and not is_url(config.store) else None
     new = folder and not os.path.isdir(folder)
     with Session(cluster or config.cluster, kernel=kernel, client=client, upload=upload, say=say) as opened:
-        plan = make_plan(config, kernel, opened.size, overwrite, ignore_space=ignore_space, source=source)
+        picture = configs.picture_options(config)
+        plan = make_plan(
+            config, kernel, opened.size, overwrite, ignore_space=ignore_space, source=source, picture=picture
+        )
         if folder and new:
             tell(Notice(f"made the directory {short_path(folder)}", "store"))
         tell(plan)

@@ -55,7 +55,7 @@ class _Request:
 
     def plan(self, size: Size, overwrite: bool = False) -> Plan:
         make = partial(make_plan, run_id=self.run_id, ignore_space=self.ignore_space, place=self.place)
-        return make(self.config, self.kernel, size, overwrite)
+        return make(self.config, self.kernel, size, overwrite, picture=self.config.picture)
 
     def reserve(self, store: Store, sent: bool = False) -> None:
         reserve(store, self.name, self.run_id, sent)
@@ -115,7 +115,8 @@ def submit(
     tell(Preparing(kernel, reason))
     wanted = {name: getattr(described, name) for name in ("view", "max_iter", "fields", "tile", "proof")}
     name = _new_name(place.url) if name is None else _checked(name)
-    request = _Request(name, SimpleNamespace(**wanted, store=place.url), kernel, uuid.uuid4().hex, place, ignore_space)
+    wanted |= {"store": place.url, "picture": configs.picture_options(described)}
+    request = _Request(name, SimpleNamespace(**wanted), kernel, uuid.uuid4().hex, place, ignore_space)
     with Session(
         cluster or described.cluster,
         kernel=kernel,

@@ -25,6 +25,7 @@ from mandeldask.job import lease
 from mandeldask.job.batches import done
 from mandeldask.job.events import Event
 from mandeldask.job.ledger import Ledger
+from mandeldask.job.plan import recorded
 from mandeldask.job.precision import Precision, precision, tasks
 from mandeldask.job.runs import resume
 from mandeldask.precise import Rounded, need_gmpy2
@@ -62,7 +63,10 @@ class Checking:
 
 @dataclass(frozen=True)
 class Verification:
-    """What came of it. `damaged` counts what is wrong; of the findings the first 1000 are kept."""
+    """What came of it. `damaged` counts what is wrong; of the findings the first 1000 are kept.
+
+    A tile of a deep field of which it is not known how its counts were proven is missing: `resume` computes it again.
+    """
 
     store: str
     quick: bool
@@ -70,9 +74,11 @@ class Verification:
     bytes: int  # of them
     seconds: float
     tiles: int  # of the field
-    missing: int  # tiles of the field that are not computed
+    missing: int  # tiles of the field that are to be computed
+    without_proof: int  # of these: they are there, but not how their counts were proven
     missing_levels: int  # tiles of the pyramid that are not built
     recomputed: int  # tiles
+    not_comparable: int  # of these: no more counts differ than are noted as unproven, or none could be proven
     seed: int | None
     damaged: int
     kinds: dict[str, int]  # number of findings of each kind; stray files, which do no harm, are a kind too
@@ -154,11 +160,9 @@ def verify(
         found.add(Finding("description", "zarr.json", problem))
     with ExitStack() as session:
         with ExitStack() as lock:
-            for finding in _metadata(opened):
-                found.add(finding)
+            found.add(*_metadata(opened))
             ledger = lock.enter_context(_locked(opened, restore=bool(problem))) if change else None
-            for finding in _empty(opened):
-                found.add(finding)
+            found.add(*_empty(opened))
             seed = secrets.randbits(32) if seed is None else seed
             present = [opened.done(level.number) for level in d.levels]
             computed = np.argwhere(present[0])
@@ -188,8 +192,10 @@ def verify(
         seconds=seconds,
         tiles=math.prod(d.tiles),
         missing=missing[0],
+        without_proof=missing[0] - int((~opened.done()).sum()),
         missing_levels=sum(missing[1:]),
         recomputed=len(again),
+        not_comparable=found.not_comparable,
         seed=seed if again or precise else None,
         damaged=found.damaged,
         kinds=dict(found.kinds),
@@ -225,8 +231,9 @@ def _iterated(
 
 
 def _missing(store: Store) -> list[int]:
-    """How many tiles of each level are not in the store."""
-    return [int((~store.done(level.number)).sum()) for level in store.description.levels]
+    """How many tiles of each level are to be made."""
+    there = (store.done(level.number) for level in store.description.levels[1:])
+    return [int((~present).sum()) for present in (recorded(store), *there)]
 
 
 class _Found:
@@ -236,7 +243,7 @@ class _Found:
         self.kinds: Counter[str] = Counter()
         self.kept: list[Finding] = []
         self.tiles: set[LevelTile] = set()  # to be made again
-        self.shards = self.bytes = self.done = 0
+        self.shards = self.bytes = self.done = self.not_comparable = 0
 
     @property
     def damaged(self) -> int:
@@ -252,6 +259,7 @@ class _Found:
         self.done += tiles
         self.shards += checked.shards
         self.bytes += checked.bytes
+        self.not_comparable += checked.not_comparable
         self.add(*checked.findings)
 
 
@@ -268,7 +276,8 @@ def _tasks(
             work = [((level.number, i, j), k) for (i, j), k in zip(batch, known, strict=True)]
             yield partial(check_tiles, work, quick=quick), len(batch)
     for tile in again:
-        yield partial(check_again, tile, seed=seed), 1
+        unproven = int(columns["unproven"][tile]) if store.description.exact else 0
+        yield partial(check_again, tile, seed=seed, unproven=unproven), 1
 
 
 def _known(columns: dict[str, NDArray[np.generic]], tile: Tile) -> Known | None:

@@ -196,8 +196,7 @@ def last_counts() -> tuple[int, int, int]:
     """Samples of this thread's last deep block that a second pass took, a third, and unproven."""
     from mandeldask.kernels import deep  # takes Numba
 
-    last = deep.last_counts()
-    return last.second, last.third, last.unproven
+    return deep.last_counts()
 
 
 def orbit_of_its_own(view: View, offset: complex, max_iter: int) -> tuple[int, bool]:

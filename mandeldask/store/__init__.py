@@ -15,7 +15,7 @@ there), `Store.write` (one whole tile). This room knows no cluster: a `Store` is
 
 from __future__ import annotations
 
-from mandeldask.store.arrays import FILL, TileColumns, shard_key
+from mandeldask.store.arrays import FILL, NOT_KNOWN, PassColumns, TileColumns, shard_key
 from mandeldask.store.description import FORMAT_VERSION, Description, Level, Tile, chunk_side
 from mandeldask.store.metadata import KEY
 from mandeldask.store.open import open_damaged, open_field, open_for_writing, open_store
@@ -34,9 +34,11 @@ __all__ = [
     "FILL",
     "FORMAT_VERSION",
     "KEY",
+    "NOT_KNOWN",
     "AnyPath",
     "Description",
     "Level",
+    "PassColumns",
     "Place",
     "Store",
     "StoredReference",

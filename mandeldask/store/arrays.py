@@ -36,11 +36,12 @@ TileColumns = {
     "not_escaped": "int64",  # samples at max_iter
     "attempts": "int32",
 }
-Proofs = {  # beside these in exact arithmetic: samples that
+PassColumns = {  # beside these in exact arithmetic, -1 where it is not known: samples that
     "second": "int64",  # the first pass could not decide
     "third": "int64",  # nor the second
-    "unproven": "int64",  # are not proven; -1 where a driver was killed before it noted them
+    "unproven": "int64",  # are not proven
 }
+NOT_KNOWN = -1
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "escape_time": {"long_name": "escape time", "units": "1"},
     "smooth": {"long_name": "continuous escape time", "units": "1"},
@@ -152,7 +153,7 @@ def dumps(document: Mapping[str, Any]) -> bytes:
 
 def tile_columns(description: Description) -> dict[str, str]:
     """The arrays of the `tiles` group, with their types."""
-    return TileColumns | (Proofs if description.exact else {})
+    return TileColumns | (PassColumns if description.exact else {})
 
 
 def _make(store: MemoryStore, description: Description, path: str) -> zarr.Array[Any]:
@@ -164,10 +165,9 @@ def _make(store: MemoryStore, description: Description, path: str) -> zarr.Array
     if group == "tiles":
         shape = description.tiles
         chunks = tuple(min(n, TILES_CHUNK) for n in shape)
-        names = "tile_y", "tile_x"
-        return make(
-            shape=shape, dtype=tile_columns(description)[name], chunks=chunks, fill_value=0, dimension_names=names
-        )
+        names, fill = ("tile_y", "tile_x"), NOT_KNOWN if name in PassColumns else 0
+        dtype = tile_columns(description)[name]
+        return make(shape=shape, dtype=dtype, chunks=chunks, fill_value=fill, dimension_names=names)
     level = description.levels[int(group)]
     if name in AXES:
         n = level.shape[AXES.index(name)]

@@ -188,10 +188,19 @@ class Description:
         return i, j
 
     def differences(self, other: Description) -> list[str]:
-        """`name is mine there, other here` for the first entries in which two descriptions differ, bounds last."""
-        mine, theirs = ({**d.get("frame", {}), **d, "frame": None} for d in (self.to_json(), other.to_json()))
+        """`name is mine there, other here` for the first entries in which two descriptions differ, bounds last.
+
+        Of two views with a frame, or one, that differ in more than one entry it is `another view`, and comes first.
+        """
+        framed = [d.frame.to_json() if d.frame else {} for d in (self, other)]
+        mine, theirs = ({**f, **d.to_json(), "frame": None} for f, d in zip(framed, (self, other), strict=True))
         keys = sorted((k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)), key="xy".__contains__)
-        told = [_difference(k, str(mine.get(k, "none")), str(theirs.get(k, "none"))) for k in keys[:DIFFERENCES]]
+        views, placed = (str(self.view), str(other.view)), {"x", "y", "registration", *framed[0], *framed[1]}
+        moved = any(framed) and len(placed & {*keys}) > 1 and views[0] != views[1]
+        if moved:
+            keys = [k for k in keys if k not in placed]
+        told = [f"another view: {views[0]} there, {views[1]} here"] * moved
+        told += [_difference(k, str(mine.get(k, "none")), str(theirs.get(k, "none"))) for k in keys[:DIFFERENCES]]
         return told + [f"and {len(keys) - DIFFERENCES} more"] * (len(keys) > DIFFERENCES)
 
 

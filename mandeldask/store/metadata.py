@@ -16,7 +16,7 @@ from mandeldask.kernels import FIELDS
 from mandeldask.store.arrays import (
     AXES,
     AXIS_CHUNK,
-    Proofs,
+    PassColumns,
     TileColumns,
     array,
     consolidated,
@@ -35,7 +35,7 @@ MISSING = "is missing"
 NO_COPY = COPY, "has no copy of the field description"
 
 _NAMES = "|".join(FIELDS)
-_COLUMNS = "|".join((*TileColumns, *Proofs))
+_COLUMNS = "|".join((*TileColumns, *PassColumns))
 _PARTIAL = r"\.[0-9a-f]{32}\.partial"  # what a writer that was killed leaves
 _OURS = re.compile(
     rf"(zarr\.json|([0-9]{{1,2}}|tiles)/zarr\.json|[0-9]{{1,2}}/({_NAMES}|x|y)/zarr\.json|[0-9]{{1,2}}/[xy]/c/[0-9]{{1,9}}"

@@ -78,7 +78,6 @@ def read_reference(store: Store) -> tuple[StoredReference, Reference] | None:
             "length": int(length),
             "tiny": int(tiny),
             "bits": int(bits),
-            "error": float(error),
             "digest": str(digest),
         }:
             if not 0 <= tiny <= length <= d.max_iter:
@@ -92,7 +91,8 @@ def read_reference(store: Store) -> tuple[StoredReference, Reference] | None:
     from mandeldask.kernels.deep import Reference
 
     assert isinstance(d.frame, Deep)
-    return StoredReference(store, digest), Reference(d.frame.exact_origin, d.frame.finest, bits, **parts, error=error)
+    z, low, tiny_ones = parts.values()
+    return StoredReference(store, digest), Reference(d.frame.exact_origin, d.frame.finest, bits, z, low, tiny_ones)
 
 
 def write_reference(store: Store, reference: Reference) -> StoredReference:
@@ -102,7 +102,6 @@ def write_reference(store: Store, reference: Reference) -> StoredReference:
         "length": reference.length,
         "tiny": len(reference.tiny),
         "bits": reference.bits,
-        "error": float(reference.error),
     }
     facts["digest"] = _digest(facts, parts)
     made: dict[str, Buffer] = {}

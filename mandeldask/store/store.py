@@ -205,8 +205,9 @@ class Store:
     def read_tiles(self) -> dict[str, NDArray[Any]]:
         """The `tiles` group: for each of its columns an array of shape `description.tiles`.
 
-        Where a part is damaged or lost, all are 0 there, not known: but for seconds and attempts they can be read
-        from the shards again.
+        Where a part of a column is damaged or lost, it is 0 there; of a deep field's `second`, `third` and `unproven`
+        -1, as for a tile of which they were never noted: not known. Where one of those is lost that can be read from
+        the shards again, all of them are 0.
         """
         columns, damaged = self._columns()
         known = (columns["minimum"] > 0) & (columns["maximum"] > 0) & (columns["iterations"] > 0)
@@ -222,11 +223,10 @@ class Store:
         return columns
 
     def proven(self, tile: Tile) -> bool:
-        """Whether every count of a tile of a deep field is proven; not where that is not known."""
+        """Whether every count of a tile of a deep field is proven; DamagedError where that cannot be read."""
         i, j = tile
         kept = array(self.place, self.description, "tiles/unproven")
-        noted = self.place.size(f"tiles/unproven/c/{i // arrays.TILES_CHUNK}/{j // arrays.TILES_CHUNK}")
-        return bool(noted) and int(read(kept, (slice(i, i + 1), slice(j, j + 1))).item()) == 0
+        return int(read(kept, (slice(i, i + 1), slice(j, j + 1))).item()) == 0
 
     def damaged_tiles(self) -> list[tuple[str, str]]:
         """Keys of the `tiles` group's chunks that cannot be read, and what is wrong with each."""
@@ -237,10 +237,10 @@ class Store:
         return tile_columns(self.description)
 
     def _columns(self) -> tuple[dict[str, NDArray[Any]], list[tuple[str, str]]]:
-        columns = {name: np.zeros(self.description.tiles, dtype) for name, dtype in self._types.items()}
-        damaged = []
-        for name, column in columns.items():
+        columns, damaged = {}, []
+        for name in self._types:
             kept = array(self.place, self.description, f"tiles/{name}")
+            column = columns[name] = np.full(kept.shape, kept.fill_value, kept.dtype)
             try:
                 column[...] = read(kept, slice(None))
                 continue

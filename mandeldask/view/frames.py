@@ -36,6 +36,7 @@ LOG_POLAR = "log-polar"
 FULL_TURN = 2 * math.pi
 MAX_UNIT = 40_000  # of a deep view: beyond 10^10000 either way
 REACH = 900  # exponents of a deep strip's radius: its products with cosines, 2^-33 or more, are normal numbers
+ORDERS = int((2 * REACH - 2) * math.log10(2))  # of magnitude, that any deep strip may go over
 MAX_DECIMALS = 20  # of an angle in degrees: the sine of the smallest is 2e-22
 Samples = NDArray[np.complex128]
 Bounds = tuple[float, float]
@@ -275,12 +276,10 @@ def _deep_strip(centre: Sequence[Number], radius: Sequence[Number]) -> Deep:
     """Around exact digits; its radius, rounded once, in units of a power of two in the middle of its range."""
     inner, outer = check_radius(radius)
     low, high = exponent(inner), exponent(outer)
-    most = 2 * REACH - 2
-    if high - low > most:
-        most, orders = (int(bits * math.log10(2)) for bits in (most, high - low))
+    if high - low > 2 * REACH - 2:
         raise ConfigError(
-            f"a strip goes over at most {most} orders of magnitude, for its offsets are binary64 numbers of one unit; "
-            f"this one goes over {orders}: make two that meet"
+            f"a strip goes over at most {ORDERS} orders of magnitude, for its offsets are binary64 numbers of one "
+            f"unit; this one goes over {math.log10(outer // inner):.1f}: make two that meet"
         )
     unit = (low + high) // 2
     scale = Fraction(2) ** -unit

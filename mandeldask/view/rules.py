@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -19,6 +20,7 @@ MIN_SPACING_ULPS = 4
 # Decimals of a coordinate that are taken for all it has, as in -2 or 0.25; of a longer one the rest was cut off.
 SHORT = 8
 SHOWN = 24  # characters of a coordinate
+SMALL = Decimal("1e-6")  # a longer number is told by its size below
 
 
 class TooDeepError(ConfigError):
@@ -87,4 +89,8 @@ def check_digits(centre: Sequence[Number], name: str, size: Number) -> None:
 
 
 def short(digits: str) -> str:
-    return digits if len(digits) <= SHOWN else f"{digits[: SHOWN - 3]}..."
+    """A number for a person: of a long one the first digits, of a small one 5.09e-35."""
+    if len(digits) <= SHOWN:
+        return digits
+    value = Decimal(digits)
+    return f"{value or 0:.3g}" if abs(value) < SMALL else f"{digits[: SHOWN - 3]}..."

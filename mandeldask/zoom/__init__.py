@@ -130,13 +130,14 @@ def _check_seen(core: Store) -> None:
     """Refuse a deep film whose last frame has one colour, before its strip takes hours."""
     tiles, max_iter = core.read_tiles(), core.description.max_iter
     least, most = int(tiles["minimum"].min()), int(tiles["maximum"].max())
-    if least == most == max_iter:
-        raise ConfigError(f"no sample of the last frame escapes within max_iter {most}: give more, or another centre")
-    if least == most > 0:
-        raise ConfigError(
-            f"all samples of the last frame escape at step {most}, far from the set: give more digits of the centre, "
-            "or a wider last span"
-        )
+    if not least == most > 0:
+        return
+    if most == max_iter:
+        seen = f"no sample of the last frame escapes within max_iter {most}: give more, or another centre"
+    else:
+        seen = f"all samples of the last frame escape at step {most}, far from the set: "
+        seen += "give more digits of the centre, or a wider last span"
+    raise ConfigError(f"{seen}, and {option('overwrite')}")
 
 
 def _reusable(path: Path, described: dict[str, Any], overwrite: bool) -> Store | None:

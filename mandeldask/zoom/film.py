@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, get_args
@@ -39,7 +39,7 @@ class Film:
     """A zoom into `centre`, the width of a frame falling evenly in its logarithm from `first` to `last`.
 
     Where binary64 cannot resolve the last frame, all samples are counted in exact arithmetic. ConfigError for any value
-    that breaks a rule, for a centre with too few digits, and for more than 541 orders of magnitude.
+    that breaks a rule, for a centre with too few digits, and for a strip over more than 541 orders of magnitude.
     """
 
     centre: tuple[Number, Number]  # re, im
@@ -112,7 +112,7 @@ class Film:
         first, last = decimal("from", self.first), decimal("to", self.last)
         if frame == self.frames - 1:
             return last
-        share = Decimal(frame) / (self.frames - 1)
+        share = DECIMALS.divide(Decimal(frame), Decimal(self.frames - 1))
         return DECIMALS.multiply(first, DECIMALS.power(DECIMALS.divide(last, first), share))
 
     @property
@@ -154,8 +154,9 @@ class Film:
         width, height = self.size
         number: Any = float if arithmetic == "binary64" else lambda value: decimal("a span", value)
         beyond = number(math.exp(MARGIN * 2 * math.pi / self.columns))
-        outer = number(self.first) / width * number(self.corner) * beyond
-        inner = number(self.last) / width * min(width, height) / 2
+        with localcontext(DECIMALS):  # the caller's may be of fewer digits
+            outer = number(self.first) / width * number(self.corner) * beyond
+            inner = number(self.last) / width * min(width, height) / 2
         return View.log_polar(self.centre, (inner, outer), self.columns, arithmetic=arithmetic)
 
     def _core(self, arithmetic: Arithmetic) -> View:

@@ -25,7 +25,7 @@ from mandeldask.image import Picture, PictureOptions, Pixels, averaged, samples_
 from mandeldask.image.samples import Samples
 from mandeldask.store import Store
 from mandeldask.view import Deep
-from mandeldask.view.exact import decimal, logarithm
+from mandeldask.view.exact import DECIMALS, decimal, logarithm
 from mandeldask.zoom.film import COLUMNS, CORE, Film
 
 Light = NDArray[np.uint16]  # red, green and blue, linear, up to 65535
@@ -77,7 +77,8 @@ class Painter:
         if any(moved):  # at the first frame all
             self.strip = _joined(self.textures)
         out = np.empty((*self.row.shape, 3), np.uint8)
-        scale = CORE * min(1e9, float(span / decimal("to", self.film.last)))  # samples of the core a pixel
+        wider = DECIMALS.divide(span, decimal("to", self.film.last))
+        scale = CORE * min(1e9, float(wider))  # samples of the core a pixel
         _paint(out, self.row, self.column, self.mip, shift, *self.strip, scale, *self.core, srgb_curve())
         return out[::-1]
 

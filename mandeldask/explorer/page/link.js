@@ -1,9 +1,10 @@
 // A view as a link, as a run description, as a picture.
 
-import { dyadic, floor } from "./exact.js";
+import { dyadic, floor, format, place, scientific } from "./exact.js";
 import { DEFAULTS, MOST_DENSE } from "./colour.js";
 import { TILE_LEVEL } from "./view.js";
 
+const FINE = 2; // decimals of a sample's distance, to which a deep view's samples are told
 const COLOURS = ["map", "scale", "density", "phase", "smooth", "interior"];
 
 /** The fragment of a link to what is shown; `fixed` is max_iter, null where it follows the depth. */
@@ -33,7 +34,8 @@ export function fromFragment(fragment, maps, scales, limit) {
   if (parts.has("smooth")) colours.smooth = parts.get("smooth") === "true";
   const n = Number(parts.get("n"));
   const fixed = Number.isInteger(n) && n >= 1 && n <= limit ? n : null;
-  const centre = parts.has("re") ? [parts.get("re"), parts.get("im"), parts.get("span")] : null;
+  const words = ["re", "im", "span"].map((key) => parts.get(key));
+  const centre = words.some((text) => text !== null) ? words : null;
   return { centre, fixed, colours };
 }
 
@@ -50,18 +52,20 @@ export const shape = (view, finer) => samples(view, finer).shape;
 
 /**
  * The run description whose samples are those of the live tiles in view, `finer` levels deeper, in the same colours. It
- * gives bounds; centre and span where the view is deep.
+ * gives bounds; where the view is deep centre and span, which place a sample to a fiftieth of its distance.
  */
 export function description(view, maxIter, finer, picture) {
   const { level, left, right, bottom, top, shape } = samples(view, finer);
   const bounds = (low, high) => [dyadic(low, level), dyadic(high + 1n, level)];
-  const middle = (low, high) => dyadic(low + high + 1n, level + 1);
+  const decimals = Math.ceil((level + 1) * Math.log10(2)) + FINE;
+  const middle = (low, high) => format(place(low + high + 1n, level + 1, view.scale), decimals, view.scale);
   const deep = view.level + finer > view.deepest;
-  const place = deep
-    ? { centre: [middle(left, right), middle(bottom, top)], span: dyadic(right - left + 1n, level) }
+  const spanDigits = Math.ceil(Math.log10(shape[1])) + FINE + 1;
+  const where = deep
+    ? { centre: [middle(left, right), middle(bottom, top)], span: scientific(shape[1], spanDigits, level) }
     : { x: bounds(left, right), y: bounds(bottom, top) };
   return {
-    view: { ...place, shape, registration: "pixel" },
+    view: { ...where, shape, registration: "pixel" },
     max_iter: maxIter,
     fields: ["escape_time", "smooth"],
     picture: { ...picture, supersample: finer ? 2 : 1 },

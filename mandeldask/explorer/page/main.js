@@ -14,7 +14,10 @@ const ASK_EVERY = 70; // ms between two looks at which tiles to ask for, while t
 const SETTLE = 250; // ms without motion, after which the link is written
 const STILL = 150; // ms without motion, after which a deep view gets a reference orbit
 const REST = 500; // ms without a change, after which the view is refined
+const APART = 1.5; // drawn pixels: samples that are farther apart are those of a coarser tile, which stands in
 const LOOK_EVERY = { calm: 2500, busy: 700 }; // ms
+
+const NO_VIEW = "The link's re, im and span name no view: they must be decimal numbers, the span above 0. Here is the whole.";
 
 const scene = await (await fetch("/scene")).json();
 const view = new View(scene);
@@ -123,7 +126,9 @@ function restore() {
   if (location.hash === written && written) return;
   const said = fromFragment(location.hash, scene.colormaps, SCALE_NAMES, scene.max_iter_limit);
   fixed = said.fixed;
-  if (!said.centre || !view.fromText(...said.centre)) view.home();
+  const found = said.centre && view.open(...said.centre);
+  if (!found) view.home();
+  panel.say("link", said.centre && !found ? NO_VIEW : "");
   fitted = chosen = isFit(said.colours);
   setColours(said.colours);
 }
@@ -244,14 +249,15 @@ function readout() {
   const [x, y] = gestures.pointer ?? [view.width / 2, view.height / 2];
   const [re, im] = view.at(x, y);
   const found = tiles.count(re, im, view.scale);
-  const cap = Math.min(fixed ?? Infinity, found?.tile.maxIter);
+  const cap = Math.min(maxIter, found?.tile.maxIter);
   const inside = found && found.n >= cap;
+  const coarse = found?.apart > APART * view.pixel || (inside && cap < maxIter);
   panel.readout({
     re: format(re, view.decimals, view.scale),
     im: format(im, view.decimals, view.scale),
-    count: !found ? "–" : inside ? `≥ ${cap.toLocaleString("en")}, not escaped` : found.n.toLocaleString("en"),
-    kind: found?.tile.kind ?? "",
-    proof: found?.tile.deep ? proof(found.tile) : "",
+    count: !found ? "–" : coarse ? "…" : inside ? `≥ ${cap.toLocaleString("en")}, not escaped` : found.n.toLocaleString("en"),
+    kind: coarse ? "" : (found?.tile.kind ?? ""),
+    proof: found?.tile.deep && !coarse ? proof(found.tile) : "",
     zoom: scientific(view.homeSpan / view.span, 3, view.homeScale - view.scale),
     span: scientific(view.span, 4, view.scale),
     level: view.level,

@@ -309,7 +309,7 @@ export class Tiles {
     this.changed();
   }
 
-  /** The count at a point of the plane, from the finest tile that is here; null for none. */
+  /** The count at a point of the plane, from the finest tile that is here, whose samples are `apart`; null for none. */
   count(re, im, scale) {
     let best = null;
     const fineness = ({ dx, depth }) => depth - Math.log2(dx);
@@ -320,7 +320,7 @@ export class Tiles {
       if (!(i >= 0 && j >= 0 && i < tile.rows && j < tile.columns)) continue;
       if (best && fineness(best.tile) >= fineness(tile)) continue;
       const n = tile.counts[i * tile.columns + j];
-      if (n) best = { n, tile };
+      if (n) best = { n, tile, apart: Math.max(dx, dy) };
     }
     return best;
   }

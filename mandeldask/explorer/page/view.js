@@ -19,6 +19,7 @@ export class View {
   width = 1; // CSS pixels
   height = 1;
   density = 1; // device pixels a CSS pixel, as drawn
+  opened = {}; // the decimals of the centre in the link that was opened
 
   constructor(scene) {
     this.homeScale = scaleOf(-scene.unit);
@@ -100,7 +101,9 @@ export class View {
 
   #rescale(scale) {
     const by = scale - this.scale;
-    if (by) Object.assign(this, { scale, re: this.re << BigInt(by), im: this.im << BigInt(by), span: this.span * 2 ** by });
+    if (!by) return;
+    const [re, im] = ["re", "im"].map((part) => (this.#isOpened(part) ? parse(this.opened[part], scale) : this[part] << BigInt(by)));
+    Object.assign(this, { scale, re, im, span: this.span * 2 ** by });
   }
 
   /** The point of the plane under a CSS pixel. */
@@ -120,7 +123,19 @@ export class View {
   toText() {
     const { decimals, scale, span } = this;
     const width = scale ? scientific(span, 7, scale) : span.toPrecision(7);
-    return [format(this.re, decimals, scale), format(this.im, decimals, scale), width];
+    const [re, im] = ["re", "im"].map((part) => (this.#isOpened(part) ? this.opened[part] : format(this[part], decimals, scale)));
+    return [re, im, width];
+  }
+
+  /** Take centre and span from a link: until the centre moves, its digits are kept, however many. */
+  open(re, im, span) {
+    const taken = this.fromText(re, im, span);
+    if (taken) this.opened = { re, im };
+    return taken;
+  }
+
+  #isOpened(part) {
+    return this.opened[part] !== undefined && parse(this.opened[part], this.scale) === this[part];
   }
 
   /** Take centre and span from decimals; false, and nothing taken, where they are none. */

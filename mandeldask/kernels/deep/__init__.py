@@ -13,12 +13,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from operator import add
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
+from mandeldask.kernels.block import runs
 from mandeldask.kernels.deep import compiled
 from mandeldask.kernels.deep.prepared import Held, Loader, Prepared, prepared
 from mandeldask.kernels.deep.reference import Reference, reference_orbit
@@ -39,16 +41,17 @@ __all__ = [
 
 ETA, ETA_CLOSE, ETA_PREVIEW = 2.0**-25, 2.0**-42, 2.0**-12  # of the jumps of pass 1, of pass 2, without proof
 # Square of the bound on z's relative error from which a later pass takes a sample whose distance is wanted: measured,
-# the distance is then right to 1e-6. A smooth count is right to 1e-7 whatever the bound.
+# the distance is then right to 1e-6. A smooth count is right to 1e-7 steps whatever the bound.
 COARSE, ANY = 2.0**-26, 1e300
 SURELY = 1e-12  # more than rounding does to c and to the polynomial of the cardioid, where these are below 10
-STEP = 32  # a block's samples are put in units of 2^(unit + a multiple of STEP), so that |c| is about 1
+TINY = 2.0**-500  # so much smaller than a band's largest, a sample's slope in the same unit may overflow
+BAND = 1 << 14  # samples that are followed at once: 5 MB of scratch for all fields
+STEP = 32  # a band's samples are put in units of 2^(unit + a multiple of STEP), so that |c| is about 1
 
 _last = threading.local()
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """Samples of a block that went on to the second and third pass, and those that stayed unproven."""
 
     second: int
@@ -97,7 +100,8 @@ class _Found:
 class DeepFunction:
     """Escape times and other fields of one block of offsets, a complex128 array of any shape; `last_counts` says more.
 
-    `smooth` and `distance` are float64, with a relative error below 1e-6; `distance` in units of the offsets.
+    `smooth` and `distance` are float64. `smooth` is right to 2e-6 steps, `distance`, in units of the offsets, to 1e-6
+    of itself; both are NaN where the count is max_iter.
     """
 
     loader: Loader
@@ -110,8 +114,19 @@ class DeepFunction:
         check_rounding()
         if not isinstance(offsets, np.ndarray) or offsets.dtype != np.complex128:
             raise ConfigError("a block must be an array of complex128. Convert it with .astype(complex)")
-        flat = np.ascontiguousarray(offsets).ravel()
-        here = prepared(self.loader)
+        here, sums = prepared(self.loader), Counts(0, 0, 0)
+        types = [(name, EXACT_FIELDS[name]) for name in self.fields] if len(self.fields) > 1 else np.int32
+        out = np.empty_like(offsets, types, subok=False)
+        targets = [out[name] for name in self.fields] if out.dtype.names else [out]
+        for flat, *results in runs(offsets, *targets, band=BAND):
+            found, counts = self._found(here, flat)
+            self._fill(found, dict(zip(self.fields, results, strict=True)))
+            sums = Counts(*map(add, sums, counts))
+        _last.counts = sums
+        return out
+
+    def _found(self, here: Prepared, flat: NDArray[np.complex128]) -> tuple[_Found, Counts]:
+        """All that the passes find of a band of samples."""
         found = _Found.nothing(flat.size, self._ends)
         lost, never = ~np.isfinite(flat), _never_escape(flat, here.reference.origin, self._unit(here))
         found.counts[lost], found.counts[never] = 1, self.max_iter  # lost as in the other kernels
@@ -124,8 +139,7 @@ class DeepFunction:
         if third.size:
             found.put(third, self._third(here, flat[third]))
         unproven = flat.size if self.proof == "none" else int(found.unclear.sum())
-        _last.counts = Counts(second.size, third.size, unproven)
-        return self._block(found).reshape(offsets.shape)
+        return found, Counts(second.size, third.size, unproven)
 
     def _unit(self, here: Prepared) -> int:
         return here.reference.unit if self.unit is None else self.unit
@@ -155,12 +169,21 @@ class DeepFunction:
         return self._pass(here, flat, follow)
 
     def _pass(self, here: Prepared, flat: NDArray[np.complex128], follow: Callable[..., None]) -> _Found:
-        """What a pass finds of samples that are first put in a unit in which they are about 1."""
-        found = _Found.nothing(flat.size, self._ends)
-        x, y, inexact, shift = _scaled(flat)
-        follow(x, y, self._unit(here) + shift, found.counts, found.unclear, found.end)
-        found.unclear |= inexact
-        found.end[2:4] *= 2.0**-shift
+        """What a pass finds of samples that are first put in a unit in which they are about 1.
+
+        Those that are tiny there go in a unit of their own; who loses digits in any is left unclear.
+        """
+        found, left = _Found.nothing(flat.size, self._ends), np.arange(flat.size)
+        while left.size:
+            x, y, exact, fits, shift = _scaled(flat[left])
+            some = np.flatnonzero(fits) if fits.any() else np.arange(left.size)
+            part = _Found.nothing(some.size, self._ends)
+            follow(x[some], y[some], self._unit(here) + shift, part.counts, part.unclear, part.end)
+            part.unclear |= ~exact[some]
+            with np.errstate(over="ignore", under="ignore"):  # an infinite slope is no distance
+                part.end[2:4] = np.ldexp(part.end[2:4], -shift)
+            found.put(left[some], part)
+            left = np.delete(left, some)
         return found
 
     def _third(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
@@ -176,19 +199,21 @@ class DeepFunction:
                 found.end[:, i] = known.x, known.y, *slope, known.end
         return found
 
-    def _block(self, found: _Found) -> NDArray[Any]:
-        if len(self.fields) == 1:
-            return found.counts.astype(np.int32)
-        block = np.empty(found.counts.size, [(name, EXACT_FIELDS[name]) for name in self.fields])
+    def _fill(self, found: _Found, results: dict[str, NDArray[Any]]) -> None:
+        """All fields of a band."""
+        not_escaped = found.counts == self.max_iter
+        if self._ends:
+            found.end[:4, not_escaped] = np.nan  # one that escapes with the last step too, as in the other kernels
         orbit = Orbit(*found.end)
-        for name in self.fields:
+        for name, values in results.items():
             if name == "escape_time":
-                block[name] = found.counts
+                values[:] = found.counts
             elif name == "interior":  # that a sample never escapes is not proved here
-                block[name] = (found.counts == self.max_iter) * NOT_ESCAPED
+                values[:] = not_escaped * NOT_ESCAPED
             else:
-                block[name] = BEYOND[name](orbit)
-        return block
+                values[:] = BEYOND[name](orbit)
+        if "distance" in results:
+            results["distance"][results["distance"] == 0.0] = np.nan  # its slope overflows
 
 
 def _never_escape(flat: NDArray[np.complex128], origin: tuple[Fraction, Fraction], unit: int) -> NDArray[np.bool_]:
@@ -201,8 +226,9 @@ def _never_escape(flat: NDArray[np.complex128], origin: tuple[Fraction, Fraction
 
 
 def _scaled(flat: NDArray[np.complex128]) -> tuple[Any, ...]:
-    """Parts of `flat` in units of 2^shift, at most about 1; flags where that is not exact; shift."""
+    """Parts of `flat` in units of 2^shift, at most about 1; which are exact, which fit: exact and not tiny; shift."""
     largest = float(np.max(np.abs(flat.view(float)), initial=0.0))
     shift = (int(np.frexp(largest)[1]) + STEP // 2) // STEP * STEP
     x, y = np.ldexp(flat.real, -shift), np.ldexp(flat.imag, -shift)
-    return x, y, (np.ldexp(x, shift) != flat.real) | (np.ldexp(y, shift) != flat.imag), shift
+    exact = (np.ldexp(x, shift) == flat.real) & (np.ldexp(y, shift) == flat.imag)
+    return x, y, exact, exact & (np.maximum(np.abs(x), np.abs(y)) > TINY) | (flat == 0), shift

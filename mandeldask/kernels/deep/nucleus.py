@@ -10,12 +10,7 @@ import math
 from collections.abc import Iterator
 from fractions import Fraction
 
-from mandeldask.kernels.deep.reference import MPZ_FROM
-
-try:
-    from gmpy2 import mpz
-except ImportError:  # the extra `deep`; the same digits without
-    mpz = int
+from mandeldask.kernels.deep.reference import fixed_point
 
 Point = tuple[Fraction, Fraction]
 Scaled = tuple[complex, int]  # times two to this power
@@ -83,9 +78,8 @@ def _last(c: Point, bits: int, period: int) -> tuple[Scaled, Scaled, float]:
 
 def _orbit(c: Point, bits: int, steps: int) -> Iterator[Scaled]:
     """z_1, z_2, ... in fixed point of so many fractional bits."""
-    integer = mpz if bits > MPZ_FROM else int
-    cx, cy = (integer((part.numerator << bits) // part.denominator) for part in c)
-    x = y = integer(0)
+    cx, cy = fixed_point(c, bits)
+    x, y = 0 * cx, 0 * cy
     for _ in range(steps):
         x, y = (x * x - y * y >> bits) + cx, (x * y >> bits - 1) + cy
         down = max(x.bit_length(), y.bit_length()) - 60

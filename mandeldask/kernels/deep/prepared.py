@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,9 @@ from mandeldask.kernels.deep import compiled
 from mandeldask.kernels.deep.reference import Reference
 from mandeldask.kernels.deep.table import Table, rows
 
-KEPT = 3  # references that a process keeps tables for
+# References that a process keeps, and the most bytes of them with their tables beside the one that it loads.
+KEPT, KEPT_BYTES = 3, 64 * 2**20
+FLATS_BYTES = 16 * 2**20  # of tables in plain doubles: a strip's bands and two threads take several; at least one
 
 
 class Loader(Protocol):
@@ -38,7 +41,8 @@ class Held:
     @cached_property
     def key(self) -> str:
         r = self.reference
-        return f"{r.origin} {r.unit} {r.bits} {r.length}"
+        parts = [n for part in r.origin for n in part.as_integer_ratio()]
+        return f"{[*map(hex, parts)]} {r.unit} {r.bits} {r.length}"  # of decimal digits Python writes 4300
 
     def __call__(self) -> Reference:
         return self.reference
@@ -46,21 +50,30 @@ class Held:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A reference with its table, and the table in plain doubles for the unit in use: that is made in milliseconds."""
+    """A reference with its table, and the table in plain doubles for the units in use."""
 
     reference: Reference
     table: Table
-    flats: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    flats: OrderedDict[int, NDArray[np.float64]] = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def nbytes(self) -> int:
+        r, t = self.reference, self.table
+        with self.lock:
+            arrays: list[NDArray[Any]] = [r.z, r.low, r.tiny, t.tiny, t.terms, t.powers, *self.flats.values()]
+        return sum(array.nbytes for array in arrays)
 
     def flat(self, unit: int) -> NDArray[np.float64]:
         """The table for offsets in units of 2^unit."""
         with self.lock:
             if unit not in self.flats:
-                out = np.zeros((len(self.table.terms), 16))
-                compiled.flatten(self.table, unit, out)
-                self.flats.clear()
-                self.flats[unit] = out
+                size = len(self.table.terms), 16
+                while self.flats and (len(self.flats) + 1) * 8 * math.prod(size) > FLATS_BYTES:
+                    self.flats.popitem(last=False)
+                self.flats[unit] = np.zeros(size)
+                compiled.flatten(self.table, unit, self.flats[unit])
+            self.flats.move_to_end(unit)
             return self.flats[unit]
 
 
@@ -72,9 +85,9 @@ def prepared(loader: Loader) -> Prepared:
     """The loader's reference with its table; other threads wait while one prepares it."""
     with _lock:
         if loader.key not in _cache:
-            _cache[loader.key] = _prepare(loader())
-            if len(_cache) > KEPT:
+            while len(_cache) >= KEPT or sum(kept.nbytes for kept in _cache.values()) > KEPT_BYTES:
                 _cache.popitem(last=False)
+            _cache[loader.key] = _prepare(loader())
         _cache.move_to_end(loader.key)
         return _cache[loader.key]
 

@@ -48,17 +48,17 @@ class Reference:
     """The orbit Z_0 = 0, Z_1 = C, ... of `origin`, for samples at C + (x + iy) 2^unit.
 
     `z` and `low` are complex128 arrays of length + 1: high and low parts. `tiny` holds, for every |Z| < TINY, a row
-    of index, x, y, low x, low y and exponent: Z = (x + iy) 2^exponent. `error` is the log2 of the greatest relative
-    error before rounding, `bits` the fractional bits that were calculated with.
+    of index, x, y, low x, low y and exponent: Z = (x + iy) 2^exponent. `error` bounds the log2 of the greatest relative
+    error before rounding, `bits` are the fractional bits that were calculated with.
     """
 
-    origin: tuple[Fraction, Fraction]
+    origin: tuple[Fraction, Fraction] = field(repr=False)
     unit: int
     bits: int
     z: NDArray[np.complex128] = field(repr=False)
     low: NDArray[np.complex128] = field(repr=False)
     tiny: NDArray[np.float64] = field(repr=False)
-    error: float
+    error: float = WANTED
 
     @property
     def length(self) -> int:
@@ -106,15 +106,21 @@ def _take(orbit: FixedOrbit, unit: int, max_iter: int, bounds: NDArray[np.float6
     return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
 
+def fixed_point(c: tuple[Fraction, Fraction], bits: int) -> tuple[Any, Any]:
+    """The parts of c in units of 2^-bits, floored: gmpy2's integers where these are faster."""
+    integer: Any = mpz if bits > MPZ_FROM else int
+    x, y = (integer((part.numerator << bits) // part.denominator) for part in c)
+    return x, y
+
+
 class FixedOrbit:
     """The orbit of a point in fixed point, from Z_1 on. `near` lists the steps at which |Z|^2 is about 4 or more."""
 
     def __init__(self, c: tuple[Fraction, Fraction], bits: int) -> None:
-        integer: Any = mpz if bits > MPZ_FROM else int
         self.bits = bits
-        self.c = tuple(integer((part.numerator << bits) // part.denominator) for part in c)
+        self.c = fixed_point(c, bits)
         self.exact_zeros = c in ((Fraction(0), Fraction(0)), (Fraction(-1), Fraction(0)))
-        self.z = integer(0), integer(0)
+        self.z = 0 * self.c[0], 0 * self.c[1]
         self.steps = 0
         self.ended = False
         self.near: list[tuple[int, int, int]] = []

@@ -11,6 +11,7 @@ from mandeldask.kernels.deep.reference import CHUNK, FixedOrbit
 from mandeldask.kernels.fields import BAILOUT
 
 MOST_BITS = 1 << 17
+Point = tuple[Fraction, Fraction]
 ON_THE_SET = {(Fraction(x), Fraction(y)) for x, y in [(0, 0), (-1, 0), (-2, 0), (0, 1), (0, -1)]}
 """The Gaussian integers in the set: their orbits are exact, and that of -2 reaches |z| = 2, which no bound decides."""
 
@@ -28,20 +29,30 @@ class Count(NamedTuple):
     end: int = 0
 
 
-def count(c: tuple[Fraction, Fraction], max_iter: int, bits: int, to_bailout: bool = False) -> Count:
+def count(c: Point, max_iter: int, bits: int, to_bailout: bool = False) -> Count:
     """The escape time of the exact point c, beginning with so many fractional bits."""
     if c in ON_THE_SET:
         return Count(max_iter, True)
+    beyond = first_two(c)
+    if any(beyond) and not to_bailout:
+        return Count(min(max_iter, 1 + beyond.index(True)), True)
     while True:
-        found = counted(c, max_iter, bits, to_bailout)
+        found = counted(c, max_iter, bits, to_bailout, beyond)
         if found.proven or 2 * bits > MOST_BITS:
             return found
         bits *= 2
 
 
-def counted(c: tuple[Fraction, Fraction], max_iter: int, bits: int, to_bailout: bool) -> Count:
+def first_two(c: Point) -> list[bool]:
+    """Whether |z_1| > 2, and |z_2|, in exact arithmetic: no bound decides where one is 2, as for c = 1 and c = 2i."""
+    x, y = c
+    return [u * u + v * v > 4 for u, v in (c, (x * x - y * y + x, 2 * x * y + y))]
+
+
+def counted(c: Point, max_iter: int, bits: int, to_bailout: bool, beyond: list[bool]) -> Count:
+    """As `count`, with so many bits; `beyond` as `first_two` has it."""
     orbit, bounds, proven, n = FixedOrbit(c, bits), compiled.bounds(bits), True, 0
-    while not orbit.ended and (n or orbit.steps < max_iter):
+    while not orbit.ended if n else orbit.steps < max_iter:
         first = orbit.steps + 1
         orbit.near.clear()
         steps = CHUNK if n else min(CHUNK, max_iter - orbit.steps)
@@ -53,9 +64,11 @@ def counted(c: tuple[Fraction, Fraction], max_iter: int, bits: int, to_bailout: 
             # | |Z|^2 - 4 | >= 2^(size - 1) must be more than (2 |Z| + E) E
             compiled.follow(z[done : m - first], tiny, first + done, math.inf, True, bounds)
             done = m - first
-            decided = size - 1 > math.log2(bounds[compiled.E]) + bounds[compiled.EE] + 4
+            escaped, decided = sign > 0, size - 1 > math.log2(bounds[compiled.E]) + bounds[compiled.EE] + 4
+            if m <= len(beyond):
+                escaped, decided = escaped and beyond[m - 1], escaped or not beyond[m - 1]
             proven = proven and bool(decided and bounds[compiled.WORST] < -40)  # those before as below
-            n = m if sign > 0 else 0
+            n = m if escaped else 0
         compiled.follow(z[done:-1], tiny, first + done, math.inf, True, bounds)
         # elsewhere | |Z|^2 - 4 | > 2^-20, and |Z| < 8
         proven = proven and bool(n or bounds[compiled.WORST] < -40)
