@@ -61,7 +61,10 @@ def test_a_wheel_runs_the_lesson_by_its_name_and_prints_a_command_that_works(ins
     assert call(*shlex.split(hint), cwd=tmp_path).returncode == 0
     assert (tmp_path / "large.png").is_file()
     listed = call(installed / "mandeldask", "init", cwd=tmp_path).stdout
-    assert [line.split()[0] for line in listed.splitlines() if " A film " in line] == ["films/seahorse-valley"]
+    assert [line.split()[0] for line in listed.splitlines() if " A film " in line] == [
+        "films/leaves",
+        "films/seahorse-valley",
+    ]
 
 
 @pytest.mark.parametrize("how", ["below", "elsewhere", "module", "on PATH", "another on PATH"])

@@ -529,7 +529,9 @@ def test_a_tile_is_chosen_for_threads_and_memory(tmp_path):
 
 
 def test_changes_in_the_place_of_the_store_are_told_where_they_go():
-    with pytest.raises(md.ConfigError, match=r'path of a store; got a dict. .* overrides=\["max_iter=500"\]'):
+    with pytest.raises(
+        md.ConfigError, match=r"path of a store; got \{'max_iter': 500\}. .* overrides=\['max_iter=500'\]"
+    ):
         md.run("lesson", {"max_iter": 500})
 
 
