@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 from functools import lru_cache
 
 import numba
@@ -221,6 +222,17 @@ def check_kernel(make: Factory, boundary: int = 50_000, large: int = 1500, share
     ):
         rule()
     check_boundary(make, boundary)
+
+
+def memory_beside(kernel, c):
+    """A block, and the most bytes that computing it took beside it."""
+    tracemalloc.start()
+    try:
+        out = kernel(c)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    return out, peak - out.nbytes
 
 
 def check_fields(make: Factory) -> None:

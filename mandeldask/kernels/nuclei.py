@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from fractions import Fraction
-from itertools import islice, product
+from itertools import product
 from typing import Literal
 
 from mandeldask.errors import ConfigError, check_type
@@ -16,10 +16,6 @@ from mandeldask.view import Deep, View
 MAX_PARTS = 100
 Point = tuple[Fraction, Fraction]
 Kind = Literal["copy", "disc"]
-Scaled = tuple[complex, int]  # times two to this power
-ONE: Scaled = (1 + 0j, 0)
-TWO: Scaled = (1 + 0j, 1)
-HALFWAY = 0.5  # between a cardioid's shape and a disc's
 SAME = Fraction(1, 1000)  # of the view's side: nuclei of a period that are nearer are one
 
 
@@ -72,38 +68,11 @@ def find(
         settled = nuclei.nucleus(c, n, discs.radius + 2) if n else None
         if n and settled and discs.holds(settled[0]) and not any(discs.same((n, *settled), other) for other in found):
             found.append((n, *settled))
-    made = (Nucleus(n, _digits(c, size), _power(size), _kind(n, c, size)) for n, c, size in found)
+    made = (
+        Nucleus(n, _digits(c, size), _power(size), "disc" if nuclei.is_disc(n, c, size) else "copy")
+        for n, c, size in found
+    )
     return sorted(made, key=lambda n: (n.kind, n.period, n.centre))
-
-
-def _kind(period: int, c: Point, size: float) -> Kind:
-    """By a number that is near 0 for a cardioid, near 1 for a disc: -(z_cc / 2 z_c + z_cz / z_z) / (z_c z_z).
-
-    Of the orbit's end, whose derivatives by c and by z_1 these are. V. Dolotin and A. Morozov, "On the shapes of
-    elementary domains", https://arxiv.org/abs/hep-th/0501235.
-    """
-    from mandeldask.kernels.deep import nucleus as deep  # takes Numba
-
-    by_c, by_z, by_cc, by_cz = ONE, ONE, (0j, 0), (0j, 0)
-    for z in islice(deep._orbit(c, math.ceil(deep.DIGITS - size), period), period - 1):
-        by_cc = deep._sum(_product(TWO, z, by_cc), _product(TWO, by_c, by_c))
-        by_cz = deep._sum(_product(TWO, z, by_cz), _product(TWO, by_c, by_z))
-        by_c, by_z = deep._slope(z, by_c), _product(TWO, z, by_z)
-    sum_ = deep._sum(_product(by_cc, _inverse(_product(TWO, by_c))), _product(by_cz, _inverse(by_z)))
-    shape, e = _product(sum_, _inverse(_product(by_c, by_z)))
-    return "disc" if -shape.real * 2.0**e > HALFWAY else "copy"
-
-
-def _product(*factors: Scaled) -> Scaled:
-    value, e = ONE
-    for factor, power in factors:
-        value, e = value * factor, e + power
-    k = math.frexp(abs(value))[1]
-    return value * 2.0**-k, e + k
-
-
-def _inverse(a: Scaled) -> Scaled:
-    return 1 / a[0], -a[1]
 
 
 class _Discs:

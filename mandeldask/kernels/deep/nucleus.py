@@ -9,11 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 
 from mandeldask.kernels.deep.reference import fixed_point
 
 Point = tuple[Fraction, Fraction]
 Scaled = tuple[complex, int]  # times two to this power
+ONE: Scaled = (1 + 0j, 0)
+TWO: Scaled = (1 + 0j, 1)
+HALFWAY = 0.5  # between a cardioid's shape and a disc's
 SPARE = 64  # bits of an orbit beyond those of the disc that it is the middle of
 DIGITS = 48  # bits of a nucleus beyond its size
 MOST_STEPS = 1000  # of Newton's method, each of which gains some 50 bits
@@ -25,7 +29,7 @@ def period(c: Point, radius: int, most: int) -> int | None:
 
     The first n for which the image of the disc, as its derivative has it, holds 0.
     """
-    d: Scaled = (1 + 0j, 0)
+    d = ONE
     for n, z in enumerate(_orbit(c, SPARE - radius, most), 1):
         if _log2(z) < _log2(d) + radius:
             return n
@@ -59,14 +63,29 @@ def nucleus(c: Point, period: int, radius: int) -> tuple[Point, float] | None:
     return None
 
 
+def is_disc(period: int, c: Point, size: float) -> bool:
+    """Whether a nucleus is in a disc, not in the cardioid of a copy of the set.
+
+    By a number that is near 0 for a cardioid, near 1 for a disc: -(z_cc / 2 z_c + z_cz / z_z) / (z_c z_z), the
+    derivatives of the orbit's end by c and by z_1. V. Dolotin and A. Morozov, "On the shapes of elementary domains",
+    https://arxiv.org/abs/hep-th/0501235.
+    """
+    by_c, by_z, by_cc, by_cz = ONE, ONE, (0j, 0), (0j, 0)
+    for z in islice(_orbit(c, math.ceil(DIGITS - size), period), period - 1):
+        by_cc = _sum(_product(TWO, z, by_cc), _product(TWO, by_c, by_c))
+        by_cz = _sum(_product(TWO, z, by_cz), _product(TWO, by_c, by_z))
+        by_c, by_z = _slope(z, by_c), _product(TWO, z, by_z)
+    bent = _sum(_product(by_cc, _inverse(_product(TWO, by_c))), _product(by_cz, _inverse(by_z)))
+    shape, e = _product(bent, _inverse(_product(by_c, by_z)))
+    return -shape.real * 2.0**e > HALFWAY
+
+
 def _last(c: Point, bits: int, period: int) -> tuple[Scaled, Scaled, float]:
     """Z of that period, dz/dc there, and the log2 of the size.
 
     The size is 1 / |b l^2|, l = 2 z_1 ... 2 z_(p-1) and b = 1 + 1 / (2 z_1) + ... + 1 / l.
     """
-    d: Scaled = (1 + 0j, 0)
-    multiplier: Scaled = (1 + 0j, 0)
-    b: Scaled = (1 + 0j, 0)
+    d = multiplier = b = ONE
     for n, z in enumerate(_orbit(c, bits, period), 1):
         if n == period:
             return z, d, -(_log2(b) + 2 * _log2(multiplier))
@@ -88,7 +107,18 @@ def _orbit(c: Point, bits: int, steps: int) -> Iterator[Scaled]:
 
 def _slope(z: Scaled, d: Scaled) -> Scaled:
     """dz/dc of the next z."""
-    return _sum((2 * z[0] * d[0], z[1] + d[1]), (1 + 0j, 0))
+    return _sum((2 * z[0] * d[0], z[1] + d[1]), ONE)
+
+
+def _product(*factors: Scaled) -> Scaled:
+    value, e = ONE
+    for factor, power in factors:
+        value, e = value * factor, e + power
+    return _normal(value, e)
+
+
+def _inverse(a: Scaled) -> Scaled:
+    return 1 / a[0], -a[1]
 
 
 def _sum(a: Scaled, b: Scaled) -> Scaled:
