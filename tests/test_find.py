@@ -68,6 +68,8 @@ def test_the_command_writes_a_description_around_a_nucleus(tmp_path, monkeypatch
     assert "--max-period 50 --period 3 -o copy.yaml    writes a run description around it" in plain
     picture = CliRunner().invoke(cli, [*place, "-o", "copy.png"])
     assert (picture.exit_code, "must end in .yaml, .yml" in picture.output) == (2, True), picture.output
+    negative = CliRunner().invoke(cli, [*place, "--period", "-3"])
+    assert (negative.exit_code, "period must be at least 1; got -3" in negative.output) == (2, True), negative.output
     none = CliRunner().invoke(cli, [*place, "--max-period", "2"])
     assert none.exit_code == 2
     assert "no nucleus of a period up to 2 was found there" in none.output

@@ -117,6 +117,8 @@ def _find(
     ctx.obj["json"] = as_json
     if out:
         check_path(out, "a run description", (".yaml", ".yml"))
+    if period is not None and period < 1:
+        raise ConfigError(f"period must be at least 1; got {period}")
     view, max_iter = _view_of(place, overrides)
     with Bar("discs", quiet=as_json) as bar:
         found = find(view, max_iter if max_period is None else max_period, parts, bar.count)
