@@ -16,7 +16,7 @@ from mandeldask.store import FORMAT_VERSION, metadata, open_store
 
 TESTS = Path(__file__).parent
 CONFIG = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [300, 300]}, "max_iter": 60, "tile": [150, 150]}
-MIB = 500
+MIB = 400
 GIB = 2**30
 READING = ["status", "verify", "verify quick", "image", "checksum", "open", "deepen", "resume"]
 
@@ -34,7 +34,7 @@ def path(sound, tmp_path):
 
 
 def use(path, *commands):
-    """What each command makes of a store; none takes more than 500 MiB, or ends in a traceback."""
+    """What each command makes of a store; none takes more than 400 MiB, or ends in a traceback."""
     script = [sys.executable, str(TESTS / "foreign.py"), str(path), str(path.parent), *commands]
     env = os.environ | {"PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
     done = subprocess.run(script, env=env, capture_output=True, text=True, timeout=150, check=False)

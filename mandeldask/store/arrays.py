@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache, partial
 from textwrap import shorten
+from traceback import clear_frames
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -220,16 +221,21 @@ def read(kept: zarr.Array[Any], window: Any) -> NDArray[Any]:
         return np.asarray(kept[window])
     except (OSError, StoreError, MemoryError):
         raise
-    except Exception as caught:
-        error = caught
-        while isinstance(error, ExceptionGroup):  # zarr 3.4 reads several ranges in a task group
-            error = error.exceptions[0]
-        if isinstance(error, OSError | StoreError | MemoryError):
-            raise error from None
-        text = shorten(str(error), 200, placeholder="...")
-        undecoded = f"cannot be decoded ({type(error).__name__}: {text})"
-        problem = "has a wrong checksum" if "checksum" in str(error) else undecoded
-        raise DamagedError(problem, problem) from None
+    except Exception as error:
+        problem = _undecoded(error)
+        clear_frames(error.__traceback__)  # zarr's, in a cycle with the error, keep all that was read
+    raise DamagedError(problem, problem)
+
+
+def _undecoded(error: Exception) -> str:
+    """What is wrong with values that zarr could not decode; what is not wrong with them is raised again."""
+    while isinstance(error, ExceptionGroup):  # zarr 3.4 reads several ranges in a task group
+        error = error.exceptions[0]
+    if isinstance(error, OSError | StoreError | MemoryError):
+        raise error from None
+    if "checksum" in str(error):
+        return "has a wrong checksum"
+    return f"cannot be decoded ({type(error).__name__}: {shorten(str(error), 200, placeholder='...')})"
 
 
 def shard_key(level: int, name: str, tile: Tile) -> str:

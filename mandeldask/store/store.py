@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -209,12 +209,14 @@ class Store:
         -1, as for a tile of which they were never noted: not known. Where one of those is lost that can be read from
         the shards again, all of them are 0.
         """
-        columns, damaged = self._columns()
+        columns: dict[str, NDArray[Any]] = {}
+        damaged: set[str] = set()
+        for name in self._types:
+            columns[name], wrong = self._column(name)
+            damaged |= dict(wrong).keys()
         known = (columns["minimum"] > 0) & (columns["maximum"] > 0) & (columns["iterations"] > 0)
         # that no sample is at max_iter is known only where a chunk says so
-        there = {f"tiles/not_escaped/c/{key}" for key, _ in self.place.sizes("tiles/not_escaped/c")} - dict(
-            damaged
-        ).keys()
+        there = {f"tiles/not_escaped/c/{key}" for key, _ in self.place.sizes("tiles/not_escaped/c")} - damaged
         for i, j in self._chunks_of_tiles():
             if f"tiles/not_escaped/c/{i}/{j}" not in there:
                 known[arrays.tiles_window((i, j))] = False
@@ -230,29 +232,25 @@ class Store:
 
     def damaged_tiles(self) -> list[tuple[str, str]]:
         """Keys of the `tiles` group's chunks that cannot be read, and what is wrong with each."""
-        return self._columns()[1]
+        return [damaged for name in self._types for damaged in self._column(name)[1]]
 
     @property
     def _types(self) -> dict[str, str]:
         return tile_columns(self.description)
 
-    def _columns(self) -> tuple[dict[str, NDArray[Any]], list[tuple[str, str]]]:
-        columns, damaged = {}, []
-        for name in self._types:
-            kept = array(self.place, self.description, f"tiles/{name}")
-            column = columns[name] = np.full(kept.shape, kept.fill_value, kept.dtype)
+    def _column(self, name: str) -> tuple[NDArray[Any], list[tuple[str, str]]]:
+        """A column of the `tiles` group, the fill value where it is damaged; and what is, as `damaged_tiles` has it."""
+        kept = array(self.place, self.description, f"tiles/{name}")
+        with suppress(DamagedError):  # of one of the chunks
+            return read(kept, slice(None)), []
+        column, damaged = np.full(kept.shape, kept.fill_value, kept.dtype), []
+        for i, j in self._chunks_of_tiles():
+            window = arrays.tiles_window((i, j))
             try:
-                column[...] = read(kept, slice(None))
-                continue
-            except DamagedError:  # one of the chunks
-                pass
-            for i, j in self._chunks_of_tiles():
-                window = arrays.tiles_window((i, j))
-                try:
-                    column[window] = read(kept, window)
-                except DamagedError as error:
-                    damaged.append((f"tiles/{name}/c/{i}/{j}", error.problem))
-        return columns, damaged
+                column[window] = read(kept, window)
+            except DamagedError as error:
+                damaged.append((f"tiles/{name}/c/{i}/{j}", error.problem))
+        return column, damaged
 
     def _chunks_of_tiles(self) -> Iterator[tuple[int, ...]]:
         return np.ndindex(*(-(-n // arrays.TILES_CHUNK) for n in self.description.tiles))
