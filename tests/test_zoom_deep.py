@@ -160,6 +160,14 @@ def test_the_same_checksum_from_another_tiling_and_after_a_tile_was_lost(made, c
     assert open_store(folder / "film.zoom/strip.zarr").checksum() == checksum
 
 
+def test_a_tile_whose_proof_is_not_known_is_computed_again(made, client):
+    folder, _ = made
+    strip = open_store(folder / "film.zoom/strip.zarr")
+    strip.place.delete("tiles/unproven/c/0/0")
+    assert zoom.make(FILM, folder / "film.mp4", client=client).failed == 0
+    assert (strip.read_tiles()["unproven"] == 0).all()
+
+
 def test_a_frame_is_the_picture_of_its_view(made):
     folder, _ = made
     strip, core = (open_store(folder / f"film.zoom/{name}.zarr") for name in ("strip", "core"))

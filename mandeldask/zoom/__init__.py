@@ -68,7 +68,7 @@ def make(
     options = options or PictureOptions()
     described = film.described(options.shade) | {"kernel": kernel}
     strip, core = _compute(film, described, target.with_suffix(".zoom"), cluster, client, overwrite, tell)
-    failed = int((~strip.done()).sum() + (~core.done()).sum())
+    failed = sum(there.tiles - there.done for there in map(job.status, (strip.path, core.path)))
     _encode(target, paint(film, strip, core, options, painted), film)
     return Made(os.fspath(target), film.frames, film.strip.size + film.core.size, failed)
 
@@ -107,7 +107,7 @@ def _compute(
     # the core is a hundredth of the samples, and shows whether the way there leads to anything
     views = {folder / "core.zarr": film.core, folder / "strip.zarr": film.strip}
     held = {path: _reusable(path, described | {"view": view}, overwrite) for path, view in views.items()}
-    pending = [path for path, store in held.items() if not (store and _complete(store))]
+    pending = [path for path, store in held.items() if not (store and job.status(path).levels == 0)]
     if pending:
         try:
             folder.mkdir(exist_ok=True)
@@ -160,10 +160,6 @@ def _reusable(path: Path, described: dict[str, Any], overwrite: bool) -> Store |
         f"{path.parent} holds the samples of another film: {what}. Choose another path, or replace it with "
         f"{option('overwrite')}"
     )
-
-
-def _complete(store: Store) -> bool:
-    return all(bool(store.done(level.number).all()) for level in store.description.levels)
 
 
 def paint(
