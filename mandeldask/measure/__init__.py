@@ -10,7 +10,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
@@ -157,7 +157,7 @@ def _tally(block: NDArray[Any], limits: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @contextmanager
 def _kept(
-    path: str | os.PathLike[str] | None, parameters: Mapping[str, Any]
+    path: str | os.PathLike[str] | None, parameters: dict[str, Any]
 ) -> Iterator[tuple[BinaryIO, dict[Row, list[int]]]]:
     """The file of counts, in memory where none is named, and what it holds; StoreError while another process has it.
 
@@ -175,16 +175,16 @@ def _kept(
         yield file, _begun(file, parameters, path)
 
 
-def _begun(file: BinaryIO, parameters: Mapping[str, Any], path: str | os.PathLike[str] | None) -> dict[Row, list[int]]:
+def _begun(file: BinaryIO, parameters: dict[str, Any], path: str | os.PathLike[str] | None) -> dict[Row, list[int]]:
     """What a file holds; a new one gets its first line.
 
     ConfigError where it is of other parameters, or no such file; it stays as it is.
     """
     lines = file.read().split(b"\n")
     try:
-        if not lines[:-1] and not json.dumps(dict(parameters)).encode().startswith(lines[-1]):
+        if not lines[:-1] and not json.dumps(parameters).encode().startswith(lines[-1]):
             raise ValueError("no line of ours")  # noqa: TRY301
-        first, *rows = [json.loads(line) for line in lines[:-1]] or [dict(parameters)]
+        first, *rows = [json.loads(line) for line in lines[:-1]] or [parameters]
         other = {key: first.get(key) for key in parameters if first.get(key) != parameters[key]}
         counts = {(int(line["grid"]), int(line["row"])): [int(n) for n in line["counts"]] for line in rows}
     except (ValueError, TypeError, KeyError, AttributeError):
@@ -202,7 +202,7 @@ def _begun(file: BinaryIO, parameters: Mapping[str, Any], path: str | os.PathLik
     return counts
 
 
-def _write(file: BinaryIO, line: Mapping[str, Any]) -> None:
+def _write(file: BinaryIO, line: dict[str, Any]) -> None:
     file.write(json.dumps(line).encode() + b"\n")
     file.flush()
 

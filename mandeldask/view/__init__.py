@@ -30,6 +30,7 @@ from mandeldask.view.rules import (
     MAX_SIDE,
     MIN_SPACING_ULPS,
     TooDeepError,
+    as_centre,
     check_apart,
     check_bounds,
     check_digits,
@@ -37,8 +38,8 @@ from mandeldask.view.rules import (
     check_shape,
     digits_of,
     short,
+    takes_center,
 )
-from mandeldask.view.spelling import as_centre, takes_center
 
 __all__ = [
     "LOG_POLAR",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -21,6 +22,7 @@ MIN_SPACING_ULPS = 4
 SHORT = 8
 SHOWN = 24  # characters of a coordinate
 SMALL = Decimal("1e-6")  # a longer number is told by its size below
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class TooDeepError(ConfigError):
@@ -94,3 +96,20 @@ def short(digits: str) -> str:
         return digits
     value = Decimal(digits)
     return f"{value or 0:.3g}" if abs(value) < SMALL else f"{digits[: SHOWN - 3]}..."
+
+
+def as_centre(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What is given, with `centre` in place of `center`; ConfigError where both are."""
+    if {"centre", "center"} <= given.keys():
+        raise ConfigError(f"{where}: centre and center are the same key; give one of them")
+    return {"centre" if key == "center" else key: value for key, value in given.items()}
+
+
+def takes_center(function: Function) -> Function:
+    """Let a function with a parameter `centre` be called with `center` too."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **given: Any) -> Any:
+        return function(*args, **as_centre(given, function.__qualname__))
+
+    return cast(Function, call)
