@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -99,9 +99,25 @@ def dtype_of(fields: tuple[str, ...], exact: bool = False) -> np.dtype[Any]:
     return np.dtype(np.int32) if fields == ("escape_time",) else np.dtype([(name, types[name]) for name in fields])
 
 
+class Taken(NamedTuple):
+    """What it took to compute a block."""
+
+    seconds: float = 0.0  # of kernel
+    copied: int = 0  # iterations that were not computed, but known
+    kernel: str = ""
+    second: int = 0  # samples, in exact arithmetic, that the first pass could not decide
+    third: int = 0  # nor the second
+    unproven: int = 0
+
+
+def taken() -> Taken:
+    """Of this thread's last block: of the block at hand, for a function fused with `escape_time`."""
+    return getattr(_last, "taken", Taken())
+
+
 @dataclass(frozen=True)
 class Timed:
-    """A block function that notes how long it took, and what proofs it took; `kernel_seconds` and `proofs` tell.
+    """A block function that notes what it took; `taken` tells.
 
     Given what is known of the block's samples too, it computes those whose escape time is 0 there.
     """
@@ -113,11 +129,12 @@ class Timed:
         if self.kernel == AUTO:
             fastest.load()  # no time of the kernel
         begin = time.perf_counter()
-        _last.copied = 0 if known is None else int(_times(known).sum(dtype=np.int64))
         _last.proofs = np.zeros(3, np.int64)
         block = self._computed(c) if known is None else self._complete(c, known)
-        _last.seconds = time.perf_counter() - begin
-        _last.kernel = fastest.kernel_used() if self.kernel == AUTO else self.kernel
+        seconds = time.perf_counter() - begin
+        copied = 0 if known is None else int(_times(known).sum(dtype=np.int64))
+        kernel = fastest.kernel_used() if self.kernel == AUTO else self.kernel
+        _last.taken = Taken(seconds, copied, kernel, *_last.proofs.tolist())
         return block
 
     def _complete(self, c: NDArray[np.complex128], known: NDArray[Any]) -> NDArray[Any]:
@@ -139,24 +156,3 @@ class Timed:
 
 def _times(block: NDArray[Any]) -> NDArray[np.int32]:
     return block["escape_time"] if block.dtype.names else block
-
-
-def copied_iterations() -> int:
-    """Iterations of this thread's last block that were not computed, but known; as `kernel_seconds`."""
-    return getattr(_last, "copied", 0)
-
-
-def proofs() -> tuple[int, int, int]:
-    """Samples of this thread's last block that a second pass took, a third, and unproven; as `kernel_seconds`."""
-    second, third, unproven = getattr(_last, "proofs", np.zeros(3, np.int64)).tolist()
-    return second, third, unproven
-
-
-def kernel_seconds() -> float:
-    """Seconds of kernel that this thread's last block took: of the block at hand, for a function fused with it."""
-    return getattr(_last, "seconds", 0.0)
-
-
-def kernel_used() -> str:
-    """The kernel that computed this thread's last block; as `kernel_seconds`."""
-    return getattr(_last, "kernel", "")

@@ -12,7 +12,7 @@ from distributed.worker import thread_state
 from numpy.typing import NDArray
 
 from mandeldask.errors import StoreError
-from mandeldask.field import copied_iterations, dtype_of, kernel_seconds, kernel_used, proofs
+from mandeldask.field import dtype_of, taken
 from mandeldask.kernels.fields import PROVED
 from mandeldask.store import Store, Tile
 from mandeldask.telemetry import TOPIC, Preview, job_id, tile_event
@@ -55,8 +55,8 @@ def write_block(block: NDArray[Any], store: Store, block_id: Tile) -> NDArray[np
     escape_time = block["escape_time"] if block.dtype.names else block
     worker, preview = get_worker(), Preview(d.shape, d.tile, d.max_iter).encode(escape_time, block_id)
     figures = statistics(escape_time, d.max_iter)
-    taken = kernel_seconds(), *figures, worker.address, started, time.time(), preview
-    record = Record(block_id, *taken, copied_iterations(), kernel_used(), *proofs())
+    took = taken()
+    record = Record(block_id, took.seconds, *figures, worker.address, started, time.time(), preview, *took[1:])
     worker.log_event(TOPIC, tile_event(job_id(store.identity, store.path), record))
     written = np.empty((1, 1), object)
     written[0, 0] = record
