@@ -5,6 +5,7 @@ Both show a window of height 4 / zoom around a centre.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
@@ -12,6 +13,8 @@ from collections.abc import Mapping
 from decimal import Context, Decimal
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from mandeldask.config.reading import MAX_LINE, parse
 from mandeldask.config.values import integer
@@ -65,20 +68,8 @@ def _text(file: Path) -> str:
 
 def to_yaml(described: Mapping[str, Any], title: str) -> str:
     """A run description as a file to be edited."""
-    view = described["view"]
-    re_, im = view["centre"]
-    lines = [
-        f"# {title}",
-        "view:",
-        f'  centre: ["{re_}", "{im}"]',
-        *(f'  {key}: "{view[key]}"' for key in ("span", "rotation") if key in view),
-        f"  shape: [{view['shape'][0]}, {view['shape'][1]}]",
-        "  registration: pixel",
-        f"max_iter: {described['max_iter']}",
-        f"fields: [{', '.join(described['fields'])}]",
-        f"store: {described['store']}",
-    ]
-    return "\n".join(lines) + "\n"
+    written = yaml.safe_dump(described, default_flow_style=None, sort_keys=False, width=math.inf)
+    return f"# {title}\n{written}"
 
 
 def around(
