@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from mandeldask.kernels.nuclei import Nucleus
     from mandeldask.view import View
 
-# What a description of each folder is for
 SHOWN = 40  # characters of a coordinate
 WIDTH = 4  # of a window around a copy of the set, over its size: the whole set is 2.5 wide
 ROUNDS = 30  # of a period: in these 99 % of the samples that escape around a copy do (at 20 98 %, at 10 70 to 95)
-NEXT = {"films": ("zoom",), "clusters": ("run", "lesson", "--cluster")}
+NEXT = {"films": ("zoom",), "clusters": ("run", "lesson", "--cluster")}  # what the descriptions of a folder are for
 
 
 @cli.command("init")
@@ -38,7 +37,7 @@ NEXT = {"films": ("zoom",), "clusters": ("run", "lesson", "--cluster")}
 )
 def _init(name: str | None, location: str | None) -> None:
     """Write the description NAME that comes with mandeldask to a file here, to be edited; without NAME, list them."""
-    from mandeldask.config import no_such, shipped, title
+    from mandeldask.config import no_such, shipped
 
     there = shipped()
     if location is not None:
@@ -47,7 +46,7 @@ def _init(name: str | None, location: str | None) -> None:
         _write_location(location, name)
         return
     if name is None:
-        print_facts(*((f"{each:<23}", title(file)) for each, file in there.items()))
+        print_facts(*((f"{each:<23}", _title(file)) for each, file in there.items()))
         click.echo()
         print_facts(("next", f"{command('run', 'lesson')}     computes one"))
         print_facts(("", f"{command('init', 'lesson')}    writes it here, to be edited"))
@@ -56,6 +55,12 @@ def _init(name: str | None, location: str | None) -> None:
         raise ConfigError(f"{name}: {no_such(name)}")
     text = re.sub(r"\A# yaml-language-server: .*\n#\n", "", there[name].read_text(encoding="utf-8"))
     write_description(Path(f"{there[name].stem}.yaml"), text, NEXT.get(os.path.dirname(name), ("run",)))
+
+
+def _title(file: Path) -> str:
+    """The first line that says what a description is for."""
+    lines = (line.lstrip("# ") for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# "))
+    return next(line for line in lines if not line.startswith("yaml-language-server:"))
 
 
 def _write_location(location: str, name: str | None) -> None:

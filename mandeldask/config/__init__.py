@@ -9,7 +9,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mandeldask.config.examples import locate, no_such, shipped, title
     from mandeldask.config.models import (
         Cluster,
         ClusterClass,
@@ -21,12 +20,17 @@ if TYPE_CHECKING:
         SchedulerFile,
         json_schema,
     )
-    from mandeldask.config.reading import AnyCluster, load, load_cluster, parse, picture_options, refuse_untrusted
-
-_ROOMS = dict.fromkeys(
-    ("AnyCluster", "load", "load_cluster", "parse", "picture_options", "refuse_untrusted"), "reading"
-)
-_ROOMS |= dict.fromkeys(("locate", "no_such", "shipped", "title"), "examples")
+    from mandeldask.config.reading import (
+        AnyCluster,
+        load,
+        load_cluster,
+        locate,
+        no_such,
+        parse,
+        picture_options,
+        refuse_untrusted,
+        shipped,
+    )
 
 __all__ = [
     "AnyCluster",
@@ -47,11 +51,11 @@ __all__ = [
     "picture_options",
     "refuse_untrusted",
     "shipped",
-    "title",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'mandeldask.config' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"mandeldask.config.{_ROOMS.get(name, 'models')}"), name)
+    rooms = (importlib.import_module(f"mandeldask.config.{room}") for room in ("models", "reading"))
+    return next(getattr(room, name) for room in rooms if hasattr(room, name))
