@@ -37,8 +37,7 @@ from mandeldask.store import (
     open_for_writing,
     open_store,
 )
-from mandeldask.store.arrays import one_by_one
-from mandeldask.store.samples import _pieces
+from mandeldask.store.arrays import _pieces, one_by_one
 
 VIEW = md.View(x=(-2, 1), y=(-1.5, 1.5), shape=(70, 50))
 FIELD = Description.of(VIEW, 100, ("escape_time",), (32, 20))

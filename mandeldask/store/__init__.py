@@ -15,7 +15,7 @@ there), `Store.write` (one whole tile). This room knows no cluster: a `Store` is
 
 from __future__ import annotations
 
-from mandeldask.store.arrays import FILL, NOT_KNOWN, PassColumns, TileColumns, shard_key
+from mandeldask.store.arrays import FILL, NOT_KNOWN, PassColumns, StoredSamples, TileColumns, shard_key
 from mandeldask.store.description import FORMAT_VERSION, Description, Level, Tile, chunk_side
 from mandeldask.store.metadata import KEY
 from mandeldask.store.open import open_damaged, open_field, open_for_writing, open_store
@@ -27,7 +27,6 @@ from mandeldask.store.reference import (
     stored_reference,
     write_reference,
 )
-from mandeldask.store.samples import StoredSamples
 from mandeldask.store.store import Store
 
 __all__ = [

@@ -20,10 +20,9 @@ import zarr
 
 from mandeldask.errors import StoreError
 from mandeldask.store import metadata
-from mandeldask.store.arrays import AXES, dumps
+from mandeldask.store.arrays import AXES, StoredSamples, dumps
 from mandeldask.store.description import FORMAT_VERSION, READABLE, Description, Level, chunk_side
 from mandeldask.store.place import PARTIAL, AnyPath, Place, place_of
-from mandeldask.store.samples import StoredSamples
 from mandeldask.store.store import Store
 from mandeldask.text import command, option
 

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import DamagedError, ReplacedError, StoreError
 from mandeldask.store import arrays, metadata
-from mandeldask.store.arrays import array, encoded, read, shard_key, tile_columns
+from mandeldask.store.arrays import StoredSamples, array, encoded, read, shard_key, tile_columns
 from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
-from mandeldask.store.samples import StoredSamples
 from mandeldask.text import command, plural, si
 
 _SHARD = re.compile(r"(0|[1-9][0-9]{0,8})/(0|[1-9][0-9]{0,8})")
