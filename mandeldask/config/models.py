@@ -20,19 +20,19 @@ from pydantic import (
 
 from mandeldask.config.values import (
     ADDRESS,
+    Address,
     Arguments,
     ByteSize,
     Coordinate,
     Count,
+    KernelName,
     Minutes,
     Pair,
     Path,
     Section,
     Side,
     Text,
-    checked_address,
     integer,
-    kernel_name,
 )
 from mandeldask.kernels import AUTO, DEEP, MAX_ITER_LIMIT, Proof, kernel_names
 from mandeldask.text import plural
@@ -158,7 +158,7 @@ class SchedulerAddress(RunningScheduler):
     """A scheduler that runs already."""
 
     kind: Literal["address"] = Field(description="A scheduler that runs already.")
-    address: Annotated[str, Strict(), AfterValidator(checked_address)] = Field(
+    address: Address = Field(
         json_schema_extra={"pattern": ADDRESS}, description="tcp://HOST:PORT, or tls://HOST:PORT."
     )
 
@@ -286,7 +286,7 @@ class Config(Section):
     max_iter: Annotated[int, Strict(), Field(ge=1, le=MAX_ITER_LIMIT), BeforeValidator(integer)] = Field(
         description="Iterations after which a sample counts as not escaped."
     )
-    kernel: Annotated[str, Strict(), AfterValidator(kernel_name)] = Field(
+    kernel: KernelName = Field(
         AUTO,
         description="What iterates; those of binary64 all give the same bits, and auto takes the fastest of each "
         "worker. deep counts in exact arithmetic; auto takes it where binary64 cannot tell the samples apart.",

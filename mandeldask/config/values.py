@@ -49,7 +49,7 @@ def _bytes(value: Any) -> str:
     return size
 
 
-def checked_address(value: str) -> str:
+def _address(value: str) -> str:
     try:
         (urlsplit(value).hostname or "").encode("idna")  # as a look-up of the name would, for as long as it takes
         if re.search(ADDRESS, value):
@@ -66,7 +66,7 @@ def _path(value: str) -> str:
     return value
 
 
-def kernel_name(value: str) -> str:
+def _kernel(value: str) -> str:
     if value not in kernel_names():
         raise ValueError(f"must be {', '.join(kernel_names()[:-1])} or {AUTO}")
     return value
@@ -78,6 +78,8 @@ ByteSize = Annotated[str, BeforeValidator(_bytes, json_schema_input_type=str | i
 Text = Annotated[str, Strict(), Field(min_length=1, max_length=1000)]
 Path = Annotated[str, Strict(), AfterValidator(_path)]
 Arguments = Annotated[dict[str, Any], BeforeValidator(plain)]  # of another program
+Address = Annotated[str, Strict(), AfterValidator(_address)]
+KernelName = Annotated[str, Strict(), AfterValidator(_kernel)]
 Minutes = Annotated[str, Strict(), Field(pattern=r"^([0-9]+-)?[0-9]{1,3}:[0-5][0-9](:[0-5][0-9])?$")]
 Coordinate = Annotated[
     Any, WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": f"^{NUMBER}$"}]})
