@@ -76,20 +76,16 @@ _writers = 0
 @lru_cache(maxsize=512)
 def array(place: Place, description: Description, path: str) -> zarr.Array[Any]:
     """An array of the store, as the description has it, to be read; nothing is read yet."""
-    return _array(place.zarr(), description, path)
+    return opened(place.zarr(), path, _metadata(description, path))
 
 
 def encoded(description: Description, path: str, window: Any, values: NDArray[Any]) -> Iterator[tuple[str, memoryview]]:
     """The chunks, or the shard, that `window` of an array covers, by their keys, as zarr encodes them."""
     made: dict[str, Buffer] = {}
-    kept = _array(MemoryStore(made), description, path)
+    kept = opened(MemoryStore(made), path, _metadata(description, path))
     with one_by_one():
         kept[window] = values
     return ((key, memoryview(value.as_buffer_like())) for key, value in made.items())
-
-
-def _array(store: Any, description: Description, path: str) -> zarr.Array[Any]:
-    return opened(store, path, _metadata(description, path))
 
 
 def opened(store: Any, path: str, metadata: ArrayMetadata) -> zarr.Array[Any]:

@@ -10,7 +10,7 @@ from os.path import commonprefix
 from typing import Any, get_args
 
 from mandeldask.kernels import EXACT_FIELDS, FIELDS, Proof
-from mandeldask.view import Arithmetic, Deep, Frame, Range, View, frame_from_json
+from mandeldask.view import Deep, Frame, Range, View, frame_from_json
 
 FORMAT_VERSION = 4
 READABLE = (2, 3, 4)  # 3 had smooth in float32; 2 zstd in the place of Blosc too
@@ -104,7 +104,7 @@ class Description:
         """What the store carries; `frame` is there only for a view that has one, arithmetic and proof in exact."""
         values = {f.name: getattr(self, f.name) for f in fields_of(self) if f.name not in ("frame", "proof")}
         framed = {"frame": self.frame.to_json()} if self.frame else {}
-        exact = {"arithmetic": self.arithmetic, "proof": self.proof} if self.exact else {}
+        exact = {"arithmetic": "exact", "proof": self.proof} if self.exact else {}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()} | framed | exact
 
     @property
@@ -116,10 +116,6 @@ class Description:
     def unit(self) -> int | None:
         """Of a deep view: its x and y are in units of 2^unit."""
         return self.frame.unit if isinstance(self.frame, Deep) else None
-
-    @property
-    def arithmetic(self) -> Arithmetic:
-        return "exact" if self.exact else "binary64"
 
     def type_of(self, name: str) -> str:
         """Of the samples of a field, as NumPy spells it."""

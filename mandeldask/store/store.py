@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -210,7 +210,7 @@ class Store:
         """
         columns: dict[str, NDArray[Any]] = {}
         damaged: set[str] = set()
-        for name in self._types:
+        for name in tile_columns(self.description):
             columns[name], wrong = self._column(name)
             damaged |= dict(wrong).keys()
         known = (columns["minimum"] > 0) & (columns["maximum"] > 0) & (columns["iterations"] > 0)
@@ -231,11 +231,7 @@ class Store:
 
     def damaged_tiles(self) -> list[tuple[str, str]]:
         """Keys of the `tiles` group's chunks that cannot be read, and what is wrong with each."""
-        return [damaged for name in self._types for damaged in self._column(name)[1]]
-
-    @property
-    def _types(self) -> dict[str, str]:
-        return tile_columns(self.description)
+        return [damaged for name in tile_columns(self.description) for damaged in self._column(name)[1]]
 
     def _column(self, name: str) -> tuple[NDArray[Any], list[tuple[str, str]]]:
         """A column of the `tiles` group, the fill value where it is damaged; and what is, as `damaged_tiles` has it."""
@@ -258,7 +254,7 @@ class Store:
         """Write the chunks of the `tiles` group in which the `changed` tiles lie."""
         for chunk in {(i // arrays.TILES_CHUNK, j // arrays.TILES_CHUNK) for i, j in changed}:
             window = arrays.tiles_window(chunk)
-            names = sorted(self._types, key="minimum".__eq__)  # the last: it tells that the others are there
+            names = sorted(tile_columns(self.description), key="minimum".__eq__)  # the last: it tells that the others are there
             parts = (encoded(self.description, f"tiles/{name}", window, columns[name][window]) for name in names)
             self.put(chain.from_iterable(parts))
 
@@ -285,14 +281,6 @@ class Store:
         self.place.put("zarr.json", arrays.dumps(metadata.root(manifest, self.description)))
         metadata.consolidate(self.place, self.description)
 
-    def bands(self) -> Iterator[NDArray[np.int32]]:
-        """The field's escape times in row order: a row of chunks at a time, less of a field of very long rows."""
-        rows, columns = self.description.shape
-        height = max(1, min(chunk_side(self.description.tile[0]), BAND // columns))
-        for first in range(0, rows, height):
-            for left in range(0, columns, BAND):
-                yield self.window(slice(first, first + height), slice(left, left + BAND))
-
     def checksum(self) -> str:
         """SHA-256 of the field's little-endian int32 samples in row order: the same for any tiling.
 
@@ -304,8 +292,10 @@ class Store:
                 f"{self.path} lacks {plural(missing, 'tile')} of {si(size)} samples: a checksum of a field this large "
                 f"needs every tile. First `{command('resume', self.path)}`"
             )
-        digest = hashlib.sha256()
-        for band in self.bands():
+        digest, (rows, columns) = hashlib.sha256(), self.description.shape
+        height = max(1, min(chunk_side(self.description.tile[0]), BAND // columns))  # rows of chunks
+        for first, left in product(range(0, rows, height), range(0, columns, BAND)):
+            band = self.window(slice(first, first + height), slice(left, left + BAND))
             digest.update(np.ascontiguousarray(band, dtype="<i4").data)
         return digest.hexdigest()
 
