@@ -95,7 +95,7 @@ def check_again(tile: Tile, store: Store, seed: int, unproven: int = 0) -> Check
     `RECOMPUTED_ITERATIONS` if no sample escaped, it is a window of it, at random.
     """
     d = store.description
-    rows, columns = window_shape(d.levels[0].tile_shape(tile), d.max_iter, d.exact)
+    rows, columns = _window_shape(d.levels[0].tile_shape(tile), d.max_iter, d.exact)
     (top, bottom), (left, right) = d.levels[0].window(tile)
     rng = np.random.default_rng((seed, *tile))
     y, x = int(rng.integers(top, bottom - rows + 1)), int(rng.integers(left, right - columns + 1))
@@ -125,7 +125,7 @@ def _proven(d: Description, samples: NDArray[np.complex128]) -> NDArray[np.int32
     return wanted
 
 
-def window_shape(shape: tuple[int, int], max_iter: int, exact: bool = False) -> tuple[int, int]:
+def _window_shape(shape: tuple[int, int], max_iter: int, exact: bool = False) -> tuple[int, int]:
     """Rows and columns of the window of a tile that is computed again: all of it where that is not too costly."""
     least, step = (4, BIG_STEP) if exact else (256, 1)
     samples = max(least, RECOMPUTED_ITERATIONS // (step * max_iter))

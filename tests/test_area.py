@@ -14,7 +14,7 @@ import pytest
 from services import ENV, poll
 
 import mandeldask as md
-from mandeldask.measure.estimate import FOERSTEMANN, LEMNISCATE_AREA, Estimate, extrapolated, grids_needed
+from mandeldask.measure.estimate import FOERSTEMANN, LEMNISCATE_AREA, Estimate, grids_needed
 
 pytestmark = pytest.mark.once  # another Python and zarr change little here
 
@@ -147,12 +147,12 @@ def test_a_power_law_is_extrapolated_to_its_end():
     limits = 2.0 ** np.arange(12, 19)
     for power in (1.0, 1.05):
         areas = np.array([[1.5 + noise + 3 * limits**-power] for noise in (-1e-5, 1e-5)])[:, 0]
-        assert extrapolated(areas) == pytest.approx(1.5, abs=1e-12)
         estimate = Estimate.of(areas)
+        assert estimate.area == pytest.approx(1.5, abs=1e-12)
         assert estimate.standard_error == pytest.approx(1e-5, rel=1e-6)
         assert estimate.extrapolation_error < 1e-12
     assert grids_needed(estimate, 10, 5e-6) == 20  # four times as many, by at most twice
-    assert extrapolated(np.full((2, 7), 0.25)) == 0.25  # a window within the set
+    assert Estimate.of(np.full((2, 7), 0.25)).area == 0.25  # a window within the set
 
 
 def test_where_areas_follow_no_law_the_error_is_what_is_not_proved():

@@ -24,7 +24,7 @@ from mandeldask.job.plan import Levels
 from mandeldask.kernels import FIELDS, KERNELS
 from mandeldask.store import Description, Store, open_for_writing, open_store
 from mandeldask.store.description import MAX_FINE
-from mandeldask.store.metadata import ome
+from mandeldask.store.metadata import _ome
 from mandeldask.store.place import Place
 
 UNIT = {"view": {"x": [0, 1], "y": [0, 1], "shape": [100, 120]}, "max_iter": 50, "tile": [25, 40], "kernel": "numpy"}
@@ -209,7 +209,7 @@ def test_a_level_is_not_made_of_what_is_missing_or_damaged(tmp_path):
 def test_the_transformations_of_ome_give_the_coordinates_of_each_level(shape, registration, span):
     view = md.View((-0.75, -0.75 + span), (0.1, 0.1 + span), shape, registration)
     d = Description.of(view, 100, ALL, (512, 512))
-    images = ome(d)
+    images = _ome(d)
     assert images["version"] == "0.5"
     assert [image["name"] for image in images["multiscales"]] == list(ALL)
     for image in images["multiscales"]:

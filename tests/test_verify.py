@@ -15,7 +15,7 @@ import pytest
 import zarr
 
 import mandeldask as md
-from mandeldask.check import window_shape
+from mandeldask.check import _window_shape
 from mandeldask.config import parse
 from mandeldask.job import lease
 from mandeldask.job.verification import made_from
@@ -201,12 +201,12 @@ def test_a_number_that_only_the_kernel_can_tell_is_found_by_computing_it_again(s
 
 
 def test_a_tile_that_is_too_dear_is_computed_again_in_a_window():
-    assert window_shape((2048, 2048), 50) == (2048, 2048)
+    assert _window_shape((2048, 2048), 50) == (2048, 2048)
     for max_iter in (1000, 10**6, 2**31 - 1):
-        rows, columns = window_shape((2048, 2048), max_iter)
+        rows, columns = _window_shape((2048, 2048), max_iter)
         assert 1 <= rows <= 2048 and 1 <= columns <= 2048
         assert rows * columns <= max(256, 2**28 // max_iter)
-    assert window_shape((1, 10**6), 10**4) == (1, 26843)
+    assert _window_shape((1, 10**6), 10**4) == (1, 26843)
 
 
 def test_tiles_whose_statistics_disagree_are_found_and_computed_again(sound, path, client):

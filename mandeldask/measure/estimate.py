@@ -70,12 +70,12 @@ class Estimate:
 
         Where they follow no law, the extrapolation may err by the area that is not proved to be of the set.
         """
-        area = extrapolated(areas)
-        left_out = [extrapolated(np.delete(areas, k, 0)) for k in range(len(areas))]
+        area = _extrapolated(areas)
+        left_out = [_extrapolated(np.delete(areas, k, 0)) for k in range(len(areas))]
         spread = float(np.std(left_out)) * math.sqrt(len(areas) - 1)  # the jackknife: it needs no formula
         mean = areas.mean(0)
         errors = areas.std(0, ddof=1) / math.sqrt(len(areas))
-        shorter = abs(area - extrapolated(areas[:, :-1]))
+        shorter = abs(area - _extrapolated(areas[:, :-1]))
         if (np.diff(mean) >= 0).any():
             shorter = max(shorter, not_proved)
         return cls(area, spread, area - float(mean[-1]), shorter, tuple(mean.tolist()), tuple(errors.tolist()))
@@ -85,7 +85,7 @@ def max_iters(last: int) -> tuple[int, ...]:
     return tuple(last >> k for k in range(OCTAVES, -1, -1))
 
 
-def extrapolated(areas: NDArray[np.float64]) -> float:
+def _extrapolated(areas: NDArray[np.float64]) -> float:
     """The area at infinite max_iter, if what a doubling takes away falls by a power law.
 
     The power is fitted to all doublings, each weighted by its count; it is 1 within some percent.

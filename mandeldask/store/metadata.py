@@ -80,10 +80,10 @@ def _manifest(found: object) -> dict[str, Any] | None:
 
 def root(manifest: Mapping[str, Any], description: Description) -> dict[str, Any]:
     """The metadata of the root, before it is consolidated."""
-    return {"zarr_format": 3, "node_type": "group", "attributes": {KEY: manifest, "ome": ome(description)}}
+    return {"zarr_format": 3, "node_type": "group", "attributes": {KEY: manifest, "ome": _ome(description)}}
 
 
-def ome(description: Description) -> dict[str, Any]:
+def _ome(description: Description) -> dict[str, Any]:
     """The levels as OME-Zarr 0.5 has them, one image a field.
 
     Source: https://ngff.openmicroscopy.org/0.5/
@@ -139,7 +139,7 @@ def metadata_of(place: Place, description: Description, key: str) -> bytes:
     """The metadata of a group or an array as the description has it, with what a driver noted there."""
     if key == "zarr.json":
         found = read_json(place, key)
-        found["attributes"] = {**attributes(found), "ome": ome(description)}
+        found["attributes"] = {**attributes(found), "ome": _ome(description)}
         if "consolidated_metadata" in found:
             found["consolidated_metadata"] = _whole(description)
         return dumps(found)
@@ -165,7 +165,7 @@ def problems(place: Place, description: Description) -> Iterator[tuple[str, str]
     if read_copy(place) is None:
         yield NO_COPY
     top = read_json(place, "zarr.json")
-    if not _same(attributes(top).get("ome"), ome(description)):
+    if not _same(attributes(top).get("ome"), _ome(description)):
         yield "zarr.json", "has other levels under `ome` than the field"
     inline = top.get("consolidated_metadata")
     if inline is not None and not _same(_without_notes(inline), _whole(description)):

@@ -104,7 +104,7 @@ class LogPolar:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "centre", finite_pair("centre", self.centre, "[re, im]"))
-        check_radius(self.radius)
+        _check_radius(self.radius)
         inner, outer = finite_pair("radius", self.radius, "[inner, outer]")
         check_apart([(0.0, inner), (inner, outer)], [Fraction(1)] * 2, "the radius")
         if not math.isfinite(max(map(abs, self.centre)) + outer):
@@ -274,7 +274,7 @@ def strip_around(
 
 def _deep_strip(centre: Sequence[Number], radius: Sequence[Number]) -> Deep:
     """Around exact digits; its radius, rounded once, in units of a power of two in the middle of its range."""
-    inner, outer = check_radius(radius)
+    inner, outer = _check_radius(radius)
     low, high = exponent(inner), exponent(outer)
     if high - low > 2 * REACH - 2:
         raise ConfigError(
@@ -287,7 +287,7 @@ def _deep_strip(centre: Sequence[Number], radius: Sequence[Number]) -> Deep:
     return Deep((re, im), unit, radius=(rounded(inner * scale), rounded(outer * scale)))
 
 
-def check_radius(radius: Sequence[Number]) -> Exact:
+def _check_radius(radius: Sequence[Number]) -> Exact:
     inner, outer = pair("radius", radius, "[inner, outer]")
     if not 0 < inner < outer:
         raise ConfigError(f"radius must ascend from above 0, [inner, outer]; got {list(radius)}")
