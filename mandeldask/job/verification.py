@@ -331,11 +331,9 @@ def _remove(store: Store, ledger: Ledger, found: _Found) -> None:
         store.discard(level, (i, j))
         if level == 0:
             ledger.forget((i, j))
-    wrong = dict.fromkeys(key for key, _ in metadata.problems(store.place, d))
-    store.place.put_all((key, metadata.metadata_of(store.place, d, key)) for key in wrong)
     for key, _ in store.damaged_tiles():
         store.place.delete(key)
-    metadata.complete(store.place, d)
+    metadata.complete(store.place, d, repair=True)
     if found.kinds["reference"]:  # who needs it makes it again
         remove_reference(store)
 

@@ -26,7 +26,7 @@ from mandeldask.store.arrays import (
     read,
 )
 from mandeldask.store.description import Description
-from mandeldask.store.place import MAX_METADATA, Place
+from mandeldask.store.place import ENDING, MAX_METADATA, Place
 from mandeldask.text import command
 
 KEY = "mandeldask"
@@ -36,14 +36,13 @@ NO_COPY = COPY, "has no copy of the field description"
 
 _NAMES = "|".join(FIELDS)
 _COLUMNS = "|".join((*TileColumns, *PassColumns))
-_PARTIAL = r"\.[0-9a-f]{32}\.partial"  # what a writer that was killed leaves
 _OURS = re.compile(
     rf"(zarr\.json|([0-9]{{1,2}}|tiles)/zarr\.json|[0-9]{{1,2}}/({_NAMES}|x|y)/zarr\.json|[0-9]{{1,2}}/[xy]/c/[0-9]{{1,9}}"
     rf"|[0-9]{{1,2}}/({_NAMES})/c/[0-9]{{1,9}}/[0-9]{{1,9}}"
     rf"|tiles/({_COLUMNS})/(zarr\.json|c/[0-9]{{1,9}}/[0-9]{{1,9}})"
-    rf"|reference/((z|low|tiny)/)?zarr\.json|reference/(z|low|tiny)/c/[0-9]{{1,9}}(/0)?)({_PARTIAL})?"
+    rf"|reference/((z|low|tiny)/)?zarr\.json|reference/(z|low|tiny)/c/[0-9]{{1,9}}(/0)?)({ENDING})?"
     # zarr names the temporary file of an array's or a group's metadata without its ending
-    rf"|(([0-9]{{1,2}}|tiles)/(({_NAMES}|x|y|{_COLUMNS})/)?)?zarr{_PARTIAL}"
+    rf"|(([0-9]{{1,2}}|tiles)/(({_NAMES}|x|y|{_COLUMNS})/)?)?zarr{ENDING}"
 )
 
 
@@ -115,16 +114,17 @@ def _ome(description: Description) -> dict[str, Any]:
     }
 
 
-def complete(place: Place, description: Description) -> None:
+def complete(place: Place, description: Description, repair: bool = False) -> None:
     """Make what is missing of groups, arrays and coordinates, or cannot be read, whatever an interruption left.
 
-    Raises StoreError where a part is another than the description has it: what is written by it would be misread.
+    Raises StoreError where a part is another than the description has it, for what is written by it would be misread;
+    with `repair` it is made again.
     """
     found = list(problems(place, description))
     for key, problem in found:
-        if problem.startswith("has ") and (key, problem) != NO_COPY:
+        if problem.startswith("has ") and (key, problem) != NO_COPY and not repair:
             raise damaged(place, key, problem)
-    place.put_all((key, metadata_of(place, description, key)) for key in dict.fromkeys(key for key, _ in found))
+    place.put_all((key, _metadata_of(place, description, key)) for key in dict.fromkeys(key for key, _ in found))
     coordinates(place, description, repair=True)
 
 
@@ -135,7 +135,7 @@ def damaged(place: Place, key: str, problem: str) -> StoreError:
     return StoreError(f"{place.url} is damaged: {key} {problem}; {resume if problem == MISSING else repair}")
 
 
-def metadata_of(place: Place, description: Description, key: str) -> bytes:
+def _metadata_of(place: Place, description: Description, key: str) -> bytes:
     """The metadata of a group or an array as the description has it, with what a driver noted there."""
     if key == "zarr.json":
         found = read_json(place, key)

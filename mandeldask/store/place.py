@@ -27,7 +27,8 @@ from zarr.storage import LocalStore
 from mandeldask.errors import StoreError, check_type
 from mandeldask.store.bucket import Bucket, UnsupportedError, checked_url
 
-PARTIAL = re.compile(r"[^/]*\.[0-9a-f]{32}\.partial")  # a temporary file of zarr's LocalStore
+ENDING = r"\.[0-9a-f]{32}\.partial"  # of a temporary file of ours, or of zarr's LocalStore: a killed writer leaves it
+PARTIAL = re.compile(rf"[^/]*{ENDING}")
 SYNCS = 8  # at a time: a file system commits them together; three shards in turn take 6 ms, together 2
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # a file system without hard links
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # one that cannot sync a folder
