@@ -95,11 +95,6 @@ def opened(store: Any, path: str, metadata: ArrayMetadata) -> zarr.Array[Any]:
         return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=at, config=WRITE_ALL))
 
 
-@lru_cache(maxsize=512)
-def _metadata(description: Description, path: str) -> ArrayMetadata:
-    return _make(MemoryStore(), description, path).metadata
-
-
 @contextmanager
 def one_by_one() -> Iterator[None]:
     """The chunks of a shard are encoded one after another while any thread of this process is in this context.
@@ -127,12 +122,11 @@ def documents(description: Description) -> Mapping[str, bytes]:
 
     A level's group carries that of its arrays too, which xarray asks for; none of it ever changes.
     """
-    store = MemoryStore()
     levels = [str(level.number) for level in description.levels]
     names = dict.fromkeys(levels, (*AXES, *description.fields)) | {"tiles": tuple(tile_columns(description))}
     found: dict[str, dict[str, Any]] = {}
     for group in names:
-        made = {name: _make(store, description, f"{group}/{name}").metadata.to_dict() for name in names[group]}
+        made = {name: _metadata(description, f"{group}/{name}").to_dict() for name in names[group]}
         found |= {f"{group}/{name}/zarr.json": dict(metadata) for name, metadata in made.items()}
         inline = {"consolidated_metadata": consolidated(made)} if group != "tiles" else {}
         found[f"{group}/zarr.json"] = {"zarr_format": 3, "node_type": "group", "attributes": {}, **inline}
@@ -155,24 +149,27 @@ def tile_columns(description: Description) -> dict[str, str]:
     return TileColumns | (PassColumns if description.exact else {})
 
 
-def _make(store: MemoryStore, description: Description, path: str) -> zarr.Array[Any]:
+@lru_cache(maxsize=512)
+def _metadata(description: Description, path: str) -> ArrayMetadata:
+    """What zarr says of an array that it makes as the description has it."""
     group, name = path.split("/")
     codecs: list[Any] = [*CODECS]
     if description.format_version == 2:
         codecs[0] = ZstdCodec(level=1)
-    make = partial(zarr.create_array, store, name=path, compressors=codecs)
+    make = partial(zarr.create_array, MemoryStore(), name=path, compressors=codecs)
     if group == "tiles":
         shape = description.tiles
         chunks = tuple(min(n, TILES_CHUNK) for n in shape)
         names, fill = ("tile_y", "tile_x"), NOT_KNOWN if name in PassColumns else 0
         dtype = tile_columns(description)[name]
-        return make(shape=shape, dtype=dtype, chunks=chunks, fill_value=fill, dimension_names=names)
+        return make(shape=shape, dtype=dtype, chunks=chunks, fill_value=fill, dimension_names=names).metadata
     level = description.levels[int(group)]
     if name in AXES:
         n = level.shape[AXES.index(name)]
         attributes = _axis_attributes(description, name)
         chunks = (min(n, AXIS_CHUNK),)
-        return make(shape=(n,), dtype="float64", chunks=chunks, dimension_names=(name,), attributes=attributes)
+        made = make(shape=(n,), dtype="float64", chunks=chunks, dimension_names=(name,), attributes=attributes)
+        return made.metadata
     return make(
         shape=level.shape,
         dtype=description.type_of(name),
@@ -181,7 +178,7 @@ def _make(store: MemoryStore, description: Description, path: str) -> zarr.Array
         fill_value=FILL.get(name, np.nan),
         dimension_names=AXES,
         attributes={**_field_attributes(description, name), "max_iter": description.max_iter},
-    )
+    ).metadata
 
 
 def _field_attributes(description: Description, name: str) -> dict[str, Any]:

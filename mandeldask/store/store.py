@@ -252,9 +252,9 @@ class Store:
 
     def write_tiles(self, columns: Mapping[str, NDArray[Any]], changed: set[Tile]) -> None:
         """Write the chunks of the `tiles` group in which the `changed` tiles lie."""
+        names = sorted(tile_columns(self.description), key="minimum".__eq__)  # it is last: the others are there then
         for chunk in {(i // arrays.TILES_CHUNK, j // arrays.TILES_CHUNK) for i, j in changed}:
             window = arrays.tiles_window(chunk)
-            names = sorted(tile_columns(self.description), key="minimum".__eq__)  # the last: it tells that the others are there
             parts = (encoded(self.description, f"tiles/{name}", window, columns[name][window]) for name in names)
             self.put(chain.from_iterable(parts))
 
