@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import mandeldask as md
-from mandeldask.store import FORMAT_VERSION, metadata, open_store
+from mandeldask.store import metadata, open_store
+from mandeldask.store.description import FORMAT_VERSION
 
 TESTS = Path(__file__).parent
 CONFIG = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [300, 300]}, "max_iter": 60, "tile": [150, 150]}

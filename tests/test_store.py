@@ -27,17 +27,10 @@ from hypothesis import strategies as st
 from zarr.codecs import ShardingCodec
 
 import mandeldask as md
-from mandeldask.store import (
-    FORMAT_VERSION,
-    KEY,
-    Description,
-    TileColumns,
-    chunk_side,
-    metadata,
-    open_for_writing,
-    open_store,
-)
-from mandeldask.store.arrays import _pieces, one_by_one
+from mandeldask.store import Description, chunk_side, metadata, open_for_writing, open_store
+from mandeldask.store.arrays import TileColumns, _pieces, one_by_one
+from mandeldask.store.description import FORMAT_VERSION
+from mandeldask.store.metadata import KEY
 
 VIEW = md.View(x=(-2, 1), y=(-1.5, 1.5), shape=(70, 50))
 FIELD = Description.of(VIEW, 100, ("escape_time",), (32, 20))

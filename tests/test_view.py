@@ -8,7 +8,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from mandeldask.errors import ConfigError
-from mandeldask.view import MAX_SIDE, MIN_SPACING_ULPS, View
+from mandeldask.view import MAX_SIDE, View
+from mandeldask.view.rules import MIN_SPACING_ULPS
 
 TINY = 5e-324  # the smallest denormal
 

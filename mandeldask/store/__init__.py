@@ -15,9 +15,8 @@ there), `Store.write` (one whole tile). This room knows no cluster: a `Store` is
 
 from __future__ import annotations
 
-from mandeldask.store.arrays import FILL, NOT_KNOWN, PassColumns, StoredSamples, TileColumns, shard_key
-from mandeldask.store.description import FORMAT_VERSION, Description, Level, Tile, chunk_side
-from mandeldask.store.metadata import KEY
+from mandeldask.store.arrays import FILL, NOT_KNOWN, PassColumns, StoredSamples, shard_key
+from mandeldask.store.description import Description, Level, Tile, chunk_side
 from mandeldask.store.open import open_damaged, open_field, open_for_writing, open_store
 from mandeldask.store.place import AnyPath, Place, place_of
 from mandeldask.store.reference import (
@@ -31,8 +30,6 @@ from mandeldask.store.store import Store
 
 __all__ = [
     "FILL",
-    "FORMAT_VERSION",
-    "KEY",
     "NOT_KNOWN",
     "AnyPath",
     "Description",
@@ -43,7 +40,6 @@ __all__ = [
     "StoredReference",
     "StoredSamples",
     "Tile",
-    "TileColumns",
     "chunk_side",
     "open_damaged",
     "open_field",

@@ -28,7 +28,6 @@ from mandeldask.view.frames import (
 )
 from mandeldask.view.rules import (
     MAX_SIDE,
-    MIN_SPACING_ULPS,
     TooDeepError,
     as_centre,
     check_apart,
@@ -44,7 +43,6 @@ from mandeldask.view.rules import (
 __all__ = [
     "LOG_POLAR",
     "MAX_SIDE",
-    "MIN_SPACING_ULPS",
     "Arithmetic",
     "Deep",
     "Frame",
