@@ -158,9 +158,7 @@ class SchedulerAddress(RunningScheduler):
     """A scheduler that runs already."""
 
     kind: Literal["address"] = Field(description="A scheduler that runs already.")
-    address: Address = Field(
-        json_schema_extra={"pattern": ADDRESS}, description="tcp://HOST:PORT, or tls://HOST:PORT."
-    )
+    address: Address = Field(json_schema_extra={"pattern": ADDRESS}, description="tcp://HOST:PORT, or tls://HOST:PORT.")
 
     @property
     def introduction(self) -> str:
