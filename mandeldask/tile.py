@@ -54,9 +54,9 @@ def write_block(block: NDArray[Any], store: Store, block_id: Tile) -> NDArray[np
     store.write(block_id, block)
     escape_time = block["escape_time"] if block.dtype.names else block
     worker, preview = get_worker(), Preview(d.shape, d.tile, d.max_iter).encode(escape_time, block_id)
-    figures = statistics(escape_time, d.max_iter)
-    took = taken()
-    record = Record(block_id, took.seconds, *figures, worker.address, started, time.time(), preview, *took[1:])
+    took, figures = taken(), statistics(escape_time, d.max_iter)
+    values = took.seconds, *figures, worker.address, started, time.time(), preview, *took[1:]
+    record = Record(block_id, *values)
     worker.log_event(TOPIC, tile_event(job_id(store.identity, store.path), record))
     written = np.empty((1, 1), object)
     written[0, 0] = record
