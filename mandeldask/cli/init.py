@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from mandeldask.kernels.nuclei import Nucleus
     from mandeldask.view import View
 
+# What a description of each folder is for
 SHOWN = 40  # characters of a coordinate
 WIDTH = 4  # of a window around a copy of the set, over its size: the whole set is 2.5 wide
 ROUNDS = 30  # of a period: in these 99 % of the samples that escape around a copy do (at 20 98 %, at 10 70 to 95)
-NEXT = {"films": ("zoom",), "clusters": ("run", "lesson", "--cluster")}  # what the descriptions of a folder are for
+NEXT = {"films": ("zoom",), "clusters": ("run", "lesson", "--cluster")}
 
 
 @cli.command("init")
