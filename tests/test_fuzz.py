@@ -16,11 +16,10 @@ import pytest
 from click.testing import CliRunner
 
 import mandeldask as md
-from mandeldask import config, explorer, job, zoom
+from mandeldask import config, explorer, job, measure, zoom
 from mandeldask.cli import cli
 from mandeldask.image import PictureOptions
 from mandeldask.job import runs
-from mandeldask.measure import counting
 from mandeldask.store import Description, open_for_writing
 
 CASES = int(os.environ.get("MANDELDASK_FUZZ", "1000"))
@@ -58,7 +57,7 @@ def here(tmp_path, monkeypatch):
     def enough(*_, **__):
         raise md.StoreError("enough")
 
-    for room, name in ((runs, "drive"), (explorer, "explore"), (job, "submit"), (zoom, "make"), (counting, "Session")):
+    for room, name in ((runs, "drive"), (explorer, "explore"), (job, "submit"), (zoom, "make"), (measure, "Session")):
         monkeypatch.setattr(room, name, enough)
     monkeypatch.setattr(webbrowser, "open", lambda _: True)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))

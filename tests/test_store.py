@@ -28,7 +28,7 @@ from zarr.codecs import ShardingCodec
 
 import mandeldask as md
 from mandeldask.store import Description, chunk_side, metadata, open_for_writing, open_store
-from mandeldask.store.arrays import TileColumns, _pieces, one_by_one
+from mandeldask.store.arrays import TileColumns, one_by_one, pieces
 from mandeldask.store.description import FORMAT_VERSION
 from mandeldask.store.metadata import KEY
 
@@ -901,9 +901,9 @@ def test_a_field_too_large_for_dask_is_not_opened(tmp_path, side, message):
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 299), st.integers(1, 64))
 def test_every_kth_index_lies_in_one_piece(stop, step, start, side):
     indices = range(min(start, stop), stop, step)
-    pieces = list(_pieces(indices, side))
-    assert [i for _, piece in pieces for i in piece] == list(indices)
-    assert all(indices[there] == piece and len({i // side for i in piece}) == 1 for there, piece in pieces)
+    found = list(pieces(indices, side))
+    assert [i for _, piece in found for i in piece] == list(indices)
+    assert all(indices[there] == piece and len({i // side for i in piece}) == 1 for there, piece in found)
 
 
 def test_every_kth_sample_of_an_unfinished_field_is_that_of_the_whole(path):

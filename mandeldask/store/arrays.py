@@ -289,8 +289,8 @@ class StoredSamples:
         def done(i: int, j: int) -> bool:
             return bool(self.store.place.size(shard_key(self.level, self.name, (i, j))))
 
-        for down, y in _pieces(rows, sides[0]):
-            for across, x in _pieces(columns, sides[1]):
+        for down, y in pieces(rows, sides[0]):
+            for across, x in pieces(columns, sides[1]):
                 if done(y.start // tile[0], x.start // tile[1]):
                     window = slice(y.start, y[-1] + 1), slice(x.start, x[-1] + 1)
                     with suppress(DamagedError) if self.spare_damaged else nullcontext():
@@ -298,7 +298,7 @@ class StoredSamples:
         return out
 
 
-def _pieces(indices: range, side: int) -> Iterator[tuple[slice, range]]:
+def pieces(indices: range, side: int) -> Iterator[tuple[slice, range]]:
     """Indices by the piece of `side` that they lie in: where they stand among all, and those of the piece."""
     first = 0
     while first < len(indices):

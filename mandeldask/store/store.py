@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import DamagedError, ReplacedError, StoreError
 from mandeldask.store import arrays, metadata
-from mandeldask.store.arrays import StoredSamples, array, encoded, read, shard_key, tile_columns
+from mandeldask.store.arrays import StoredSamples, array, encoded, pieces, read, shard_key, tile_columns
 from mandeldask.store.description import Description, Tile, chunk_side
 from mandeldask.store.place import Place
 from mandeldask.text import command, plural, si
@@ -165,29 +165,25 @@ class Store:
         Of each shard the chunks that lie in the window are read, and no others. DamagedError where one cannot be
         decoded.
         """
-        here, kept = self.description.levels[level], self.array(level, name)
-        (top, bottom, _), (left, right, _) = rows.indices(here.shape[0]), columns.indices(here.shape[1])
-        if bottom <= top or right <= left:
-            return np.empty((max(0, bottom - top), max(0, right - left)), kept.dtype)
+        kept = self.array(level, name)
+        y, x = (range(*s.indices(n)[:2]) for s, n in zip((rows, columns), kept.shape, strict=True))
+        if not (y and x):
+            return np.empty((len(y), len(x)), kept.dtype)
         try:
-            return read(kept, (slice(top, bottom), slice(left, right)))
+            return read(kept, (slice(y.start, y.stop), slice(x.start, x.stop)))
         except DamagedError:  # one of the shards: name it, or go round an empty one
-            return self._by_tiles((top, bottom), (left, right), level, name)
+            return self._by_tiles(y, x, level, name)
 
-    def _by_tiles(self, rows: tuple[int, int], columns: tuple[int, int], level: int, name: str) -> NDArray[Any]:
-        here, kept = self.description.levels[level], self.array(level, name)
-        (top, bottom), (left, right) = rows, columns
-        out = np.full((bottom - top, right - left), kept.fill_value, kept.dtype)
-        for i in range(top // here.tile[0], (bottom - 1) // here.tile[0] + 1):
-            for j in range(left // here.tile[1], (right - 1) // here.tile[1] + 1):
-                if self.place.size(shard_key(level, name, (i, j))):
-                    (y, y_end), (x, x_end) = here.window((i, j))
-                    y, y_end, x, x_end = max(top, y), min(bottom, y_end), max(left, x), min(right, x_end)
-                    try:
-                        samples = read(kept, (slice(y, y_end), slice(x, x_end)))
-                    except DamagedError as error:
-                        raise self._damaged((i, j), level, name, error.problem) from None
-                    out[y - top : y_end - top, x - left : x_end - left] = samples
+    def _by_tiles(self, rows: range, columns: range, level: int, name: str) -> NDArray[Any]:
+        tile, kept = self.description.levels[level].tile, self.array(level, name)
+        out = np.full((len(rows), len(columns)), kept.fill_value, kept.dtype)
+        for (down, y), (across, x) in product(pieces(rows, tile[0]), pieces(columns, tile[1])):
+            i, j = y.start // tile[0], x.start // tile[1]
+            if self.place.size(shard_key(level, name, (i, j))):
+                try:
+                    out[down, across] = read(kept, (slice(y.start, y.stop), slice(x.start, x.stop)))
+                except DamagedError as error:
+                    raise self._damaged((i, j), level, name, error.problem) from None
         return out
 
     def _damaged(self, tile: Tile, level: int, name: str, problem: str) -> DamagedError:
