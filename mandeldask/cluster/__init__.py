@@ -1,9 +1,9 @@
 """cluster description -> a connected Client. What we start listens on loopback unless the description names more."""
 
 from mandeldask.cluster.preflight import table, versions
-from mandeldask.cluster.queues import job_script
 from mandeldask.cluster.scheduler import SchedulerReference
 from mandeldask.cluster.session import Session, connect, resolve
+from mandeldask.cluster.start import job_script
 from mandeldask.cluster.workers import IDLE_WORKER_BYTES, Size, size_of, size_of_client, workers_of
 
 __all__ = [

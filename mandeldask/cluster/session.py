@@ -13,9 +13,8 @@ from distributed import Client
 
 from mandeldask import config as configs
 from mandeldask.cluster.preflight import check, check_devices, check_store, kernels_of
-from mandeldask.cluster.queues import start_queue
 from mandeldask.cluster.scheduler import connect_scheduler
-from mandeldask.cluster.start import start_class, start_local
+from mandeldask.cluster.start import start_class, start_local, start_queue
 from mandeldask.cluster.workers import START_SECONDS, Size, size_of, size_of_client, wait_for_worker
 from mandeldask.errors import ConfigError, check_type
 from mandeldask.kernels import AUTO

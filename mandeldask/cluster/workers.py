@@ -120,7 +120,7 @@ def raise_if_none_will_come(client: Client) -> None:
 
 
 def jobs_of(client: Client) -> Any:
-    """What `queues` keeps of the jobs of a cluster that a batch system runs, else None."""
+    """What `start` keeps of the jobs of a cluster that a batch system runs, else None."""
     return getattr(client.cluster, "mandeldask_jobs", None)
 
 
