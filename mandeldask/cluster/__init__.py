@@ -95,9 +95,7 @@ class Session:
     say
         Is given lines for a person: which cluster it is, what is waited for, versions that differ.
     start
-        Starts the cluster described, in place of `connect`: for a cluster that another process keeps.
-    introduce
-        Whether `say` is given the cluster that is described, unless that is local.
+        Starts the cluster described, in place of `connect`: one that another process keeps, and `say` is not told of.
     """
 
     def __init__(
@@ -110,7 +108,6 @@ class Session:
         needs: str = "mandeldask.check",
         say: Callable[[str], None] = lambda _: None,
         start: Callable[[configs.Cluster], AbstractContextManager[Client]] = connect,
-        introduce: bool = True,
     ) -> None:
         self._stack = ExitStack()
         if client is None and getattr(current_process(), "_inheriting", False):
@@ -121,7 +118,7 @@ class Session:
         self.kernel, self.client, self.say, self.start = kernel, client, say, start
         self._check = partial(check, kernel=kernel, upload=upload, needs=needs, say=say)
         self._ready = False
-        if introduce and self.description and not isinstance(self.description, configs.LocalCluster):
+        if start is connect and self.description and not isinstance(self.description, configs.LocalCluster):
             say(self.description.introduction)
 
     def __enter__(self) -> Self:

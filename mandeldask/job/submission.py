@@ -125,7 +125,6 @@ def submit(
         needs="mandeldask.job",
         say=lambda text: tell(Notice(text)),
         start=kept_cluster,
-        introduce=False,
     ) as there:
         if there.runs_already:
             there.connect()  # before a job is spoken of
