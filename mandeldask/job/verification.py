@@ -26,9 +26,8 @@ from mandeldask.job.batches import done
 from mandeldask.job.events import Event
 from mandeldask.job.ledger import Ledger
 from mandeldask.job.plan import recorded
-from mandeldask.job.precision import Precision, precision, tasks
 from mandeldask.job.runs import resume
-from mandeldask.precise import Rounded, need_gmpy2
+from mandeldask.precise import Precision, Rounded, need_gmpy2, precision, tasks
 from mandeldask.store import (
     Description,
     Store,
