@@ -6,7 +6,7 @@ import importlib.util
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 
 import numpy as np
@@ -18,7 +18,7 @@ from mandeldask.cluster import Session
 from mandeldask.errors import DamagedError, JobCancelledError
 from mandeldask.job import lease
 from mandeldask.job.cost import Costs, Estimate, expect, makespan, order
-from mandeldask.job.dispatcher import CANCELLED, Dispatcher, cluster_lost
+from mandeldask.job.dispatcher import CANCELLED, NOT_SUBMITTED, Dispatcher, Submission, cluster_lost
 from mandeldask.job.events import ORBIT_BYTES, Event, Expected, Notice, Observer, Orbit, Plan, Started, Summary
 from mandeldask.job.ledger import Ledger, cannot_write
 from mandeldask.job.periodic import every, if_it_takes
@@ -40,17 +40,7 @@ TOLD_SHARE = 0.1  # of other counts
 SWEEP_SECONDS = 60.0  # a writer ends within seconds of its scheduler, and its file grows while it writes
 
 
-@dataclass(frozen=True)
-class Submission:
-    """What the driver of a submitted job knows of it. Of a run, whose driver is in the client, all is left out."""
-
-    name: str | None = None
-    run_id: str | None = None  # the same for each driver of the job that is started
-    home: str | None = None  # the address of the worker that the driver runs on
-    is_cancelled: Callable[[], bool] = lambda: False
-
-
-def drive(plan: Plan, session: Session, tell: Observer, submission: Submission = Submission()) -> Summary:
+def drive(plan: Plan, session: Session, tell: Observer, submission: Submission = NOT_SUBMITTED) -> Summary:
     """Compute what is pending of a plan, make the levels, and finish the store. There is no other driver.
 
     Where nothing is pending no cluster is started. While it works it holds the store's lease. Whatever StoreError,
@@ -106,7 +96,7 @@ def _compute(plan: Plan, session: Session, ledger: Ledger, tell: Observer, submi
         reporter(event)
         tell(event)
 
-    dispatcher = Dispatcher(client, plan, ledger, tell_all, submission.home, submission.run_id)
+    dispatcher = Dispatcher(client, plan, ledger, tell_all, submission)
 
     def cancel_if_asked() -> None:
         if submission.is_cancelled():

@@ -21,7 +21,8 @@ from mandeldask import config as configs
 from mandeldask.cluster import SchedulerReference, Session, Size, size_of_client
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
 from mandeldask.job.background import LINGER_SECONDS, kept_cluster
-from mandeldask.job.driver import Submission, drive, tell_started
+from mandeldask.job.dispatcher import Submission
+from mandeldask.job.driver import drive, tell_started
 from mandeldask.job.events import Event, Expected, Notice, Observer, Orbit, Plan, Preparing, Summary, ignore
 from mandeldask.job.handle import Job
 from mandeldask.job.job_status import SPACE, driver_key, on_scheduler, quietly, status_of_jobs, topic_of
