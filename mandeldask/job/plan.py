@@ -43,31 +43,29 @@ def make_plan(
     *,
     run_id: str | None = None,
     ignore_space: bool = False,
-    place: Place | None = None,
     source: Store | None = None,
     picture: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Check the run against the cluster's memory, open or create its store, and see what is left to do.
 
-    `run_id` is the submission whose lease on the store is this run's own; `place` the store's, where who described the
-    run found it; `source` a store of fewer iterations to deepen, by default the one that the store itself notes;
-    `picture` how the field is to be drawn, of a store that is deepened by default as the other.
+    `run_id` is the submission whose lease on the store is this run's own; `source` a store of fewer iterations to
+    deepen, by default the one that the store itself notes; `picture` how the field is to be drawn, of a store that is
+    deepened by default as the other.
 
     Raises ConfigError where no store is named, ClusterError where a tile does not fit in a worker's memory, StoreError
     for a store that cannot be written, holds another field, or would not fit on the disk were it of one colour.
     """
     if not config.store:
         raise ConfigError(NO_STORE)
-    path = place or config.store
-    there = _store_at(path)
+    there = _store_at(config.store)
     if there and overwrite:
         refuse_second_driver(there, run_id)
     tile = config.tile or (there and not overwrite and there.description.tile) or _choose_tile(config, size)
     description = Description.of(config.view, config.max_iter, config.fields, tile, config.proof)
     memory = check_memory(config.fields, description.tile, size, description.exact)
     if not (ignore_space or there or description.problem()):
-        _check_space(place_of(path), description)
-    store = open_for_writing(path, description, config.view.given, overwrite)
+        _check_space(place_of(config.store), description)
+    store = open_for_writing(config.store, description, config.view.given, overwrite)
     done = recorded(store)
     count, again = int(done.sum()), int((store.done() & ~done).sum())
     levels = sum(int(tiles.sum()) for tiles in missing(store, ~done))

@@ -55,7 +55,7 @@ class _Request:
     identity: str = ""  # of the store, once it is there
 
     def plan(self, size: Size, overwrite: bool = False) -> Plan:
-        make = partial(make_plan, run_id=self.run_id, ignore_space=self.ignore_space, place=self.place)
+        make = partial(make_plan, run_id=self.run_id, ignore_space=self.ignore_space)
         return make(self.config, self.kernel, size, overwrite, picture=self.config.picture)
 
     def reserve(self, store: Store, sent: bool = False) -> None:
@@ -116,7 +116,7 @@ def submit(
     tell(Preparing(kernel, reason))
     wanted = {name: getattr(described, name) for name in ("view", "max_iter", "fields", "tile", "proof")}
     name = _new_name(place.url) if name is None else _checked(name)
-    wanted |= {"store": place.url, "picture": configs.picture_options(described)}
+    wanted |= {"store": place, "picture": configs.picture_options(described)}
     request = _Request(name, SimpleNamespace(**wanted), kernel, uuid.uuid4().hex, place, ignore_space)
     with Session(
         cluster or described.cluster,
