@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from mandeldask import config as configs
 from mandeldask.cluster import IDLE_WORKER_BYTES, Size
 from mandeldask.errors import ClusterError, ConfigError, StoreError
+from mandeldask.field import dtype_of
 from mandeldask.job.events import ORBIT_BYTES, Plan
 from mandeldask.job.lease import refuse_second_driver
-from mandeldask.kernels import EXACT_FIELDS, FIELDS, SCRATCH_BYTES
+from mandeldask.kernels import SCRATCH_BYTES
 from mandeldask.store import AnyPath, Description, Level, Place, Store, Tile, open_for_writing, open_store, place_of
 from mandeldask.text import data_size, is_url, option, si
 from mandeldask.tile import LevelTile
@@ -113,13 +114,8 @@ def _choose_tile(config: configs.Config, size: Size) -> tuple[int, int]:
 
 def _tile_memory(fields: tuple[str, ...], tile: tuple[int, int], exact: bool) -> int:
     """Bytes that a worker thread needs for one tile: complex block, fields, the shard's encoding, kernel's scratch."""
-    sample = 16 + _sample_bytes(fields, exact) + ENCODING_BYTES
+    sample = 16 + dtype_of(fields, exact).itemsize + ENCODING_BYTES
     return sample * tile[0] * tile[1] + SCRATCH_BYTES
-
-
-def _sample_bytes(fields: tuple[str, ...], exact: bool) -> int:
-    """Bytes of a sample before compression, in all fields."""
-    return sum(np.dtype((EXACT_FIELDS if exact else FIELDS)[name]).itemsize for name in fields)
 
 
 def _fits(memory: int, size: Size, reference: int = 0) -> bool:
@@ -154,7 +150,7 @@ def _check_space(place: Place, d: Description) -> None:
     """
     free = place.free()
     samples = d.shape[0] * d.shape[1]
-    least = int(_sample_bytes(d.fields, d.exact) * samples * BEST_RATIO + 4 * sum(d.shape))
+    least = int(dtype_of(d.fields, d.exact).itemsize * samples * BEST_RATIO + 4 * sum(d.shape))
     if free is not None and least > free:
         raise StoreError(
             f"{si(samples)} samples need at least {data_size(least)} at {place.url}, however well they are "
@@ -166,7 +162,7 @@ def _check_space(place: Place, d: Description) -> None:
 def space_warning(plan: Plan) -> str:
     """What to say where the pending tiles may not fit; "" where they do."""
     d, free = plan.store.description, plan.store.place.free()
-    most = int(plan.pending * d.tile[0] * d.tile[1] * _sample_bytes(d.fields, d.exact) * LEVELS)
+    most = int(plan.pending * d.tile[0] * d.tile[1] * dtype_of(d.fields, d.exact).itemsize * LEVELS)
     if free is None or most <= free:
         return ""
     return (
