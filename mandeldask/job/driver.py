@@ -234,7 +234,4 @@ def _sweep(store: Store, older: float, tell: Observer) -> None:
 
 def _expected(pending: NDArray[np.bool_], costs: Costs, threads: int) -> Expected:
     costly_first = [float(costs[tile]) for batch in order(pending, costs) for tile in batch]
-    by_row = costs[pending]
-    return Expected(
-        makespan(costly_first, threads), makespan(by_row.tolist(), threads), float(by_row.max() / np.median(by_row))
-    )
+    return Expected(makespan(costly_first, threads), makespan(costs[pending].tolist(), threads))

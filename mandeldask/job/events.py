@@ -148,7 +148,6 @@ class Expected:
 
     seconds: float  # until the last tile is done, costly tiles first
     seconds_by_row: float  # the same, row by row
-    spread: float  # the costliest tile over the median one
 
     @property
     def words(self) -> str:
