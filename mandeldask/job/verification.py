@@ -28,16 +28,7 @@ from mandeldask.job.ledger import Ledger
 from mandeldask.job.plan import recorded
 from mandeldask.job.runs import resume
 from mandeldask.precise import Precision, Rounded, need_gmpy2, precision, tasks
-from mandeldask.store import (
-    Description,
-    Store,
-    Tile,
-    metadata,
-    open_damaged,
-    read_reference,
-    remove_reference,
-    shard_key,
-)
+from mandeldask.store import Store, Tile, metadata, open_damaged, read_reference, remove_reference, shard_key
 from mandeldask.tile import LevelTile
 
 HERE = 2**28  # bytes before compression, up to which a cluster is not worth its start
@@ -325,7 +316,7 @@ def _locked(store: Store, restore: bool) -> Iterator[Ledger]:
 def _remove(store: Store, ledger: Ledger, found: _Found) -> None:
     """Take out what is wrong: the coarsest level first, so that none is left of a tile that was computed again."""
     d = store.description
-    doomed = {above for tile in found.tiles for above in made_from(d, tile)}
+    doomed = {above for tile in found.tiles for above in d.made_from(tile)}
     for level, i, j in sorted(doomed, reverse=True):
         store.discard(level, (i, j))
         if level == 0:
@@ -337,12 +328,3 @@ def _remove(store: Store, ledger: Ledger, found: _Found) -> None:
     metadata.complete(store.place, d)
     if found.kinds["reference"]:  # who needs it makes it again
         remove_reference(store)
-
-
-def made_from(d: Description, tile: LevelTile) -> Iterator[LevelTile]:
-    """A tile and those of the levels above that hold samples of it."""
-    yield tile
-    level, here = tile[0], (tile[1], tile[2])
-    for above in range(level + 1, len(d.levels)):
-        here = d.parent(above - 1, here)
-        yield (above, *here)
