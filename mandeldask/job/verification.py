@@ -6,23 +6,24 @@ import math
 import os
 import secrets
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, product
+from typing import TypeVar
 
 import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
 from mandeldask import config as configs
-from mandeldask.check import Checked, Finding, Known, Task, check_again, check_tiles
-from mandeldask.cluster import Session
+from mandeldask.check import Checked, Finding, Known, Task, check_again, check_on_worker, check_tiles
+from mandeldask.cluster import Session, results
 from mandeldask.errors import ConfigError, DamagedError
 from mandeldask.job import lease
-from mandeldask.job.batches import done
 from mandeldask.job.events import Event
 from mandeldask.job.ledger import Ledger
 from mandeldask.job.plan import recorded
@@ -37,6 +38,7 @@ BATCH_BYTES = 2**26  # of samples that a task checks
 BATCH_TILES = 64
 MAX_FINDINGS = 1000  # kept; all are counted
 TELL_SECONDS = 0.5
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def verify(
                 client = None
             elif client or cluster or size > HERE or precise * d.max_iter > HERE_ITERATIONS:
                 client = session.enter_context(Session(cluster, client=client, upload=upload, say=tell)).ready()
-            seconds = _take_all(found, done(work, opened, client), tiles, tell)
+            seconds = _take_all(found, _done(work, opened, client), tiles, tell)
             rounded = _iterated(opened, precise, seed, client, tell) if precise else None
             if ledger:
                 _remove(opened, ledger, found)
@@ -196,6 +198,19 @@ def verify(
     )
 
 
+def _done(
+    work: Iterator[tuple[Callable[[Store], T], int]], store: Store, client: Client | None
+) -> Iterator[tuple[T, int]]:
+    """What comes of tasks, each with how many tiles or samples it takes: one after another here, or on a cluster."""
+    if client is None:
+        return ((task(store), n) for task, n in work)
+    name = f"verify-{uuid.uuid4().hex}"
+    futures = (
+        (client.submit(check_on_worker, task, store, key=(name, k), pure=False), n) for k, (task, n) in enumerate(work)
+    )
+    return results(futures, client, "read these tiles")
+
+
 def _take_all(
     found: _Found, results: Iterator[tuple[Checked, int]], tiles: int, tell: Callable[[Checking], None]
 ) -> float:
@@ -214,7 +229,7 @@ def _iterated(
 ) -> Precision:
     found: list[Rounded] = []
     started = time.monotonic()
-    for rounded, _ in done(tasks(store, samples, seed), store, client):
+    for rounded, _ in _done(tasks(store, samples, seed), store, client):
         found += rounded
         tell(Checking(len(found), samples, 0, time.monotonic() - started, 0, "sample"))
     return precision(found, store.description.fields)
