@@ -332,7 +332,6 @@ def _deaths(client: Client, job: str, run: str) -> Counter[Tile]:
 
 
 def cluster_lost(store: Store) -> ClusterError:
-    """What to say where the scheduler is gone."""
     return ClusterError(f"{LOST}: {command('resume', store.path)}")
 
 
