@@ -80,35 +80,19 @@ def resolve(cluster: configs.AnyCluster | None) -> configs.Cluster:
 class Session:
     """A cluster to compute on, as far as it is needed; what was started for it ends with the context.
 
-    Each method may be called again, and then does nothing new. ClusterError says what is wrong and what to do.
-
-    Parameters
-    ----------
-    cluster
-        By default the scheduler that Dask's settings name, else worker processes on this machine.
-    kernel
-        A name of KERNELS, which scheduler and workers must be able to run.
-    client
-        A cluster that is already there: `cluster` is not looked at, nothing is started, and nothing ends.
-    upload
-        Send this mandeldask to the scheduler and the workers before they are checked.
-    needs
-        The module of ours that scheduler and workers must be able to import; that of a driver takes more packages.
-    say
-        Is given lines for a person: which cluster it is, what is waited for, versions that differ.
-    start
-        Starts the cluster described, in place of `connect`: one that another process keeps, and `say` is not told of.
+    Each method may be called again, and then does nothing new. ClusterError says what is wrong and what to do. What
+    another process keeps has a `start` of its own, in place of `connect`, and `say` is not told of it.
     """
 
     def __init__(
         self,
-        cluster: configs.AnyCluster | None = None,
+        cluster: configs.AnyCluster | None = None,  # by default as `resolve` says
         *,
-        kernel: str = "numpy",
-        client: Client | None = None,
-        upload: bool = False,
-        needs: str = "mandeldask.check",
-        say: Callable[[str], None] = lambda _: None,
+        kernel: str = "numpy",  # which scheduler and workers must be able to run
+        client: Client | None = None,  # of a cluster that is there already: nothing is started, and nothing ends
+        upload: bool = False,  # send this mandeldask to the scheduler and the workers before they are checked
+        needs: str = "mandeldask.check",  # what of ours they must be able to import: a driver takes more packages
+        say: Callable[[str], None] = lambda _: None,  # is given lines for a person: which cluster, what is waited for
         start: Callable[[configs.Cluster], AbstractContextManager[Client]] = connect,
     ) -> None:
         self._stack = ExitStack()
