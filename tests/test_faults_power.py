@@ -46,6 +46,8 @@ class Disk:
 
     def power_up(self):
         poll(lambda: subprocess.run(["umount", self.folder], check=False).returncode == 0, "the last worker's write")
+        # a copy: a process with mounts of its own, begun meanwhile, has the disk without power still
+        self.image = shutil.copyfile(self.image, self.image.with_name("copy"))
         assert self.mount().returncode == 0
 
 
