@@ -176,8 +176,10 @@ def test_a_second_driver_is_kept_out(dask, scheduler, fresh, tmp_path):
         job.submit(UNIT, path, name="first", client=scheduler)
         with pytest.raises(md.StoreError, match=r"job first is writing .*mandeldask wait"):
             job.submit(UNIT, path, name="second", client=scheduler)
+        told = []
         with pytest.raises(md.StoreError, match="job first is writing"):
-            md.run(UNIT, path, client=scheduler)
+            md.run(UNIT, path, client=scheduler, tell=told.append)
+        assert [type(event).__name__ for event in told] == ["Preparing"], "before there is a plan to be told"
     assert md.job("first", client=scheduler).wait(DEADLINE).done == TILES
     assert len(counted(fresh)) == TILES
 

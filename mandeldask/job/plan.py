@@ -59,7 +59,7 @@ def make_plan(
     if not config.store:
         raise ConfigError(NO_STORE)
     there = _store_at(config.store)
-    if there and overwrite:
+    if there:
         refuse_second_driver(there, run_id)
     tile = config.tile or (there and not overwrite and there.description.tile) or _choose_tile(config, size)
     description = Description.of(config.view, config.max_iter, config.fields, tile, config.proof)
