@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
 from mandeldask.kernels.block import runs
-from mandeldask.kernels.deep import compiled
+from mandeldask.kernels.deep.first import first_pass
 from mandeldask.kernels.deep.prepared import Held, Loader, Prepared, prepared
 from mandeldask.kernels.deep.reference import Reference, reference_orbit
+from mandeldask.kernels.deep.second import second_pass
 from mandeldask.kernels.deep.third import count
 from mandeldask.kernels.fields import BEYOND, EXACT_FIELDS, NOT_ESCAPED, Orbit
 from mandeldask.kernels.rounding import check_rounding
@@ -156,7 +157,7 @@ class DeepFunction:
         def follow(x: Any, y: Any, unit: int, *found: Any) -> None:
             proof, eta = (False, ETA_PREVIEW) if self.proof == "none" else (True, ETA)
             flat = here.flat(unit)
-            compiled.first_pass(here.table, flat, x, y, unit, self.max_iter, eta, proof, self._coarse, *found)
+            first_pass(here.table, flat, x, y, unit, self.max_iter, eta, proof, self._coarse, *found)
 
         return self._pass(here, flat, follow)
 
@@ -164,7 +165,7 @@ class DeepFunction:
         coarse = self._coarse if self.proof == "full" or not self._ends else np.inf  # no third pass would do better
 
         def follow(x: Any, y: Any, unit: int, *found: Any) -> None:
-            compiled.second_pass(here.table, x, y, unit, self.max_iter, ETA_CLOSE, coarse, *found)
+            second_pass(here.table, x, y, unit, self.max_iter, ETA_CLOSE, coarse, *found)
 
         return self._pass(here, flat, follow)
 

@@ -9,8 +9,10 @@ e >= |computed z - exact z|. The inequalities are README's, by the names they ha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
+from numba import types
+
+from mandeldask.kernels.compiling import compiled
 from mandeldask.kernels.deep.arithmetic import U, inlined, normal, pow2
 from mandeldask.kernels.deep.far import (
     ELSEWHERE,
@@ -40,11 +42,14 @@ from mandeldask.kernels.deep.table import (
     RY,
     SX,
     SY,
+    TABLE,
     G,
     H,
 )
 from mandeldask.kernels.fields import BAILOUT
 
+POINTS = types.float64[::1], types.float64[::1]
+RESULTS = types.int64[::1], types.boolean[::1], types.float64[:, ::1]
 TAIL = 24  # steps from |w| > 2 to the bailout, where |w| - 2 is known to 1e-7 of itself
 
 
@@ -207,18 +212,22 @@ def follow_sample(table, flat, cx, cy, unit, max_iter, eta, proof, coarse, end, 
     return verdict, n
 
 
-def make_first_pass(sources: str) -> Callable[..., None]:
-    """The function to compile; `sources` as in the vector kernel."""
+@compiled(
+    TABLE,
+    types.float64[:, ::1],
+    *POINTS,
+    types.int64,
+    types.int64,
+    types.float64,
+    types.boolean,
+    types.float64,
+    *RESULTS,
+)
+def first_pass(table, flat, cx, cy, unit, max_iter, eta, proof, coarse, counts, unclear, end):
+    """Counts of the samples (cx + i cy) 2^unit; `unclear` says which are not proven.
 
-    def first_pass(table, flat, cx, cy, unit, max_iter, eta, proof, coarse, counts, unclear, end):
-        """Counts of the samples (cx + i cy) 2^unit; `unclear` says which are not proven.
-
-        With `coarse` above 0, how they end as well (`tail`), their slope d/dc with c in units of 2^unit.
-        """
-        _ = sources
-        for i in range(cx.size):
-            verdict, n = follow_sample(table, flat, cx[i], cy[i], unit, max_iter, eta, proof, coarse, end, i)
-            counts[i] = n
-            unclear[i] = verdict == UNCLEAR
-
-    return first_pass
+    With `coarse` above 0, how they end as well (`tail`), their slope d/dc with c in units of 2^unit.
+    """
+    for i in range(cx.size):
+        verdict, counts[i] = follow_sample(table, flat, cx[i], cy[i], unit, max_iter, eta, proof, coarse, end, i)
+        unclear[i] = verdict == UNCLEAR

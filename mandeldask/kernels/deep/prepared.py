@@ -12,9 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.kernels.deep import compiled
 from mandeldask.kernels.deep.reference import Reference
-from mandeldask.kernels.deep.table import Table, rows
+from mandeldask.kernels.deep.table import Table, fill, flatten, rows
 
 # References that a process keeps, and the most bytes of them with their tables beside the one that it loads.
 KEPT, KEPT_BYTES = 3, 64 * 2**20
@@ -72,7 +71,7 @@ class Prepared:
                 while self.flats and (len(self.flats) + 1) * 8 * math.prod(size) > FLATS_BYTES:
                     self.flats.popitem(last=False)
                 self.flats[unit] = np.zeros(size)
-                compiled.flatten(self.table, unit, self.flats[unit])
+                flatten(self.table, unit, self.flats[unit])
             self.flats.move_to_end(unit)
             return self.flats[unit]
 
@@ -103,5 +102,5 @@ def _prepare(reference: Reference) -> Prepared:
         np.zeros((first[-1], 4), np.int32),
         first,
     )
-    compiled.fill(table, np.empty((3, 18)), np.empty((3, 4), np.int32))
+    fill(table, np.empty((3, 18)), np.empty((3, 4), np.int32))
     return Prepared(reference, table)

@@ -9,11 +9,13 @@ with what the second-order terms of a jump, which stay plain doubles, err by.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
+from numba import types
+
+from mandeldask.kernels.compiling import compiled
 from mandeldask.kernels.deep.arithmetic import add, exponent, inlined, multiply, multiply_complex, pow2
 from mandeldask.kernels.deep.far import ESCAPED, INSIDE, LEAST, NOTHING, SURELY, UNCLEAR, longest_far, slope_far
-from mandeldask.kernels.deep.first import tail
+from mandeldask.kernels.deep.first import POINTS, RESULTS, tail
 from mandeldask.kernels.deep.table import (
     AX,
     AXL,
@@ -36,6 +38,7 @@ from mandeldask.kernels.deep.table import (
     RY,
     SX,
     SY,
+    TABLE,
     G,
     H,
     parts,
@@ -172,14 +175,9 @@ def follow_closely(table, cx, cy, unit, max_iter, eta, coarse, end, i):
     return proven, n
 
 
-def make_second_pass(sources: str) -> Callable[..., None]:
-    """The function to compile; `sources` as in the vector kernel."""
-
-    def second_pass(table, cx, cy, unit, max_iter, eta, coarse, counts, unclear, end):
-        """As `first_pass`."""
-        _ = sources
-        for i in range(cx.size):
-            proven, counts[i] = follow_closely(table, cx[i], cy[i], unit, max_iter, eta, coarse, end, i)
-            unclear[i] = not proven
-
-    return second_pass
+@compiled(TABLE, *POINTS, types.int64, types.int64, types.float64, types.float64, *RESULTS)
+def second_pass(table, cx, cy, unit, max_iter, eta, coarse, counts, unclear, end):
+    """As `first_pass`."""
+    for i in range(cx.size):
+        proven, counts[i] = follow_closely(table, cx[i], cy[i], unit, max_iter, eta, coarse, end, i)
+        unclear[i] = not proven

@@ -10,17 +10,18 @@ With a >= |A|, b >= |B| and the sums h = sum a_k / |2 Z_k|, g = sum b_k / |2 Z_k
 A binary tree: level k has an entry for every 2^k steps from m = 1 + i 2^k on, k = LOWEST, LOWEST + 1, ...
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numba import types
 from numpy.typing import NDArray
 
+from mandeldask.kernels.compiling import compiled
 from mandeldask.kernels.deep.arithmetic import UP, add, exponent, inlined, multiply_complex, pow2
 
 TINY = 2.0**-450  # below, a Z is on the side list too: its square is no normal double
@@ -46,6 +47,20 @@ class Table(NamedTuple):
     powers: NDArray[np.int32]
     first: NDArray[np.int64]
     """first[k] is the row of the first entry of level LOWEST + k; the last element is the number of rows"""
+
+
+TABLE = types.NamedTuple(
+    (
+        types.complex128[::1],
+        types.complex128[::1],
+        types.int64[::1],
+        types.float64[:, ::1],
+        types.float64[:, ::1],
+        types.int32[:, ::1],
+        types.int64[::1],
+    ),
+    Table,
+)
 
 
 @inlined
@@ -224,21 +239,11 @@ def rows(length: int) -> NDArray[np.int64]:
     return np.cumsum([0, *(length - 1 >> level for level in levels)], dtype=np.int64)
 
 
-def make_fill(sources: str) -> Callable[..., None]:
-    """The function to compile; `sources` as in the vector kernel."""
-
-    def fill(table, work, work_powers):
-        _ = sources
-        _fill(table, work, work_powers)
-
-    return fill
+@compiled(TABLE, types.float64[:, ::1], types.int32[:, ::1])
+def fill(table, work, work_powers):
+    _fill(table, work, work_powers)
 
 
-def make_flatten(sources: str) -> Callable[..., None]:
-    """As `make_fill`."""
-
-    def flatten(table, unit, out):
-        _ = sources
-        _flatten(table, unit, out)
-
-    return flatten
+@compiled(TABLE, types.int64, types.float64[:, ::1])
+def flatten(table, unit, out):
+    _flatten(table, unit, out)

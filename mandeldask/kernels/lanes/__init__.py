@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from mandeldask.kernels.block import BlockFunction
 from mandeldask.kernels.fields import EXTRA_STEPS, Orbit
-from mandeldask.kernels.lanes import compiled
+from mandeldask.kernels.lanes import phases
+from mandeldask.kernels.lanes.steps import LANE_ROWS, LATE_ROWS
 from mandeldask.kernels.lanes.vectors import SIZE
 
 _kept = threading.local()  # scratch is made once a thread: fresh memory costs a page fault every 4 kB
@@ -36,12 +37,12 @@ def make(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> BlockFunc
 
 def count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
     """Escape times of flat `c` into flat `out`."""
-    compiled.escape_time(c, max_iter, max_iter, out, *_scratch())
+    phases.escape_time(c, max_iter, max_iter, out, *_scratch())
 
 
 def prove(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
     """As `count`, and 0 for who neither escapes nor is known to stay."""
-    compiled.escape_time(c, max_iter, 0, out, *_scratch())
+    phases.escape_time(c, max_iter, 0, out, *_scratch())
 
 
 def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32]) -> Orbit:
@@ -51,12 +52,15 @@ def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32])
     samples[: c.size], times[: c.size] = c, counts
     last = int(counts[counts < max_iter].max(initial=0)) + EXTRA_STEPS
     z, n = np.empty((4, size)), np.empty(size, np.int64)
-    compiled.outside(samples, max_iter, times, last, z, n)
+    phases.outside(samples, max_iter, times, last, z, n)
     x, y, dx, dy = z[:, : c.size]
     return Orbit(x, y, dx, dy, n[: c.size])
 
 
 def _scratch() -> tuple[Any, ...]:
+    """The last arguments of `phases.escape_time`: 1 MB for blocks of any size."""
     if not hasattr(_kept, "scratch"):
-        _kept.scratch = compiled.scratch()
+        columns = phases.TILE + 2 * SIZE  # a list grows by a tile on top of less than a group; a group may run over
+        lanes, late = np.empty((LANE_ROWS, columns)), np.empty((LATE_ROWS, columns))
+        _kept.scratch = lanes, late, late.view(np.int64), np.empty(SIZE, complex), np.empty(SIZE, np.int32)
     return _kept.scratch  # type: ignore[no-any-return]

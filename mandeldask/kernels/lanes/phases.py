@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numba
+from numba import types
 
+from mandeldask.kernels.compiling import compiled
 from mandeldask.kernels.lanes.steps import (
     CX,
     CY,
@@ -30,11 +30,15 @@ from mandeldask.kernels.shortcuts import LOOK, renewal, round_steps
 TILE = 8192  # samples on the list at a time: the two lists stay within a second-level cache of 1 MiB
 FIRST_TIMES = 8  # 16 checked steps: by then 80 % of the whole set's surroundings have escaped
 
-compiled = numba.njit(nogil=True, error_model="numpy")
-_round_steps, _renewal = compiled(round_steps), compiled(renewal)
+# Blocks may come from a read-only buffer of another process, at any address.
+SAMPLES = types.Array(types.complex128, 1, "C", readonly=True, aligned=False)
+COUNTS, ROWS = types.int32[::1], types.float64[:, ::1]
+
+_inner = numba.njit(nogil=True, error_model="numpy")
+_round_steps, _renewal = _inner(round_steps), _inner(renewal)
 
 
-@compiled
+@_inner
 def _finish(late, counts, k, max_iter, at_end, out):  # type: ignore[no-untyped-def]
     """Finish the first k lanes of the list `late`, and put their escape times, or `at_end`, where they belong."""
     for first in range(0, k, SIZE):
@@ -44,7 +48,7 @@ def _finish(late, counts, k, max_iter, at_end, out):  # type: ignore[no-untyped-
         out[counts[ID, lane]] = n if n < max_iter else at_end
 
 
-@compiled
+@_inner
 def _pad(lanes, m, value):  # type: ignore[no-untyped-def]
     """Fill the list up to a whole group: with 0, which repeats at once, or with 3, which has escaped."""
     for row in range(lanes.shape[0]):
@@ -52,7 +56,7 @@ def _pad(lanes, m, value):  # type: ignore[no-untyped-def]
             lanes[row, lane] = value
 
 
-@compiled
+@_inner
 def _finish_whole_groups(late, counts, k, max_iter, at_end, out):  # type: ignore[no-untyped-def]
     """Finish the list but for its last lanes, which wait for a group to be full; how many wait."""
     full = k - k % SIZE
@@ -63,7 +67,7 @@ def _finish_whole_groups(late, counts, k, max_iter, at_end, out):  # type: ignor
     return k - full
 
 
-@compiled
+@_inner
 def _begin(c, start, stop, max_iter, times, out, lanes, late, k, rest_c, rest_out):  # type: ignore[no-untyped-def]
     """First steps of the samples start:stop; how many are on the two lists then."""
     m = 0
@@ -80,7 +84,7 @@ def _begin(c, start, stop, max_iter, times, out, lanes, late, k, rest_c, rest_ou
     return m, k
 
 
-@compiled
+@_inner
 def _rounds(lanes, m, late, counts, k, n, max_iter, at_end, out):  # type: ignore[no-untyped-def]
     """Unchecked steps of the m lanes on the list, all at step n, until less than a block is to go; the new m, k and n.
 
@@ -103,7 +107,7 @@ def _rounds(lanes, m, late, counts, k, n, max_iter, at_end, out):  # type: ignor
     return m, k, n
 
 
-@compiled
+@_inner
 def _hand_over(lanes, m, late, counts, k, n):  # type: ignore[no-untyped-def]
     """Move the m lanes on the list, all at step n, to the list `late`; its new length."""
     for lane in range(m):
@@ -113,39 +117,27 @@ def _hand_over(lanes, m, late, counts, k, n):  # type: ignore[no-untyped-def]
     return k + m
 
 
-def make_escape_time(sources: str) -> Callable[..., None]:
-    """The function to compile. `sources` stands for the code it is made of, beside this file, the only one that
-    Numba's cache looks at: a variable of an outer function is part of the cache's key.
+@compiled(SAMPLES, types.int64, types.int32, COUNTS, ROWS, ROWS, types.int64[:, ::1], types.complex128[::1], COUNTS)
+def escape_time(c, max_iter, at_end, out, lanes, late, counts, rest_c, rest_out):  # type: ignore[no-untyped-def]
+    """Escape times of `c` into `out`, both flat. Scratch: two lists, and a group for the last samples of the block.
+
+    `counts` is `late` read as integers. From a max_iter of 32 on, who neither escapes nor is known to stay gets
+    `at_end`.
     """
-
-    def escape_time(c, max_iter, at_end, out, lanes, late, counts, rest_c, rest_out):  # type: ignore[no-untyped-def]
-        """Escape times of `c` into `out`, both flat. Scratch: two lists, and a group for the last samples of the block.
-
-        `counts` is `late` read as integers. From a max_iter of 32 on, who neither escapes nor is known to stay gets
-        `at_end`.
-        """
-        _ = sources
-        times = min(FIRST_TIMES, max(1, (max_iter + FIRST - 2) // FIRST))
-        k = 0
-        for start in range(0, c.size, TILE):
-            stop = min(c.size, start + TILE)
-            m, k = _begin(c, start, stop, max_iter, times, out, lanes, late, k, rest_c, rest_out)
-            m, k, n = _rounds(lanes, m, late, counts, k, 1 + times * FIRST, max_iter, at_end, out)
-            k = _hand_over(lanes, m, late, counts, k, n)
-            k = _finish_whole_groups(late, counts, k, max_iter, at_end, out)
-        _pad(late, k, 3.0)
-        _finish(late, counts, k, max_iter, at_end, out)
-
-    return escape_time
+    times = min(FIRST_TIMES, max(1, (max_iter + FIRST - 2) // FIRST))
+    k = 0
+    for start in range(0, c.size, TILE):
+        stop = min(c.size, start + TILE)
+        m, k = _begin(c, start, stop, max_iter, times, out, lanes, late, k, rest_c, rest_out)
+        m, k, n = _rounds(lanes, m, late, counts, k, 1 + times * FIRST, max_iter, at_end, out)
+        k = _hand_over(lanes, m, late, counts, k, n)
+        k = _finish_whole_groups(late, counts, k, max_iter, at_end, out)
+    _pad(late, k, 3.0)
+    _finish(late, counts, k, max_iter, at_end, out)
 
 
-def make_outside(sources: str) -> Callable[..., None]:
-    """As `make_escape_time`."""
-
-    def outside(c, max_iter, counts, last, z, n):  # type: ignore[no-untyped-def]
-        """Where the orbits of `c`, a whole number of groups, end: into z and n; see `outside_steps`."""
-        _ = sources
-        for first in range(0, c.size, SIZE):
-            outside_steps(c, counts, first, max_iter, last, z, n)
-
-    return outside
+@compiled(SAMPLES, types.int64, COUNTS, types.int64, ROWS, types.int64[::1])
+def outside(c, max_iter, counts, last, z, n):  # type: ignore[no-untyped-def]
+    """Where the orbits of `c`, a whole number of groups, end: into z and n; see `outside_steps`."""
+    for first in range(0, c.size, SIZE):
+        outside_steps(c, counts, first, max_iter, last, z, n)
