@@ -18,9 +18,10 @@ from mandeldask.view.outer import axes_of
 Samples = NDArray[np.complex128]
 Counts = NDArray[np.int32]
 Count = Callable[..., None]
-"""count(c, max_iter, out): escape times of flat `c` into flat `out`; one that `takes_axes` is given those of c too.
+"""count(c, max_iter, at_end, out): escape times of flat `c` into flat `out`.
 
-A kernel's `prove` is another: from a max_iter of PROOFS_FROM on, who neither escapes nor is known never to has 0.
+Who neither escapes nor is known never to gets `at_end`, which below PROOFS_FROM must be max_iter. One that `takes_axes`
+is given those of c too.
 """
 Outside = Callable[[Samples, int, Counts], Orbit]
 """outside(c, max_iter, counts): the orbits of the samples that escape, out to the larger bailout."""
@@ -44,7 +45,6 @@ class BlockFunction:
     """
 
     count: Count
-    prove: Count
     outside: Outside
     max_iter: int
     fields: tuple[str, ...]
@@ -66,10 +66,10 @@ class BlockFunction:
             times = buffers.empty(c.shape, np.int32) if in_order else np.empty_like(c, dtype=np.int32, subok=False)
             axes = axes_of(c) if self.takes_axes else None
             if axes:
-                self.count(c.reshape(-1), self.max_iter, times.reshape(-1), axes)
+                self.count(c.reshape(-1), self.max_iter, self.max_iter, times.reshape(-1), axes)
                 return times
             for samples, counts in runs(c, times, band=self.band):
-                self.count(samples, self.max_iter, counts)
+                self.count(samples, self.max_iter, self.max_iter, counts)
             return times
         out = np.empty_like(c, dtype=[(name, FIELDS[name]) for name in self.fields], subok=False)
         for samples, *targets in runs(c, *(out[name] for name in self.fields), band=BAND):
@@ -82,7 +82,7 @@ class BlockFunction:
         if "interior" in results:
             self._prove(c, counts, results["interior"])
         else:
-            self.count(c, self.max_iter, counts)
+            self.count(c, self.max_iter, self.max_iter, counts)
         if wanted := BEYOND.keys() & results.keys():
             orbit = self.outside(c, self.max_iter, counts)
             with np.errstate(over="ignore"):  # of a distance that float32 does not hold
@@ -92,10 +92,10 @@ class BlockFunction:
     def _prove(self, c: Samples, counts: Counts, interior: NDArray[np.uint8]) -> None:
         """Escape times, and what is known of who has none."""
         if self.max_iter < PROOFS_FROM:
-            self.count(c, self.max_iter, counts)
+            self.count(c, self.max_iter, self.max_iter, counts)
             interior[:] = counts == self.max_iter
             return
-        self.prove(c, self.max_iter, counts)
+        self.count(c, self.max_iter, 0, counts)
         open_ = np.flatnonzero(counts == 0)
         interior[:] = counts == self.max_iter
         interior *= PROVED

@@ -11,7 +11,7 @@ The ideas, each exact, and where they live:
 - `mandeldask.kernels.shortcuts`: samples that provably never escape.
 
 Compilation (3 s) happens once per machine, on import: the machine code is cached on disk by Numba, keyed by the CPU it
-is for. `make` imports this module, and so does the unpickling of a block function in a worker.
+is for. Whoever makes a block function imports this module, and so does a worker that unpickles one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.kernels.block import BlockFunction
 from mandeldask.kernels.fields import EXTRA_STEPS, Orbit
 from mandeldask.kernels.lanes import phases
 from mandeldask.kernels.lanes.steps import LANE_ROWS, LATE_ROWS
@@ -31,18 +30,9 @@ from mandeldask.kernels.lanes.vectors import SIZE
 _kept = threading.local()  # scratch is made once a thread: fresh memory costs a page fault every 4 kB
 
 
-def make(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> BlockFunction:
-    return BlockFunction(count, prove, outside, max_iter, fields, band=None)
-
-
-def count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
-    """Escape times of flat `c` into flat `out`."""
-    phases.escape_time(c, max_iter, max_iter, out, *_scratch())
-
-
-def prove(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
-    """As `count`, and 0 for who neither escapes nor is known to stay."""
-    phases.escape_time(c, max_iter, 0, out, *_scratch())
+def count(c: NDArray[np.complex128], max_iter: int, at_end: int, out: NDArray[np.int32]) -> None:
+    """Escape times of flat `c` into flat `out`; `at_end` for who neither escapes nor is known to stay."""
+    phases.escape_time(c, max_iter, at_end, out, *_scratch())
 
 
 def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32]) -> Orbit:
