@@ -19,15 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.errors import ConfigError
-from mandeldask.kernels.block import runs
+from mandeldask.kernels.block import check, runs
 from mandeldask.kernels.deep.first import first_pass
 from mandeldask.kernels.deep.prepared import Held, Loader, Prepared, prepared
 from mandeldask.kernels.deep.reference import Reference, reference_orbit
 from mandeldask.kernels.deep.second import second_pass
 from mandeldask.kernels.deep.third import count
 from mandeldask.kernels.fields import BEYOND, EXACT_FIELDS, NOT_ESCAPED, Orbit
-from mandeldask.kernels.rounding import check_rounding
 
 __all__ = [
     "Counts",
@@ -112,9 +110,7 @@ class DeepFunction:
     unit: int | None
 
     def __call__(self, offsets: NDArray[np.complex128]) -> NDArray[Any]:
-        check_rounding()
-        if not isinstance(offsets, np.ndarray) or offsets.dtype != np.complex128:
-            raise ConfigError("a block must be an array of complex128. Convert it with .astype(complex)")
+        check(offsets)
         here, sums = prepared(self.loader), Counts(0, 0, 0)
         types = [(name, EXACT_FIELDS[name]) for name in self.fields] if len(self.fields) > 1 else np.int32
         out = np.empty_like(offsets, types, subok=False)
