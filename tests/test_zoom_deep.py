@@ -110,7 +110,7 @@ def test_what_surely_never_escapes_is_not_followed_and_nothing_else_is_taken_for
         first_pass(*given)
 
     monkeypatch.setattr(deep, "first_pass", counted)
-    function = deep.make(500, ("escape_time",), held)
+    function = deep.DeepFunction(500, ("escape_time",), held)
     assert set(function(middle + (edge - middle) * (1 - 1e-5) + 2).tolist()) == {500}
     function(middle + (edge - middle) * (1 + 1e-12) + 2)
     assert sizes[0] < 20  # beside the cusp the cardioid is thinner than the margin

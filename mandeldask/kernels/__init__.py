@@ -156,7 +156,7 @@ def block_function(
     from mandeldask.kernels import deep  # takes Numba
 
     loader = exact.reference or _OwnReference(view, int(max_iter))
-    return deep.make(int(max_iter), tuple(fields), loader, exact.proof, view.frame.unit)
+    return deep.DeepFunction(int(max_iter), tuple(fields), loader, exact.proof, view.frame.unit)
 
 
 def last_counts() -> tuple[int, int, int]:

@@ -3,7 +3,7 @@
 For a sample c = origin + (x + iy) 2^unit, x and y taken exactly, the escape time is the smallest n with |z_n| > 2 in
 exact arithmetic, at most max_iter. It depends on no reference, tiling, machine or library. How, and the proof: README.
 
-`make(...)` gives a block function as the other kernels do; its block holds the offsets x + iy.
+`DeepFunction` is a block function like those of the other kernels; its block holds the offsets x + iy.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from mandeldask.kernels.fields import BEYOND, EXACT_FIELDS, NOT_ESCAPED, Orbit
 
 __all__ = [
     "Counts",
+    "DeepFunction",
     "Held",
     "Loader",
     "Reference",
     "count",
     "last_counts",
-    "make",
     "reference_orbit",
 ]
 
@@ -61,17 +61,6 @@ class Counts(NamedTuple):
 def last_counts() -> Counts:
     """Of this thread's last block."""
     return getattr(_last, "counts", Counts(0, 0, 0))
-
-
-def make(
-    max_iter: int, fields: tuple[str, ...], loader: Loader, proof: str = "full", unit: int | None = None
-) -> DeepFunction:
-    """A block function for offsets from the reference's origin in units of 2^unit, by default the reference's unit.
-
-    `proof`: "full"; "double-double", where what the second pass leaves stays unproven; "none", a quick preview
-    whose counts are wrong in up to a tenth of samples.
-    """
-    return DeepFunction(loader, max_iter, fields, proof, unit)
 
 
 @dataclass
@@ -103,11 +92,14 @@ class DeepFunction:
     of itself; both are NaN where the count is max_iter.
     """
 
-    loader: Loader
     max_iter: int
     fields: tuple[str, ...]
-    proof: str
-    unit: int | None
+    loader: Loader
+    proof: str = "full"
+    """full; double-double, where what the second pass leaves stays unproven; none, a quick preview whose counts are
+    wrong in up to a tenth of samples."""
+    unit: int | None = None
+    """Offsets from the reference's origin are in units of 2^unit, by default the reference's."""
 
     def __call__(self, offsets: NDArray[np.complex128]) -> NDArray[Any]:
         check(offsets)
