@@ -142,18 +142,18 @@ class DeepFunction:
         return 0.0 if not self._ends else COARSE if "distance" in self.fields else ANY
 
     def _first(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
-        def follow(x: Any, y: Any, unit: int, *found: Any) -> None:
+        def follow(c: Any, unit: int, *found: Any) -> None:
             proof, eta = (False, ETA_PREVIEW) if self.proof == "none" else (True, ETA)
             flat = here.flat(unit)
-            first_pass(here.table, flat, x, y, unit, self.max_iter, eta, proof, self._coarse, *found)
+            first_pass(here.table, flat, c, unit, self.max_iter, eta, proof, self._coarse, *found)
 
         return self._pass(here, flat, follow)
 
     def _second(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
         coarse = self._coarse if self.proof == "full" or not self._ends else np.inf  # no third pass would do better
 
-        def follow(x: Any, y: Any, unit: int, *found: Any) -> None:
-            second_pass(here.table, x, y, unit, self.max_iter, ETA_CLOSE, coarse, *found)
+        def follow(c: Any, unit: int, *found: Any) -> None:
+            second_pass(here.table, c, unit, self.max_iter, ETA_CLOSE, coarse, *found)
 
         return self._pass(here, flat, follow)
 
@@ -164,10 +164,10 @@ class DeepFunction:
         """
         found, left = _Found.nothing(flat.size, self._ends), np.arange(flat.size)
         while left.size:
-            x, y, exact, fits, shift = _scaled(flat[left])
+            c, exact, fits, shift = _scaled(flat[left])
             some = np.flatnonzero(fits) if fits.any() else np.arange(left.size)
             part = _Found.nothing(some.size, self._ends)
-            follow(x[some], y[some], self._unit(here) + shift, part.counts, part.unclear, part.end)
+            follow(c[some], self._unit(here) + shift, part.counts, part.unclear, part.end)
             part.unclear |= ~exact[some]
             with np.errstate(over="ignore", under="ignore"):  # an infinite slope is no distance
                 part.end[2:4] = np.ldexp(part.end[2:4], -shift)
@@ -215,9 +215,9 @@ def _never_escape(flat: NDArray[np.complex128], origin: tuple[Fraction, Fraction
 
 
 def _scaled(flat: NDArray[np.complex128]) -> tuple[Any, ...]:
-    """Parts of `flat` in units of 2^shift, at most about 1; which are exact, which fit: exact and not tiny; shift."""
-    largest = float(np.max(np.abs(flat.view(float)), initial=0.0))
-    shift = (int(np.frexp(largest)[1]) + STEP // 2) // STEP * STEP
-    x, y = np.ldexp(flat.real, -shift), np.ldexp(flat.imag, -shift)
-    exact = (np.ldexp(x, shift) == flat.real) & (np.ldexp(y, shift) == flat.imag)
-    return x, y, exact, exact & (np.maximum(np.abs(x), np.abs(y)) > TINY) | (flat == 0), shift
+    """`flat` in units of 2^shift, at most about 1; which are exact, which fit: exact and not tiny; shift."""
+    parts = flat.view(float).reshape(-1, 2)
+    shift = (int(np.frexp(np.max(np.abs(parts), initial=0.0))[1]) + STEP // 2) // STEP * STEP
+    c = np.ldexp(parts, -shift)
+    exact = np.logical_and(*(np.ldexp(c, shift) == parts).T)
+    return c.view(complex)[:, 0], exact, exact & (np.maximum(*np.abs(c).T) > TINY) | (flat == 0), shift
