@@ -179,7 +179,7 @@ def launch(max_iter: int, at_end: int, samples: Any, times: Any) -> None:
     steps.checked_steps[grid](samples, max_iter, at_end, times, counters, *on_list)
 
 
-class Kept(NamedTuple):
+class _Kept(NamedTuple):
     """Of the device, from block to block: fresh memory is slow.
 
     What is on neither of the streams is on the default one, which waits for both, as they for it.
@@ -193,14 +193,14 @@ class Kept(NamedTuple):
 
 
 @cache
-def kept() -> Kept:
+def kept() -> _Kept:
     free, _ = cuda.current_context().get_memory_info()
     run = max(1, int(min(RUN, SHARE * free / BYTES)))
     times, another, at, n = (cuda.device_array(run, np.int32) for _ in range(4))
     x, y = cuda.device_array(run), cuda.device_array(run)
     on_list = cuda.device_array(2, np.int32), at, x, y, n
     blocks = WARPS * (1 if config.ENABLE_CUDASIM else cuda.get_current_device().MULTIPROCESSOR_COUNT)
-    return Kept(cuda.device_array(2 * run), (times, another), on_list, (blocks, WARP, cuda.stream()), cuda.stream())
+    return _Kept(cuda.device_array(2 * run), (times, another), on_list, (blocks, WARP, cuda.stream()), cuda.stream())
 
 
 @contextmanager
