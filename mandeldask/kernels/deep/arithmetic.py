@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -35,39 +36,23 @@ def _fma(typing, a, b, c):
     return types.float64(types.float64, types.float64, types.float64), codegen
 
 
-@intrinsic
-def _double_of(typing, bits):
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        return builder.bitcast(arguments[0], ir.DoubleType())
-
-    return types.float64(types.int64), codegen
-
-
-@intrinsic
-def _bits_of(typing, double):
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        return builder.bitcast(arguments[0], ir.IntType(64))
-
-    return types.int64(types.float64), codegen
-
-
 @inlined
 def pow2(k):
     """2^k exactly; 0 below the normal numbers, infinity above them."""
     if k < -1022:
         return 0.0
-    return _double_of(min(k, 1024) + 1023 << 52)
+    return np.int64(min(k, 1024) + 1023 << 52).view(np.float64)
 
 
 @inlined
 def exponent(v):
     """The k with 2^(k-1) <= |v| < 2^k for normal v; at least that for 0 and subnormals."""
-    return (_bits_of(v) >> 52 & 0x7FF) - 1022
+    return (np.float64(v).view(np.int64) >> 52 & 0x7FF) - 1022
 
 
 @inlined
 def scaled(z, f):
-    """z times a real number."""
+    """A product with a real number, part by part."""
     return complex(z.real * f, z.imag * f)
 
 
@@ -91,7 +76,7 @@ def squared(z):
 
 @inlined
 def normal(z, s, e):
-    """z 2^s with the larger part in [1/2, 1): (z, s, e, factor), the bound e on its error in the new unit.
+    """The same z 2^s with the larger part in [1/2, 1): (z, s, e, factor), the bound e on its error in the new unit.
 
     Zero keeps its exponent: its bound still means something.
     """
