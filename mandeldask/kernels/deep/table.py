@@ -185,8 +185,9 @@ def _lowest(table, i, work, powers):
     return good
 
 
-@inlined
-def _fill(table, work, powers):
+@compiled(TABLE, _terms, _powers)
+def fill(table, work, powers):
+    """All entries of the table, level by level. Scratch: three entries."""
     terms, first = table.terms, table.first
     for i in range(first[1] - first[0]):
         if not _lowest(table, i, work, powers):
@@ -201,17 +202,15 @@ def _fill(table, work, powers):
                 terms[t].h = np.inf
 
 
-@compiled(TABLE, _terms, _powers)
-def fill(table, work, powers):
-    """All entries of the table, level by level. Scratch: three entries."""
-    _fill(table, work, powers)
-
-
 REACH = 450  # exponents that plain doubles are used for: products of three stay normal
 
 
-@inlined
-def _flatten(table, unit, flat):
+@compiled(TABLE, types.int64, FLATS)
+def flatten(table, unit, flat):
+    """The terms as plain doubles, for c in units of 2^unit and |c| < 2^17; h = inf where an exponent is out of reach.
+
+    What is flushed to 0 (G, B, S far below 1) is below 2^-1000 with its c.
+    """
     for k in range(table.terms.size):
         t, e, out = table.terms[k], table.powers[k], flat[k]
         a, b, h, g = e.a, e.b + unit, e.h, e.g + unit
@@ -222,15 +221,6 @@ def _flatten(table, unit, flat):
         out.h, out.g, out.na, out.nb = t.h * fh, t.g * fg, t.na * fa, t.nb * fb
         out.a, out.b, out.q, out.r = scaled(t.a, fa), scaled(t.b, fb), scaled(t.q, fh), scaled(t.r, fg)
         out.s = scaled(t.s, pow2(b + g))
-
-
-@compiled(TABLE, types.int64, FLATS)
-def flatten(table, unit, flat):
-    """The terms as plain doubles, for c in units of 2^unit and |c| < 2^17; h = inf where an exponent is out of reach.
-
-    What is flushed to 0 (G, B, S far below 1) is below 2^-1000 with its c.
-    """
-    _flatten(table, unit, flat)
 
 
 def rows(length: int) -> NDArray[np.int64]:
