@@ -139,8 +139,8 @@ def test_code_for_another_cpu_gives_the_same_bits(cpu):
 def test_processes_that_start_together_compile_once_and_other_code_is_compiled_again(tmp_path):
     """The others wait for the first and take its code from the cache. A change may be in another file than Numba's."""
     script = (
-        "from mandeldask.kernels.lanes import phases as c;"
-        "print(*(sum(f.stats.cache_misses.values()) for f in (c.escape_time, c.outside)))"
+        "from mandeldask.kernels import lanes as c;"
+        "print(*(sum(f.stats.cache_misses.values()) for f in (c._escape_time, c._outside)))"
     )
     with ThreadPoolExecutor(3) as pool:
         misses = list(pool.map(lambda _: run(script, NUMBA_CACHE_DIR=str(tmp_path)), range(3)))
