@@ -24,11 +24,9 @@ Samples of a deep view are offsets from its origin, and their counts those of ex
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -168,12 +166,10 @@ def last_counts() -> tuple[int, int, int]:
 
 def orbit_of_its_own(view: View, offset: complex, max_iter: int) -> tuple[int, bool]:
     """The escape time of a sample of a deep view by its own orbit in fixed point, and whether that is proven."""
-    from mandeldask.kernels.deep import count  # takes Numba
+    from mandeldask.kernels.deep import count_at  # takes Numba
 
     assert isinstance(view.frame, Deep)
-    (re, im), unit = view.frame.exact_origin, Fraction(2) ** view.frame.unit
-    c = re + Fraction(offset.real) * unit, im + Fraction(offset.imag) * unit
-    found = count(c, max_iter, max(0, -view.frame.unit - math.frexp(abs(offset))[1]) + 200)
+    found = count_at(view.frame.exact_origin, view.frame.unit, offset, max_iter)
     return found.n, found.proven
 
 

@@ -8,7 +8,6 @@ exact arithmetic, at most max_iter. It depends on no reference, tiling, machine 
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from mandeldask.kernels.deep.first import first_pass
 from mandeldask.kernels.deep.prepared import Held, Loader, Prepared, prepared
 from mandeldask.kernels.deep.reference import Reference, reference_orbit
 from mandeldask.kernels.deep.second import second_pass
-from mandeldask.kernels.deep.third import count
+from mandeldask.kernels.deep.third import count, count_at
 from mandeldask.kernels.fields import BEYOND, EXACT_FIELDS, NOT_ESCAPED, Orbit
 
 __all__ = [
@@ -34,6 +33,7 @@ __all__ = [
     "Loader",
     "Reference",
     "count",
+    "count_at",
     "last_counts",
     "reference_orbit",
 ]
@@ -177,10 +177,9 @@ class DeepFunction:
 
     def _third(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
         found = _Found.nothing(flat.size, self._ends)
-        unit, (x, y) = self._unit(here), here.reference.origin
+        unit = self._unit(here)
         for i, offset in enumerate(flat.tolist()):
-            c = x + Fraction(offset.real) * Fraction(2) ** unit, y + Fraction(offset.imag) * Fraction(2) ** unit
-            known = count(c, self.max_iter, max(0, -unit - math.frexp(abs(offset))[1]) + 200, self._ends)
+            known = count_at(here.reference.origin, unit, offset, self.max_iter, self._ends)
             found.counts[i], found.unclear[i] = known.n, not known.proven
             if self._ends:
                 with np.errstate(over="ignore"):  # an infinite slope is no distance

@@ -28,6 +28,13 @@ class Count(NamedTuple):
     end: int = 0
 
 
+def count_at(origin: Point, unit: int, offset: complex, max_iter: int, to_bailout: bool = False) -> Count:
+    """The escape time of the sample `offset` 2^unit from the origin."""
+    (x, y), one = origin, Fraction(2) ** unit
+    c = x + Fraction(offset.real) * one, y + Fraction(offset.imag) * one
+    return count(c, max_iter, max(0, -unit - math.frexp(abs(offset))[1]) + 200, to_bailout)
+
+
 def count(c: Point, max_iter: int, bits: int, to_bailout: bool = False) -> Count:
     """The escape time of the exact point c, beginning with so many fractional bits."""
     if c in ON_THE_SET:
