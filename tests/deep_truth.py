@@ -7,7 +7,7 @@ from fractions import Fraction
 import gmpy2
 import numpy as np
 
-from mandeldask.kernels.deep import Held, last_counts, make, reference_orbit
+from mandeldask.kernels.deep import DeepFunction, Held, last_counts, reference_orbit
 
 
 def truth(c, max_iter, bits):
@@ -50,7 +50,7 @@ class Place:
     def samples(self, size, proof="full"):
         """Offsets at random, and their counts by the kernel."""
         offsets = self.rng.uniform(-1, 1, size) + 1j * self.rng.uniform(-1, 1, size)
-        return offsets, make(self.max_iter, ("escape_time",), self.reference, proof)(offsets)
+        return offsets, DeepFunction(self.max_iter, ("escape_time",), self.reference, proof)(offsets)
 
     def check(self, size):
         """Samples, how many the second and third pass took, unproven, wrong though proven, and left open by truth.
@@ -60,7 +60,7 @@ class Place:
         offsets, counts = self.samples(50 * size)
         hardest = np.argsort(np.where(counts < self.max_iter, counts, 0))[-size:]
         offsets = offsets[hardest]
-        counts = make(self.max_iter, ("escape_time",), self.reference)(offsets)
+        counts = DeepFunction(self.max_iter, ("escape_time",), self.reference)(offsets)
         passes, failures, wrong = last_counts(), 0, 0
         for offset, n in zip(offsets.tolist(), counts.tolist(), strict=True):
             one = Fraction(2) ** self.unit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import tracemalloc
+from collections.abc import Callable
 from functools import lru_cache
 
 import numba
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from mandeldask.kernels import KERNELS, Factory
+from mandeldask.kernels import KERNELS
 from mandeldask.view import View
 
 ON_CPU = [name for name in KERNELS if name not in ("cuda", "auto")]  # simulated_cuda.py takes cuda through the same
@@ -109,14 +110,14 @@ def boundary_points(size: int, seed: int = 0) -> NDArray[np.complex128]:
     return np.where(random.random(size) < 0.5, inside, outside)
 
 
-def check_boundary(make: Factory, size: int, max_iter: int = 20_000, seed: int = 0) -> None:
+def check_boundary(make: Callable, size: int, max_iter: int = 20_000, seed: int = 0) -> None:
     """No difference from the compiled scalar loop at `size` points near the boundary."""
     c = boundary_points(size, seed)
     wrong = np.flatnonzero(make(max_iter)(c) != scalar_loop(c, max_iter))
     assert wrong.size == 0, f"{wrong.size} of {size} differ, the first at {c[wrong[0]]!r}"
 
 
-def check_kernel(make: Factory, boundary: int = 50_000, large: int = 1500, share: float = 1) -> None:
+def check_kernel(make: Callable, boundary: int = 50_000, large: int = 1500, share: float = 1) -> None:
     """Bits, shape, type, purity and pickling of the block functions that `make` gives.
 
     `boundary` points near the boundary of the set are compared, and large blocks at max_iter `large`; with a `share`
@@ -235,7 +236,7 @@ def memory_beside(kernel, c):
     return out, peak - out.nbytes
 
 
-def check_fields(make: Factory) -> None:
+def check_fields(make: Callable) -> None:
     """The structured blocks that `make` gives for more than one field: layout, and the count to the bit."""
     every = ("escape_time", "smooth", "distance")
     c = View((-2, 1), (-1.5, 1.5), (53, 47)).block((0, 53), (0, 47))
@@ -259,7 +260,7 @@ def check_fields(make: Factory) -> None:
     assert make(150, every)(np.empty((3, 0), complex)).shape == (3, 0)
 
 
-def check_interior(make: Factory) -> None:
+def check_interior(make: Callable) -> None:
     """0 where a sample escapes, 2 only where it never will; the count to the bit, at any max_iter."""
     c = View((-2.1, 0.7), (-1.3, 1.2), (53, 107)).block((0, 53), (0, 107)).ravel()
     c = np.concatenate([c, boundary_points(1000), -2 + np.arange(20) * 2.0**-51])

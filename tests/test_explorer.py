@@ -282,7 +282,7 @@ def test_a_deep_tile_is_the_kernels_and_its_reference_is_computed_once(explorer)
     tile = deep_tile(level, column + 1, row, f"{level},5,-3", "none")  # from another origin
     reference = deep.reference_orbit(tile.origin.point, tile.origin.unit, 40000)
     offsets = tile.offsets()[::32, ::32]
-    wanted = deep.make(40000, ("escape_time",), deep.Held(reference))(offsets)
+    wanted = deep.DeepFunction(40000, ("escape_time",), deep.Held(reference))(offsets)
     np.testing.assert_array_equal(found[1][0][::32, ::32], wanted)
     assert len(np.unique(wanted)) > 10
 

@@ -136,15 +136,17 @@ def test_code_for_another_cpu_gives_the_same_bits(cpu):
     assert run(CHECKSUM, **cpu) == here
 
 
-def test_processes_that_start_together_compile_once(tmp_path):
-    """The others wait for the first and take its code from the cache."""
+def test_processes_that_start_together_compile_once_and_other_code_is_compiled_again(tmp_path):
+    """The others wait for the first and take its code from the cache. A change may be in another file than Numba's."""
     script = (
-        "from mandeldask.kernels.lanes import compiled as c;"
-        "print(*(sum(f.stats.cache_misses.values()) for f in (c.escape_time, c.outside)))"
+        "from mandeldask.kernels import lanes as c;"
+        "print(*(sum(f.stats.cache_misses.values()) for f in (c._escape_time, c._outside)))"
     )
     with ThreadPoolExecutor(3) as pool:
         misses = list(pool.map(lambda _: run(script, NUMBA_CACHE_DIR=str(tmp_path)), range(3)))
     assert [sum(int(miss.split()[k]) for miss in misses) for k in range(2)] == [1, 1]  # each function once
+    changed = "from mandeldask.kernels import compiling; compiling._digest = lambda: 'of other code';"
+    assert run(changed + script, NUMBA_CACHE_DIR=str(tmp_path)) == "1 1"
 
 
 def test_code_that_is_in_the_cache_takes_no_lock():

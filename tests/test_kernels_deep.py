@@ -18,7 +18,7 @@ from kernel_contract import memory_beside
 
 from mandeldask.errors import ConfigError
 from mandeldask.kernels import KERNELS, Exact, block_function, deep
-from mandeldask.kernels.deep import Counts, Held, count, last_counts, make, reference, reference_orbit, third
+from mandeldask.kernels.deep import Counts, DeepFunction, Held, count, last_counts, reference, reference_orbit, third
 from mandeldask.kernels.deep.prepared import Prepared
 from mandeldask.kernels.deep.third import Count
 from mandeldask.view import View
@@ -48,7 +48,7 @@ def samples(name):
 @pytest.mark.parametrize("name", sorted(ANSWERS.keys() - SLOW))
 def test_every_answer_is_right_and_proven(name):
     offsets, counts = samples(name)
-    block = make(ANSWERS[name]["max_iter"], ("escape_time",), loader(name))
+    block = DeepFunction(ANSWERS[name]["max_iter"], ("escape_time",), loader(name))
     assert block(offsets).tolist() == counts.tolist()
     assert last_counts().unproven == 0
     assert last_counts().third <= last_counts().second <= len(counts)
@@ -92,7 +92,7 @@ def test_a_tile_of_a_strip_with_few_columns_is_that_of_its_rows(proof):
 
 def test_a_distance_too_small_for_a_double_is_nan():
     held = Held(reference_orbit((Fraction(0), Fraction(1)), -1040, 3000))
-    found = make(3000, ("escape_time", "smooth", "distance"), held, unit=-20)(np.array([1e-305 + 0j, 1e-290]))
+    found = DeepFunction(3000, ("escape_time", "smooth", "distance"), held, unit=-20)(np.array([1e-305 + 0j, 1e-290]))
     assert (found["escape_time"] < 3000).all() and np.isfinite(found["smooth"]).all()
     assert np.isnan(found["distance"]).tolist() == [True, False]
 
@@ -133,7 +133,7 @@ def test_a_bad_max_iter_is_refused_before_any_work(max_iter):
 
 
 def block_of(name, fields=("escape_time",), **options):
-    return make(ANSWERS[name]["max_iter"], fields, loader(name), **options)
+    return DeepFunction(ANSWERS[name]["max_iter"], fields, loader(name), **options)
 
 
 @pytest.mark.parametrize("name", ["KF 1e14", "KF 5e113", "random walk 21-23", "tip -2", "i + 2^-400"])
@@ -158,7 +158,7 @@ def test_smooth_and_distance_are_those_of_the_orbit_in_fixed_point(name):
 def test_one_that_escapes_with_the_last_step_has_neither_smooth_count_nor_distance():
     offsets, counts = samples("KF 1e14")
     last = int(np.median(counts))
-    found = make(last, ("escape_time", "smooth", "distance"), loader("KF 1e14"))(offsets)
+    found = DeepFunction(last, ("escape_time", "smooth", "distance"), loader("KF 1e14"))(offsets)
     assert (found["escape_time"] == np.minimum(counts, last)).all() and (counts == last).any()
     assert (np.isnan(found["smooth"]) == (counts >= last)).all()
     assert (np.isnan(found["distance"]) == (counts >= last)).all()
@@ -208,7 +208,7 @@ def test_another_reference_another_unit_and_another_tiling_give_the_same_counts(
     assert (np.hstack([block_of(name)(offsets[:, :7]), block_of(name)(offsets[:, 7:])]) == counts).all()
     aside = tuple(o + Fraction(part, 8) * Fraction(2) ** unit for o, part in zip(origin, (3, -2), strict=True))
     other = Held(reference_orbit(aside, unit - 3, max_iter))
-    assert (make(max_iter, ("escape_time",), other)(8 * offsets - (3 - 2j)) == counts).all()
+    assert (DeepFunction(max_iter, ("escape_time",), other)(8 * offsets - (3 - 2j)) == counts).all()
 
 
 def test_where_binary64_still_resolves_a_view_its_counts_are_others():
@@ -218,7 +218,7 @@ def test_where_binary64_still_resolves_a_view_its_counts_are_others():
     offsets = (k / 64)[:, np.newaxis] * 1j + k / 64  # in units of 2^-40: every sample is a binary64 number
     c = (cx + np.ldexp(offsets.real, -40)) + 1j * (cy + np.ldexp(offsets.imag, -40))
     held = Held(reference_orbit((Fraction(cx), Fraction(cy)), -40, 5000))
-    proven = make(5000, ("escape_time",), held)(offsets)
+    proven = DeepFunction(5000, ("escape_time",), held)(offsets)
     assert last_counts().unproven == 0
     differ = np.flatnonzero(proven != KERNELS["numba"](5000)(c))
     assert 200 < differ.size < 1500
@@ -235,7 +235,7 @@ def test_origins_whose_orbits_are_exact_tiny_or_gone_at_once_serve_as_references
     origin = tuple(map(Fraction, origin))
     held = Held(reference_orbit(origin, -300, 200))
     offsets = np.array([0, 1e-300, 1, 1j, -0.25 - 0.5j, 3e80j])
-    counts = make(200, ("escape_time",), held)(offsets)
+    counts = DeepFunction(200, ("escape_time",), held)(offsets)
     assert last_counts().unproven == 0
     for offset, n in zip(offsets.tolist(), counts, strict=True):
         parts = (Fraction(offset.real), Fraction(offset.imag))

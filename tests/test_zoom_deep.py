@@ -81,7 +81,7 @@ def test_samples_of_all_depths_are_those_of_their_own_orbits(radius, monkeypatch
     wanted = [orbit_of_its_own(STRIP, c, MAX_ITER) for c in offsets.ravel().tolist()]
     assert list(zip(counts.ravel().tolist(), [True] * 128, strict=True)) == wanted
     assert deep.last_counts().unproven == 0
-    monkeypatch.setattr(deep.compiled, "first_pass", lambda *given: given[-2].fill(True))
+    monkeypatch.setattr(deep, "first_pass", lambda *given: given[-2].fill(True))
     again = escape_time(complex_grid(STRIP, window=window), MAX_ITER, view=STRIP).compute(scheduler="sync")
     assert np.array_equal(again, counts)
     assert deep.last_counts().second == 128
@@ -92,7 +92,7 @@ def test_the_second_pass_gives_the_same_ends_as_the_first(monkeypatch):
     grid = complex_grid(STRIP, window=(rows_at("1e-200"), (0, 64)))
     fields = "escape_time", "smooth", "distance"
     first = escape_time(grid, MAX_ITER, "auto", fields, view=STRIP).compute(scheduler="sync")
-    monkeypatch.setattr(deep.compiled, "first_pass", lambda *given: given[-2].fill(True))
+    monkeypatch.setattr(deep, "first_pass", lambda *given: given[-2].fill(True))
     second = escape_time(grid, MAX_ITER, "auto", fields, view=STRIP).compute(scheduler="sync")
     for name in ("smooth", "distance"):
         np.testing.assert_allclose(second[name], first[name], rtol=1e-6)
@@ -103,14 +103,14 @@ def test_what_surely_never_escapes_is_not_followed_and_nothing_else_is_taken_for
     edge = np.concatenate([t / 2 - t * t / 4, -1 + t / 4])
     middle = np.repeat([0, -1], 400)
     held = deep.Held(deep.reference_orbit((Fraction(-2), Fraction(0)), 0, 500))
-    sizes, first_pass = [], deep.compiled.first_pass
+    sizes, first_pass = [], deep.first_pass
 
     def counted(*given):
         sizes.append(given[2].size)
         first_pass(*given)
 
-    monkeypatch.setattr(deep.compiled, "first_pass", counted)
-    function = deep.make(500, ("escape_time",), held)
+    monkeypatch.setattr(deep, "first_pass", counted)
+    function = deep.DeepFunction(500, ("escape_time",), held)
     assert set(function(middle + (edge - middle) * (1 - 1e-5) + 2).tolist()) == {500}
     function(middle + (edge - middle) * (1 + 1e-12) + 2)
     assert sizes[0] < 20  # beside the cusp the cardioid is thinner than the margin

@@ -111,7 +111,7 @@ def compute_deep_tile(tile: DeepTile, max_iter: int, reference: Reference) -> Pa
     """Compute a deep tile; this runs on a worker."""
     from mandeldask.kernels import deep  # with Numba, which the server does not wait for
 
-    block = deep.make(max_iter, LIVE_FIELDS, deep.Held(reference), tile.proof)(tile.offsets())
+    block = deep.DeepFunction(max_iter, LIVE_FIELDS, deep.Held(reference), tile.proof)(tile.offsets())
     return packed(block["escape_time"], block["smooth"], max_iter, deep.last_counts().unproven)
 
 

@@ -21,7 +21,7 @@ from mandeldask.text import data_size, duration, plural, short_path, si
 from mandeldask.tile import Record
 from mandeldask.view import View
 
-ORBIT_BYTES = 108  # a step of the reference orbit, with its table of jumps, in each worker process
+ORBIT_BYTES = 100  # a step of the reference orbit, with its table of jumps, in each worker process
 PROOF_WORDS = {
     "none": "none: this is a preview, in which some counts are wrong",
     "double-double": "double-double: the hardest samples stay unproven",

@@ -24,22 +24,21 @@ Samples of a deep view are offsets from its origin, and their counts those of ex
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
-from mandeldask.kernels import fastest, numpy_loops
+from mandeldask.kernels import fastest
 from mandeldask.kernels import fields as others
-from mandeldask.kernels.block import BlockFunction
-from mandeldask.kernels.fastest import here, lacking, on_cpu, report
-from mandeldask.kernels.fields import EXACT_FIELDS, FIELDS, outside
+from mandeldask.kernels.block import BAND, BlockFunction
+from mandeldask.kernels.fastest import AUTO, here, lacking, on_cpu, report
+from mandeldask.kernels.fields import EXACT_FIELDS, FIELDS
 from mandeldask.view import Deep, View
 
 if TYPE_CHECKING:  # takes Numba
@@ -55,7 +54,6 @@ __all__ = [
     "SCRATCH_BYTES",
     "BlockFunction",
     "Exact",
-    "Factory",
     "Kernel",
     "Proof",
     "beyond",
@@ -79,52 +77,19 @@ Kernel = Callable[[NDArray[np.complex128]], NDArray[Any]]
 """A block function of any kernel."""
 
 
-class Factory(Protocol):
-    def __call__(
-        self, max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None
-    ) -> BlockFunction: ...
+def _make(
+    kernel: str, max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None
+) -> BlockFunction:
+    _check(max_iter, fields, view, kernel)
+    if kernel in _INSTEAD:
+        choose(kernel)
+    band = BAND if kernel == "numpy" else None  # the others see to their memory themselves
+    axes = kernel in ("cuda", AUTO)
+    return BlockFunction(*fastest.functions(kernel), int(max_iter), tuple(fields), band, axes)
 
 
-def _masked(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
-    _check(max_iter, fields, view, "numpy")
-    return BlockFunction(numpy_loops.masked, numpy_loops.prove_masked, outside, int(max_iter), tuple(fields))
-
-
-def _compact(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
-    _check(max_iter, fields, view, "numpy-compact")
-    count, prove = numpy_loops.compact, numpy_loops.prove_compact
-    return BlockFunction(count, prove, outside, int(max_iter), tuple(fields), band=None)
-
-
-def _lanes(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
-    _check(max_iter, fields, view, "numba")
-    choose("numba")
-    from mandeldask.kernels import lanes  # a worker that runs a NumPy kernel never waits for Numba
-
-    return lanes.make(int(max_iter), tuple(fields))
-
-
-def _cuda(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
-    _check(max_iter, fields, view, "cuda")
-    choose("cuda")
-    from mandeldask.kernels import cuda
-
-    return cuda.make(int(max_iter), tuple(fields))
-
-
-def _fastest(max_iter: int, fields: tuple[str, ...] = ("escape_time",), view: View | None = None) -> BlockFunction:
-    _check(max_iter, fields, view, AUTO)
-    return fastest.make(int(max_iter), tuple(fields))
-
-
-AUTO = "auto"  # chosen where it runs
-
-KERNELS: dict[str, Factory] = {
-    "numpy": _masked,
-    "numpy-compact": _compact,
-    "numba": _lanes,
-    "cuda": _cuda,
-    AUTO: _fastest,
+KERNELS: dict[str, Callable[..., BlockFunction]] = {
+    name: partial(_make, name) for name in ("numpy", "numpy-compact", "numba", "cuda", AUTO)
 }
 
 SCRATCH_BYTES = 32 * 2**20  # at most, beside block and result, however large the block
@@ -147,7 +112,7 @@ def reference_of(view: View, max_iter: int, tell: Callable[[int, int], object] |
 
 
 @dataclass(frozen=True)
-class OwnReference:
+class _OwnReference:
     """A loader that works out the reference in each process."""
 
     view: View
@@ -188,8 +153,8 @@ def block_function(
         raise ConfigError(f"proof must be one of {', '.join(get_args(Proof))}; got {exact.proof!r}")
     from mandeldask.kernels import deep  # takes Numba
 
-    loader = exact.reference or OwnReference(view, int(max_iter))
-    return deep.make(int(max_iter), tuple(fields), loader, exact.proof, view.frame.unit)
+    loader = exact.reference or _OwnReference(view, int(max_iter))
+    return deep.DeepFunction(int(max_iter), tuple(fields), loader, exact.proof, view.frame.unit)
 
 
 def last_counts() -> tuple[int, int, int]:
@@ -201,12 +166,10 @@ def last_counts() -> tuple[int, int, int]:
 
 def orbit_of_its_own(view: View, offset: complex, max_iter: int) -> tuple[int, bool]:
     """The escape time of a sample of a deep view by its own orbit in fixed point, and whether that is proven."""
-    from mandeldask.kernels.deep import count  # takes Numba
+    from mandeldask.kernels.deep import count_at  # takes Numba
 
     assert isinstance(view.frame, Deep)
-    (re, im), unit = view.frame.exact_origin, Fraction(2) ** view.frame.unit
-    c = re + Fraction(offset.real) * unit, im + Fraction(offset.imag) * unit
-    found = count(c, max_iter, max(0, -view.frame.unit - math.frexp(abs(offset))[1]) + 200)
+    found = count_at(view.frame.exact_origin, view.frame.unit, offset, max_iter)
     return found.n, found.proven
 
 

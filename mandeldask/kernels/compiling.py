@@ -9,13 +9,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from importlib import resources
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numba
 from numba import types
 
+Function = Callable[..., Any]
 LOCK_SECONDS = 60.0  # compiling takes 4 s, or several times that beside others; a process that was stopped never ends
 
 
@@ -48,31 +49,30 @@ def _taken(lock: int) -> bool:
     return False
 
 
-def _digest(sources: tuple[str, ...]) -> str:
-    package = resources.files("mandeldask")
-    return hashlib.sha256(b"".join(package.joinpath(name).read_bytes() for name in sources)).hexdigest()
+@cache
+def _digest() -> str:
+    """Of all code of the kernels: what a function is made of may lie in any of these files."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def compiled(
-    make: Callable[[str], Callable[..., Any]],
-    sources: tuple[str, ...],
-    *arguments: types.Type,
-    gives: types.Type = types.none,
-) -> Callable[..., Any]:
-    """The function that `make` makes, compiled for these arguments, or taken from the cache.
+def compiled(*arguments: types.Type, gives: types.Type = types.none) -> Callable[[Function], Function]:
+    """Have a function compiled for these arguments, or taken from the cache."""
 
-    `make` is given a digest of `sources`, the files of the package whose code goes into the function beside its own.
-    """
-    function, signature = make(_digest(sources)), gives(*arguments)
-    dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
-    turn: AbstractContextManager[None] = nullcontext()
-    if Path(__file__).exists():  # else in a zip file that was sent to this worker: nothing to share
-        with suppress(RuntimeError):  # neither the package's folder nor the user's cache can be written
-            dispatcher.enable_caching()
-            # 3 ms, and no lock where the code is there; Numba tells it nowhere else
-            if dispatcher._cache.load_overload(signature, dispatcher.targetctx) is None:
-                turn = one_at_a_time(dispatcher.stats.cache_path)
-    with turn:
-        dispatcher.compile(signature)
-    dispatcher.disable_compile()
-    return dispatcher  # type: ignore[no-any-return]
+    def decorate(function: Function) -> Function:
+        dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
+        signature = gives(*arguments)
+        turn: AbstractContextManager[None] = nullcontext()
+        if Path(__file__).exists():  # else in a zip file that was sent to this worker: nothing to share
+            with suppress(RuntimeError):  # neither the package's folder nor the user's cache can be written
+                dispatcher.enable_caching()
+                dispatcher._cache._cache_file._source_stamp = _digest()  # Numba's own is of the function's file alone
+                # 3 ms, and no lock where the code is there; Numba tells it nowhere else
+                if dispatcher._cache.load_overload(signature, dispatcher.targetctx) is None:
+                    turn = one_at_a_time(dispatcher.stats.cache_path)
+        with turn:
+            dispatcher.compile(signature)
+        dispatcher.disable_compile()
+        return dispatcher  # type: ignore[no-any-return]
+
+    return decorate

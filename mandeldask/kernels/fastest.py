@@ -16,19 +16,16 @@ from typing import Any
 
 from mandeldask.errors import MandeldaskError
 from mandeldask.kernels import fields, numpy_loops
-from mandeldask.kernels.block import BlockFunction, Counts, Samples
+from mandeldask.kernels.block import Count, Counts, Outside, Samples
 from mandeldask.text import pip_install
 from mandeldask.view.outer import Axes
 
+AUTO = "auto"  # chosen where it runs
 NO_GPU = "needs numba-cuda", "driver library cannot be found", "NO_DEVICE", "other workers have claimed"
 
 _chosen: list[str] = []  # the kernel of this process, once it is known, and why it is not cuda
 _lock = threading.Lock()
 _last = threading.local()
-
-
-def make(max_iter: int, fields: tuple[str, ...]) -> BlockFunction:
-    return BlockFunction(count, prove, outside, max_iter, fields, band=None, takes_axes=True)
 
 
 def here() -> str:
@@ -42,7 +39,7 @@ def here() -> str:
 
 def load() -> None:
     """Import, and so perhaps compile, what auto is in this process."""
-    _module(here())
+    _functions_here()
 
 
 def kernel_used() -> str:
@@ -67,46 +64,43 @@ def lacking(name: str) -> str:
     return {"numba": _numba_problem, "cuda": _cuda_problem}.get(name, str)()
 
 
-def count(c: Samples, max_iter: int, out: Counts, axes: Axes | None = None) -> None:
-    """Escape times of flat `c` into flat `out`."""
-    _either(lambda kernel: kernel.count(c, max_iter, out, *([axes] if here() == "cuda" else [])))
+def functions(name: str) -> tuple[Count, Outside]:
+    """`count` and `outside` of a kernel, a key of KERNELS. What takes Numba is imported, and so perhaps compiled."""
+    if name == AUTO:
+        return count, outside
+    if name.startswith("numpy"):
+        return numpy_loops.masked if name == "numpy" else numpy_loops.compact, fields.outside
+    module = importlib.import_module({"cuda": "mandeldask.kernels.cuda", "numba": "mandeldask.kernels.lanes"}[name])
+    return module.count, module.outside
 
 
-def prove(c: Samples, max_iter: int, out: Counts) -> None:
-    """As `count`, and 0 for who neither escapes nor is known to stay."""
-    _either(lambda kernel: kernel.prove(c, max_iter, out))
+def count(c: Samples, max_iter: int, at_end: int, out: Counts, axes: Axes | None = None) -> None:
+    """Escape times of flat `c` into flat `out`; `at_end` for who neither escapes nor is known to stay."""
+    _either(lambda count, _: count(c, max_iter, at_end, out, *([axes] if here() == "cuda" else [])))
 
 
 def outside(c: Samples, max_iter: int, counts: Counts) -> fields.Orbit:
     """The orbits of the samples with counts below max_iter, out to the larger bailout."""
     counted = getattr(_last, "kernel", "")
-    orbit = _either(lambda kernel: kernel.outside(c, max_iter, counts))
+    orbit = _either(lambda _, outside: outside(c, max_iter, counts))
     _last.kernel = counted
     return orbit  # type: ignore[no-any-return]
 
 
-def _either(compute: Callable[[Any], Any]) -> Any:
+def _either(compute: Callable[[Count, Outside], Any]) -> Any:
     """With the kernel that was chosen, and where that is a GPU's and fails, from then on with the CPU's."""
     try:
-        return compute(_module(here()))
+        return compute(*_functions_here())
     except MandeldaskError as error:
         _chosen[:] = [on_cpu(), f"finds {error}"]
         logging.getLogger(__name__).warning("%s; from here on this process computes on its CPU", error)
-        return compute(_module(here()))
+        return compute(*_functions_here())
 
 
-def _module(name: str) -> Any:
-    """What has the functions of a kernel; it is noted as this thread's last."""
-    _last.kernel = name
-    if name == "numpy-compact":
-        return _NumPy
-    return importlib.import_module({"cuda": "mandeldask.kernels.cuda", "numba": "mandeldask.kernels.lanes"}[name])
-
-
-class _NumPy:
-    count = staticmethod(numpy_loops.compact)
-    prove = staticmethod(numpy_loops.prove_compact)
-    outside = staticmethod(fields.outside)
+def _functions_here() -> tuple[Count, Outside]:
+    """Those of what auto is in this process, which is noted as this thread's last."""
+    _last.kernel = here()
+    return functions(_last.kernel)
 
 
 def _cuda_problem(look: str = "problem") -> str:

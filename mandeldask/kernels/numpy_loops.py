@@ -34,8 +34,11 @@ CHECKED = 100  # checked steps between two looks, where every step has to be che
 _kept = threading.local()
 
 
-def masked(c: NDArray[np.complex128], max_iter: int, n: NDArray[np.int32]) -> None:
-    """Escape times of `c` into `n`: the smallest n with |z_n| > 2, at most `max_iter`."""
+def masked(c: NDArray[np.complex128], max_iter: int, at_end: int, n: NDArray[np.int32]) -> None:
+    """Escape times of `c` into `n`: the smallest n with |z_n| > 2, at most `max_iter`.
+
+    Who neither escapes nor lies in the cardioid or the disc gets `at_end`.
+    """
     x, y = np.zeros(c.shape), np.zeros(c.shape)
     n[...] = 0
     with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN are samples like any other
@@ -47,13 +50,9 @@ def masked(c: NDArray[np.complex128], max_iter: int, n: NDArray[np.int32]) -> No
             x[inside] = (u * u - v * v) + c.real[inside]
             y[inside] = (u * v + u * v) + c.imag[inside]
             n[inside] += 1
-
-
-def prove_masked(c: NDArray[np.complex128], max_iter: int, n: NDArray[np.int32]) -> None:
-    """As `masked`, and 0 for who neither escapes nor lies in the cardioid or the disc."""
-    masked(c, max_iter, n)
-    left = np.flatnonzero(n == max_iter)
-    n[left[~never_escapes(c.real[left], c.imag[left], np.sqrt)]] = 0
+    if at_end != max_iter:
+        left = np.flatnonzero(n == max_iter)
+        n[left[~never_escapes(c.real[left], c.imag[left], np.sqrt)]] = at_end
 
 
 class _Running(NamedTuple):
@@ -73,17 +72,8 @@ class _Running(NamedTuple):
         return [_Running(self.z[:, k].copy(), self.c[:, k].copy(), self.at[k]) for k in parts]
 
 
-def compact(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
-    """Escape times of flat `c` into flat `out`."""
-    _compact(c, max_iter, max_iter, out)
-
-
-def prove_compact(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
-    """As `compact`, and 0 for who neither escapes nor is known to stay."""
-    _compact(c, max_iter, 0, out)
-
-
-def _compact(c: NDArray[np.complex128], max_iter: int, at_end: int, out: NDArray[np.int32]) -> None:
+def compact(c: NDArray[np.complex128], max_iter: int, at_end: int, out: NDArray[np.int32]) -> None:
+    """Escape times of flat `c` into flat `out`; `at_end` for who neither escapes nor is known to stay."""
     pool: list[_Running] = []
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, c.size, CHUNK):

@@ -31,7 +31,6 @@ from numba import config, cuda
 from numpy.typing import NDArray
 
 from mandeldask.errors import MandeldaskError
-from mandeldask.kernels.block import BlockFunction
 from mandeldask.kernels.cuda import steps
 from mandeldask.kernels.fields import Orbit
 from mandeldask.text import pip_install
@@ -58,14 +57,10 @@ _mine: list[int] = []  # the device that this process has claimed, by its number
 vars(np).setdefault("row_stack", np.vstack)  # numba-cuda 0.30 looks it up when it compiles; NumPy 2.5 has dropped it
 
 
-def make(max_iter: int, fields: tuple[str, ...] = ("escape_time",)) -> BlockFunction:
-    return BlockFunction(count, prove, outside, max_iter, fields, band=None, takes_axes=True)
-
-
 def problem() -> str:
     """What keeps this process from using a GPU, in one line; empty if nothing does. It tries one sample."""
     try:
-        count(np.array([0.5 + 0j]), 100, np.empty(1, np.int32))
+        count(np.array([0.5 + 0j]), 100, 100, np.empty(1, np.int32))
     except MandeldaskError as error:
         return str(error)
     return ""
@@ -116,33 +111,14 @@ def _lock(uuid: str) -> int | None:
     return file
 
 
-def count(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32], axes: Axes | None = None) -> None:
-    """Escape times of flat `c` into flat `out`; where the axes of c are known, these go to the device in its place."""
-    _compute(c, max_iter, max_iter, out, axes)
-
-
-def prove(c: NDArray[np.complex128], max_iter: int, out: NDArray[np.int32]) -> None:
-    """As `count`, and 0 for who neither escapes nor is known to stay: for the same samples as numba."""
-    _compute(c, max_iter, 0, out)
-
-
-def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32]) -> Orbit:
-    """The orbits of the samples with counts below max_iter, out to the larger bailout."""
-    z, n = np.empty((4, c.size)), np.empty(c.size, np.int64)
-    with _device():
-        samples, times = cuda.to_device(c.view(np.float64)), cuda.to_device(counts)
-        ends, last = cuda.device_array(z.shape), cuda.device_array(n.shape, np.int64)
-        steps.outside_steps[kept().grid](samples, max_iter, times, ends, last)
-        ends.copy_to_host(z)
-        last.copy_to_host(n)
-    x, y, dx, dy = z
-    return Orbit(x, y, dx, dy, n)
-
-
-def _compute(
+def count(
     c: NDArray[np.complex128], max_iter: int, at_end: int, out: NDArray[np.int32], axes: Axes | None = None
 ) -> None:
-    """Run by run: while the device computes one, the host fetches the escape times of the one before.
+    """Escape times of flat `c` into flat `out`; where the axes of c are known, these go to the device in its place.
+
+    Who neither escapes nor is known to stay gets `at_end`: the same samples as of numba.
+
+    Run by run: while the device computes one, the host fetches the escape times of the one before.
 
     What is on one stream runs in order, and the host fetches what an event says is done. Before a third run may start,
     the times of the first, whose memory it has, have been fetched.
@@ -162,6 +138,19 @@ def _compute(
             fetch_before, fetch = fetch, partial(_fetch, done, times, target)
             fetch_before()
         fetch()
+
+
+def outside(c: NDArray[np.complex128], max_iter: int, counts: NDArray[np.int32]) -> Orbit:
+    """The orbits of the samples with counts below max_iter, out to the larger bailout."""
+    z, n = np.empty((4, c.size)), np.empty(c.size, np.int64)
+    with _device():
+        samples, times = cuda.to_device(c.view(np.float64)), cuda.to_device(counts)
+        ends, last = cuda.device_array(z.shape), cuda.device_array(n.shape, np.int64)
+        steps.outside_steps[kept().grid](samples, max_iter, times, ends, last)
+        ends.copy_to_host(z)
+        last.copy_to_host(n)
+    x, y, dx, dy = z
+    return Orbit(x, y, dx, dy, n)
 
 
 def _send(c: NDArray[np.complex128], start: int, axes: list[Any], samples: Any) -> None:
@@ -190,7 +179,7 @@ def launch(max_iter: int, at_end: int, samples: Any, times: Any) -> None:
     steps.checked_steps[grid](samples, max_iter, at_end, times, counters, *on_list)
 
 
-class Kept(NamedTuple):
+class _Kept(NamedTuple):
     """Of the device, from block to block: fresh memory is slow.
 
     What is on neither of the streams is on the default one, which waits for both, as they for it.
@@ -204,14 +193,14 @@ class Kept(NamedTuple):
 
 
 @cache
-def kept() -> Kept:
+def kept() -> _Kept:
     free, _ = cuda.current_context().get_memory_info()
     run = max(1, int(min(RUN, SHARE * free / BYTES)))
     times, another, at, n = (cuda.device_array(run, np.int32) for _ in range(4))
     x, y = cuda.device_array(run), cuda.device_array(run)
     on_list = cuda.device_array(2, np.int32), at, x, y, n
     blocks = WARPS * (1 if config.ENABLE_CUDASIM else cuda.get_current_device().MULTIPROCESSOR_COUNT)
-    return Kept(cuda.device_array(2 * run), (times, another), on_list, (blocks, WARP, cuda.stream()), cuda.stream())
+    return _Kept(cuda.device_array(2 * run), (times, another), on_list, (blocks, WARP, cuda.stream()), cuda.stream())
 
 
 @contextmanager

@@ -47,12 +47,12 @@ round_steps_here, renewal_here, never_returns_here, never_escapes_here = map(
 
 
 @inlined
-def square(t):
+def _square(t):
     return mul(t, t)
 
 
 @inlined
-def twice_plus(t, c):
+def _twice_plus(t, c):
     """(t + t) + c to the bit, in one operation.
 
     2t is exact, so both round once. Where it is infinite, so is the fused result, as c is small beside it.
@@ -61,13 +61,13 @@ def twice_plus(t, c):
 
 
 @inlined
-def step(x, y, cx, cy):
-    return (square(x) - square(y)) + cx, twice_plus(mul(x, y), cy)
+def _step(x, y, cx, cy):
+    return (_square(x) - _square(y)) + cx, _twice_plus(mul(x, y), cy)
 
 
 @inlined
-def inside(x, y):
-    return square(x) + square(y) <= 4.0
+def _inside(x, y):
+    return _square(x) + _square(y) <= 4.0
 
 
 @cuda.jit
@@ -87,13 +87,13 @@ def first_steps(c, max_iter, at_end, out, counters, at, zx, zy, zn):
     for k in range(cuda.grid(1), out.size, cuda.gridsize(1)):
         cx, cy = float(c[2 * k]), float(c[2 * k + 1])
         x, y, n = cx, cy, 1
-        last = min(FIRST, max_iter) if never_returns_here(cx, cy, square) else max_iter
-        while n < last and inside(x, y):
-            x, y = step(x, y, cx, cy)
+        last = min(FIRST, max_iter) if never_returns_here(cx, cy, _square) else max_iter
+        while n < last and _inside(x, y):
+            x, y = _step(x, y, cx, cy)
             n += 1
-        if n < max_iter and inside(x, y):
+        if n < max_iter and _inside(x, y):
             n = max_iter
-            if not never_escapes_here(cx, cy, math.sqrt, square):
+            if not never_escapes_here(cx, cy, math.sqrt, _square):
                 place = cuda.atomic.add(counters, LIVE, 1)
                 at[place], zx[place], zy[place], zn[place] = k, x, y, last
         elif n == max_iter:
@@ -102,12 +102,12 @@ def first_steps(c, max_iter, at_end, out, counters, at, zx, zy, zn):
 
 
 @inlined
-def renewal_for_counts(n):
+def _renewal_for_counts(n):
     return n + (n >> 1)
 
 
 @inlined
-def renewal_for_proofs(n):
+def _renewal_for_proofs(n):
     return renewal_here(n, round_steps_here)
 
 
@@ -135,8 +135,8 @@ def _unchecked(block, renew):
             if n + block <= max_iter:
                 last_x, last_y = x, y
                 for _ in range(block):
-                    x, y = step(x, y, cx, cy)
-                stays, repeats = inside(x, y), x == saved_x and y == saved_y
+                    x, y = _step(x, y, cx, cy)
+                stays, repeats = _inside(x, y), x == saved_x and y == saved_y
                 if stays:
                     last_x, last_y, n = x, y, n + block
                 if not stays or repeats or n + block > max_iter:
@@ -148,8 +148,9 @@ def _unchecked(block, renew):
     return unchecked_steps
 
 
-unchecked_steps = _unchecked(BLOCK, renewal_for_counts)
-proving_steps = _unchecked(LOOK, renewal_for_proofs)  # finds the cycles that numba finds, and takes up to twice as long
+unchecked_steps = _unchecked(BLOCK, _renewal_for_counts)
+# Finds the cycles that numba finds, and takes up to twice as long
+proving_steps = _unchecked(LOOK, _renewal_for_proofs)
 
 
 @cuda.jit
@@ -161,8 +162,8 @@ def checked_steps(c, max_iter, at_end, out, counters, at, zx, zy, zn):
             continue
         cx, cy = float(c[2 * k]), float(c[2 * k + 1])
         x, y = float(zx[place]), float(zy[place])
-        while n < max_iter and inside(x, y):
-            x, y = step(x, y, cx, cy)
+        while n < max_iter and _inside(x, y):
+            x, y = _step(x, y, cx, cy)
             n += 1
         out[k] = n if n < max_iter else at_end
 
@@ -174,10 +175,10 @@ def outside_steps(c, max_iter, counts, z, steps):
         cx, cy = float(c[2 * k]), float(c[2 * k + 1])
         x, y, dx, dy, n = cx, cy, 1.0, 0.0, 1
         last = int(counts[k]) + EXTRA_STEPS if counts[k] < max_iter else 0
-        while n <= last and square(x) + square(y) <= BAILOUT * BAILOUT:
+        while n <= last and _square(x) + _square(y) <= BAILOUT * BAILOUT:
             slope_x, slope_y = mul(x, dx) - mul(y, dy), mul(x, dy) + mul(y, dx)
-            dx, dy = twice_plus(slope_x, 1.0), slope_y + slope_y
-            x, y = step(x, y, cx, cy)
+            dx, dy = _twice_plus(slope_x, 1.0), slope_y + slope_y
+            x, y = _step(x, y, cx, cy)
             n += 1
         if n > last:
             x = y = dx = dy = math.nan

@@ -3,12 +3,11 @@
 For a sample c = origin + (x + iy) 2^unit, x and y taken exactly, the escape time is the smallest n with |z_n| > 2 in
 exact arithmetic, at most max_iter. It depends on no reference, tiling, machine or library. How, and the proof: README.
 
-`make(...)` gives a block function as the other kernels do; its block holds the offsets x + iy.
+`DeepFunction` is a block function like those of the other kernels; its block holds the offsets x + iy.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,23 +18,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.errors import ConfigError
-from mandeldask.kernels.block import runs
-from mandeldask.kernels.deep import compiled
+from mandeldask.kernels.block import check, runs
+from mandeldask.kernels.deep.first import first_pass
 from mandeldask.kernels.deep.prepared import Held, Loader, Prepared, prepared
 from mandeldask.kernels.deep.reference import Reference, reference_orbit
-from mandeldask.kernels.deep.third import count
+from mandeldask.kernels.deep.second import second_pass
+from mandeldask.kernels.deep.third import count, count_at
 from mandeldask.kernels.fields import BEYOND, EXACT_FIELDS, NOT_ESCAPED, Orbit
-from mandeldask.kernels.rounding import check_rounding
 
 __all__ = [
     "Counts",
+    "DeepFunction",
     "Held",
     "Loader",
     "Reference",
     "count",
+    "count_at",
     "last_counts",
-    "make",
     "reference_orbit",
 ]
 
@@ -62,17 +61,6 @@ class Counts(NamedTuple):
 def last_counts() -> Counts:
     """Of this thread's last block."""
     return getattr(_last, "counts", Counts(0, 0, 0))
-
-
-def make(
-    max_iter: int, fields: tuple[str, ...], loader: Loader, proof: str = "full", unit: int | None = None
-) -> DeepFunction:
-    """A block function for offsets from the reference's origin in units of 2^unit, by default the reference's unit.
-
-    `proof`: "full"; "double-double", where what the second pass leaves stays unproven; "none", a quick preview
-    whose counts are wrong in up to a tenth of samples.
-    """
-    return DeepFunction(loader, max_iter, fields, proof, unit)
 
 
 @dataclass
@@ -104,16 +92,17 @@ class DeepFunction:
     of itself; both are NaN where the count is max_iter.
     """
 
-    loader: Loader
     max_iter: int
     fields: tuple[str, ...]
-    proof: str
-    unit: int | None
+    loader: Loader
+    proof: str = "full"
+    """full; double-double, where what the second pass leaves stays unproven; none, a quick preview whose counts are
+    wrong in up to a tenth of samples."""
+    unit: int | None = None
+    """Offsets from the reference's origin are in units of 2^unit, by default the reference's."""
 
     def __call__(self, offsets: NDArray[np.complex128]) -> NDArray[Any]:
-        check_rounding()
-        if not isinstance(offsets, np.ndarray) or offsets.dtype != np.complex128:
-            raise ConfigError("a block must be an array of complex128. Convert it with .astype(complex)")
+        check(offsets)
         here, sums = prepared(self.loader), Counts(0, 0, 0)
         types = [(name, EXACT_FIELDS[name]) for name in self.fields] if len(self.fields) > 1 else np.int32
         out = np.empty_like(offsets, types, subok=False)
@@ -153,18 +142,18 @@ class DeepFunction:
         return 0.0 if not self._ends else COARSE if "distance" in self.fields else ANY
 
     def _first(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
-        def follow(x: Any, y: Any, unit: int, *found: Any) -> None:
+        def follow(c: Any, unit: int, *found: Any) -> None:
             proof, eta = (False, ETA_PREVIEW) if self.proof == "none" else (True, ETA)
             flat = here.flat(unit)
-            compiled.first_pass(here.table, flat, x, y, unit, self.max_iter, eta, proof, self._coarse, *found)
+            first_pass(here.table, flat, c, unit, self.max_iter, eta, proof, self._coarse, *found)
 
         return self._pass(here, flat, follow)
 
     def _second(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
         coarse = self._coarse if self.proof == "full" or not self._ends else np.inf  # no third pass would do better
 
-        def follow(x: Any, y: Any, unit: int, *found: Any) -> None:
-            compiled.second_pass(here.table, x, y, unit, self.max_iter, ETA_CLOSE, coarse, *found)
+        def follow(c: Any, unit: int, *found: Any) -> None:
+            second_pass(here.table, c, unit, self.max_iter, ETA_CLOSE, coarse, *found)
 
         return self._pass(here, flat, follow)
 
@@ -175,10 +164,10 @@ class DeepFunction:
         """
         found, left = _Found.nothing(flat.size, self._ends), np.arange(flat.size)
         while left.size:
-            x, y, exact, fits, shift = _scaled(flat[left])
+            c, exact, fits, shift = _scaled(flat[left])
             some = np.flatnonzero(fits) if fits.any() else np.arange(left.size)
             part = _Found.nothing(some.size, self._ends)
-            follow(x[some], y[some], self._unit(here) + shift, part.counts, part.unclear, part.end)
+            follow(c[some], self._unit(here) + shift, part.counts, part.unclear, part.end)
             part.unclear |= ~exact[some]
             with np.errstate(over="ignore", under="ignore"):  # an infinite slope is no distance
                 part.end[2:4] = np.ldexp(part.end[2:4], -shift)
@@ -188,10 +177,9 @@ class DeepFunction:
 
     def _third(self, here: Prepared, flat: NDArray[np.complex128]) -> _Found:
         found = _Found.nothing(flat.size, self._ends)
-        unit, (x, y) = self._unit(here), here.reference.origin
+        unit = self._unit(here)
         for i, offset in enumerate(flat.tolist()):
-            c = x + Fraction(offset.real) * Fraction(2) ** unit, y + Fraction(offset.imag) * Fraction(2) ** unit
-            known = count(c, self.max_iter, max(0, -unit - math.frexp(abs(offset))[1]) + 200, self._ends)
+            known = count_at(here.reference.origin, unit, offset, self.max_iter, self._ends)
             found.counts[i], found.unclear[i] = known.n, not known.proven
             if self._ends:
                 with np.errstate(over="ignore"):  # an infinite slope is no distance
@@ -226,9 +214,9 @@ def _never_escape(flat: NDArray[np.complex128], origin: tuple[Fraction, Fraction
 
 
 def _scaled(flat: NDArray[np.complex128]) -> tuple[Any, ...]:
-    """Parts of `flat` in units of 2^shift, at most about 1; which are exact, which fit: exact and not tiny; shift."""
-    largest = float(np.max(np.abs(flat.view(float)), initial=0.0))
-    shift = (int(np.frexp(largest)[1]) + STEP // 2) // STEP * STEP
-    x, y = np.ldexp(flat.real, -shift), np.ldexp(flat.imag, -shift)
-    exact = (np.ldexp(x, shift) == flat.real) & (np.ldexp(y, shift) == flat.imag)
-    return x, y, exact, exact & (np.maximum(np.abs(x), np.abs(y)) > TINY) | (flat == 0), shift
+    """`flat` in units of 2^shift, at most about 1; which are exact, which fit: exact and not tiny; shift."""
+    parts = flat.view(float).reshape(-1, 2)
+    shift = (int(np.frexp(np.max(np.abs(parts), initial=0.0))[1]) + STEP // 2) // STEP * STEP
+    c = np.ldexp(parts, -shift)
+    exact = np.logical_and(*(np.ldexp(c, shift) == parts).T)
+    return c.view(complex)[:, 0], exact, exact & (np.maximum(*np.abs(c).T) > TINY) | (flat == 0), shift

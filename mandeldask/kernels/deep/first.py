@@ -9,9 +9,11 @@ e >= |computed z - exact z|. The inequalities are README's, by the names they ha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
-from mandeldask.kernels.deep.arithmetic import U, inlined, normal, pow2
+from numba import types
+
+from mandeldask.kernels.compiling import compiled
+from mandeldask.kernels.deep.arithmetic import U, inlined, larger, norm1, normal, pow2, scaled, squared
 from mandeldask.kernels.deep.far import (
     ELSEWHERE,
     ESCAPED,
@@ -26,30 +28,15 @@ from mandeldask.kernels.deep.far import (
     jump_error,
     step_far,
 )
-from mandeldask.kernels.deep.table import (
-    AX,
-    AY,
-    BX,
-    BY,
-    LOWEST,
-    NA,
-    NB,
-    QX,
-    QY,
-    RX,
-    RY,
-    SX,
-    SY,
-    G,
-    H,
-)
+from mandeldask.kernels.deep.table import FLATS, LOWEST, TABLE
 from mandeldask.kernels.fields import BAILOUT
 
 TAIL = 24  # steps from |w| > 2 to the bailout, where |w| - 2 is known to 1e-7 of itself
+RESULTS = types.int64[::1], types.boolean[::1], types.float64[:, ::1]
 
 
 @inlined
-def longest(flat, first, last, m, z2, x, y, e, c_size, eta):
+def _longest(flat, first, last, m, z2, z, e, c_size, eta):
     """(row, level) of the longest jump from m whose eta is small enough; row -1 if there is none.
 
     (valid): h max(|z|, e) + g |c| <= eta.
@@ -57,9 +44,9 @@ def longest(flat, first, last, m, z2, x, y, e, c_size, eta):
     index = m - 1
     row, level = -1, 0
     k = first[0] + (index >> LOWEST)
-    if m + (1 << LOWEST) <= last and flat[k, H] * max(abs(x), abs(y)) <= eta:
+    if m + (1 << LOWEST) <= last and flat[k].h * larger(z) <= eta:
         r = max(math.sqrt(z2), e)
-        while flat[k, H] * r + flat[k, G] * c_size <= eta:
+        while flat[k].h * r + flat[k].g * c_size <= eta:
             row = k
             level += 1
             step = 1 << LOWEST + level
@@ -70,155 +57,144 @@ def longest(flat, first, last, m, z2, x, y, e, c_size, eta):
 
 
 @inlined
-def jump(t, k, x, y, cx, cy):
+def _jump(t, z, c):
     """A z (1 + Q z + R c) + (B + S c) c."""
-    p = (t[k, QX] * x - t[k, QY] * y) + (t[k, RX] * cx - t[k, RY] * cy)
-    q = (t[k, QX] * y + t[k, QY] * x) + (t[k, RX] * cy + t[k, RY] * cx)
-    px, py = x + (p * x - q * y), y + (p * y + q * x)
-    bx, by = t[k, BX] + (t[k, SX] * cx - t[k, SY] * cy), t[k, BY] + (t[k, SX] * cy + t[k, SY] * cx)
-    return (t[k, AX] * px - t[k, AY] * py) + (bx * cx - by * cy), (t[k, AX] * py + t[k, AY] * px) + (bx * cy + by * cx)
+    return t.a * (z + (t.q * z + t.r * c) * z) + (t.b + t.s * c) * c
 
 
 @inlined
-def jump_slope(t, k, x, y, dx, dy, cx, cy):
-    """The slope of `jump`, A dz (1 + 2 Q z + R c) + A R z + B + 2 S c."""
-    rx, ry = t[k, RX] * x - t[k, RY] * y, t[k, RX] * y + t[k, RY] * x
-    p = 1.0 + (2.0 * (t[k, QX] * x - t[k, QY] * y) + (t[k, RX] * cx - t[k, RY] * cy))
-    q = 2.0 * (t[k, QX] * y + t[k, QY] * x) + (t[k, RX] * cy + t[k, RY] * cx)
-    px, py = (p * dx - q * dy) + rx, (p * dy + q * dx) + ry
-    bx, by = t[k, BX] + 2.0 * (t[k, SX] * cx - t[k, SY] * cy), t[k, BY] + 2.0 * (t[k, SX] * cy + t[k, SY] * cx)
-    return (t[k, AX] * px - t[k, AY] * py) + bx, (t[k, AX] * py + t[k, AY] * px) + by
+def _jump_slope(t, z, d, c):
+    """The slope of `_jump`, A dz (1 + 2 Q z + R c) + A R z + B + 2 S c."""
+    grown = (1.0 + (scaled(t.q * z, 2.0) + t.r * c)) * d + t.r * z
+    return t.a * grown + (t.b + scaled(t.s * c, 2.0))
 
 
 @inlined
-def step_error(w, sx, sy, x, y, nx, ny, e):
+def _step_error(w, both, z, new, e):
     """(step): e' = (2 |w| + e + g) e + 5 g q + 2 U |z'|_1, g = U (|2Z + z|_1 + q), q = |z|_1."""
-    q = abs(x) + abs(y)
-    g = U * (abs(sx) + abs(sy) + q)
-    return (2.0 * w + e + g) * e * GROW + 5.0 * g * q + 2.0 * U * (abs(nx) + abs(ny)) + 2.0**-1000
+    q = norm1(z)
+    g = U * (norm1(both) + q)
+    return (2.0 * w + e + g) * e * GROW + 5.0 * g * q + 2.0 * U * norm1(new) + 2.0**-1000
 
 
 @inlined
-def near(  # noqa: PLR0912 (one loop, each branch a step of README)
-    table, flat, n, m, x, y, e, dx, dy, cx, cy, unit, max_iter, eta, proof, coarse
+def _near(  # noqa: PLR0912 (one loop, each branch a step of README)
+    table, flat, n, m, z, e, d, c, unit, max_iter, eta, proof, coarse
 ):
     """Follow z in plain doubles until it is decided, or ELSEWHERE: too small for them.
 
-    With `coarse`, dz/dc too, and UNCLEAR where e^2 > coarse |w|^2: the slope would be too rough.
+    With `coarse`, d = dz/dc too, and UNCLEAR where e^2 > coarse |w|^2: the slope would be too rough.
     """
-    c_size = abs(cx) + abs(cy)
-    ux, uy = cx * unit, cy * unit
-    zs, first, last = table.z, table.first, table.z.size - 1
+    c_size, offset = norm1(c), scaled(c, unit)
+    first, last = table.first, table.z.size - 1
     while True:
-        zx, zy = zs[m].real, zs[m].imag
-        wx, wy = zx + x, zy + y
-        w2 = wx * wx + wy * wy
+        ref = table.z[m]
+        w = ref + z
+        w2 = squared(w)
         if not (w2 + 16.0 * e <= SURELY):
-            verdict = judge(w2, e, abs(zx) + abs(zy), proof)
+            verdict = judge(w2, e, norm1(ref), proof)
             if verdict != INSIDE:
-                return verdict, n, m, x, y, e, dx, dy
+                return verdict, n, m, z, e, d
         if n >= max_iter:
-            return INSIDE, n, m, x, y, e, dx, dy
+            return INSIDE, n, m, z, e, d
         if coarse > 0.0 and e * e > coarse * w2:
-            return UNCLEAR, n, m, x, y, e, dx, dy
-        z2 = x * x + y * y
+            return UNCLEAR, n, m, z, e, d
+        z2 = squared(z)
         if w2 < z2 or m == last:
             # (rebase): the same orbit, as the offset from the reference's start
-            x, y, z2 = wx, wy, w2
+            z, z2 = w, w2
             if proof:
-                e += 2.0 * U * (abs(zx) + abs(zy) + abs(wx) + abs(wy))
-            zx, zy, m = 0.0, 0.0, 0
+                e += 2.0 * U * (norm1(ref) + abs(w.real) + abs(w.imag))
+            ref, m = 0j, 0
         if z2 < 2.0 ** (2 * LOW):
-            return ELSEWHERE, n, m, x, y, e, dx, dy
+            return ELSEWHERE, n, m, z, e, d
         if (m - 1) & ((1 << LOWEST) - 1) == 0:
-            row, level = longest(flat, first, last, m, z2, x, y, e, c_size, eta)
+            row, level = _longest(flat, first, last, m, z2, z, e, c_size, eta)
             if row >= 0:
+                t = flat[row]
                 if proof:
-                    e = jump_error(
-                        flat[row, H], flat[row, G], flat[row, NA], flat[row, NB], abs(x) + abs(y), c_size, e, eta
-                    )
+                    e = jump_error(t.h, t.g, t.na, t.nb, norm1(z), c_size, e, eta)
                 if coarse > 0.0:
-                    dx, dy = jump_slope(flat, row, x, y, dx, dy, cx, cy)
-                x, y = jump(flat, row, x, y, cx, cy)
+                    d = _jump_slope(t, z, d, c)
+                z = _jump(t, z, c)
                 n += 1 << LOWEST + level
                 m += 1 << LOWEST + level
                 if n > max_iter:  # none on the way there has escaped
-                    return INSIDE, max_iter, m, x, y, e, dx, dy
+                    return INSIDE, max_iter, m, z, e, d
                 continue
-        sx, sy = (zx + zx) + x, (zy + zy) + y
-        nx, ny = (sx * x - sy * y) + ux, (sx * y + sy * x) + uy
+        both = (ref + ref) + z
+        new = both * z + offset
         if proof:
-            e = step_error(math.sqrt(w2), sx, sy, x, y, nx, ny, e)
+            e = _step_error(math.sqrt(w2), both, z, new, e)
         if coarse > 0.0:
-            dx, dy = 2.0 * (wx * dx - wy * dy) + unit, 2.0 * (wx * dy + wy * dx)
-        x, y = nx, ny
+            d = scaled(w * d, 2.0) + unit
+        z = new
         n += 1
         m += 1
 
 
 @inlined
-def tail(end, i, n, x, y, dx, dy, cx, cy, unit):
-    """Follow w = x + iy from the escape at n to the bailout, c = cx + i cy; into column i of `end`.
+def tail(end, i, n, w, d, c, unit):
+    """Follow w, of slope d, from the escape at n to the bailout; into column i of `end`.
 
     Rows of `end`: w and its slope, and the step. False if it lingers.
     """
     for _ in range(TAIL):
-        if x * x + y * y > BAILOUT * BAILOUT:
+        if squared(w) > BAILOUT * BAILOUT:
             break
-        dx, dy = 2.0 * (x * dx - y * dy) + unit, 2.0 * (x * dy + y * dx)
-        x, y = (x * x - y * y) + cx, 2.0 * x * y + cy
+        d = scaled(w * d, 2.0) + unit
+        w = w * w + c
         n += 1
-    end[0, i], end[1, i], end[2, i], end[3, i], end[4, i] = x, y, dx, dy, n
-    return x * x + y * y > BAILOUT * BAILOUT
+    end[0, i], end[1, i], end[2, i], end[3, i], end[4, i] = w.real, w.imag, d.real, d.imag, n
+    return squared(w) > BAILOUT * BAILOUT
 
 
 @inlined
-def follow_sample(table, flat, cx, cy, unit, max_iter, eta, proof, coarse, end, i):
-    """(verdict, n) of the sample (cx + i cy) 2^unit from the reference; how it ends into column i of `end`."""
+def _follow(table, flat, c, unit, max_iter, eta, proof, coarse, end, i):
+    """(verdict, n) of the sample c 2^unit from the reference; how it ends into column i of `end`."""
     size = pow2(unit)
     n, m = 1, 1
-    x, y, s, e, dx = normal(cx, cy, unit, 0.0)
-    dy = 0.0
+    z, s, e, f = normal(c, unit, 0.0)
+    d = complex(f, 0.0)
     while True:
-        verdict, n, m, x, y, s, e, dx, dy = far(
-            table, n, m, x, y, s, e, dx, dy, cx, cy, unit, max_iter, eta, proof, coarse
-        )
+        verdict, n, m, z, s, e, d = far(table, n, m, z, s, e, d, c, unit, max_iter, eta, proof, coarse)
         f = pow2(s)
-        x, y, e, dx, dy = x * f, y * f, e * f, dx * f, dy * f
+        z, e, d = scaled(z, f), e * f, scaled(d, f)
         if verdict != ELSEWHERE:
             break
-        verdict, n, m, x, y, e, dx, dy = near(
-            table, flat, n, m, x, y, e, dx, dy, cx, cy, size, max_iter, eta, proof, coarse
-        )
+        verdict, n, m, z, e, d = _near(table, flat, n, m, z, e, d, c, size, max_iter, eta, proof, coarse)
         if verdict != ELSEWHERE:
             break
         f = pow2(-LOW)
-        x, y, s, e, g = normal(x * f, y * f, LOW, e * f)
-        dx, dy = dx * f * g, dy * f * g
+        z, s, e, g = normal(scaled(z, f), LOW, e * f)
+        d = scaled(scaled(d, f), g)
         if m == 0:
-            x, y, s, e, dx, dy = step_far(0.0, 0.0, NOTHING, NOTHING, x, y, s, e, dx, dy, cx, cy, unit, proof)
+            z, s, e, d = step_far(0j, NOTHING, NOTHING, z, s, e, d, c, unit, proof)
             n += 1
             m = 1
     if coarse > 0.0 and verdict == ESCAPED:
-        zx, zy = table.z[m].real, table.z[m].imag
-        c = table.z[1]
-        if not tail(end, i, n, zx + x, zy + y, dx, dy, c.real + cx * size, c.imag + cy * size, size) and proof:
+        ended = tail(end, i, n, table.z[m] + z, d, table.z[1] + scaled(c, size), size)
+        if proof and not ended:
             verdict = UNCLEAR
     return verdict, n
 
 
-def make_first_pass(sources: str) -> Callable[..., None]:
-    """The function to compile; `sources` as in the vector kernel."""
+@compiled(
+    TABLE,
+    FLATS,
+    types.complex128[::1],
+    types.int64,
+    types.int64,
+    types.float64,
+    types.boolean,
+    types.float64,
+    *RESULTS,
+)
+def first_pass(table, flat, c, unit, max_iter, eta, proof, coarse, counts, unclear, end):
+    """Counts of the samples c 2^unit; `unclear` says which are not proven.
 
-    def first_pass(table, flat, cx, cy, unit, max_iter, eta, proof, coarse, counts, unclear, end):
-        """Counts of the samples (cx + i cy) 2^unit; `unclear` says which are not proven.
-
-        With `coarse` above 0, how they end as well (`tail`), their slope d/dc with c in units of 2^unit.
-        """
-        _ = sources
-        for i in range(cx.size):
-            verdict, n = follow_sample(table, flat, cx[i], cy[i], unit, max_iter, eta, proof, coarse, end, i)
-            counts[i] = n
-            unclear[i] = verdict == UNCLEAR
-
-    return first_pass
+    With `coarse` above 0, how they end as well (`tail`), their slope d/dc with c in units of 2^unit.
+    """
+    for i in range(c.size):
+        verdict, counts[i] = _follow(table, flat, c[i], unit, max_iter, eta, proof, coarse, end, i)
+        unclear[i] = verdict == UNCLEAR

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -12,9 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.kernels.deep import compiled
 from mandeldask.kernels.deep.reference import Reference
-from mandeldask.kernels.deep.table import Table, rows
+from mandeldask.kernels.deep.table import FLAT, POWERS, TERMS, Table, fill, flatten, rows
 
 # References that a process keeps, and the most bytes of them with their tables beside the one that it loads.
 KEPT, KEPT_BYTES = 3, 64 * 2**20
@@ -54,7 +52,7 @@ class Prepared:
 
     reference: Reference
     table: Table
-    flats: OrderedDict[int, NDArray[np.float64]] = field(default_factory=OrderedDict)
+    flats: OrderedDict[int, NDArray[Any]] = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -64,15 +62,15 @@ class Prepared:
             arrays: list[NDArray[Any]] = [r.z, r.low, r.tiny, t.tiny, t.terms, t.powers, *self.flats.values()]
         return sum(array.nbytes for array in arrays)
 
-    def flat(self, unit: int) -> NDArray[np.float64]:
+    def flat(self, unit: int) -> NDArray[Any]:
         """The table for offsets in units of 2^unit."""
         with self.lock:
             if unit not in self.flats:
-                size = len(self.table.terms), 16
-                while self.flats and (len(self.flats) + 1) * 8 * math.prod(size) > FLATS_BYTES:
+                flat = np.zeros(self.table.terms.size, FLAT)
+                while self.flats and (len(self.flats) + 1) * flat.nbytes > FLATS_BYTES:
                     self.flats.popitem(last=False)
-                self.flats[unit] = np.zeros(size)
-                compiled.flatten(self.table, unit, self.flats[unit])
+                self.flats[unit] = flat
+                flatten(self.table, unit, self.flats[unit])
             self.flats.move_to_end(unit)
             return self.flats[unit]
 
@@ -99,9 +97,9 @@ def _prepare(reference: Reference) -> Prepared:
         np.require(reference.low, complex, ["C", "A", "W"]),
         tiny[:, 0].astype(np.int64),
         np.ascontiguousarray(tiny[:, 1:], float),
-        np.empty((first[-1], 18)),
-        np.zeros((first[-1], 4), np.int32),
+        np.empty(first[-1], TERMS),
+        np.zeros(first[-1], POWERS),
         first,
     )
-    compiled.fill(table, np.empty((3, 18)), np.empty((3, 4), np.int32))
+    fill(table, np.empty(3, TERMS), np.empty(3, POWERS))
     return Prepared(reference, table)

@@ -10,6 +10,8 @@ Z_m = 0 with a bound that is not 0 says nothing, so more bits are taken, unless 
 one is a Gaussian integer, and of those only the orbits of 0 and -1 come back to 0.)
 """
 
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+
 from __future__ import annotations
 
 import math
@@ -19,10 +21,12 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from numba import types
 from numpy.typing import NDArray
 
 from mandeldask.errors import ConfigError
-from mandeldask.kernels.deep import compiled
+from mandeldask.kernels.compiling import compiled
+from mandeldask.kernels.deep.arithmetic import exponent, inlined, pow2
 from mandeldask.kernels.deep.table import TINY
 
 try:
@@ -80,11 +84,11 @@ def reference_orbit(origin: tuple[Fraction, Fraction], unit: int, max_iter: int,
     bits = max(0, -unit) + 200
     while True:
         orbit = FixedOrbit(origin, bits)
-        bounds = compiled.bounds(bits)
+        bounds = start(bits)
         z, low, tiny = _take(orbit, unit, max_iter, bounds, tell)
-        missing = bounds[compiled.WORST] - WANTED
+        missing = bounds[WORST] - WANTED
         if missing <= 0:
-            return Reference(origin, unit, bits, z, low, tiny, float(bounds[compiled.WORST]))
+            return Reference(origin, unit, bits, z, low, tiny, float(bounds[WORST]))
         # At a nucleus Z all but vanishes: only more bits than the nucleus is given with tell it from its error.
         given = max(part.denominator.bit_length() for part in origin)
         bits = max(bits + int(min(missing, bits)) + 20, min(2 * bits, given + 200))
@@ -97,11 +101,11 @@ def _take(orbit: FixedOrbit, unit: int, max_iter: int, bounds: NDArray[np.float6
         first = orbit.steps + 1
         z, low, tiny = orbit.take(min(CHUNK, max_iter - orbit.steps), FAR)
         exact = orbit.exact_zeros
-        kept = int(compiled.follow(z, tiny, first, SPARE - unit, exact, bounds))
+        kept = int(follow(z, tiny, first, SPARE - unit, exact, bounds))
         chunks.append((z[:kept], low[:kept], tiny[tiny[:, 0] < first + kept]))
         if tell is not None:
             tell(orbit.steps, max_iter)
-        if kept < len(z) or bounds[compiled.WORST] > WANTED:
+        if kept < len(z) or bounds[WORST] > WANTED:
             break
     return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
@@ -176,3 +180,69 @@ def _mantissa(x: int, y: int, bits: int) -> tuple[float, ...]:
     size = max(abs(x), abs(y)).bit_length()
     parts = [float(x), float(y), float(x - int(float(x))), float(y - int(float(y)))]
     return *(math.ldexp(part, -size) for part in parts), down + size - bits
+
+
+# What is carried along an orbit: dZ/dc = (DX + i DY) 2^DE; the error is at most E 2^EE; its log2 relative to |Z|, the
+# greatest so far; the number of bits p.
+DX, DY, DE, E, EE, WORST, BITS = range(7)
+
+
+def start(bits: int) -> NDArray[np.float64]:
+    """At Z_1: dZ/dc = 1, and an error of 4 units."""
+    return np.array([1.0, 0.0, 0.0, 4.0, -bits, -np.inf, bits])
+
+
+@inlined
+def _advance_slope(b, x, y, e):
+    """dZ/dc by 2 Z dZ/dc + 1, Z = (x + iy) 2^e."""
+    f = pow2(-int(b[DE]) - e)
+    dx, dy = 2.0 * (b[DX] * x - b[DY] * y), 2.0 * (b[DX] * y + b[DY] * x)
+    if f == np.inf:
+        dx, dy, f, b[DE] = 0.0, 0.0, 1.0, -e
+    dx += f
+    k = exponent(max(abs(dx), abs(dy), 2.0**-1000))
+    b[DX], b[DY], b[DE] = dx * pow2(-k), dy * pow2(-k), b[DE] + e + k
+
+
+@inlined
+def _advance_error(b, r, e):
+    """E by (2 |Z| + E) E + 6 units, |Z| = r 2^e, rounded up."""
+    grown = b[E] * (2.0 * r + b[E] * pow2(int(b[EE]) - e))
+    at = int(b[EE]) + e
+    top = max(at, -int(b[BITS]))
+    grown = (grown * pow2(at - top) + 6.0 * pow2(-int(b[BITS]) - top)) * (1.0 + 2.0**-40)
+    k = exponent(grown)
+    b[E], b[EE] = grown * pow2(-k), top + k
+
+
+@compiled(
+    types.complex128[::1],
+    types.float64[:, ::1],
+    types.int64,
+    types.float64,
+    types.boolean,
+    types.float64[::1],
+    gives=types.int64,
+)
+def follow(z, tiny, first, room, exact, b):
+    """Carry the bounds b from Z_first = z[0] past the end of z; how many of z are worth keeping.
+
+    The rest lies past log2 |dZ/dc| = room.
+    """
+    k = 0
+    for i in range(z.size):
+        x, y, e = z[i].real, z[i].imag, 0
+        while k < tiny.shape[0] and tiny[k, 0] < first + i:
+            k += 1
+        if k < tiny.shape[0] and tiny[k, 0] == first + i:
+            x, y, e = tiny[k, 1], tiny[k, 2], int(tiny[k, 5])
+        r = math.sqrt(x * x + y * y)
+        if r > 0.0:
+            b[WORST] = max(b[WORST], math.log2(b[E] / r) + b[EE] - e)
+        elif not exact:
+            b[WORST] = np.inf
+        if math.log2(max(abs(b[DX]), abs(b[DY]))) + b[DE] > room:
+            return i + 1
+        _advance_slope(b, x, y, e)
+        _advance_error(b, r, e)
+    return z.size

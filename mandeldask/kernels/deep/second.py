@@ -1,7 +1,7 @@
 """The second pass: what the first leaves undecided, the same loop in double-double with exponents.
 
-z is (x + iy) 2^s with x and y double-double. The inequalities are those of the first pass with UD in place of U, and
-with what the second-order terms of a jump, which stay plain doubles, err by.
+z and its low part zl are (z + zl) 2^s. The inequalities are those of the first pass with UD in place of U, and with
+what the second-order terms of a jump, which stay plain doubles, err by.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -9,58 +9,38 @@ with what the second-order terms of a jump, which stay plain doubles, err by.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
-from mandeldask.kernels.deep.arithmetic import add, exponent, inlined, multiply, multiply_complex, pow2
-from mandeldask.kernels.deep.far import ESCAPED, INSIDE, LEAST, NOTHING, SURELY, UNCLEAR, longest_far, slope_far
-from mandeldask.kernels.deep.first import tail
-from mandeldask.kernels.deep.table import (
-    AX,
-    AXL,
-    AY,
-    AYL,
-    BX,
-    BXL,
-    BY,
-    BYL,
-    EA,
-    EB,
-    EG,
-    EH,
-    LOWEST,
-    NA,
-    NB,
-    QX,
-    QY,
-    RX,
-    RY,
-    SX,
-    SY,
-    G,
-    H,
-    parts,
+from numba import types
+
+from mandeldask.kernels.compiling import compiled
+from mandeldask.kernels.deep.arithmetic import (
+    add,
+    add_complex,
+    exponent,
+    inlined,
+    multiply,
+    multiply_complex,
+    norm1,
+    normal,
+    pow2,
+    scaled,
+    squared,
 )
+from mandeldask.kernels.deep.far import ESCAPED, INSIDE, LEAST, NOTHING, SURELY, UNCLEAR, longest_far, slope_far
+from mandeldask.kernels.deep.first import RESULTS, tail
+from mandeldask.kernels.deep.table import LOWEST, TABLE, parts
 
 UD = 2.0**-101  # one operation on double-doubles, complex or not, errs by less, relative; so does the reference
 
 
 @inlined
-def normal2(x, xl, y, yl, s, e):
-    """As `normal`."""
-    largest = max(abs(x), abs(y))
-    k = exponent(largest) if largest > 0.0 else 0
-    f = pow2(-k)
-    return x * f, xl * f, y * f, yl * f, s + k, e * f, f
-
-
-@inlined
-def judge2(wx, wxl, wy, wyl, e):
+def _judge(w, wl, e):
     """As `judge`, by |w|^2 - 4 in double-double: w is at most e off, so |w|^2 by less than (4.2 + e) e about 2.
 
     The squares and two sums err by less than 60 2^-106 about there, and 64 UD is 32 times as much.
     """
-    p, pl = multiply(wx, wxl, wx, wxl)
-    q, ql = multiply(wy, wyl, wy, wyl)
+    p, pl = multiply(w.real, wl.real, w.real, wl.real)
+    q, ql = multiply(w.imag, wl.imag, w.imag, wl.imag)
     p, pl = add(p, pl, q, ql)
     excess, _ = add(p, pl, -4.0, 0.0)
     unsure = (4.2 + e) * e + 64.0 * UD
@@ -70,116 +50,97 @@ def judge2(wx, wxl, wy, wyl, e):
 
 
 @inlined
-def jump2(t, p, k, level, x, xl, y, yl, s, e, dx, dy, cx, cy, unit, eta):
-    """As `jump_far`, A and B times their factors in double-double, the slope in doubles."""
-    fh, fg = pow2(p[k, EH] + s), pow2(p[k, EG] + unit)
-    u = (t[k, QX] * x - t[k, QY] * y) * fh + (t[k, RX] * cx - t[k, RY] * cy) * fg
-    v = (t[k, QX] * y + t[k, QY] * x) * fh + (t[k, RX] * cy + t[k, RY] * cx) * fg
-    px, pxl = add(x, xl, u * x - v * y, 0.0)
-    py, pyl = add(y, yl, u * y + v * x, 0.0)
-    bx, bxl = add(t[k, BX], t[k, BXL], (t[k, SX] * cx - t[k, SY] * cy) * fg, 0.0)
-    by, byl = add(t[k, BY], t[k, BYL], (t[k, SX] * cy + t[k, SY] * cx) * fg, 0.0)
-    top = max(p[k, EA] + s, p[k, EB] + unit)
-    fa, fb = pow2(p[k, EA] + s - top), pow2(p[k, EB] + unit - top)
-    q, c_size, steps = abs(x) + abs(y), abs(cx) + abs(cy), float(1 << LOWEST + level)
-    here = t[k, H] * fh * q + t[k, G] * fg * c_size
+def _jump(t, p, level, z, zl, s, e, d, c, unit, eta):
+    """As in the first pass, A and B times their factors in double-double, the slope in doubles."""
+    fh, fg = pow2(p.h + s), pow2(p.g + unit)
+    w, wl = add_complex(z, zl, (scaled(t.q * z, fh) + scaled(t.r * c, fg)) * z, 0j)
+    b, bl = add_complex(t.b, t.b_low, scaled(t.s * c, fg), 0j)
+    top = max(p.a + s, p.b + unit)
+    fa, fb = pow2(p.a + s - top), pow2(p.b + unit - top)
+    q, c_size, steps = norm1(z), norm1(c), float(1 << LOWEST + level)
+    here = t.h * fh * q + t.g * fg * c_size
     relative = 1.02 * here * here + here * 2.0**-43 + steps * 2.0**-99 + 64.0 * UD
-    e = (
-        t[k, NA] * fa * e * (1.0 + 4.5 * eta + 2.0**-40)
-        + relative * (t[k, NA] * fa * q + t[k, NB] * fb * c_size)
-        + LEAST
-    )
-    ax, axl, ay, ayl = multiply_complex(t[k, AX], t[k, AXL], t[k, AY], t[k, AYL], px, pxl, py, pyl)
-    bx, bxl, by, byl = multiply_complex(bx, bxl, by, byl, cx, 0.0, cy, 0.0)
-    nx, nxl = add(ax * fa, axl * fa, bx * fb, bxl * fb)
-    ny, nyl = add(ay * fa, ayl * fa, by * fb, byl * fb)
-    dx, dy = slope_far(t, p, k, x, y, s, dx, dy, cx, cy, unit, top)
-    x, xl, y, yl, s, e, f = normal2(nx, nxl, ny, nyl, top, e)
-    return x, xl, y, yl, s, e, dx * f, dy * f
+    e = t.na * fa * e * (1.0 + 4.5 * eta + 2.0**-40) + relative * (t.na * fa * q + t.nb * fb * c_size) + LEAST
+    a, al = multiply_complex(t.a, t.a_low, w, wl)
+    b, bl = multiply_complex(b, bl, c, 0j)
+    d = slope_far(t, p, z, s, d, c, unit, top)
+    z, zl = add_complex(scaled(a, fa), scaled(al, fa), scaled(b, fb), scaled(bl, fb))
+    z, s, e, f = normal(z, top, e)
+    return z, scaled(zl, f), s, e, scaled(d, f)
 
 
 @inlined
-def step2(zx, zxl, zy, zyl, zs, ze, x, xl, y, yl, s, e, dx, dy, cx, cy, unit):
-    """As `first.step_far`."""
-    t = max(ze, s)
-    fz, f = 2.0 * pow2(zs - t), pow2(s - t)
-    sx, sxl = add(zx * fz, zxl * fz, x * f, xl * f)
-    sy, syl = add(zy * fz, zyl * fz, y * f, yl * f)
+def _step(ref, low, at, ref_at, z, zl, s, e, d, c, unit):
+    """As `step_far`."""
+    t = max(ref_at, s)
+    fz, f = 2.0 * pow2(at - t), pow2(s - t)
+    both, bl = add_complex(scaled(ref, fz), scaled(low, fz), scaled(z, f), scaled(zl, f))
     top = max(t + s, unit)
     fp, fc = pow2(t + s - top), pow2(unit - top)
-    px, pxl, py, pyl = multiply_complex(sx, sxl, sy, syl, x, xl, y, yl)
-    nx, nxl = add(px * fp, pxl * fp, cx * fc, 0.0)
-    ny, nyl = add(py * fp, pyl * fp, cy * fc, 0.0)
-    q, size = abs(x) + abs(y), abs(sx) + abs(sy) + (abs(x) + abs(y)) * f
-    wx, wy = sx + x * f, sy + y * f
-    ww = math.sqrt(wx * wx + wy * wy) + 2.0**-50 * size
-    g = UD * size
-    e = (ww + e * f + g) * e * fp * (1.0 + 2.0**-48) + 5.0 * g * q * fp + 2.0 * UD * (abs(nx) + abs(ny)) + LEAST
-    dx, dy = (wx * dx - wy * dy) * fp + fc, (wx * dy + wy * dx) * fp
-    x, xl, y, yl, s, e, f = normal2(nx, nxl, ny, nyl, top, e)
-    return x, xl, y, yl, s, e, dx * f, dy * f
+    p, pl = multiply_complex(both, bl, z, zl)
+    new, nl = add_complex(scaled(p, fp), scaled(pl, fp), scaled(c, fc), 0j)
+    q = norm1(z)
+    size = norm1(both) + q * f
+    w, g = both + scaled(z, f), UD * size
+    ww = math.sqrt(squared(w)) + 2.0**-50 * size
+    e = (ww + e * f + g) * e * fp * (1.0 + 2.0**-48) + 5.0 * g * q * fp + 2.0 * UD * norm1(new) + LEAST
+    z, s, e, f = normal(new, top, e)
+    return z, scaled(nl, f), s, e, scaled(scaled(w * d, fp) + fc, f)
 
 
 @inlined
-def follow_closely(table, cx, cy, unit, max_iter, eta, coarse, end, i):
-    """(proven, n) of the sample (cx + i cy) 2^unit from the reference; n is the likely count where it is not proven."""
-    c_size, last = abs(cx) + abs(cy), table.z.size - 1
-    x, xl, y, yl, s, e, dx = normal2(cx, 0.0, cy, 0.0, unit, 0.0)
-    dy = 0.0
+def _follow(table, c, unit, max_iter, eta, coarse, end, i):
+    """(proven, n) of the sample c 2^unit from the reference; n is the likely count where it is not proven."""
+    c_size, last = norm1(c), table.z.size - 1
+    z, s, e, f = normal(c, unit, 0.0)
+    zl, d = 0j, complex(f, 0.0)
     n, m, proven = 1, 1, True
     while True:
-        zx, zxl, zy, zyl, zs = parts(table, m)
-        size = abs(zx) + abs(zy)
-        ze = zs + exponent(size) if size > 0.0 else NOTHING
-        t = max(ze, s)
-        fz, f = pow2(zs - t), pow2(s - t)
-        wx, wxl = add(zx * fz, zxl * fz, x * f, xl * f)
-        wy, wyl = add(zy * fz, zyl * fz, y * f, yl * f)
-        we = e * f + 2.0 * UD * (size * fz + abs(wx) + abs(wy)) + LEAST
+        ref, low, at = parts(table, m)
+        size = norm1(ref)
+        ref_at = at + exponent(size) if size > 0.0 else NOTHING
+        t = max(ref_at, s)
+        fz, f = pow2(at - t), pow2(s - t)
+        w, wl = add_complex(scaled(ref, fz), scaled(low, fz), scaled(z, f), scaled(zl, f))
+        we = e * f + 2.0 * UD * (size * fz + abs(w.real) + abs(w.imag)) + LEAST
         proven = proven and we < 2.0**60  # else nothing is known of z any more
-        square = wx * wx + wy * wy
+        square = squared(w)
         one = pow2(t)
         if not (square * one * one + 16.0 * we * one <= SURELY):
-            verdict = judge2(wx * one, wxl * one, wy * one, wyl * one, we * one)
+            verdict = _judge(scaled(w, one), scaled(wl, one), we * one)
             proven = proven and verdict != UNCLEAR
             if verdict == ESCAPED or (verdict == UNCLEAR and not square * one * one <= 4.0):
                 break
         if n >= max_iter:
             return proven, n
         proven = proven and not (coarse > 0.0 and we * we > coarse * square)
-        if square < (x * x + y * y) * f * f or m == last:
-            x, xl, y, yl, s, e, g = normal2(wx, wxl, wy, wyl, t, we)
-            dx, dy = dx * f * g, dy * f * g
-            zx, zxl, zy, zyl, zs, ze, m = 0.0, 0.0, 0.0, 0.0, NOTHING, NOTHING, 0
+        if square < squared(z) * f * f or m == last:
+            z, s, e, g = normal(w, t, we)
+            zl, d = scaled(wl, g), scaled(scaled(d, f), g)
+            ref, low, at, ref_at, m = 0j, 0j, NOTHING, NOTHING, 0
         elif (m - 1) & ((1 << LOWEST) - 1) == 0:
-            row, level = longest_far(table, m, s, max(math.sqrt(x * x + y * y), e), c_size, unit, eta)
+            row, level = longest_far(table, m, s, max(math.sqrt(squared(z)), e), c_size, unit, eta)
             if row >= 0:
-                x, xl, y, yl, s, e, dx, dy = jump2(
-                    table.terms, table.powers, row, level, x, xl, y, yl, s, e, dx, dy, cx, cy, unit, eta
-                )
+                entry, powers = table.terms[row], table.powers[row]
+                z, zl, s, e, d = _jump(entry, powers, level, z, zl, s, e, d, c, unit, eta)
                 n += 1 << LOWEST + level
                 m += 1 << LOWEST + level
                 if n > max_iter:
                     return proven, max_iter
                 continue
-        x, xl, y, yl, s, e, dx, dy = step2(zx, zxl, zy, zyl, zs, ze, x, xl, y, yl, s, e, dx, dy, cx, cy, unit)
+        z, zl, s, e, d = _step(ref, low, at, ref_at, z, zl, s, e, d, c, unit)
         n += 1
         m += 1
     if coarse > 0.0:
-        c, size, f = table.z[1], pow2(unit), pow2(s)
-        if not tail(end, i, n, wx * one, wy * one, dx * f, dy * f, c.real + cx * size, c.imag + cy * size, size):
-            proven = proven and coarse == math.inf
+        size = pow2(unit)
+        ended = tail(end, i, n, scaled(w, one), scaled(d, pow2(s)), table.z[1] + scaled(c, size), size)
+        proven = proven and (ended or coarse == math.inf)
     return proven, n
 
 
-def make_second_pass(sources: str) -> Callable[..., None]:
-    """The function to compile; `sources` as in the vector kernel."""
-
-    def second_pass(table, cx, cy, unit, max_iter, eta, coarse, counts, unclear, end):
-        """As `first_pass`."""
-        _ = sources
-        for i in range(cx.size):
-            proven, counts[i] = follow_closely(table, cx[i], cy[i], unit, max_iter, eta, coarse, end, i)
-            unclear[i] = not proven
-
-    return second_pass
+@compiled(TABLE, types.complex128[::1], types.int64, types.int64, types.float64, types.float64, *RESULTS)
+def second_pass(table, c, unit, max_iter, eta, coarse, counts, unclear, end):
+    """As `first_pass`."""
+    for i in range(c.size):
+        proven, counts[i] = _follow(table, c[i], unit, max_iter, eta, coarse, end, i)
+        unclear[i] = not proven

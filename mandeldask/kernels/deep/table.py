@@ -10,27 +10,41 @@ With a >= |A|, b >= |B| and the sums h = sum a_k / |2 Z_k|, g = sum b_k / |2 Z_k
 A binary tree: level k has an entry for every 2^k steps from m = 1 + i 2^k on, k = LOWEST, LOWEST + 1, ...
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba import from_dtype, types
 from numpy.typing import NDArray
 
-from mandeldask.kernels.deep.arithmetic import UP, add, exponent, inlined, multiply_complex, pow2
+from mandeldask.kernels.compiling import compiled
+from mandeldask.kernels.deep.arithmetic import (
+    UP,
+    add_complex,
+    exponent,
+    inlined,
+    larger,
+    multiply_complex,
+    pow2,
+    scaled,
+    squared,
+)
 
 TINY = 2.0**-450  # below, a Z is on the side list too: its square is no normal double
 LOWEST = 3  # level of the shortest jumps: 8 steps
 HIGHEST = 24
 
-# Columns of `terms`. A and B are double-double: their errors do not shrink with eta.
-H, G, NA, NB, AX, AY, BX, BY, QX, QY, RX, RY, SX, SY, AXL, AYL, BXL, BYL = range(18)
-# Columns of `powers`, exponents: of A and a; of B, and b; of Q and h; of R and g. S has those of B and R together.
-EA, EB, EH, EG = range(4)
+# An entry in plain doubles, for a unit of c; `na` and `nb` are the norms a and b.
+_NUMBERS = [*((name, float) for name in ("h", "g", "na", "nb")), *((name, complex) for name in "abqrs")]
+FLAT = np.dtype(_NUMBERS, align=True)
+# An entry, for any. A and B are double-double: their errors do not shrink with eta.
+TERMS = np.dtype([*_NUMBERS, ("a_low", complex), ("b_low", complex)], align=True)
+# Its exponents: of A and a; of B, and b; of Q and h; of R and g. S has those of B and R together.
+POWERS = np.dtype([(name, np.int32) for name in "abhg"], align=True)
 
 
 class Table(NamedTuple):
@@ -41,15 +55,21 @@ class Table(NamedTuple):
     tiny_at: NDArray[np.int64]
     tiny: NDArray[np.float64]
     """x, y, low x, low y, exponent"""
-    terms: NDArray[np.float64]
-    """H = inf where there is no jump"""
-    powers: NDArray[np.int32]
+    terms: NDArray[Any]
+    """h = inf where there is no jump"""
+    powers: NDArray[Any]
     first: NDArray[np.int64]
     """first[k] is the row of the first entry of level LOWEST + k; the last element is the number of rows"""
 
 
+_orbit, _terms, _powers, FLATS = types.complex128[::1], *(from_dtype(d)[::1] for d in (TERMS, POWERS, FLAT))
+TABLE = types.NamedTuple(
+    (_orbit, _orbit, types.int64[::1], types.float64[:, ::1], _terms, _powers, types.int64[::1]), Table
+)
+
+
 @inlined
-def find_tiny(tiny_at, m):
+def _find_tiny(tiny_at, m):
     """Row of Z_m on the side list, or -1."""
     low, high = 0, tiny_at.size
     while low < high:
@@ -63,100 +83,88 @@ def find_tiny(tiny_at, m):
 
 @inlined
 def parts(table, m):
-    """Z_m as (x, low x, y, low y, exponent)."""
+    """Z_m as (high part, low part, exponent)."""
     z, low = table.z[m], table.low[m]
-    if max(abs(z.real), abs(z.imag)) < TINY:
-        k = find_tiny(table.tiny_at, m)
+    if larger(z) < TINY:
+        k = _find_tiny(table.tiny_at, m)
         if k >= 0:
             t = table.tiny
-            return t[k, 0], t[k, 2], t[k, 1], t[k, 3], int(t[k, 4])
-    return z.real, low.real, z.imag, low.imag, 0
+            return complex(t[k, 0], t[k, 1]), complex(t[k, 2], t[k, 3]), int(t[k, 4])
+    return z, low, 0
 
 
 @inlined
-def _times(ax, ay, bx, by):
-    return ax * bx - ay * by, ax * by + ay * bx
-
-
-@inlined
-def _one_step(t, powers, table, m):
+def _one_step(t, e, table, m):
     """The entry of one step, z' = 2 Z z (1 + z / 2Z) + c; False where Z is 0 or its neighbours may have escaped."""
-    x, xl, y, yl, e = parts(table, m)
-    size = 2.0 * math.sqrt(x * x + y * y)
+    z, low, at = parts(table, m)
+    size = 2.0 * math.sqrt(squared(z))
     if size == 0.0:
         return False
     k = exponent(size)
     f = pow2(1 - k)
-    t[AX], t[AXL], t[AY], t[AYL] = x * f, xl * f, y * f, yl * f
-    t[NA] = size * pow2(-k) * UP
-    t[BX], t[NB] = 0.5, 0.5
-    t[BXL], t[BY], t[BYL] = 0.0, 0.0, 0.0
-    square = t[AX] * t[AX] + t[AY] * t[AY]
-    t[QX], t[QY], t[H] = t[AX] / square, -t[AY] / square, UP / (size * pow2(-k))
-    t[RX], t[RY], t[G], t[SX], t[SY] = 0.0, 0.0, 0.0, 0.0, 0.0
-    powers[EA], powers[EB], powers[EH], powers[EG] = e + k, 1, -(e + k), 0
-    return e < 0 or size < 4.0 / (1.0 + 2.0**-9)
+    t.a, t.a_low, t.na = scaled(z, f), scaled(low, f), size * pow2(-k) * UP
+    t.b, t.b_low, t.nb = 0.5 + 0j, 0j, 0.5
+    square = squared(t.a)
+    t.q, t.h = complex(t.a.real / square, -t.a.imag / square), UP / (size * pow2(-k))
+    t.r, t.s, t.g = 0j, 0j, 0.0
+    e.a, e.b, e.h, e.g = at + k, 1, -(at + k), 0
+    return at < 0 or size < 4.0 / (1.0 + 2.0**-9)
 
 
 @inlined
 def _merge_first_order(t, e, u, ue, v, ve):
     """A = Av Au, B = Av Bu + Bv, and their norms alike."""
-    t[AX], t[AXL], t[AY], t[AYL] = multiply_complex(v[AX], v[AXL], v[AY], v[AYL], u[AX], u[AXL], u[AY], u[AYL])
-    t[NA] = v[NA] * u[NA] * UP
-    e[EA] = ve[EA] + ue[EA]
-    xh, xl, yh, yl = multiply_complex(v[AX], v[AXL], v[AY], v[AYL], u[BX], u[BXL], u[BY], u[BYL])
-    e[EB] = max(ve[EA] + ue[EB], ve[EB])
-    f, g = pow2(ve[EA] + ue[EB] - e[EB]), pow2(ve[EB] - e[EB])
-    t[BX], t[BXL] = add(xh * f, xl * f, v[BX] * g, v[BXL] * g)
-    t[BY], t[BYL] = add(yh * f, yl * f, v[BY] * g, v[BYL] * g)
-    t[NB] = (v[NA] * u[NB] * f + v[NB] * g) * UP
+    t.a, t.a_low = multiply_complex(v.a, v.a_low, u.a, u.a_low)
+    t.na = v.na * u.na * UP
+    e.a = ve.a + ue.a
+    b, low = multiply_complex(v.a, v.a_low, u.b, u.b_low)
+    e.b = max(ve.a + ue.b, ve.b)
+    f, g = pow2(ve.a + ue.b - e.b), pow2(ve.b - e.b)
+    t.b, t.b_low = add_complex(scaled(b, f), scaled(low, f), scaled(v.b, g), scaled(v.b_low, g))
+    t.nb = (v.na * u.nb * f + v.nb * g) * UP
 
 
 @inlined
 def _merge_second_order(t, e, u, ue, v, ve):
     """Q = Qu + Qv Au, R = Ru + Rv + 2 Qv Bu, S = Av (Su + (Qv Bu + Rv) Bu) + Sv; h as Q, g = gu + gv + hv bu."""
-    e[EH] = max(ue[EH], ve[EH] + ue[EA])
-    f, g = pow2(ue[EH] - e[EH]), pow2(ve[EH] + ue[EA] - e[EH])
-    x, y = _times(v[QX], v[QY], u[AX], u[AY])
-    t[QX], t[QY] = u[QX] * f + x * g, u[QY] * f + y * g
-    t[H] = (u[H] * f + v[H] * u[NA] * g) * UP
+    e.h = max(ue.h, ve.h + ue.a)
+    f, g = pow2(ue.h - e.h), pow2(ve.h + ue.a - e.h)
+    t.q = scaled(u.q, f) + scaled(v.q * u.a, g)
+    t.h = (u.h * f + v.h * u.na * g) * UP
 
-    qb = ve[EH] + ue[EB]
-    e[EG] = max(ue[EG], ve[EG], qb)
-    f, g, h = pow2(ue[EG] - e[EG]), pow2(ve[EG] - e[EG]), pow2(qb - e[EG])
-    bx, by = _times(v[QX], v[QY], u[BX], u[BY])
-    t[RX], t[RY] = u[RX] * f + v[RX] * g + 2.0 * bx * h, u[RY] * f + v[RY] * g + 2.0 * by * h
-    t[G] = (u[G] * f + v[G] * g + v[H] * u[NB] * h) * UP
+    qb = ve.h + ue.b
+    e.g = max(ue.g, ve.g, qb)
+    f, g, h = pow2(ue.g - e.g), pow2(ve.g - e.g), pow2(qb - e.g)
+    b = v.q * u.b
+    t.r = scaled(u.r, f) + scaled(v.r, g) + scaled(b, 2.0 * h)
+    t.g = (u.g * f + v.g * g + v.h * u.nb * h) * UP
 
-    sum_at = max(ve[EG], qb)
-    f, g = pow2(ve[EG] - sum_at), pow2(qb - sum_at)
-    x, y = _times(v[RX] * f + bx * g, v[RY] * f + by * g, u[BX], u[BY])
-    s = e[EB] + e[EG]
-    f, g = pow2(ve[EA] + ue[EB] + sum_at - s), pow2(ve[EA] + ue[EB] + ue[EG] - s)
-    x, y = _times(v[AX], v[AY], x * f + u[SX] * g, y * f + u[SY] * g)
-    h = pow2(ve[EB] + ve[EG] - s)
-    t[SX], t[SY] = x + v[SX] * h, y + v[SY] * h
+    sum_at = max(ve.g, qb)
+    f, g = pow2(ve.g - sum_at), pow2(qb - sum_at)
+    sum_ = (scaled(v.r, f) + scaled(b, g)) * u.b
+    s = e.b + e.g
+    f, g = pow2(ve.a + ue.b + sum_at - s), pow2(ve.a + ue.b + ue.g - s)
+    t.s = v.a * (scaled(sum_, f) + scaled(u.s, g)) + scaled(v.s, pow2(ve.b + ve.g - s))
 
 
 @inlined
 def _normalise(t, e):
     """The norms in [1/2, 1); g may be 0."""
-    a, b, h, g = exponent(t[NA]), exponent(t[NB]), exponent(t[H]), exponent(t[G]) if t[G] > 0.0 else 0
-    e[EA], e[EB], e[EH], e[EG] = e[EA] + a, e[EB] + b, e[EH] + h, e[EG] + g
-    for column in (NA, AX, AY, AXL, AYL):
-        t[column] *= pow2(-a)
-    for column in (NB, BX, BY, BXL, BYL):
-        t[column] *= pow2(-b)
-    for column in (H, QX, QY):
-        t[column] *= pow2(-h)
-    for column in (G, RX, RY):
-        t[column] *= pow2(-g)
-    for column in (SX, SY):
-        t[column] *= pow2(-b - g)
+    a, b, h, g = exponent(t.na), exponent(t.nb), exponent(t.h), exponent(t.g) if t.g > 0.0 else 0
+    e.a, e.b, e.h, e.g = e.a + a, e.b + b, e.h + h, e.g + g
+    f = pow2(-a)
+    t.na, t.a, t.a_low = t.na * f, scaled(t.a, f), scaled(t.a_low, f)
+    f = pow2(-b)
+    t.nb, t.b, t.b_low = t.nb * f, scaled(t.b, f), scaled(t.b_low, f)
+    f = pow2(-h)
+    t.h, t.q = t.h * f, scaled(t.q, f)
+    f = pow2(-g)
+    t.g, t.r = t.g * f, scaled(t.r, f)
+    t.s = scaled(t.s, pow2(-b - g))
 
 
 @inlined
-def merge(t, e, u, ue, v, ve):
+def _merge(t, e, u, ue, v, ve):
     """Into (t, e): the jump v after the jump u."""
     _merge_first_order(t, e, u, ue, v, ve)
     _merge_second_order(t, e, u, ue, v, ve)
@@ -171,74 +179,51 @@ def _lowest(table, i, work, powers):
     for k in range(m + 1, m + (1 << LOWEST)):
         if not (good and _one_step(work[1], powers[1], table, k)):
             return False
-        merge(work[2 - row], powers[2 - row], work[row], powers[row], work[1], powers[1])
+        _merge(work[2 - row], powers[2 - row], work[row], powers[row], work[1], powers[1])
         row = 2 - row
-    for column in range(18):
-        table.terms[i, column] = work[row, column]
-    for column in range(4):
-        table.powers[i, column] = powers[row, column]
+    table.terms[i], table.powers[i] = work[row], powers[row]
     return good
 
 
-@inlined
-def _fill(table, work, work_powers):
+@compiled(TABLE, _terms, _powers)
+def fill(table, work, powers):
     """All entries of the table, level by level. Scratch: three entries."""
-    terms, powers, first = table.terms, table.powers, table.first
+    terms, first = table.terms, table.first
     for i in range(first[1] - first[0]):
-        if not _lowest(table, i, work, work_powers):
-            terms[i, H] = np.inf
+        if not _lowest(table, i, work, powers):
+            terms[i].h = np.inf
     for level in range(1, first.size - 1):
         for i in range(first[level + 1] - first[level]):
             t, u = first[level] + i, first[level - 1] + 2 * i
-            if max(terms[u, H], terms[u + 1, H]) < np.inf:
-                merge(terms[t], powers[t], terms[u], powers[u], terms[u + 1], powers[u + 1])
+            if max(terms[u].h, terms[u + 1].h) < np.inf:
+                e = table.powers
+                _merge(terms[t], e[t], terms[u], e[u], terms[u + 1], e[u + 1])
             else:
-                terms[t, H] = np.inf
+                terms[t].h = np.inf
 
 
 REACH = 450  # exponents that plain doubles are used for: products of three stay normal
 
 
-@inlined
-def _flatten(table, unit, out):
-    """The terms as plain doubles, for c in units of 2^unit and |c| < 2^17; H = inf where an exponent is out of reach.
+@compiled(TABLE, types.int64, FLATS)
+def flatten(table, unit, flat):
+    """The terms as plain doubles, for c in units of 2^unit and |c| < 2^17; h = inf where an exponent is out of reach.
 
     What is flushed to 0 (G, B, S far below 1) is below 2^-1000 with its c.
     """
-    for k in range(table.terms.shape[0]):
-        t, e = table.terms[k], table.powers[k]
-        a, b, h, g = e[EA], e[EB] + unit, e[EH], e[EG] + unit
-        if not (t[H] < np.inf and abs(a) <= REACH and b <= REACH and abs(h) <= REACH and g <= 40):
-            out[k, H] = np.inf
+    for k in range(table.terms.size):
+        t, e, out = table.terms[k], table.powers[k], flat[k]
+        a, b, h, g = e.a, e.b + unit, e.h, e.g + unit
+        if not (t.h < np.inf and abs(a) <= REACH and b <= REACH and abs(h) <= REACH and g <= 40):
+            out.h = np.inf
             continue
-        fa, fb, fh, fg, fs = pow2(a), pow2(b), pow2(h), pow2(g), pow2(b + g)
-        out[k, H], out[k, G], out[k, NA], out[k, NB] = t[H] * fh, t[G] * fg, t[NA] * fa, t[NB] * fb
-        out[k, AX], out[k, AY], out[k, BX], out[k, BY] = t[AX] * fa, t[AY] * fa, t[BX] * fb, t[BY] * fb
-        out[k, QX], out[k, QY], out[k, RX], out[k, RY] = t[QX] * fh, t[QY] * fh, t[RX] * fg, t[RY] * fg
-        out[k, SX], out[k, SY] = t[SX] * fs, t[SY] * fs
+        fa, fb, fh, fg = pow2(a), pow2(b), pow2(h), pow2(g)
+        out.h, out.g, out.na, out.nb = t.h * fh, t.g * fg, t.na * fa, t.nb * fb
+        out.a, out.b, out.q, out.r = scaled(t.a, fa), scaled(t.b, fb), scaled(t.q, fh), scaled(t.r, fg)
+        out.s = scaled(t.s, pow2(b + g))
 
 
 def rows(length: int) -> NDArray[np.int64]:
     """`Table.first` for a reference of `length` steps."""
     levels = range(LOWEST, max(LOWEST, min(HIGHEST, (length - 1).bit_length() - 1)) + 1)
     return np.cumsum([0, *(length - 1 >> level for level in levels)], dtype=np.int64)
-
-
-def make_fill(sources: str) -> Callable[..., None]:
-    """The function to compile; `sources` as in the vector kernel."""
-
-    def fill(table, work, work_powers):
-        _ = sources
-        _fill(table, work, work_powers)
-
-    return fill
-
-
-def make_flatten(sources: str) -> Callable[..., None]:
-    """As `make_fill`."""
-
-    def flatten(table, unit, out):
-        _ = sources
-        _flatten(table, unit, out)
-
-    return flatten

@@ -6,8 +6,7 @@ import math
 from fractions import Fraction
 from typing import NamedTuple
 
-from mandeldask.kernels.deep import compiled
-from mandeldask.kernels.deep.reference import CHUNK, FixedOrbit
+from mandeldask.kernels.deep.reference import CHUNK, DE, EE, WORST, E, FixedOrbit, follow, start
 from mandeldask.kernels.fields import BAILOUT
 
 MOST_BITS = 1 << 17
@@ -27,6 +26,13 @@ class Count(NamedTuple):
     dy: float = math.nan
     exponent: int = 0
     end: int = 0
+
+
+def count_at(origin: Point, unit: int, offset: complex, max_iter: int, to_bailout: bool = False) -> Count:
+    """The escape time of the sample `offset` 2^unit from the origin."""
+    (x, y), one = origin, Fraction(2) ** unit
+    c = x + Fraction(offset.real) * one, y + Fraction(offset.imag) * one
+    return count(c, max_iter, max(0, -unit - math.frexp(abs(offset))[1]) + 200, to_bailout)
 
 
 def count(c: Point, max_iter: int, bits: int, to_bailout: bool = False) -> Count:
@@ -51,7 +57,7 @@ def first_two(c: Point) -> list[bool]:
 
 def counted(c: Point, max_iter: int, bits: int, to_bailout: bool, beyond: list[bool]) -> Count:
     """As `count`, with so many bits; `beyond` as `first_two` has it."""
-    orbit, bounds, proven, n = FixedOrbit(c, bits), compiled.bounds(bits), True, 0
+    orbit, bounds, proven, n = FixedOrbit(c, bits), start(bits), True, 0
     while not orbit.ended if n else orbit.steps < max_iter:
         first = orbit.steps + 1
         orbit.near.clear()
@@ -62,19 +68,19 @@ def counted(c: Point, max_iter: int, bits: int, to_bailout: bool, beyond: list[b
             if n:
                 break
             # | |Z|^2 - 4 | >= 2^(size - 1) must be more than (2 |Z| + E) E
-            compiled.follow(z[done : m - first], tiny, first + done, math.inf, True, bounds)
+            follow(z[done : m - first], tiny, first + done, math.inf, True, bounds)
             done = m - first
-            escaped, decided = sign > 0, size - 1 > math.log2(bounds[compiled.E]) + bounds[compiled.EE] + 4
+            escaped, decided = sign > 0, size - 1 > math.log2(bounds[E]) + bounds[EE] + 4
             if m <= len(beyond):
                 escaped, decided = escaped and beyond[m - 1], escaped or not beyond[m - 1]
-            proven = proven and bool(decided and bounds[compiled.WORST] < -40)  # those before as below
+            proven = proven and bool(decided and bounds[WORST] < -40)  # those before as below
             n = m if escaped else 0
-        compiled.follow(z[done:-1], tiny, first + done, math.inf, True, bounds)
+        follow(z[done:-1], tiny, first + done, math.inf, True, bounds)
         # elsewhere | |Z|^2 - 4 | > 2^-20, and |Z| < 8
-        proven = proven and bool(n or bounds[compiled.WORST] < -40)
+        proven = proven and bool(n or bounds[WORST] < -40)
         last = complex(z[-1])
-        end = last.real, last.imag, float(bounds[0]), float(bounds[1]), int(bounds[compiled.DE]), orbit.steps
-        compiled.follow(z[-1:], tiny, orbit.steps, math.inf, True, bounds)
+        end = last.real, last.imag, float(bounds[0]), float(bounds[1]), int(bounds[DE]), orbit.steps
+        follow(z[-1:], tiny, orbit.steps, math.inf, True, bounds)
     if not (n and to_bailout):
         return Count(n or max_iter, proven)
     return Count(n, proven, *end)
