@@ -173,12 +173,12 @@ def _of_this_machine() -> dict[str, Any]:
     """The dashboard of the run started last here, else whatever is on the usual port."""
     from mandeldask.dashboard import problem_with, running
 
-    runs = running()
-    if len(runs) > 1:
-        others = "".join(f"\n  {run.link}  {printable(run.store)}" for run in runs[1:])
-        warn(f"the latest of {len(runs)} runs; the others:{others}")
-    if runs:
-        return {"link": runs[0].link, "store": runs[0].store, "scheduler": None}
+    if runs := running():
+        (link, store), *others = runs
+        if others:
+            listed = "".join(f"\n  {link}  {printable(store)}" for link, store in others)
+            warn(f"the latest of {len(runs)} runs; the others:{listed}")
+        return {"link": link, "store": store, "scheduler": None}
     for page in ("mandeldask", "status"):
         if not problem_with(f"{USUAL}/{page}"):
             return {"link": f"{USUAL}/{page}", "store": None, "scheduler": None}
