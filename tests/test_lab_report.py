@@ -20,6 +20,7 @@ from mandeldask.cli import cli
 from mandeldask.errors import ConfigError
 from mandeldask.lab import report, strategies, tables
 from mandeldask.lab.claims import SAYS
+from mandeldask.text import table
 
 pytestmark = pytest.mark.once  # another Python and zarr change little here
 
@@ -249,13 +250,13 @@ def as_no_root(function):
 
 
 def test_a_table_wider_than_the_terminal_goes_on_below_itself():
-    table = [["name", "a", "b", "c"], ["one", "1" * 8, "2" * 8, "some words more"]]
-    assert max(map(len, tables.text(table).split("\n"))) == 4 + 2 + 8 + 2 + 8 + 2 + 15
-    assert tables.text(table, 24).split("\n") == [
+    lines = [["name", "a", "b", "c"], ["one", "1" * 8, "2" * 8, "some words more"]]
+    assert max(map(len, table(lines).split("\n"))) == 4 + 2 + 8 + 2 + 8 + 2 + 15
+    assert table(lines, 24).split("\n") == [
         "name  a         b",
         "one   11111111  22222222",
         "",
         "name  c",
         "one   some words more",
     ]
-    assert tables.text(table, 18).split("\n")[-2:] == ["one   some words", "      more"]
+    assert table(lines, 18).split("\n")[-2:] == ["one   some words", "      more"]

@@ -13,6 +13,7 @@ import click
 
 from mandeldask.cli import options
 from mandeldask.cli.group import cli, columns, signals_end_in_order, warn
+from mandeldask.text import table
 
 WIDTH = 110
 
@@ -67,12 +68,12 @@ def _strategies(no_scaling: bool, as_json: bool, **depth: Any) -> None:
         click.echo(json.dumps(found, indent=2))
         return
     shown = tables.tables(found)
-    click.echo(tables.text(shown["Strategies"], columns(sys.stdout)))
+    click.echo(table(shown["Strategies"], columns(sys.stdout)))
     for fault in tables.faults(found):
         click.echo(textwrap.fill(fault, _width(), initial_indent="  as printed: ", subsequent_indent="    "))
     if not no_scaling:
         for title in tables.SCALING:
-            click.echo(f"\n{title}\n{tables.text(shown[title], columns(sys.stdout))}")
+            click.echo(f"\n{title}\n{table(shown[title], columns(sys.stdout))}")
         _print_balance(found)
 
 

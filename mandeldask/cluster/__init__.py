@@ -1,6 +1,6 @@
 """cluster description -> a connected Client. What we start listens on loopback unless the description names more."""
 
-from mandeldask.cluster.preflight import table, versions
+from mandeldask.cluster.preflight import version_lines, versions
 from mandeldask.cluster.queues import job_script
 from mandeldask.cluster.scheduler import SchedulerReference
 from mandeldask.cluster.session import Session, connect, resolve
@@ -16,7 +16,7 @@ __all__ = [
     "resolve",
     "size_of",
     "size_of_client",
-    "table",
+    "version_lines",
     "versions",
     "workers_of",
 ]
