@@ -48,7 +48,7 @@ class LiveTiles:
         self.thread_client: Client | None = None  # of the thread that holds the cluster: for jobs
         self.cache: LRU[Asked, PackedTile] = LRU(CACHE_BYTES, {}, weight=lambda _, packed: len(packed.data))
         self.references: References | None = None  # once the cluster is up
-        self.waiting = self.computed = self.cancelled = 0  # tiles
+        self.computed = self.cancelled = 0  # tiles
         self._slots = asyncio.Semaphore(8)
         self._soon = asyncio.Lock()  # one tile at a time is computed here while the workers start: a coarse picture
         self._starting: asyncio.Task[None] | None = None
@@ -113,13 +113,9 @@ class LiveTiles:
                 if self.state == "starting":
                     self.cache[asked] = await asyncio.to_thread(compute_tile, tile, max_iter, "numpy-compact")
                     return self.cache[asked]
-        self.waiting += 1
-        try:
-            await self.connected()
-            async with self._slots:
-                packed = await self._compute(*asked)
-        finally:
-            self.waiting -= 1
+        await self.connected()
+        async with self._slots:
+            packed = await self._compute(*asked)
         self.cache[asked] = packed
         return packed
 
