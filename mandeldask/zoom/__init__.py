@@ -21,7 +21,8 @@ from mandeldask import job
 from mandeldask.cluster import Session
 from mandeldask.config import AnyCluster
 from mandeldask.errors import ConfigError, StoreError
-from mandeldask.image import PictureOptions, Pixels, check_path, replacing
+from mandeldask.image import PictureOptions, check_path
+from mandeldask.image.files import Pixels, replacing
 from mandeldask.store import Store, open_store
 from mandeldask.text import option, pip_install
 from mandeldask.zoom.film import COLOURS, Film, read_film
