@@ -93,7 +93,7 @@ def test_processes_of_a_strategy_count_in_its_memory(outcomes):
 
 
 def test_curves_have_a_point_for_each_count_and_size(found):
-    counts = strategies.worker_counts(cpu_count())
+    counts = strategies._worker_counts(cpu_count())
     for part in ("strong", "weak"):
         assert [c["name"] for c in found[part]] == [
             "numpy, threads", "numpy, Dask workers", "numba, threads", "numba, Dask workers",

@@ -78,8 +78,7 @@ def _strategies(no_scaling: bool, as_json: bool, **depth: Any) -> None:
 
 
 def _print_balance(found: dict[str, Any]) -> None:
-    from mandeldask.lab import tables
-    from mandeldask.lab.timing import seconds
+    from mandeldask.lab import seconds, tables
 
     for balance in found["balance"]:
         click.echo(f"\n{balance['name']}, {seconds(balance['seconds'])}")

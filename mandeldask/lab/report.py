@@ -19,8 +19,7 @@ from bokeh.palettes import Colorblind8
 from mandeldask import __version__
 from mandeldask.errors import ConfigError
 from mandeldask.image import check_path, picture
-from mandeldask.lab import claims, machine, strategies, tables
-from mandeldask.lab.timing import Row, Tell, seconds
+from mandeldask.lab import Row, Tell, claims, machine, seconds, strategies, tables
 from mandeldask.lab.workload import Depth, lesson_view
 from mandeldask.text import command
 
@@ -74,14 +73,9 @@ def check_target(path: str) -> Path:
     for each in (page, page.with_suffix(".json"), page.with_suffix(".md")):
         if not os.access(each if each.exists() else each.parent, os.W_OK):
             raise ConfigError(f"cannot write {each}: Permission denied. Give a path that can be written")
-        if each != page and each.exists() and not _is_table(each):
+        if each != page and each.exists() and not (each.is_file() and each.read_bytes().startswith(TABLE_BEGINS)):
             raise ConfigError(f"{each} is something else: give the report another name, for its tables go beside it")
     return page
-
-
-def _is_table(path: Path) -> bool:
-    """Whether an earlier report wrote it."""
-    return path.is_file() and path.read_bytes().startswith(TABLE_BEGINS)
 
 
 def write(found: Row, path: str) -> list[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mandeldask.lab import machine
-from mandeldask.lab.timing import Row, Spread, seconds
+from mandeldask.lab import Row, Spread, machine, seconds
 from mandeldask.text import Table
 
 SCALING = ("Strong scaling", "Weak scaling", "Block sizes", "Load balance")
