@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 _Action = Callable[..., Awaitable[Any]]
 
 
-class Explorer:
+class _Explorer:
     """What the page asks for: the scene, its tiles, stored and live, and the rendering."""
 
     def __init__(self, scene: Scene, live: LiveTiles) -> None:
@@ -271,7 +271,7 @@ async def serve(scene: Scene, live: LiveTiles, port: int, ready: Callable[[str],
         raise ConfigError(f"cannot listen on port {port}: {reason}. Leave --port out for a free one") from None
     asyncio.get_running_loop().set_exception_handler(_LoopErrors())
     port = sockets[0].getsockname()[1]
-    explorer = Explorer(scene, live)
+    explorer = _Explorer(scene, live)
     server = HTTPServer(
         explorer.application(port), max_body_size=MAX_BODY, max_header_size=2**14, idle_connection_timeout=600
     )
