@@ -201,7 +201,7 @@ def test_options_that_a_deep_film_cannot_reuse_are_told(made, client):
     other = Film(SPIRAL, "1e-299", "1e-304", (64, 64), 3, 1, MAX_ITER, "none")
     with pytest.raises(md.StoreError, match="proof is double-double there, none here"):
         zoom.make(other, folder / "film.mp4", client=client)
-    with pytest.raises(md.StoreError, match=r"fields is .* there, \('escape_time', 'smooth', 'distance'\) here"):
+    with pytest.raises(md.StoreError, match=r"fields is .* there, \['escape_time', 'smooth', 'distance'\] here"):
         zoom.make(FILM, folder / "film.mp4", client=client, options=PictureOptions(shade="distance"))
 
 

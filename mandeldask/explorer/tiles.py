@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -130,12 +130,10 @@ def same_field(config: Config) -> Store | None:
         return None
     store = open_store(config.store)
     d = store.description
-    made = Description.of(config.view, config.max_iter, d.fields, d.tile, config.proof)
-    wanted = replace(made, format_version=d.format_version)
-    if d != wanted:
+    if different := d.differences(Description.of(config.view, config.max_iter, d.fields, d.tile, config.proof)):
         path = short_path(store.path)
         raise _OtherFieldError(
-            f"all is computed live, as {path} holds another field: {'; '.join(d.differences(wanted))}. "
+            f"all is computed live, as {path} holds another field: {'; '.join(different)}. "
             f"`{command('explore', path)}` shows that one"
         )
     return store

@@ -23,7 +23,7 @@ from mandeldask.config import AnyCluster
 from mandeldask.errors import ConfigError, StoreError
 from mandeldask.image import PictureOptions, check_path
 from mandeldask.image.files import Pixels, replacing
-from mandeldask.store import Store, open_store
+from mandeldask.store import Description, Store, open_store
 from mandeldask.text import option, pip_install
 from mandeldask.zoom.film import COLOURS, Film, read_film
 
@@ -147,19 +147,17 @@ def _reusable(path: Path, described: dict[str, Any], overwrite: bool) -> Store |
         store = open_store(path)
     except StoreError:  # told with its remedy when it is opened for writing
         return None
-    there = store.description
-    wanted = {key: described[key] for key in ("view", *described) if key != "kernel"}
-    if set(wanted.get("fields", ())) <= set(there.fields):
-        wanted.pop("fields", None)
-    key = next((key for key in wanted if wanted[key] != getattr(there, key)), None)
-    if not key:
+    there, fields = store.description, described.get("fields", ())
+    kept = there.fields if set(fields) <= set(there.fields) else fields
+    wanted = Description.of(described["view"], described["max_iter"], kept, there.tile, described.get("proof", "full"))
+    different = there.differences(wanted)
+    if not different:
         return store
     if overwrite:
         return None
-    what = "of another view" if key == "view" else f"{key} is {getattr(there, key)} there, {wanted[key]} here"
     raise StoreError(
-        f"{path.parent} holds the samples of another film: {what}. Choose another path, or replace it with "
-        f"{option('overwrite')}"
+        f"{path.parent} holds the samples of another film: {'; '.join(different)}. Choose another path, or replace it "
+        f"with {option('overwrite')}"
     )
 
 
