@@ -84,7 +84,6 @@ class Scene:
             "registration": self.view.registration,
             "max_iter": self.max_iter,
             "max_iter_limit": MAX_ITER,
-            "side": SIDE,
             "stored": d is not None,
             "levels": [{"rows": v.shape[0], "columns": v.shape[1], "stride": v.stride} for v in levels],
             "fractions": [LEAST, STEPS],

@@ -54,7 +54,7 @@ def make(
     options: PictureOptions | None = None,
     overwrite: bool = False,
     tell: job.Observer = job.ignore,
-    painted: Callable[[int, int], object] | None = None,
+    painted: Callable[[int, int], object] = lambda *_: None,
 ) -> Made:
     """Make a film, `out` ending in .mp4, .mkv or .mov; what an interrupted call computed is not computed again.
 
@@ -166,20 +166,18 @@ def paint(
     strip: Store,
     core: Store,
     options: PictureOptions,
-    painted: Callable[[int, int], object] | None = None,
+    painted: Callable[[int, int], object] = lambda *_: None,
 ) -> Iterator[Pixels]:
     """The frames of a film, one after the other: RGB, shape (height, width, 3)."""
     try:
         from mandeldask.zoom.painter import Painter
     except ImportError as error:
         raise ConfigError(f"a film needs Numba, which cannot be imported here ({error}); install it") from None
-    if painted:
-        painted(0, film.frames)
+    painted(0, film.frames)
     painter = Painter(film, strip, core, options)
     for frame in range(film.frames):
         yield painter.paint(film.span(frame))
-        if painted:
-            painted(frame + 1, film.frames)
+        painted(frame + 1, film.frames)
 
 
 def _encode(target: Path, frames: Iterator[Pixels], film: Film) -> None:
