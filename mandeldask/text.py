@@ -147,3 +147,8 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def short_time(seconds: float) -> str:
+    """Seconds that may be few, in three digits: 2.31 s, 502 ms, 7.02 ms."""
+    return duration(seconds) if seconds >= 1 else f"{seconds * 1e3:.3g} ms"

@@ -21,7 +21,7 @@ import mandeldask as md
 from mandeldask import cluster as clusters
 from mandeldask import dashboard
 from mandeldask.config import LocalCluster
-from mandeldask.dashboard.page import JobPage
+from mandeldask.dashboard.page import _JobPage
 from mandeldask.image import palette_index
 from mandeldask.store import open_store
 from mandeldask.telemetry import TOPIC, DriverEvent, JobInfo, Preview, TileEvent
@@ -173,7 +173,7 @@ def heard(*jobs):
         plugin.log_event(TOPIC, asdict(DriverEvent(job)))
         tile = TileEvent(job.id, (0, 0), 0.1, 100 * 120, 1, 1, worker, bytes([1]) * 100 * 120)
         plugin.log_event(TOPIC, tile._asdict())
-    page = JobPage(SimpleNamespace(plugins={"mandeldask": plugin}, workers={}))
+    page = _JobPage(SimpleNamespace(plugins={"mandeldask": plugin}, workers={}))
     page.update()
     return page, plugin.jobs
 

@@ -171,7 +171,7 @@ def test_names_from_outside_are_text_and_no_markup(lab_report):
     found["claims"][0]["why"] = found["strategies"][3]["problem"] = found["strong"][0]["workload"] = evil
     found["problems"]["numba"] = evil + "|\n"
     found["warnings"] = ["other programs take 1.4 cores"]
-    page = report.html(found)
+    page = report._html(found)
     assert evil not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 6
     assert "other programs take 1.4 cores" in page
@@ -197,7 +197,7 @@ def test_a_report_without_workers_says_why_and_shows_the_rest(lab_report):
     found |= {"strong": [], "weak": [], "block_sizes": [], "balance": [], "problems": {"workers": "none came up"}}
     for row in found["strategies"]:
         row |= {"problem": "not today", "seconds": None, "faults": {}}
-    page = report.html(found)
+    page = report._html(found)
     assert "workers: none came up" in page
     assert page.count("not today") >= len(found["strategies"])
     assert page.count("<article ") == 17

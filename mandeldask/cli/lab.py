@@ -13,7 +13,7 @@ import click
 
 from mandeldask.cli import options
 from mandeldask.cli.group import cli, columns, signals_end_in_order, warn
-from mandeldask.text import table
+from mandeldask.text import short_time, table
 
 WIDTH = 110
 
@@ -78,10 +78,10 @@ def _strategies(no_scaling: bool, as_json: bool, **depth: Any) -> None:
 
 
 def _print_balance(found: dict[str, Any]) -> None:
-    from mandeldask.lab import seconds, tables
+    from mandeldask.lab import tables
 
     for balance in found["balance"]:
-        click.echo(f"\n{balance['name']}, {seconds(balance['seconds'])}")
+        click.echo(f"\n{balance['name']}, {short_time(balance['seconds'])}")
         for line in tables.timelines(balance, min(60, _width() - 14)):
             click.echo(f"  {line}")
     warn(*(f"{name}: {why}" for name, why in found["problems"].items()))

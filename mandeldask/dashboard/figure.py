@@ -17,7 +17,7 @@ from mandeldask.dashboard import hooks
 from mandeldask.dashboard.state import DONE, FAILED, RETRY, WAITING, JobState, RunningTile
 from mandeldask.image import palette, palette_index
 from mandeldask.telemetry import Tile
-from mandeldask.text import duration, si
+from mandeldask.text import short_time, si
 
 RUNNING = DONE + 1
 
@@ -164,13 +164,6 @@ def _picture(job: JobState) -> Paint:
     return index(job.preview), [*ticks[:-1], _Tick(ticks[-1].at, ticks[-1].text + more)]
 
 
-def kernel_time(seconds: float) -> str:
-    """Seconds of kernel, short enough for a tile."""
-    if seconds >= 1:
-        return duration(seconds)
-    return f"{1000 * seconds:.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.2g} ms"
-
-
 def _measure(column: str, colours: Sequence[str], words: str, text: Callable[[float], str]) -> _Colouring:
     """Tiles by a number: seconds from 0 up, mean escape times on a logarithmic scale."""
 
@@ -214,7 +207,7 @@ COLOURINGS = {
         "each tile by the worker that computed it, with its number in the table of workers",
         label=lambda tile: str(tile["worker"]) if tile["worker"] >= 0 else "",
     ),
-    "seconds": _measure("seconds", Viridis256, "kernel time of each tile", kernel_time),
+    "seconds": _measure("seconds", Viridis256, "kernel time of each tile", short_time),
     "mean escape time": _measure("mean", Cividis256, "mean escape time of each tile", si),
 }
 

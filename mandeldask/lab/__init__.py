@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from mandeldask.text import short_time
+
 Row = dict[str, Any]  # a result as JSON takes it: each spread in it is a dict of its fields
 Call = Callable[[], Any]
 Tell = Callable[[str], None]  # is told what is measured next
@@ -42,13 +44,8 @@ class Spread:
     def text(self, unit: str = "") -> str:
         """The median with its quartiles: 1.9x (1.8 to 2.0), or 502 ms (490 ms to 520 ms) for the unit s."""
         if unit == "s":
-            return f"{seconds(self.median)} ({seconds(self.low)} to {seconds(self.high)})"
+            return f"{short_time(self.median)} ({short_time(self.low)} to {short_time(self.high)})"
         return f"{self.median:.3g}{unit} ({self.low:.3g} to {self.high:.3g})"
-
-
-def seconds(value: float) -> str:
-    """2.31 s, 502 ms, 7.02 ms: three digits."""
-    return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
 
 
 @dataclass(frozen=True)

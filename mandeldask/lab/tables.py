@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mandeldask.lab import Row, Spread, machine, seconds
-from mandeldask.text import Table
+from mandeldask.lab import Row, Spread, machine
+from mandeldask.text import Table, short_time
 
 SCALING = ("Strong scaling", "Weak scaling", "Block sizes", "Load balance")
 
@@ -28,7 +28,7 @@ def tables(found: Row) -> dict[str, Table]:
         "Load balance": [
             ["cut in", "blocks", "time", "mean busy time / busiest"],
             *(
-                [b["name"], str(len(b["pieces"])), seconds(b["seconds"]), f"{b['evenness']:.0%}"]
+                [b["name"], str(len(b["pieces"])), short_time(b["seconds"]), f"{b['evenness']:.0%}"]
                 for b in found.get("balance", [])
             ),
         ],
@@ -50,8 +50,8 @@ def _strategy(row: Row) -> list[str]:
         _spread(row["seconds"], "s"),
         _spread(row["speedup"], "x"),
         "" if row["efficiency"] is None else f"{row['efficiency']:.0%}",
-        "" if row["overhead"] is None else seconds(row["overhead"]),
-        seconds(row["startup"]) if row["startup"] > 0.05 else "",
+        "" if row["overhead"] is None else short_time(row["overhead"]),
+        short_time(row["startup"]) if row["startup"] > 0.05 else "",
         f"{row['memory_bytes'] / 2**20:.0f} MiB",
         f"wrong: shape {_by(row['shape'])}" if row["pixels_differing"] is None else pixels,
     ]

@@ -43,8 +43,8 @@ class Painter:
     """Paints the frames of a film from its strip and its core."""
 
     def __init__(self, film: Film, strip: Store, core: Store, options: PictureOptions) -> None:
-        self.film, picture = film, coloured(strip, film.colours(options), core)
-        self.core = atlas(picture.like(samples_of(core, None)))
+        self.film, picture = film, _coloured(strip, film.colours(options), core)
+        self.core = _atlas(picture.like(samples_of(core, None)))
         width, height = film.size
         u = np.arange(width) + 0.5 - width / 2
         v = np.arange(height) + 0.5 - height / 2
@@ -82,7 +82,7 @@ class Painter:
         return out[::-1]
 
 
-def coloured(strip: Store, options: PictureOptions, core: Store | None = None) -> Picture:
+def _coloured(strip: Store, options: PictureOptions, core: Store | None = None) -> Picture:
     """The strip in the colours of the film, the same for all frames: laid out for the whole strip.
 
     Of a deep film they are laid out for the core too, whose counts are nearly all beyond the strip's.
@@ -184,7 +184,7 @@ class _Texture:
         return np.moveaxis((means + 0.5).astype(np.uint16), 0, -1)
 
 
-def atlas(picture: Picture) -> tuple[Light, NDArray[np.int64]]:
+def _atlas(picture: Picture) -> tuple[Light, NDArray[np.int64]]:
     """All of a picture in textures, halved until one side is down to a texel: as `_paint` takes them."""
     rows, columns = picture.samples.shape
     textures = _textures(picture, min(rows, columns).bit_length())
