@@ -287,8 +287,9 @@ def srgb_curve() -> NDArray[np.uint8]:
 def _lit(field: NDArray[Any], azimuth: Any, height: float) -> Floats:
     """How much light falls on each sample but those at the border, 1 on level ground: shape (rows - 2, columns - 2).
 
-    The azimuth may be another for each column. `field` rises towards the set; NaN where there is none. Lambert's law on slopes of one steepness that follow the
-    gradient; level where neighbours differ by far more than a step, for that is noise.
+    The azimuth may be another for each column. `field` rises towards the set; NaN where there is none. Lambert's law on
+    slopes of one steepness that follow the gradient; level where neighbours differ by far more than a step, for that is
+    noise.
     """
     up, right = _differences(field[:, 1:-1]), _differences(field[1:-1].T).T
     size = np.hypot(up, right)
