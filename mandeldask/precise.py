@@ -1,16 +1,17 @@
-"""Samples of a store iterated in arithmetic of enough digits: what rounding has done to them."""
+"""Random samples of a store iterated in arithmetic of enough digits: what rounding has done to them."""
 
 from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from mandeldask.errors import ConfigError
+from mandeldask.errors import ConfigError, StoreError
 from mandeldask.kernels import KERNELS, on_cpu
 from mandeldask.kernels.fields import BAILOUT, BEYOND, EXTRA_STEPS, Orbit, distance
 from mandeldask.kernels.shortcuts import never_escapes
@@ -26,6 +27,9 @@ LOOK = 16  # samples a side, at which the share of other counts is estimated
 LOOK_ITERATIONS = 2**17
 WIDE = 2.0**27  # units in the last place of c across a view, from which on the share is a few percent at most
 DISPLACED = 0.25  # units in the last place of c, in the mean, towards the set or away from it
+TASK_ITERATIONS = 2**20  # at most, some seconds of work; a task is one sample at least
+QUANTILES = (0.5, 0.9, 0.99, 1.0)
+Quantiles = dict[float, float]
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,20 @@ class Rounded:
     ulps: float = math.nan  # from c to where the same orbit begins, in units in the last place of the larger part of c
     explained: bool = True  # the count there, in enough digits, is the stored one
     errors: tuple[float, ...] = ()  # of `smooth`, in steps, and of `distance`, relative, as far as they are stored
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What rounding has done to random samples. Quantiles are the values that so large a share does not exceed."""
+
+    samples: int
+    differ: int  # whose escape time is another in enough digits
+    by: Quantiles  # of those that differ: the difference
+    ulps: Quantiles  # of those that differ: how far c would lie elsewhere, in units in its last place
+    explained: int  # of those that differ: the count there, in enough digits, is the stored one
+    bits: int  # of the arithmetic, at most
+    smooth: Quantiles | None  # error, in steps; None where the store has none
+    distance: Quantiles | None  # relative error
 
 
 def other_counts(view: View, max_iter: int) -> float:
@@ -56,6 +74,48 @@ def other_counts(view: View, max_iter: int) -> float:
     away = found[np.isfinite(found)].astype(np.float64)
     changes = DISPLACED * np.spacing(far) * 2 / math.log(2)
     return float((changes / np.maximum(away, changes)).sum() / found.size)
+
+
+def tasks(store: Store, samples: int, seed: int) -> Iterator[tuple[partial[list[Rounded]], int]]:
+    """Functions of the store, and how many random samples each takes; of tiles that are done.
+
+    StoreError where none is.
+    """
+    d, rng = store.description, np.random.default_rng((seed, samples))
+    tiles = np.argwhere(store.done())
+    if not len(tiles):
+        raise StoreError(f"{store.path} has no tile yet whose samples could be iterated again")
+    places = []
+    for tile in tiles[rng.integers(len(tiles), size=samples)].tolist():
+        rows, columns = d.levels[0].window((tile[0], tile[1]))
+        places.append((int(rng.integers(*rows)), int(rng.integers(*columns))))
+    size = max(1, TASK_ITERATIONS // d.max_iter)
+    for first in range(0, samples, size):
+        part = places[first : first + size]
+        yield partial(round_samples, part), len(part)
+
+
+def precision(samples: Sequence[Rounded], fields: Sequence[str]) -> Precision:
+    """What the samples say together. `fields` are those of the store."""
+    differ = [s for s in samples if s.stored != s.precise]
+    beyond = [name for name in ("smooth", "distance") if name in fields]
+    errors = {name: _quantiles([s.errors[k] for s in samples if s.errors]) for k, name in enumerate(beyond)}
+    return Precision(
+        samples=len(samples),
+        differ=len(differ),
+        by=_quantiles([abs(s.stored - s.precise) for s in differ]),
+        ulps=_quantiles([s.ulps for s in differ]),
+        explained=sum(s.explained for s in differ),
+        bits=max((s.bits for s in samples), default=0),
+        smooth=errors.get("smooth"),
+        distance=errors.get("distance"),
+    )
+
+
+def _quantiles(values: Sequence[float]) -> Quantiles:
+    known = np.array(values, np.float64)
+    known = known[np.isfinite(known)]
+    return {q: float(np.quantile(known, q)) for q in QUANTILES} if known.size else {}
 
 
 def round_samples(places: Sequence[tuple[int, int]], store: Store) -> list[Rounded]:

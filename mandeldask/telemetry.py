@@ -158,9 +158,8 @@ class Progress:
     @property
     def rate(self) -> str:
         """Iterations a second and the time left as a person says them; "" until a tile is done."""
-        return (
-            ", ".join(filter(None, (f"{si(self.iterations_per_second)} iterations/s", self.left))) if self.done else ""
-        )
+        words = (f"{si(self.iterations_per_second)} iterations/s", self.left) if self.done else ()
+        return ", ".join(filter(None, words))
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,11 @@ def count(c, path, seconds=0.0):
     """Append one line a call, whole even when many processes write, then take so long: what is begun counts."""
     fd = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
     os.write(fd, f"{c[0, 0]}\n".encode())
+    end = os.lseek(fd, 0, os.SEEK_CUR)
     os.close(fd)
+    number = Path(path).read_bytes()[:end].count(b"\n")  # of this call, whatever others have begun since
     time.sleep(seconds)
-    while (after := _held(path)) is not None and len(counted(path)) > after:
+    while (after := _held(path)) is not None and number > after:
         time.sleep(0.01)
 
 

@@ -23,7 +23,7 @@ import mandeldask as md
 from mandeldask.cli import cli
 from mandeldask.config import parse
 from mandeldask.errors import ClusterError, ConfigError, JobCancelledError, StoreError
-from mandeldask.job import Notice, Orbit, Plan, reference, status
+from mandeldask.job import Notice, Orbit, Plan, driver, status
 from mandeldask.job.events import ORBIT_BYTES
 from mandeldask.job.plan import check_memory, recorded
 from mandeldask.kernels import orbit_of_its_own
@@ -409,11 +409,11 @@ def test_an_orbit_that_does_not_fit_beside_a_tile_is_refused_while_it_is_made(wh
 
 
 def test_a_long_orbit_tells_how_far_it_is_and_what_would_be_faster_and_can_be_cancelled(whole, monkeypatch):
-    monkeypatch.setattr(reference, "TELL_SECONDS", 0.0)
-    monkeypatch.setattr(reference, "MANY_BITS", 40)
-    monkeypatch.setattr(reference.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(driver, "ORBIT_SECONDS", 0.0)
+    monkeypatch.setattr(driver, "MANY_BITS", 40)
+    monkeypatch.setattr(driver.importlib.util, "find_spec", lambda name: None)
     told, plan = [], next(event for event in whole[2] if isinstance(event, Plan))
-    look = reference._Look(plan, told.append, lambda: len(told) > 2)
+    look = driver._Look(plan, told.append, lambda: len(told) > 2)
     look(100, 4000)
     look(200, 4000)
     assert [type(event) for event in told] == [Notice, Orbit, Orbit]
@@ -423,11 +423,11 @@ def test_a_long_orbit_tells_how_far_it_is_and_what_would_be_faster_and_can_be_ca
 
 
 def test_the_bits_of_a_strip_follow_its_inner_radius(monkeypatch):
-    monkeypatch.setattr(reference.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(driver.importlib.util, "find_spec", lambda name: None)
     frame, told = View.log_polar((0, 1), ("1e-300", 3), 64).frame, []
-    assert -frame.unit < reference.MANY_BITS < -frame.finest
+    assert -frame.unit < driver.MANY_BITS < -frame.finest
     plan = SimpleNamespace(store=SimpleNamespace(description=SimpleNamespace(frame=frame)))
-    reference._Look(plan, told.append, lambda: False)._advise()
+    driver._Look(plan, told.append, lambda: False)._advise()
     assert "gmpy2" in told[0].text
 
 

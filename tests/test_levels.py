@@ -103,7 +103,7 @@ def test_a_tile_has_the_children_that_hold_its_samples_and_they_have_it_as_paren
         held |= {(2 * y // below.tile[0], 2 * x // below.tile[1]) for y in _ends(*rows) for x in range(*columns)}
         held = set(product({i for i, _ in held}, {j for _, j in held}))
         assert sorted(held) == d.children(level.number, tile)
-        assert {d.parent(below.number, child) for child in held} == {tile}
+        assert {list(d.made_from((below.number, *child)))[1] for child in held} == {(level.number, *tile)}
 
 
 def _ends(start, stop):

@@ -20,7 +20,7 @@ from services import DEADLINE, ENV, keepers, listening, poll, slurm, slurm_says
 import mandeldask as md
 from mandeldask import cluster as clusters
 from mandeldask import job
-from mandeldask.cluster import queues
+from mandeldask.cluster import start
 from mandeldask.cluster.workers import wait_for_worker
 from mandeldask.config import load_cluster
 from mandeldask.job import Notice, Started, TileDone
@@ -128,7 +128,7 @@ def test_a_submission_that_never_gets_a_worker_ends_after_its_start_timeout(here
 
 
 def test_a_job_that_is_cancelled_is_submitted_again_and_the_run_goes_on(here, slow, whole, monkeypatch):
-    monkeypatch.setattr(queues, "LOST_SECONDS", 1.0)
+    monkeypatch.setattr(start, "LOST_SECONDS", 1.0)
     done, cancelled = [], []
 
     def tell(event):
@@ -231,7 +231,7 @@ def test_what_cannot_be_submitted_is_told_at_once(here, change, message):
 @pytest.mark.parametrize("kind", ["slurm", "pbs", "sge", "lsf", "moab"])
 def test_a_job_script_is_shown_where_no_job_can_be_submitted(monkeypatch, tmp_path, kind):
     monkeypatch.setenv("PATH", "/nonexistent")
-    script = queues.job_script(load_cluster(QUEUE | {"kind": kind, "walltime": "1-02:30", "account": "physics"}))
+    script = start.job_script(load_cluster(QUEUE | {"kind": kind, "walltime": "1-02:30", "account": "physics"}))
     assert ("26:30" if kind == "lsf" else "26:30:00") in script
     assert "physics" in script
     assert "--lifetime 94800s --lifetime-stagger 300s" in script

@@ -18,7 +18,6 @@ import mandeldask as md
 from mandeldask.check import window_shape
 from mandeldask.config import parse
 from mandeldask.job import lease
-from mandeldask.job.verification import made_from
 from mandeldask.store import Place, open_store, shard_key
 
 ROOT = Path(__file__).parent.parent
@@ -135,7 +134,7 @@ def test_damage_is_removed_with_what_was_made_from_it_and_nothing_else(sound, pa
     d = open_store(path).description
     gone = before - {p.relative_to(path) for p in path.rglob("*") if p.is_file()}
     assert {str(p) for p in gone} == {
-        shard_key(level, name, (i, j)) for level, i, j in made_from(d, (0, 1, 1)) for name in d.fields
+        shard_key(level, name, (i, j)) for level, i, j in d.made_from((0, 1, 1)) for name in d.fields
     }
     assert not open_store(path).done()[1, 1]
     assert open_store(path).read_tiles()["minimum"][1, 1] == 0

@@ -19,8 +19,8 @@ from mandeldask.text import command, plural, printable, short_path, si
 if TYPE_CHECKING:
     from mandeldask.image import Picture
     from mandeldask.job import Event
-    from mandeldask.job.precision import Precision
     from mandeldask.job.verification import Checking, Verification
+    from mandeldask.precise import Precision
 
 LARGE = 10**8  # samples: to read them takes seconds
 SHOWN = 10  # findings named to a person

@@ -1,16 +1,19 @@
-"""The workers of a cluster: how many, of which size, and waiting for the first."""
+"""The workers of a cluster: how many, of which size, waiting for the first, and what comes of their work."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
-from distributed import Client, Status
+from distributed import Client, Future, Status, as_completed
+from distributed.scheduler import KilledWorker
 from distributed.system import MEMORY_LIMIT
 
 from mandeldask import config as configs
@@ -20,6 +23,8 @@ from mandeldask.text import data_size, plural
 START_SECONDS = 60.0  # to wait for the first worker where no description says otherwise
 IDLE_WORKER_BYTES = 240 * 2**20  # an interpreter with distributed, zarr and numba: scripts/bench_run
 FIRST_LINE_SECONDS = 5.0  # of waiting; the next line comes after twice as long
+MIN_IN_FLIGHT, IN_FLIGHT = 8, 4  # tasks, and tasks a thread
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ def raise_if_none_will_come(client: Client) -> None:
 
 
 def jobs_of(client: Client) -> Any:
-    """What `queues` keeps of the jobs of a cluster that a batch system runs, else None."""
+    """What `start` keeps of the jobs of a cluster that a batch system runs, else None."""
     return getattr(client.cluster, "mandeldask_jobs", None)
 
 
@@ -131,3 +136,31 @@ def _remedy(client: Client) -> str:
     waiting = "the jobs are waiting, or ended early: look at the batch system's queue, and at their output"
     why = waiting if jobs_of(client) else "they are being started"
     return f"{why}; start_timeout in the cluster description sets how long to wait"
+
+
+def results(futures: Iterator[tuple[Future, T]], client: Client, what: str, tasks: int = 1) -> Iterator[tuple[Any, T]]:
+    """What comes of futures, each with what it is about; a few a thread are asked for at a time.
+
+    Each takes so many `tasks`. ClusterError where the cluster is lost, or a worker dies each time it did `what`.
+    """
+    room = max(MIN_IN_FLIGHT, IN_FLIGHT * sum(client.nthreads().values())) // tasks + 1
+    in_flight: dict[Future, T] = {}
+    completed = as_completed(loop=client.loop)
+    try:
+        while True:
+            for future, about in islice(futures, room - len(in_flight)):
+                in_flight[future] = about
+                completed.add(future)
+            if not in_flight:
+                return
+            future = next(completed)
+            about = in_flight.pop(future)
+            try:
+                yield future.result(), about
+            except CancelledError:
+                raise ClusterError("the cluster was lost: its scheduler is gone or cancelled the work") from None
+            except KilledWorker:
+                raise ClusterError(f"a worker died each time it {what}: give workers more memory") from None
+            future.release()
+    finally:
+        client.cancel(list(in_flight), force=True)

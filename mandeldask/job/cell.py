@@ -31,10 +31,6 @@ class _Display:
         self.handle: Any = None
         self.shown = 0.0
 
-    @property
-    def due(self) -> bool:
-        return time.monotonic() - self.shown >= SHOW_SECONDS
-
     def show(self, text: str) -> None:
         self.shown = time.monotonic()
         if self.handle:
@@ -76,7 +72,8 @@ class Cell:
             case Summary():
                 self.facts = {}  # which the summary itself shows
                 vars(event)["drawn"] = True
-        if self.display.due or not isinstance(event, TileDone | TileFailed | Progress | Orbit):
+        due = time.monotonic() - self.display.shown >= SHOW_SECONDS
+        if due or not isinstance(event, TileDone | TileFailed | Progress | Orbit):
             self.display.show(self._html(event))
 
     def _note(self, label: str, text: str) -> None:

@@ -59,7 +59,8 @@ def expect(
         return None
     looks = list(_looks(d, side))
     samples = np.concatenate(looks, None)
-    counts = _counted(block_function, samples)
+    block = block_function(samples)
+    counts = block["escape_time"] if block.dtype.names else block
     timed = slice(None, None, 1 + samples.size * COPIES // TIMED)
     copies = int(max(2, min(TIMED, affordable * pending.size) // samples[timed].size))
     price, overhead = _prices(samples[timed], counts[timed], copies, d.max_iter, block_function, clock)
@@ -164,7 +165,6 @@ class Estimate:
         self._see(record.worker, record.started, record.finished)
 
     def give_up(self, tile: Tile) -> None:
-        """Enter a tile that failed for good."""
         self._leave(tile)
         self.failed += 1
 
@@ -207,11 +207,6 @@ def _looks(d: Description, side: int) -> Iterator[NDArray[np.complex128]]:
     )
     for row, column in product(rows, columns):
         yield d.view.block((row, d.shape[0]), (column, d.shape[1]), stride=d.tile)
-
-
-def _counted(block_function: Kernel, c: NDArray[np.complex128]) -> NDArray[np.int32]:
-    block = block_function(c)
-    return np.asarray(block["escape_time"] if block.dtype.names else block)
 
 
 def _prices(

@@ -6,8 +6,10 @@ import errno
 import time
 import uuid
 from collections import Counter, deque
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 from distributed import Client, Future, as_completed
@@ -47,27 +49,31 @@ DISK_ERRORS = {
 }
 
 
+@dataclass(frozen=True)
+class Submission:
+    """What the driver of a submitted job knows of it. Of a run, whose driver is in the client, all is left out."""
+
+    name: str | None = None
+    run_id: str | None = None  # the same for each driver of the job that is started
+    home: str | None = None  # the address of the worker that the driver runs on
+    is_cancelled: Callable[[], bool] = lambda: False
+
+
+NOT_SUBMITTED = Submission()
+
+
 class Dispatcher:
     """One pass over the pending tiles of a plan.
 
     After `run`, `estimate` tells what was computed, `made` how many tiles of levels, `failed` which were given up.
-
-    Of a submitted job `home` is the address of the worker that the driver runs on, and `run_id` what it has in common
-    with drivers of the same submission that died before it.
     """
 
     def __init__(
-        self,
-        client: Client,
-        plan: Plan,
-        ledger: Ledger,
-        tell: Observer,
-        home: str | None = None,
-        run_id: str | None = None,
+        self, client: Client, plan: Plan, ledger: Ledger, tell: Observer, submission: Submission = NOT_SUBMITTED
     ) -> None:
         self.client, self.plan, self.store = client, plan, plan.store
-        self.ledger, self.tell, self.home = ledger, tell, home
-        self.run_id = run_id or uuid.uuid4().hex
+        self.ledger, self.tell, self.home = ledger, tell, submission.home
+        self.run_id = submission.run_id or uuid.uuid4().hex
         self.job = job_id(plan.store.identity, plan.store.path)
         self.workers = self.threads = self.made = 0
         self.kernels: dict[str, str] = {}  # that each worker computes with
@@ -326,7 +332,6 @@ def _deaths(client: Client, job: str, run: str) -> Counter[Tile]:
 
 
 def cluster_lost(store: Store) -> ClusterError:
-    """What to say where the scheduler is gone."""
     return ClusterError(f"{LOST}: {command('resume', store.path)}")
 
 

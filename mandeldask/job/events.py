@@ -14,6 +14,7 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from mandeldask.cluster import Size
+from mandeldask.field import dtype_of
 from mandeldask.store import Store
 from mandeldask.telemetry import Preview, Progress, TileFailed
 from mandeldask.text import data_size, duration, plural, short_path, si
@@ -72,7 +73,7 @@ class Plan:
     def bytes(self) -> int:
         """Bytes of the whole field before compression."""
         d = self.store.description
-        return self.samples * sum(np.dtype(d.type_of(name)).itemsize for name in d.fields)
+        return self.samples * dtype_of(d.fields, d.exact).itemsize
 
     @property
     def grid(self) -> Preview:
@@ -147,7 +148,6 @@ class Expected:
 
     seconds: float  # until the last tile is done, costly tiles first
     seconds_by_row: float  # the same, row by row
-    spread: float  # the costliest tile over the median one
 
     @property
     def words(self) -> str:

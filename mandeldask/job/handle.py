@@ -11,10 +11,10 @@ from distributed import Client
 from mandeldask import config as configs
 from mandeldask.cluster import SchedulerReference, Session
 from mandeldask.dashboard import page_of
-from mandeldask.errors import ConfigError, MandeldaskError
+from mandeldask.errors import ClusterError, ConfigError, MandeldaskError
 from mandeldask.job import job_status
 from mandeldask.job.events import in_notebook
-from mandeldask.job.job_status import Status, status_of_job, status_of_jobs
+from mandeldask.job.job_status import Status, status_of_job, status_of_jobs, topic_of
 from mandeldask.text import command
 
 
@@ -58,7 +58,13 @@ class Job:
     def logs(self) -> list[tuple[float, str]]:
         """What its driver had to say: Unix time and text, the oldest first, at most the last thousand."""
         with self.reach.client() as client:
-            return job_status.logs(client, self.name)
+            try:
+                events = client.get_events(topic_of(self.name)) or ()
+            except OSError as error:
+                raise ClusterError(f"the scheduler was lost: {error}") from None
+            if not events:
+                status_of_job(client, self.name)  # which may be unknown
+        return [(float(event["time"]), str(event["text"])) for _, event in events]
 
     def _look(self, client: Client) -> Status:
         self.last = status_of_job(client, self.name)

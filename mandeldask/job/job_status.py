@@ -208,17 +208,6 @@ def _drop_driver(client: Client, name: str, ended: dict[str, Any]) -> None:
             client.run(quietly, release, store, run, ended, workers=list(client.nthreads())[:1])
 
 
-def logs(client: Client, name: str) -> list[tuple[float, str]]:
-    """What a job's drivers had to say: Unix time and text, the oldest first, at most the last thousand."""
-    try:
-        events = client.get_events(topic_of(name)) or ()
-    except OSError as error:
-        raise ClusterError(f"the scheduler was lost: {error}") from None
-    if not events:
-        status_of_job(client, name)  # which may be unknown
-    return [(float(event["time"]), str(event["text"])) for _, event in events]
-
-
 def _of_job(job: dict[str, Any]) -> Status:
     ended, told, driver = job.get("outcome") or {}, job.get("told") or {}, job["driver"]
     state, message, code = ended.get("state"), ended.get("message"), ended.get("exit_code")

@@ -32,6 +32,7 @@ class Ledger:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.columns = store.read_tiles()
+        self._passes = PASSES if store.description.exact else ()
         errors = store.read_notes().get("errors")
         self.errors: dict[str, str] = errors if isinstance(errors, dict) else {}
         self.progress: dict[str, Any] | None = None  # what `mandeldask status STORE` tells of a run
@@ -81,10 +82,6 @@ class Ledger:
             with suppress(DamagedError, OSError):  # `mandeldask verify` will tell
                 values = statistics(self.store.read((i, j)), self.store.description.max_iter)
                 self._enter((i, j), **dict(zip(FIGURES, values, strict=True)))
-
-    @property
-    def _passes(self) -> tuple[str, ...]:
-        return PASSES if self.store.description.exact else ()
 
     def proofs(self, done: NDArray[np.bool_]) -> Proofs | None:
         """How the counts of a deep field were proven; None of any other."""
@@ -158,7 +155,6 @@ class Ledger:
 
 
 def cannot_write(store: Store, error: OSError) -> StoreError:
-    """What to say of a disk that refuses."""
     return StoreError(
         f"cannot write {store.path}: {error.strerror or error}. What is finished stays; make room, or repair the disk, "
         f"then `{command('resume', store.path)}`"

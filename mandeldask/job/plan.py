@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from mandeldask import config as configs
 from mandeldask.cluster import IDLE_WORKER_BYTES, Size
 from mandeldask.errors import ClusterError, ConfigError, StoreError
+from mandeldask.field import dtype_of
 from mandeldask.job.events import ORBIT_BYTES, Plan
 from mandeldask.job.lease import refuse_second_driver
-from mandeldask.kernels import EXACT_FIELDS, FIELDS, SCRATCH_BYTES
+from mandeldask.kernels import SCRATCH_BYTES
 from mandeldask.store import AnyPath, Description, Level, Place, Store, Tile, open_for_writing, open_store, place_of
 from mandeldask.text import data_size, is_url, option, si
 from mandeldask.tile import LevelTile
@@ -43,31 +44,29 @@ def make_plan(
     *,
     run_id: str | None = None,
     ignore_space: bool = False,
-    place: Place | None = None,
     source: Store | None = None,
     picture: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Check the run against the cluster's memory, open or create its store, and see what is left to do.
 
-    `run_id` is the submission whose lease on the store is this run's own; `place` the store's, where who described the
-    run found it; `source` a store of fewer iterations to deepen, by default the one that the store itself notes;
-    `picture` how the field is to be drawn, of a store that is deepened by default as the other.
+    `run_id` is the submission whose lease on the store is this run's own; `source` a store of fewer iterations to
+    deepen, by default the one that the store itself notes; `picture` how the field is to be drawn, of a store that is
+    deepened by default as the other.
 
     Raises ConfigError where no store is named, ClusterError where a tile does not fit in a worker's memory, StoreError
     for a store that cannot be written, holds another field, or would not fit on the disk were it of one colour.
     """
     if not config.store:
         raise ConfigError(NO_STORE)
-    path = place or config.store
-    there = _store_at(path)
+    there = _store_at(config.store)
     if there and overwrite:
         refuse_second_driver(there, run_id)
     tile = config.tile or (there and not overwrite and there.description.tile) or _choose_tile(config, size)
     description = Description.of(config.view, config.max_iter, config.fields, tile, config.proof)
     memory = check_memory(config.fields, description.tile, size, description.exact)
     if not (ignore_space or there or description.problem()):
-        _check_space(place_of(path), description)
-    store = open_for_writing(path, description, config.view.given, overwrite)
+        _check_space(place_of(config.store), description)
+    store = open_for_writing(config.store, description, config.view.given, overwrite)
     done = recorded(store)
     count, again = int(done.sum()), int((store.done() & ~done).sum())
     levels = sum(int(tiles.sum()) for tiles in missing(store, ~done))
@@ -115,13 +114,8 @@ def _choose_tile(config: configs.Config, size: Size) -> tuple[int, int]:
 
 def _tile_memory(fields: tuple[str, ...], tile: tuple[int, int], exact: bool) -> int:
     """Bytes that a worker thread needs for one tile: complex block, fields, the shard's encoding, kernel's scratch."""
-    sample = 16 + _sample_bytes(fields, exact) + ENCODING_BYTES
+    sample = 16 + dtype_of(fields, exact).itemsize + ENCODING_BYTES
     return sample * tile[0] * tile[1] + SCRATCH_BYTES
-
-
-def _sample_bytes(fields: tuple[str, ...], exact: bool) -> int:
-    """Bytes of a sample before compression, in all fields."""
-    return sum(np.dtype((EXACT_FIELDS if exact else FIELDS)[name]).itemsize for name in fields)
 
 
 def _fits(memory: int, size: Size, reference: int = 0) -> bool:
@@ -156,7 +150,7 @@ def _check_space(place: Place, d: Description) -> None:
     """
     free = place.free()
     samples = d.shape[0] * d.shape[1]
-    least = int(_sample_bytes(d.fields, d.exact) * samples * BEST_RATIO + 4 * sum(d.shape))
+    least = int(dtype_of(d.fields, d.exact).itemsize * samples * BEST_RATIO + 4 * sum(d.shape))
     if free is not None and least > free:
         raise StoreError(
             f"{si(samples)} samples need at least {data_size(least)} at {place.url}, however well they are "
@@ -168,7 +162,7 @@ def _check_space(place: Place, d: Description) -> None:
 def space_warning(plan: Plan) -> str:
     """What to say where the pending tiles may not fit; "" where they do."""
     d, free = plan.store.description, plan.store.place.free()
-    most = int(plan.pending * d.tile[0] * d.tile[1] * _sample_bytes(d.fields, d.exact) * LEVELS)
+    most = int(plan.pending * d.tile[0] * d.tile[1] * dtype_of(d.fields, d.exact).itemsize * LEVELS)
     if free is None or most <= free:
         return ""
     return (

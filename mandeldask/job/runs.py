@@ -139,11 +139,8 @@ def deepen(
     lacks = int((~source.done()).sum())
     whole = f", and {plural(lacks, 'tile')} that it lacks" if lacks else ""
     tell = _observer(tell)
-    tell(
-        Notice(
-            f"{source.path}: computes only the samples that did not escape within {old} iterations{whole}", "deepens"
-        )
-    )
+    only = f"computes only the samples that did not escape within {old} iterations"
+    tell(Notice(f"{source.path}: {only}{whole}", "deepens"))
     return _compute_field(described, cluster, client, upload, ignore_space, tell, source=source)
 
 

@@ -21,7 +21,8 @@ from mandeldask import config as configs
 from mandeldask.cluster import SchedulerReference, Session, Size, size_of_client
 from mandeldask.errors import ClusterError, ConfigError, MandeldaskError, StoreError
 from mandeldask.job.background import LINGER_SECONDS, kept_cluster
-from mandeldask.job.driver import Submission, drive, tell_started
+from mandeldask.job.dispatcher import Submission
+from mandeldask.job.driver import drive, tell_started
 from mandeldask.job.events import Event, Expected, Notice, Observer, Orbit, Plan, Preparing, Summary, ignore
 from mandeldask.job.handle import Job
 from mandeldask.job.job_status import SPACE, driver_key, on_scheduler, quietly, status_of_jobs, topic_of
@@ -54,7 +55,7 @@ class _Request:
     identity: str = ""  # of the store, once it is there
 
     def plan(self, size: Size, overwrite: bool = False) -> Plan:
-        make = partial(make_plan, run_id=self.run_id, ignore_space=self.ignore_space, place=self.place)
+        make = partial(make_plan, run_id=self.run_id, ignore_space=self.ignore_space)
         return make(self.config, self.kernel, size, overwrite, picture=self.config.picture)
 
     def reserve(self, store: Store, sent: bool = False) -> None:
@@ -115,7 +116,7 @@ def submit(
     tell(Preparing(kernel, reason))
     wanted = {name: getattr(described, name) for name in ("view", "max_iter", "fields", "tile", "proof")}
     name = _new_name(place.url) if name is None else _checked(name)
-    wanted |= {"store": place.url, "picture": configs.picture_options(described)}
+    wanted |= {"store": place, "picture": configs.picture_options(described)}
     request = _Request(name, SimpleNamespace(**wanted), kernel, uuid.uuid4().hex, place, ignore_space)
     with Session(
         cluster or described.cluster,
@@ -125,7 +126,6 @@ def submit(
         needs="mandeldask.job",
         say=lambda text: tell(Notice(text)),
         start=kept_cluster,
-        introduce=False,
     ) as there:
         if there.runs_already:
             there.connect()  # before a job is spoken of

@@ -6,39 +6,30 @@ import math
 import os
 import secrets
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, product
+from typing import TypeVar
 
 import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
 from mandeldask import config as configs
-from mandeldask.check import Checked, Finding, Known, Task, check_again, check_tiles
-from mandeldask.cluster import Session
+from mandeldask.check import Checked, Finding, Known, Task, check_again, check_on_worker, check_tiles
+from mandeldask.cluster import Session, results
 from mandeldask.errors import ConfigError, DamagedError
 from mandeldask.job import lease
-from mandeldask.job.batches import done
 from mandeldask.job.events import Event
 from mandeldask.job.ledger import Ledger
 from mandeldask.job.plan import recorded
-from mandeldask.job.precision import Precision, precision, tasks
 from mandeldask.job.runs import resume
-from mandeldask.precise import Rounded, need_gmpy2
-from mandeldask.store import (
-    Description,
-    Store,
-    Tile,
-    metadata,
-    open_damaged,
-    read_reference,
-    remove_reference,
-    shard_key,
-)
+from mandeldask.precise import Precision, Rounded, need_gmpy2, precision, tasks
+from mandeldask.store import Store, Tile, metadata, open_damaged, read_reference, remove_reference, shard_key
 from mandeldask.tile import LevelTile
 
 HERE = 2**28  # bytes before compression, up to which a cluster is not worth its start
@@ -47,6 +38,7 @@ BATCH_BYTES = 2**26  # of samples that a task checks
 BATCH_TILES = 64
 MAX_FINDINGS = 1000  # kept; all are counted
 TELL_SECONDS = 0.5
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -175,7 +167,7 @@ def verify(
                 client = None
             elif client or cluster or size > HERE or precise * d.max_iter > HERE_ITERATIONS:
                 client = session.enter_context(Session(cluster, client=client, upload=upload, say=tell)).ready()
-            seconds = _take_all(found, done(work, opened, client), tiles, tell)
+            seconds = _take_all(found, _done(work, opened, client), tiles, tell)
             rounded = _iterated(opened, precise, seed, client, tell) if precise else None
             if ledger:
                 _remove(opened, ledger, found)
@@ -206,6 +198,19 @@ def verify(
     )
 
 
+def _done(
+    work: Iterator[tuple[Callable[[Store], T], int]], store: Store, client: Client | None
+) -> Iterator[tuple[T, int]]:
+    """What comes of tasks, each with how many tiles or samples it takes: one after another here, or on a cluster."""
+    if client is None:
+        return ((task(store), n) for task, n in work)
+    name = f"verify-{uuid.uuid4().hex}"
+    futures = (
+        (client.submit(check_on_worker, task, store, key=(name, k), pure=False), n) for k, (task, n) in enumerate(work)
+    )
+    return results(futures, client, "read these tiles")
+
+
 def _take_all(
     found: _Found, results: Iterator[tuple[Checked, int]], tiles: int, tell: Callable[[Checking], None]
 ) -> float:
@@ -224,7 +229,7 @@ def _iterated(
 ) -> Precision:
     found: list[Rounded] = []
     started = time.monotonic()
-    for rounded, _ in done(tasks(store, samples, seed), store, client):
+    for rounded, _ in _done(tasks(store, samples, seed), store, client):
         found += rounded
         tell(Checking(len(found), samples, 0, time.monotonic() - started, 0, "sample"))
     return precision(found, store.description.fields)
@@ -326,7 +331,7 @@ def _locked(store: Store, restore: bool) -> Iterator[Ledger]:
 def _remove(store: Store, ledger: Ledger, found: _Found) -> None:
     """Take out what is wrong: the coarsest level first, so that none is left of a tile that was computed again."""
     d = store.description
-    doomed = {above for tile in found.tiles for above in made_from(d, tile)}
+    doomed = {above for tile in found.tiles for above in d.made_from(tile)}
     for level, i, j in sorted(doomed, reverse=True):
         store.discard(level, (i, j))
         if level == 0:
@@ -338,12 +343,3 @@ def _remove(store: Store, ledger: Ledger, found: _Found) -> None:
     metadata.complete(store.place, d)
     if found.kinds["reference"]:  # who needs it makes it again
         remove_reference(store)
-
-
-def made_from(d: Description, tile: LevelTile) -> Iterator[LevelTile]:
-    """A tile and those of the levels above that hold samples of it."""
-    yield tile
-    level, here = tile[0], (tile[1], tile[2])
-    for above in range(level + 1, len(d.levels)):
-        here = d.parent(above - 1, here)
-        yield (above, *here)

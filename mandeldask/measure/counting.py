@@ -14,11 +14,10 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from mandeldask import config as configs
-from mandeldask.cluster import Session
+from mandeldask.cluster import Session, results
 from mandeldask.errors import ConfigError
 from mandeldask.field import escape_time
 from mandeldask.grid import complex_grid
-from mandeldask.job.batches import results
 from mandeldask.kernels import AUTO, MAX_ITER_LIMIT, choose
 from mandeldask.kernels.fields import NOT_ESCAPED
 from mandeldask.measure.estimate import LEAST_MAX_ITER, LEMNISCATE, Area, Estimate, grids_needed, max_iters
@@ -30,7 +29,6 @@ BLOCK = 1024, 2048  # samples: 32 MiB of complex128
 BAND = 2**16  # samples
 MAX_N = 2**22
 LEAST_GRIDS = 8  # whose spread is believed
-MIN_IN_FLIGHT, IN_FLIGHT = 8, 4  # blocks, and blocks a thread
 
 
 @dataclass(frozen=True)
@@ -205,9 +203,8 @@ class _Counter:
     def _computed(self, rows: list[Row], client: Client) -> Iterator[tuple[Row, list[int]]]:
         """The counts of rows of blocks, as they come."""
         blocks = -(-self.view.shape[1] // BLOCK[1])
-        room = max(MIN_IN_FLIGHT, IN_FLIGHT * sum(client.nthreads().values())) // blocks + 1
         futures = ((client.compute(self._lazy(row)), row) for row in rows)
-        for values, row in results(futures, client, room, "counted these samples"):
+        for values, row in results(futures, client, "counted these samples", blocks):
             yield row, [int(value) for value in values]
 
     def _lazy(self, row: Row) -> da.Array:

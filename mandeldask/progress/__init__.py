@@ -49,7 +49,6 @@ class Bar:
         return None
 
     def show(self, done: int, total: int, text: str) -> None:
-        """Show how far it is."""
         self.state = done, total, text
         if not self._drawing:
             self.start()

@@ -102,7 +102,8 @@ class Screen(Bar):
         room = self.console.width >= LEAST_WIDTH and self.console.height >= LEAST_HEIGHT
         if self.console.is_terminal and room and not self.console.quiet:
             width = min(MOSAIC_WIDTH, self.console.width - LOAD_WIDTH)
-            self.mosaic = Mosaic.of(self.plan, width, min(MOSAIC_HEIGHT, self.console.height - LINES_BESIDE))
+            self.mosaic = Mosaic(self.plan.grid, width, min(MOSAIC_HEIGHT, self.console.height - LINES_BESIDE))
+            self.mosaic.samples = self.plan.preview()  # what earlier runs have done
         self.start()
 
     def _done(self, record: Record) -> None:
@@ -188,15 +189,7 @@ class Mosaic:
         fitting = zip(_fit(grid.shape, 2 * height, width), grid.size, strict=True)
         self.shown = [(2 * np.arange(m) + 1) * n // (2 * m) for m, n in fitting]  # rows and columns of the samples
 
-    @classmethod
-    def of(cls, plan: Plan, width: int, height: int) -> Mosaic:
-        """That of a run, with what earlier runs have done: each tile in its mean colour."""
-        mosaic = cls(plan.grid, width, height)
-        mosaic.samples = plan.preview()
-        return mosaic
-
     def add(self, record: Record) -> None:
-        """A tile that was computed."""
         self.failed[record.tile] = False
         cells = self.grid.cells(record.tile)
         self.samples[cells] = self.grid.decode(record.preview, cells)
@@ -241,7 +234,6 @@ class _Load:
         self.first: dict[str, float] = {}  # when its first task began, Unix time, by worker
 
     def add(self, record: Record) -> None:
-        """Enter a finished tile."""
         self.first[record.worker] = min(self.first.get(record.worker, math.inf), record.started)
         self.tiles[record.worker] += 1
         self.seconds[record.worker] += record.seconds

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
 from functools import cached_property
+from itertools import pairwise
 from os.path import commonprefix
 from typing import Any, get_args
 
@@ -181,11 +182,14 @@ class Description:
         columns = range(2 * left // below.tile[1], 2 * (right - 1) // below.tile[1] + 1)
         return [(i, j) for i in rows for j in columns]
 
-    def parent(self, level: int, tile: Tile) -> Tile:
-        """The tile of the level above that holds samples of this one."""
-        here, above = self.levels[level], self.levels[level + 1]
-        i, j = (n * side // 2 // side_above for n, side, side_above in zip(tile, here.tile, above.tile, strict=True))
-        return i, j
+    def made_from(self, tile: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
+        """A tile, by level, row and column, and those of the levels above that hold samples of it."""
+        level, i, j = tile
+        yield tile
+        for here, above in pairwise(self.levels[level:]):
+            sides = zip((i, j), here.tile, above.tile, strict=True)
+            i, j = (n * side // 2 // side_above for n, side, side_above in sides)
+            yield above.number, i, j
 
     def differences(self, other: Description) -> list[str]:
         """`name is mine there, other here` for the first entries in which two descriptions differ, bounds last.
