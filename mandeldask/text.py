@@ -10,9 +10,11 @@ import shutil
 import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
+from itertools import accumulate
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+Table = list[list[str]]
 COLUMN = 13  # where the text of a fact begins, after its label
 # What stays in one piece where a line is folded: a command, for it is copied; any other word.
 UNBROKEN = re.compile(r"(?<=:) +(?:\S+ -m )?\S*mandeldask .*|\S*?`[^`]*`\S*|\S+")
@@ -99,6 +101,24 @@ def fold(text: str, width: int) -> list[str]:
     return lines
 
 
+def table(lines: Table, width: int | None = None) -> str:
+    """Lines with columns as wide as their widest cell.
+
+    Columns that do not fit in `width` follow in tables of their own, beside the first column again; what is too wide in
+    the last column of a table is folded.
+    """
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    fit = max(2, sum(end - 2 <= width for end in accumulate(w + 2 for w in widths))) if width else len(widths)
+    shown = []
+    for *cells, last in (line[:fit] for line in lines):
+        start = "".join(f"{cell:{w}}  " for cell, w in zip(cells, widths, strict=False))
+        first, *others = fold(last, max(10, width - len(start))) if width else [last]
+        shown += [start + first, *(" " * len(start) + other for other in others)]
+    text = "\n".join(map(str.rstrip, shown))
+    further = [[line[0], *line[fit:]] for line in lines]
+    return f"{text}\n\n{table(further, width)}" if len(widths) > fit else text
+
+
 def plural(n: int, noun: str) -> str:
     """1 tile, 2 tiles."""
     return f"{n} {noun}{'' if n == 1 else 's'}"
@@ -127,3 +147,8 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def short_time(seconds: float) -> str:
+    """Seconds that may be few, in three digits: 2.31 s, 502 ms, 7.02 ms."""
+    return duration(seconds) if seconds >= 1 else f"{seconds * 1e3:.3g} ms"

@@ -30,7 +30,6 @@ from mandeldask import dashboard
 from mandeldask.cli import cli
 from mandeldask.cluster import preflight, scheduler, workers
 from mandeldask.config import LocalCluster, json_schema, load_cluster
-from mandeldask.explorer import server
 from mandeldask.job import Notice
 from mandeldask.store import Description, open_for_writing, open_store
 
@@ -218,7 +217,7 @@ def test_a_dead_scheduler_gets_no_store_and_no_job(tmp_path, monkeypatch, comman
 @pytest.mark.parametrize("command", [["run", "lesson"], ["submit", "lesson"], ["status", "job"], ["explore", "lesson"]])
 def test_a_host_that_no_look_up_can_find_is_told_before_anything_starts(tmp_path, monkeypatch, command, host):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(server, "serve", lambda *_: pytest.fail("it is served"))
+    monkeypatch.setattr("mandeldask.explorer.serve", lambda *_: pytest.fail("it is served"))
     said = CliRunner().invoke(cli, [*command, "--cluster", f"tcp://{host}:8786"], prog_name="mandeldask")
     assert (said.exit_code, len(said.output.splitlines())) == (2, 1), said.output
     assert "must be that of a scheduler, tcp://HOST:PORT or tls://HOST:PORT" in said.output

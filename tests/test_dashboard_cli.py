@@ -52,15 +52,15 @@ def dask(tmp_path_factory):
 def test_a_run_elsewhere_on_this_machine_is_found_and_kept_until_enter(tmp_path):
     kept = start("run", LESSON, *SMALL, "--keep-dashboard", "--report", "report.html", cwd=tmp_path)
     try:
-        (run,) = poll(running, "the run")
-        poll(lambda: not problem_with(run.link), "the page")
+        ((link, _),) = poll(running, "the run")
+        poll(lambda: not problem_with(link), "the page")
         code, out, _ = call("dashboard", cwd=tmp_path)
         assert code == 0
-        assert out.splitlines()[0] == f"  dashboard  {run.link}"
+        assert out.splitlines()[0] == f"  dashboard  {link}"
         code, out, err = call("dashboard", "--json", cwd=tmp_path)
         assert (code, err) == (0, "")
         assert json.loads(out) == {
-            "link": run.link,
+            "link": link,
             "store": str(tmp_path / "lesson.zarr"),
             "scheduler": None,
             "tunnel": None,
@@ -70,8 +70,8 @@ def test_a_run_elsewhere_on_this_machine_is_found_and_kept_until_enter(tmp_path)
     finally:
         out, err = kept.communicate("\n", timeout=120)
     assert kept.returncode == 0, err
-    assert f"dashboard  {run.link}" in err
-    assert f"dashboard  {run.link}    stays up until you press Enter" in err
+    assert f"dashboard  {link}" in err
+    assert f"dashboard  {link}    stays up until you press Enter" in err
     assert "report     report.html" in err
     assert running() == []
     report = (tmp_path / "report.html").read_text()
@@ -82,14 +82,15 @@ def test_a_run_elsewhere_on_this_machine_is_found_and_kept_until_enter(tmp_path)
 def test_a_submitted_job_is_found_while_its_cluster_lives(tmp_path):
     code, out, err = call("submit", LESSON, *SMALL[:-1], "--json", cwd=tmp_path)
     assert code == 0, err
-    (run,) = running()
-    keeper = psutil.Process(run.pid)
+    ((link, store),) = running()
+    (noted,) = (tmp_path / "cache/mandeldask/dashboards" / socket.gethostname()).iterdir()
+    keeper = psutil.Process(int(noted.name))
     try:
         assert "mandeldask.job.background" in " ".join(keeper.cmdline())
-        assert (run.link, run.store) == (json.loads(out)["dashboard"], str(tmp_path / "lesson.zarr"))
+        assert (link, store) == (json.loads(out)["dashboard"], str(tmp_path / "lesson.zarr"))
         code, out, err = call("dashboard", cwd=tmp_path)
         assert (code, err) == (0, "")
-        assert out.splitlines()[0] == f"  dashboard  {run.link}"
+        assert out.splitlines()[0] == f"  dashboard  {link}"
     finally:
         keeper.terminate()
         psutil.wait_procs([keeper], timeout=30)
@@ -190,7 +191,7 @@ def test_files_of_runs_that_are_gone_or_no_runs_are_swept_away(tmp_path):
     (folder / str(2**30)).write_text(ours.read_text())
     (folder / str(os.getppid())).write_text("[")  # which is written at this moment
     (folder / "no-number").write_text("")
-    assert [run.store for run in running()] == ["a"]
+    assert [store for _, store in running()] == ["a"]
     assert sorted(path.name for path in folder.iterdir()) == sorted([str(os.getpid()), str(os.getppid())])
     os.utime(ours, (1, 1))
     assert running() == [], "it was of an earlier process of that number"

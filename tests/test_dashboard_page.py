@@ -21,7 +21,7 @@ import mandeldask as md
 from mandeldask import cluster as clusters
 from mandeldask import dashboard
 from mandeldask.config import LocalCluster
-from mandeldask.dashboard.page import JobPage
+from mandeldask.dashboard.page import _JobPage
 from mandeldask.image import palette_index
 from mandeldask.store import open_store
 from mandeldask.telemetry import TOPIC, DriverEvent, JobInfo, Preview, TileEvent
@@ -121,7 +121,7 @@ def test_the_navigation_bar_links_the_page_and_the_page_waits_for_a_job(client, 
     status.tab.get_by_role("link", name="Mandeldask").click()
     status.tab.wait_for_url("**/mandeldask")
     status.tab.close()
-    page = visit(dashboard.link(client))
+    page = visit(dashboard.page_of(client)[0])
     page.has("heading", "No job yet")
     fits(page)
 
@@ -173,7 +173,7 @@ def heard(*jobs):
         plugin.log_event(TOPIC, asdict(DriverEvent(job)))
         tile = TileEvent(job.id, (0, 0), 0.1, 100 * 120, 1, 1, worker, bytes([1]) * 100 * 120)
         plugin.log_event(TOPIC, tile._asdict())
-    page = JobPage(SimpleNamespace(plugins={"mandeldask": plugin}, workers={}))
+    page = _JobPage(SimpleNamespace(plugins={"mandeldask": plugin}, workers={}))
     page.update()
     return page, plugin.jobs
 
@@ -189,14 +189,14 @@ def test_hovering_names_the_workers_of_the_job_that_is_shown():
 
 def test_a_job_is_seen_from_its_first_tile_to_the_picture_of_the_store(client, visit, tmp_path, kernel):
     name = kernel(partial(faults.count, path=str(tmp_path / "calls")))
-    page = visit(dashboard.link(client))
+    page = visit(dashboard.page_of(client)[0])
     with faults.held(tmp_path / "calls", after=8):
         job = Job(FIELD | {"kernel": name}, tmp_path / "a.zarr", client=client)
         page.has("heading", "a.zarr")
         page.has("figures", "running")
         page.tab.wait_for_function("Bokeh.documents[0].get_model_by_name('running').data.left.length > 0")
         page.shot("running")
-        late = visit(dashboard.link(client), theme="dark")
+        late = visit(dashboard.page_of(client)[0], theme="dark")
         late.has("heading", "a.zarr")
         late.has("figures", "running")
     job.join()
@@ -206,7 +206,7 @@ def test_a_job_is_seen_from_its_first_tile_to_the_picture_of_the_store(client, v
         poll(lambda each=each: np.array_equal(picture(each), stored(tmp_path / "a.zarr")), "the stored picture")
         assert each.column("running", "left") == []
     late.shot("finished-dark")
-    after = visit(dashboard.link(client))
+    after = visit(dashboard.page_of(client)[0])
     assert np.array_equal(picture(after), stored(tmp_path / "a.zarr"))
     done = after.column("tiles", "state")[0]
     assert (done["shape"], set(done["values"])) == ([6, 6], {3})
@@ -217,7 +217,7 @@ def test_a_job_is_seen_from_its_first_tile_to_the_picture_of_the_store(client, v
 
 def test_every_view_shows_the_tiles_and_hover_and_click_tell_their_facts(client, visit, tmp_path):
     md.run(FIELD | {"kernel": "numba"}, tmp_path / "views.zarr", client=client)
-    page = visit(dashboard.link(client))
+    page = visit(dashboard.page_of(client)[0])
     page.has("heading", "views.zarr")
     for view, is_right in RIGHT.items():
         page.choose(view)
@@ -286,7 +286,7 @@ def test_failed_tiles_are_marked_and_hostile_texts_are_text(client, visit, tmp_p
     hostile = tmp_path / "<script>alert(1)<b>bold <img src=x onerror=alert(1)> $$x$$.zarr"
     summary = md.run(UNIT | {"kernel": name}, hostile, client=client)
     assert summary.failed == 1
-    page = visit(dashboard.link(client))
+    page = visit(dashboard.page_of(client)[0])
     page.has("heading", "<script>alert(1)<b>bold <img src=x onerror=alert(1)> $$x$$.zarr")
     page.has("failures", "ArithmeticError: the tile at the corner <b>failed</b>")
     page.has("figures", "incomplete: 1 tile failed")
@@ -303,7 +303,7 @@ def test_a_hostile_worker_name_is_text(visit, tmp_path):
         with dask.client() as client:
             assert dashboard.install(client) == ""
             md.run(UNIT | {"kernel": "numpy"}, tmp_path / "a.zarr", client=client)
-            page = visit(dashboard.link(client))
+            page = visit(dashboard.page_of(client)[0])
             page.has("workers", name)
             fits(page)
             assert "Traceback" not in dask.log(dask.scheduler)
@@ -314,7 +314,7 @@ def test_a_worker_killed_in_mid_run_leaves_all_tiles_done(visit, tmp_path, kerne
     faulty = kernel(partial(faults.count, path=str(tmp_path / "calls")))
     with Processes(tmp_path / "dask", workers=3) as dask, dask.client() as client:
         assert dashboard.install(client) == ""
-        page = visit(dashboard.link(client))
+        page = visit(dashboard.page_of(client)[0])
         with faults.held(tmp_path / "calls", after=12):
             job = Job(FIELD | {"kernel": faulty}, tmp_path / "a.zarr", client=client)
             poll(lambda: len(faults.counted(tmp_path / "calls")) >= 15, "a tile in work on each worker")
@@ -344,7 +344,7 @@ def test_a_submitted_job_is_seen_under_its_name(visit, tmp_path):
 
 def test_of_two_jobs_at_once_each_is_shown_when_chosen(client, visit, tmp_path, kernel):
     faulty = kernel(partial(faults.count, path=str(tmp_path / "calls")))
-    page = visit(dashboard.link(client))
+    page = visit(dashboard.page_of(client)[0])
     with client.__class__(client.scheduler.address) as other:
         with faults.held(tmp_path / "calls"):
             jobs = [
@@ -385,7 +385,7 @@ def test_a_preloaded_scheduler_shows_a_resumed_job_whole(visit, tmp_path):
         dask.wait()
         with dask.client() as client:
             assert md.resume(tmp_path / "a.zarr", client=client).computed == 1
-            page = visit(dashboard.link(client))
+            page = visit(dashboard.page_of(client, add=False)[0])
             page.has("figures", f"{TILES} of {TILES}")
             state = page.column("tiles", "state")[0]["values"]
             assert state == [3] * TILES

@@ -22,7 +22,7 @@ from services import poll
 from mandeldask.cluster import Size
 from mandeldask.dashboard import MAX_JOBS, Plugin, hooks
 from mandeldask.dashboard.figure import COLOURINGS
-from mandeldask.dashboard.page import parts, tile_facts
+from mandeldask.dashboard.page import _parts, _tile_facts
 from mandeldask.dashboard.state import DONE, FAILED, RETRY, WAITING, JobState, running_tiles
 from mandeldask.image import palette_index
 from mandeldask.job import Plan, TileDone, TileFailed
@@ -165,7 +165,7 @@ def test_what_was_done_before_the_page_came_is_read_from_the_store_in_the_meanti
     )
     assert job.tiles["mean"][2, 3] == pytest.approx(FIELD[260:390, 510:680].mean())
     assert job.tiles["worker"][2, 3] == -1
-    assert ("worker", "from an earlier run") in tile_facts(job, (2, 3), [])
+    assert ("worker", "from an earlier run") in _tile_facts(job, (2, 3), [])
 
 
 def test_a_page_that_comes_late_learns_of_the_tiles_that_it_missed(tmp_path):
@@ -206,7 +206,7 @@ def test_what_tasks_end_in_is_known_before_the_driver_tells():
         plugin.transition(strange, "processing", "memory")
     assert job.tiles["state"][0, :3].tolist() == [RETRY, DONE, WAITING]
     assert job.previews_wanted() == [(0, 1)], "its worker's event was lost"
-    assert ("escape times", "not known") in tile_facts(job, (0, 1), [])
+    assert ("escape times", "not known") in _tile_facts(job, (0, 1), [])
     assert COLOURINGS["seconds"].label(job.tiles[0, 1]) == ""
     plugin.transition((TASK, 0, 0), "processing", "memory")
     plugin.transition((TASK, 0, 0), "processing", "erred")
@@ -430,7 +430,7 @@ def test_the_states_add_up_and_texts_from_outside_are_escaped():
     )
     scheduler = SimpleNamespace(workers={"w": worker})
     running = running_tiles(scheduler, job)
-    shown = parts(scheduler, job, running, (5, 4))
+    shown = _parts(scheduler, job, running, (5, 4))
     for sign, n in (("done", 10), ("on a worker", 2), ("waiting", len(TILES) - 12)):
         assert f"{sign} <b>{n}</b>" in shown["figures"]
     assert "will be retried <b>" not in shown["figures"], "it is on a worker"
@@ -476,7 +476,7 @@ def test_the_time_left_has_a_word_where_there_is_none():
 
     def left():
         return re.search(
-            r"time left</div><div class=\"value\">(.*?)</div>", str(parts(IDLE, job, [], None)["figures"])
+            r"time left</div><div class=\"value\">(.*?)</div>", str(_parts(IDLE, job, [], None)["figures"])
         )[1]
 
     assert left() == "not known yet"

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mandeldask.errors import ConfigError, DamagedError, StoreError
-from mandeldask.image import GREY, SCALES, PictureOptions, averaged, gradient, palette, palette_index, picture
+from mandeldask.image import PictureOptions, averaged, palette, palette_index, picture
+from mandeldask.image.colour import GREY, SCALES, gradient
 from mandeldask.kernels import KERNELS
 from mandeldask.store import Description, open_for_writing, open_store
 from mandeldask.view import View
@@ -130,7 +131,7 @@ def test_between_limits_a_value_has_one_colour_whatever_the_field(scale):
     n = np.arange(1, 500)
     few, many = (palette_index(np.array(sample), 500, options)(n) for sample in ([3, 4], [100, 400]))
     assert np.array_equal(few, many)
-    curve = options.curve(np.array([7.0]))
+    curve = options.tones(np.array([7.0]), interpolated=True)
     assert np.allclose(curve(n), options.tones(np.array([7.0]))(n), atol=1e-4)
 
 
@@ -194,7 +195,7 @@ def test_a_period_is_counted_in_iterations_whatever_the_sample():
 def test_the_quick_curve_stays_by_the_scale(values, scale):
     """For values that are not whole, below 1 too: tones from 0 to 1 that never descend."""
     sample, v = np.array(values), np.sort([*values, -10.0, 0.0, 1e9])
-    tone = PictureOptions(scale=scale).curve(sample)(v)
+    tone = PictureOptions(scale=scale).tones(sample, interpolated=True)(v)
     assert (np.diff(tone) >= 0).all() and tone.min() >= 0 and tone.max() <= 1
     if scale in ("log", "linear"):
         assert tone == pytest.approx(PictureOptions(scale=scale).tones(sample)(v), abs=2e-3)
@@ -214,8 +215,8 @@ def test_a_size_draws_exact_samples(tmp_path_factory, rows, columns, size):
     expected = palette_index(counts, MAX_ITER)(counts[::k, ::k])[::-1]
     for band, block in ((2**24, 1024), (1000, 17), (7, 2)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mandeldask.image.render.BAND_BYTES", band)
-            patch.setattr("mandeldask.image.render.BLOCK_SIDE", {True: block, False: block})
+            patch.setattr("mandeldask.image.BAND_BYTES", band)
+            patch.setattr("mandeldask.image.BLOCK_SIDE", {True: block, False: block})
             assert save(counts, out, size=size, **FLAT) == expected.shape
         assert np.array_equal(indices(out), expected)
 
@@ -237,8 +238,8 @@ def test_a_store_is_drawn_as_its_field_is(tmp_path, out, name, size, monkeypatch
     save(field(*shape, fields=ALL), out, size=size, **OPTIONS[name])
     expected = out.read_bytes()
     store = stored(tmp_path / "a.zarr", shape, (256, 300), ALL)
-    monkeypatch.setattr("mandeldask.image.render.BLOCK_SIDE", {True: 140, False: 140})
-    monkeypatch.setattr("mandeldask.image.render.BAND_BYTES", 100_000)
+    monkeypatch.setattr("mandeldask.image.BLOCK_SIDE", {True: 140, False: 140})
+    monkeypatch.setattr("mandeldask.image.BAND_BYTES", 100_000)
     picture(store, size=size, **OPTIONS[name]).save(out)
     assert len(store.description.levels) == 3
     drawn, wanted = colours(out), np.array(Image.open(io.BytesIO(expected)).convert("RGB"))
@@ -275,7 +276,7 @@ def test_a_picture_is_smooth_and_averaged_where_nothing_else_is_asked_for(tmp_pa
     assert picture(store).shape == (300, 400)
     assert picture(store.escape_time[:], max_iter=MAX_ITER).shade == "counts"
     assert picture(View(*BOUNDS, (300, 400)), max_iter=MAX_ITER).shade == "smooth"
-    monkeypatch.setattr("mandeldask.image.render.AFFORDABLE", drawn.samples.cost / 2)
+    monkeypatch.setattr("mandeldask.image.AFFORDABLE", drawn.samples.cost / 2)
     assert picture(store, size=200).shade == "counts"
     assert picture(stored(tmp_path / "b.zarr", (300, 400), (300, 400), ALL)).shade == "smooth"
 
@@ -472,7 +473,7 @@ def test_memory_does_not_grow_with_the_field(tmp_path, out):
 
 
 def test_progress_counts_the_pixels(out, monkeypatch):
-    monkeypatch.setattr("mandeldask.image.render.BAND_BYTES", 16 * 30)
+    monkeypatch.setattr("mandeldask.image.BAND_BYTES", 16 * 30)
     calls = []
     picture(field(40, 30)).save(out, lambda done, all_: calls.append((done, all_)))
     assert calls == [(240, 1200), (720, 1200), (1200, 1200)]

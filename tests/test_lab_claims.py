@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from mandeldask.lab import claims, machine, timing
-from mandeldask.lab.timing import Run, Spread
+from mandeldask.lab import Run, Spread, claims, in_turns, machine, ratio
 from mandeldask.lab.workload import QUICK
 
 ROOT = Path(__file__).parent.parent
@@ -24,14 +23,14 @@ def test_two_threads_that_work_are_seen_and_one_that_works_alone_too():
     """The measure behind the verdicts, on work whose threads are known."""
     x = np.random.default_rng(1).random(300_000)
     with ThreadPoolExecutor(1) as pool:
-        alone = timing.in_turns({"a": lambda: np.exp(x)}, 3, 0.03)["a"]
+        alone = in_turns({"a": lambda: np.exp(x)}, 3, 0.03)["a"]
 
         def both():
             other = pool.submit(np.exp, x)
             np.exp(x)
             other.result()
 
-        elsewhere = timing.in_turns({"a": both}, 3, 0.03)["a"]
+        elsewhere = in_turns({"a": both}, 3, 0.03)["a"]
     one, two = (Spread.of([run.threads for run in runs]).median for runs in (alone, elsewhere))
     assert two - one > claims.PARALLEL - 1  # a cluster of other tests may take its share beside both
 
@@ -112,20 +111,20 @@ def spread(median, low=None, high=None):
     ],
 )
 def test_a_verdict_over_several_figures(spreads, expected):
-    assert claims.all_faster(spreads) == expected
+    assert claims._all_faster(spreads) == expected
 
 
 def test_threads_are_told_by_cpu_seconds_whatever_the_wall_clock_says():
     alone = [Run(wall=wall, cpu=1.0, caller=0.99) for wall in (1.0, 3.0, 9.0)]
     two = [Run(wall=wall, cpu=2.0, caller=1.0) for wall in (1.0, 3.0, 9.0)]
-    assert claims.threads_claim("sum", alone, "OpenBLAS")["verdict"] == "false"
-    assert claims.threads_claim("sum", two, "OpenBLAS")["verdict"] == "true"
-    assert claims.threads_claim("naive", alone, "OpenBLAS")["verdict"] == "true"
+    assert claims._threads_claim("sum", alone, "OpenBLAS")["verdict"] == "false"
+    assert claims._threads_claim("sum", two, "OpenBLAS")["verdict"] == "true"
+    assert claims._threads_claim("naive", alone, "OpenBLAS")["verdict"] == "true"
 
 
 def test_calls_are_timed_in_turns_each_second_turn_the_other_way_round():
     order = []
-    runs = timing.in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
+    runs = in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
     assert "".join(order) == "abbaab"
     assert {name: len(found) for name, found in runs.items()} == {"a": 3, "b": 3}
 
@@ -134,4 +133,4 @@ def test_a_ratio_is_of_the_runs_of_one_turn():
     """Every turn slower than the one before, as on a machine that gets busier: the ratio stays."""
     a = [Run(wall=4.0 * k, cpu=1, caller=1) for k in (1, 2, 3)]
     b = [Run(wall=2.0 * k, cpu=1, caller=1) for k in (1, 2, 3)]
-    assert timing.ratio(a, b) == Spread(2.0, 2.0, 2.0, 3)
+    assert ratio(a, b) == Spread(2.0, 2.0, 2.0, 3)

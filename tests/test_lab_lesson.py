@@ -40,13 +40,13 @@ def test_the_printed_version_has_these_faults(width, height, workers, expected):
 def test_the_rows_of_the_printed_version_are_those_that_its_workers_compute():
     x = np.linspace(-2, 1, 50)
     shares = [lesson.mandelbrot_worker(i, i + 9, *VIEW, 50, 37, 30) for i in range(0, 37, 9)]
-    rows = lesson.rows_of_printed_version(-1.5, 1.5, 37, 4)
+    rows = lesson._rows_of_printed_version(-1.5, 1.5, 37, 4)
     assert np.array_equal(np.hstack(shares), lesson.corrected_worker(x, rows, 30))
 
 
 def test_the_printed_version_fails_with_fewer_rows_than_workers():
     with pytest.raises(ValueError, match="must not be zero"):
-        lesson.rows_of_printed_version(-1.5, 1.5, 3, 4)
+        lesson._rows_of_printed_version(-1.5, 1.5, 3, 4)
 
 
 @pytest.mark.parametrize(("width", "height", "workers"), [(60, 60, 4), (50, 37, 4), (20, 3, 4), (30, 30, 1)])

@@ -77,14 +77,14 @@ def test_a_blas_that_threadpoolctl_does_not_know_is_said_to_be_so(monkeypatch):
 def test_the_loops_are_those_that_the_dispatch_chose():
     from numpy.lib.introspect import opt_func_info
 
-    loops = machine.loops()
+    loops = machine.describe()["numpy"]["loops"]
     assert set(loops) == set(machine.LOOPS)
     assert loops["z ** 2 of complex128"] == opt_func_info(func_name="^square$")["square"]["DD"]["current"]
 
 
 def test_numba_is_what_numba_says():
-    assert machine.numba()["threads"] == numba.config.NUMBA_NUM_THREADS
-    assert machine.numba()["version"] == numba.__version__
+    described = machine.describe()["numba"]
+    assert (described["threads"], described["version"]) == (numba.config.NUMBA_NUM_THREADS, numba.__version__)
 
 
 def test_environment_and_features_of_a_fresh_process_show():

@@ -20,6 +20,7 @@ from mandeldask.cli import cli
 from mandeldask.errors import ConfigError
 from mandeldask.lab import report, strategies, tables
 from mandeldask.lab.claims import SAYS
+from mandeldask.text import table
 
 pytestmark = pytest.mark.once  # another Python and zarr change little here
 
@@ -92,7 +93,7 @@ def test_processes_of_a_strategy_count_in_its_memory(outcomes):
 
 
 def test_curves_have_a_point_for_each_count_and_size(found):
-    counts = strategies.worker_counts(cpu_count())
+    counts = strategies._worker_counts(cpu_count())
     for part in ("strong", "weak"):
         assert [c["name"] for c in found[part]] == [
             "numpy, threads", "numpy, Dask workers", "numba, threads", "numba, Dask workers",
@@ -170,7 +171,7 @@ def test_names_from_outside_are_text_and_no_markup(lab_report):
     found["claims"][0]["why"] = found["strategies"][3]["problem"] = found["strong"][0]["workload"] = evil
     found["problems"]["numba"] = evil + "|\n"
     found["warnings"] = ["other programs take 1.4 cores"]
-    page = report.html(found)
+    page = report._html(found)
     assert evil not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 6
     assert "other programs take 1.4 cores" in page
@@ -196,7 +197,7 @@ def test_a_report_without_workers_says_why_and_shows_the_rest(lab_report):
     found |= {"strong": [], "weak": [], "block_sizes": [], "balance": [], "problems": {"workers": "none came up"}}
     for row in found["strategies"]:
         row |= {"problem": "not today", "seconds": None, "faults": {}}
-    page = report.html(found)
+    page = report._html(found)
     assert "workers: none came up" in page
     assert page.count("not today") >= len(found["strategies"])
     assert page.count("<article ") == 17
@@ -249,13 +250,13 @@ def as_no_root(function):
 
 
 def test_a_table_wider_than_the_terminal_goes_on_below_itself():
-    table = [["name", "a", "b", "c"], ["one", "1" * 8, "2" * 8, "some words more"]]
-    assert max(map(len, tables.text(table).split("\n"))) == 4 + 2 + 8 + 2 + 8 + 2 + 15
-    assert tables.text(table, 24).split("\n") == [
+    lines = [["name", "a", "b", "c"], ["one", "1" * 8, "2" * 8, "some words more"]]
+    assert max(map(len, table(lines).split("\n"))) == 4 + 2 + 8 + 2 + 8 + 2 + 15
+    assert table(lines, 24).split("\n") == [
         "name  a         b",
         "one   11111111  22222222",
         "",
         "name  c",
         "one   some words more",
     ]
-    assert tables.text(table, 18).split("\n")[-2:] == ["one   some words", "      more"]
+    assert table(lines, 18).split("\n")[-2:] == ["one   some words", "      more"]

@@ -18,7 +18,7 @@ from mandeldask.cli import cli
 from mandeldask.grid import complex_grid
 from mandeldask.kernels import KERNELS
 from mandeldask.lab import lesson, strategies, tables, workload
-from mandeldask.lab.strategies import Scaling
+from mandeldask.lab.strategies import _Scaling
 from mandeldask.lab.workload import Depth, Workload, lesson_view
 
 pytestmark = pytest.mark.once  # another Python and zarr change little here
@@ -55,7 +55,7 @@ def test_without_numba_its_parts_say_so_and_the_rest_goes_on(client, monkeypatch
         numba.config, "DISABLE_JIT", 1
     )  # as if read from there; read again, it would stay for other tests
     monkeypatch.setattr(strategies, "STRATEGIES", {name: strategies.STRATEGIES[name] for name in some})
-    monkeypatch.setattr(strategies, "worker_counts", lambda cores: [1, 2])
+    monkeypatch.setattr(strategies, "_worker_counts", lambda cores: [1, 2])
     monkeypatch.setattr(strategies, "local_workers", lambda n: nullcontext(client))
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.01)
     done = CliRunner().invoke(cli, ["lab", "strategies", "--quick", "--workers", "2", "--json"])
@@ -75,7 +75,7 @@ def test_without_numba_its_parts_say_so_and_the_rest_goes_on(client, monkeypatch
 
 @pytest.mark.parametrize(("cores", "counts"), [(1, [1, 2, 4]), (2, [1, 2, 4]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
 def test_worker_counts_go_to_the_cores_and_to_the_lessons_four(cores, counts):
-    assert strategies.worker_counts(cores) == counts
+    assert strategies._worker_counts(cores) == counts
 
 
 @pytest.mark.parametrize("kernel", ["numpy", "numba"])
@@ -96,7 +96,7 @@ def test_strong_scaling_over_dask_cuts_more_blocks_for_more_workers(client, monk
 
     monkeypatch.setattr(workload, "Workload", Counted)
     said = []
-    Scaling(client, SMALL, said.append).over_workers("numpy", [1, 16])
+    _Scaling(client, SMALL, said.append).over_workers("numpy", [1, 16])
     assert (min(blocks), max(blocks)) == (16, 64)
     assert "strong scaling, numpy, turn 1 of 1, Dask workers 16" in said
 
@@ -109,7 +109,7 @@ def test_a_workload_is_the_same_however_it_is_computed(client):
 
 
 def test_the_balance_covers_the_field_once(client):
-    ways = Scaling(client, SMALL).balance()
+    ways = _Scaling(client, SMALL).balance()
     assert [len(b["pieces"]) for b in ways] == [2, 2, 64]
     work = SMALL.scaled("numpy")
     for b in ways:
@@ -123,7 +123,7 @@ def test_the_balance_covers_the_field_once(client):
 
 
 def test_only_the_workers_asked_for_compute(client):
-    ways = Scaling(client, replace(SMALL, workers=1)).balance()
+    ways = _Scaling(client, replace(SMALL, workers=1)).balance()
     assert {p["worker"] for p in ways[2]["pieces"]} == {0}
 
 

@@ -16,7 +16,6 @@ from mandeldask import explorer
 from mandeldask.cli import cli
 from mandeldask.cluster import origins
 from mandeldask.config import LocalCluster
-from mandeldask.explorer import server
 from mandeldask.job import runs
 
 RUN = {"view": {"x": [-2, 1], "y": [-1.5, 1.5], "shape": [20, 20]}, "max_iter": 9, "store": "a.zarr"}
@@ -36,7 +35,7 @@ def evil(tmp_path, monkeypatch):
     """A folder of a stranger's, with a module that leaves a mark when it is imported; the function writes a cluster."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(server, "serve", lambda *_: pytest.fail("it is served"))
+    monkeypatch.setattr("mandeldask.explorer.serve", lambda *_: pytest.fail("it is served"))
     (tmp_path / "evil.py").write_text("open('ran', 'w').close()\nraise SystemError('so much for that')")
 
     def write(cluster):

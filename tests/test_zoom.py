@@ -26,7 +26,7 @@ from mandeldask.image.samples import computed
 from mandeldask.store import Description, open_for_writing, open_store
 from mandeldask.view import View
 from mandeldask.zoom.film import Film
-from mandeldask.zoom.painter import Painter, atlas, coloured
+from mandeldask.zoom.painter import Painter, _atlas, _coloured
 
 pytestmark = pytest.mark.once  # another Python and zarr change little here
 
@@ -85,7 +85,7 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def picture(made):
     """Of the strip, in the colours of the film."""
-    return coloured(open_store(made / "film.zoom/strip.zarr"), PictureOptions())
+    return _coloured(open_store(made / "film.zoom/strip.zarr"), PictureOptions())
 
 
 def test_the_film_has_its_frames_and_the_first_and_last_are_what_they_should_be(made, picture):
@@ -119,7 +119,7 @@ def test_texels_are_means_in_linear_light(tmp_path):
         tmp_path / "a.zarr", Description.of(View((0, 1), (0, 1), (8, 8)), 50, ("escape_time",), (8, 8))
     )
     store.write((0, 0), np.where(np.indices((8, 8)).sum(axis=0) % 2, 50, 1).astype(np.int32))
-    texels, table = atlas(coloured(store, PictureOptions(colormap="greys", interior="#ffffff", shade="counts")))
+    texels, table = _atlas(_coloured(store, PictureOptions(colormap="greys", interior="#ffffff", shade="counts")))
     assert set(srgb_curve()[texels[: table[1, 0]]].ravel().tolist()) == {0, 255}
     assert set(srgb_curve()[texels[table[1, 0] :]].ravel().tolist()) == {188}
 
@@ -128,13 +128,13 @@ def test_texels_are_means_in_linear_light(tmp_path):
 def test_a_film_is_shaded_and_lit_as_a_picture_is(made, options):
     strip, core = (open_store(made / f"film.zoom/{name}.zarr") for name in ("strip", "core"))
     options = PictureOptions(**options)
-    picture = coloured(strip, options)
+    picture = _coloured(strip, options)
     assert picture.shade == (options.shade or "smooth")
     frames = list(zoom.paint(SMALL, strip, core, options))
     for n in (2, 11):
         assert psnr(frames[n], direct(SMALL, n, picture)) > 23
     if options.light:  # from elsewhere it is another film
-        other = coloured(strip, PictureOptions(light=(120, 40)))
+        other = _coloured(strip, PictureOptions(light=(120, 40)))
         assert psnr(frames[2], direct(SMALL, 2, other)) < 20
 
 

@@ -28,7 +28,7 @@ from mandeldask.kernels import deep, orbit_of_its_own
 from mandeldask.store import open_store
 from mandeldask.view import Deep, LogPolar, View, frame_from_json
 from mandeldask.zoom.film import Film
-from mandeldask.zoom.painter import Painter, coloured
+from mandeldask.zoom.painter import Painter, _coloured
 
 pytestmark = pytest.mark.once  # another Python and zarr change little here
 
@@ -171,7 +171,7 @@ def test_a_tile_whose_proof_is_not_known_is_computed_again(made, client):
 def test_a_frame_is_the_picture_of_its_view(made):
     folder, _ = made
     strip, core = (open_store(folder / f"film.zoom/{name}.zarr") for name in ("strip", "core"))
-    picture = coloured(strip, FILM.colours(PictureOptions()), core)
+    picture = _coloured(strip, FILM.colours(PictureOptions()), core)
     frames, _ = decoded(folder / "film.mp4")
     assert len(np.unique(frames[2])) > 100
     for n in (1, 2):
@@ -201,7 +201,7 @@ def test_options_that_a_deep_film_cannot_reuse_are_told(made, client):
     other = Film(SPIRAL, "1e-299", "1e-304", (64, 64), 3, 1, MAX_ITER, "none")
     with pytest.raises(md.StoreError, match="proof is double-double there, none here"):
         zoom.make(other, folder / "film.mp4", client=client)
-    with pytest.raises(md.StoreError, match=r"fields is .* there, \('escape_time', 'smooth', 'distance'\) here"):
+    with pytest.raises(md.StoreError, match=r"fields is .* there, \['escape_time', 'smooth', 'distance'\] here"):
         zoom.make(FILM, folder / "film.mp4", client=client, options=PictureOptions(shade="distance"))
 
 

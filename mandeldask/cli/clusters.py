@@ -12,7 +12,7 @@ import click
 from mandeldask.cli import options
 from mandeldask.cli.group import cli, columns, print_facts, signals_end_in_order, warn
 from mandeldask.errors import ClusterError, ConfigError
-from mandeldask.text import printable
+from mandeldask.text import printable, table
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -63,8 +63,9 @@ def _look_at(client: Client, shown: dict[str, Any]) -> list[str]:
         **(_figures(size) if size else {"workers": 0}),
         "versions": versions,
     }
+    lines = cluster.version_lines(versions, everything=True)
     workers = str(size) if size else f"no workers: start some with `dask worker {shown['address']}`"
-    return [workers, f"dashboard {shown['dashboard'] or 'switched off'}", "", *cluster.table(versions, everything=True)]
+    return [workers, f"dashboard {shown['dashboard'] or 'switched off'}", "", *lines]
 
 
 def _figures(size: Size) -> dict[str, int]:
@@ -109,12 +110,11 @@ def _of_workers(cluster: str, upload: bool) -> tuple[dict[str, Any], dict[str, i
 def _side_by_side(processes: dict[str, Any]) -> str:
     """A column a process; one column for all where all agree."""
     from mandeldask.lab.machine import side_by_side
-    from mandeldask.lab.tables import text
 
     names, rows = list(processes), side_by_side(processes.values())
     if len(names) > 1 and all(len(set(texts)) == 1 for _, texts in rows):
         names, rows = [f"{len(names)} workers, all alike"], [(label, texts[:1]) for label, texts in rows]
-    return text([["", *names], *([label, *texts] for label, texts in rows)], columns(sys.stdout))
+    return table([["", *names], *([label, *texts] for label, texts in rows)], columns(sys.stdout))
 
 
 @cli.command("dashboard")
@@ -173,12 +173,12 @@ def _of_this_machine() -> dict[str, Any]:
     """The dashboard of the run started last here, else whatever is on the usual port."""
     from mandeldask.dashboard import problem_with, running
 
-    runs = running()
-    if len(runs) > 1:
-        others = "".join(f"\n  {run.link}  {printable(run.store)}" for run in runs[1:])
-        warn(f"the latest of {len(runs)} runs; the others:{others}")
-    if runs:
-        return {"link": runs[0].link, "store": runs[0].store, "scheduler": None}
+    if runs := running():
+        (link, store), *others = runs
+        if others:
+            listed = "".join(f"\n  {link}  {printable(store)}" for link, store in others)
+            warn(f"the latest of {len(runs)} runs; the others:{listed}")
+        return {"link": link, "store": store, "scheduler": None}
     for page in ("mandeldask", "status"):
         if not problem_with(f"{USUAL}/{page}"):
             return {"link": f"{USUAL}/{page}", "store": None, "scheduler": None}

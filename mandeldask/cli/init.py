@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mandeldask.cli import options
 from mandeldask.cli.group import cli, print_facts, typed
 from mandeldask.errors import ConfigError
 from mandeldask.text import command, is_url
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from mandeldask.kernels.nuclei import Nucleus
     from mandeldask.view import View
 
-# What a description of each folder is for
 SHOWN = 40  # characters of a coordinate
 WIDTH = 4  # of a window around a copy of the set, over its size: the whole set is 2.5 wide
 ROUNDS = 30  # of a period: in these 99 % of the samples that escape around a copy do (at 20 98 %, at 10 70 to 95)
+# What a description of each folder is for
 NEXT = {"films": ("zoom",), "clusters": ("run", "lesson", "--cluster")}
 
 
@@ -55,7 +56,7 @@ def _init(name: str | None, location: str | None) -> None:
     if name not in there:
         raise ConfigError(f"{name}: {no_such(name)}")
     text = re.sub(r"\A# yaml-language-server: .*\n#\n", "", there[name].read_text(encoding="utf-8"))
-    write_description(Path(f"{there[name].stem}.yaml"), text, NEXT.get(os.path.dirname(name), ("run",)))
+    _write_description(Path(f"{there[name].stem}.yaml"), text, NEXT.get(os.path.dirname(name), ("run",)))
 
 
 def _title(file: Path) -> str:
@@ -69,10 +70,10 @@ def _write_location(location: str, name: str | None) -> None:
 
     stem = re.sub(r"[^A-Za-z0-9._-]", "-", name or Path(location).stem)
     described = read_location(location) | {"store": f"{stem}.zarr"}
-    write_description(Path(f"{stem}.yaml"), to_yaml(described, f"From {Path(location).name}."))
+    _write_description(Path(f"{stem}.yaml"), to_yaml(described, f"From {Path(location).name}."))
 
 
-def write_description(target: Path, text: str, then: tuple[str, ...] = ("run",)) -> None:
+def _write_description(target: Path, text: str, then: tuple[str, ...] = ("run",)) -> None:
     """Write a description to a new file, and tell what to do with it.
 
     ConfigError where a file is there, and for one that could not be read again.
@@ -99,11 +100,9 @@ def write_description(target: Path, text: str, then: tuple[str, ...] = ("run",))
 @click.option("--max-period", type=int, help="The highest period to look for; by default the description's max_iter.")
 @click.option("--period", type=int, help="Take the first of this period; by default the first.")
 @click.option("-o", "--out", metavar="FILE", type=click.Path(), help="Write a run description around it, FILE.yaml.")
-@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a key of the description.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-@click.pass_context
+@options.overrides
+@options.as_json
 def _find(
-    ctx: click.Context,
     place: str,
     parts: int,
     max_period: int | None,
@@ -120,7 +119,6 @@ def _find(
     from mandeldask.kernels.nuclei import find
     from mandeldask.progress import Bar
 
-    ctx.obj["json"] = as_json
     if out:
         check_path(out, "a run description", (".yaml", ".yml"))
     if period is not None and period < 1:
@@ -162,4 +160,4 @@ def _write_around(nucleus: Nucleus, out: Path, max_iter: int) -> None:
 
     enough = max(max_iter, ROUNDS * nucleus.period)
     described = around(nucleus.centre, WIDTH * nucleus.size, (1024, 1024), enough, f"{out.stem}.zarr")
-    write_description(out, to_yaml(described, f"Around the nucleus of period {nucleus.period}, size {nucleus.size}."))
+    _write_description(out, to_yaml(described, f"Around the nucleus of period {nucleus.period}, size {nucleus.size}."))

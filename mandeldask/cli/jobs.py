@@ -17,7 +17,7 @@ import click
 from mandeldask.cli import options
 from mandeldask.cli.group import cli, print_facts
 from mandeldask.errors import ConfigError
-from mandeldask.text import command, is_url, printable, short_path
+from mandeldask.text import command, is_url, printable, short_path, table
 
 if TYPE_CHECKING:
     from mandeldask.job import Event, Job, Plan, Started, Status
@@ -107,9 +107,7 @@ def _jobs(cluster: str | None, as_json: bool) -> None:
             list(map(printable, (s.job or "", s.state, f"{s.done}/{s.tiles}", s.left.removesuffix(" left"), s.store)))
             for s in found
         ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            click.echo("  ".join(map(str.ljust, row, widths)).rstrip())
+        click.echo(table(rows))
 
 
 @cli.command("status")

@@ -13,6 +13,7 @@ import click
 
 from mandeldask.cli import options
 from mandeldask.cli.group import cli, columns, signals_end_in_order, warn
+from mandeldask.text import short_time, table
 
 WIDTH = 110
 
@@ -67,21 +68,20 @@ def _strategies(no_scaling: bool, as_json: bool, **depth: Any) -> None:
         click.echo(json.dumps(found, indent=2))
         return
     shown = tables.tables(found)
-    click.echo(tables.text(shown["Strategies"], columns(sys.stdout)))
+    click.echo(table(shown["Strategies"], columns(sys.stdout)))
     for fault in tables.faults(found):
         click.echo(textwrap.fill(fault, _width(), initial_indent="  as printed: ", subsequent_indent="    "))
     if not no_scaling:
         for title in tables.SCALING:
-            click.echo(f"\n{title}\n{tables.text(shown[title], columns(sys.stdout))}")
+            click.echo(f"\n{title}\n{table(shown[title], columns(sys.stdout))}")
         _print_balance(found)
 
 
 def _print_balance(found: dict[str, Any]) -> None:
     from mandeldask.lab import tables
-    from mandeldask.lab.timing import seconds
 
     for balance in found["balance"]:
-        click.echo(f"\n{balance['name']}, {seconds(balance['seconds'])}")
+        click.echo(f"\n{balance['name']}, {short_time(balance['seconds'])}")
         for line in tables.timelines(balance, min(60, _width() - 14)):
             click.echo(f"  {line}")
     warn(*(f"{name}: {why}" for name, why in found["problems"].items()))

@@ -76,16 +76,17 @@ upload = click.option(
 ignore_space = click.option(
     "--ignore-space", is_flag=True, help="Begin even where the field will surely not fit on the disk."
 )
+overrides = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key of the description, e.g. --set 'view.shape=[4096,4096]'; may be repeated.",
+)
 description = together(
     click.argument("config", type=click.Path()),
     click.option("--out", "-o", type=click.Path(), help="The store; takes precedence over the description's."),
-    click.option(
-        "--set",
-        "overrides",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Change a key of the description, e.g. --set 'view.shape=[4096,4096]'; may be repeated.",
-    ),
+    overrides,
     click.option(
         "--kernel", metavar="NAME", help=f"{SAME_BITS} Of a deep view deep or auto. Short for --set kernel=NAME."
     ),

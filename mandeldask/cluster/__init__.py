@@ -15,7 +15,7 @@ import dask
 from distributed import Client
 
 from mandeldask import config as configs
-from mandeldask.cluster.preflight import check, check_devices, check_store, kernels_of, table, versions
+from mandeldask.cluster.preflight import check, check_devices, check_store, kernels_of, version_lines, versions
 from mandeldask.cluster.scheduler import SchedulerReference, connect_scheduler
 from mandeldask.cluster.start import job_script, start_class, start_local, start_queue
 from mandeldask.cluster.workers import (
@@ -43,7 +43,7 @@ __all__ = [
     "results",
     "size_of",
     "size_of_client",
-    "table",
+    "version_lines",
     "versions",
     "workers_of",
 ]

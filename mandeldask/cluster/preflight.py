@@ -25,7 +25,7 @@ from mandeldask.check import loaded_from, why_unusable
 from mandeldask.errors import ClusterError
 from mandeldask.kernels import AUTO, DEEP, lacking, report
 from mandeldask.store import Store
-from mandeldask.text import option, plural
+from mandeldask.text import option, plural, table
 
 ANSWER_SECONDS = 30.0
 MISSING = "missing"
@@ -60,8 +60,8 @@ def check(
         say("sending mandeldask to the scheduler and the workers")
         _upload(client)
     found = versions(client)
-    for text in table(found):
-        say(text)
+    for line in version_lines(found):
+        say(line)
     if problems := [problem for name in OLDEST if (problem := _problem(name, found, kernel))]:
         raise ClusterError("\n".join(problems))
     _check_imports(client, needs)
@@ -100,13 +100,12 @@ def _column(found: Any, ours: Any) -> dict[str, str]:
     return {name: packages[name] or MISSING for name in OLDEST}
 
 
-def table(found: Versions, everything: bool = False) -> list[str]:
+def version_lines(found: Versions, everything: bool = False) -> list[str]:
     """The versions that differ, or all, as aligned lines; none where all agree."""
     columns = found.values()
     names = [name for name in OLDEST if everything or len({column[name] for column in columns}) > 1]
     rows = [["", *found], *([name, *(column[name] for column in columns)] for name in names)] if names else []
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return table(rows).splitlines()
 
 
 def _problem(name: str, found: Versions, kernel: str) -> str:

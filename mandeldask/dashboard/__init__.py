@@ -13,7 +13,7 @@ import socket
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -31,7 +31,6 @@ __all__ = [
     "Plugin",
     "announce",
     "install",
-    "link",
     "page_of",
     "picture_of",
     "problem_with",
@@ -115,19 +114,7 @@ def install(client: Client) -> str:
 
     The scheduler must be able to import mandeldask. Nothing is raised: a run can do without.
     """
-    try:
-        client.register_plugin(Plugin())
-    except Exception as error:
-        return f"the scheduler cannot load mandeldask.dashboard ({type(error).__name__}: {error})"
-    return _look(client)
-
-
-def _look(client: Client) -> str:
-    """Why there is no page on the client's scheduler, or ""."""
-    try:
-        return str(client.run_on_scheduler(_problem))
-    except Exception as error:
-        return f"the scheduler has no page of mandeldask ({type(error).__name__}: {error})"
+    return page_of(client)[1]
 
 
 def picture_of(job: str, stamp: int, dask_scheduler: Scheduler = None) -> tuple[int, NDArray[Any], int] | None:
@@ -150,24 +137,16 @@ def page_of(client: Client, add: bool = True) -> tuple[str, str]:
 
     Where there is none, Dask's own link and why; where the dashboard is switched off, "" and that.
     """
-    problem = install(client) if add else _look(client)
+    try:
+        if add:
+            client.register_plugin(Plugin())
+        problem = str(client.run_on_scheduler(_problem))
+    except Exception as error:
+        problem = f"the scheduler cannot load mandeldask.dashboard ({type(error).__name__}: {error})"
     if problem == SWITCHED_OFF:
         return "", problem
-    return str(client.dashboard_link) if problem else link(client), problem
-
-
-def link(client: Client) -> str:
-    """The address of the page on the client's scheduler."""
-    return str(client.dashboard_link).removesuffix("/status") + f"/{PAGE}"
-
-
-class _Running(NamedTuple):
-    """The dashboard of a process that lives."""
-
-    announced: float  # Unix time
-    link: str
-    store: str
-    pid: int
+    link = str(client.dashboard_link)
+    return link if problem else f"{link.removesuffix('/status')}/{PAGE}", problem
 
 
 def announce(link: str, store: str, pid: int) -> None:
@@ -177,8 +156,8 @@ def announce(link: str, store: str, pid: int) -> None:
         (_folder() / str(pid)).write_text(json.dumps([link, store]))
 
 
-def running() -> list[_Running]:
-    """The dashboards of this user on this machine, the latest first."""
+def running() -> list[tuple[str, str]]:
+    """The dashboards of this user on this machine: links and stores, the latest first."""
     found = []
     with suppress(OSError):
         for path in list(_folder().iterdir()):
@@ -192,8 +171,8 @@ def running() -> list[_Running]:
                 continue
             with suppress(ValueError):  # it is being written
                 link, store = json.loads(path.read_text())
-                found.append(_Running(written, link, store, int(path.name)))
-    return sorted(found, reverse=True)
+                found.append((written, link, store))
+    return [(link, store) for _, link, store in sorted(found, reverse=True)]
 
 
 def _folder() -> Path:

@@ -17,7 +17,7 @@ from mandeldask.dashboard import hooks
 from mandeldask.dashboard.state import DONE, FAILED, RETRY, WAITING, JobState, RunningTile
 from mandeldask.image import palette, palette_index
 from mandeldask.telemetry import Tile
-from mandeldask.text import duration, si
+from mandeldask.text import short_time, si
 
 RUNNING = DONE + 1
 
@@ -94,18 +94,18 @@ GLYPHS = [  # from below, and the source of each
 ]
 
 
-class Tick(NamedTuple):
+class _Tick(NamedTuple):
     """A mark on a scale of colours."""
 
     at: float  # 0 to 1, from its first colour to its last
     text: str
 
 
-Paint = tuple[NDArray[np.uint8], Sequence[Tick]]
+Paint = tuple[NDArray[np.uint8], Sequence[_Tick]]
 
 
 @dataclass(frozen=True)
-class Colouring:
+class _Colouring:
     """A way to colour a job: an index into its palette for each tile, or for each sample of the preview."""
 
     palette: Sequence[str]  # 256
@@ -127,10 +127,10 @@ class Colouring:
 
 def _ticks(
     low: float, high: float, place: Callable[[NDArray[Any]], NDArray[Any]], text: Callable[[float], str]
-) -> list[Tick]:
+) -> list[_Tick]:
     """Both ends of a scale, and up to three round numbers between them; `place` gives where a number lies."""
     if high <= low:
-        return [Tick(0.0, text(low))]
+        return [_Tick(0.0, text(low))]
     power = 10.0 ** math.floor(math.log10((high - low) / 5))
     step = power * next(m for m in (1, 2, 2.5, 5, 10) if high - low <= 5 * m * power)
     steps = np.arange(low // step + 1, high / step) * step
@@ -143,7 +143,7 @@ def _ticks(
         k = int(np.abs(at - share).argmin())
         if at[k] - at[chosen[-1]] > MIN_GAP and at[-1] - at[k] > MIN_GAP:
             chosen.append(k)
-    return [Tick(float(at[k]), text(float(values[k]))) for k in (*chosen, -1)]
+    return [_Tick(float(at[k]), text(float(values[k]))) for k in (*chosen, -1)]
 
 
 def _picture(job: JobState) -> Paint:
@@ -161,17 +161,10 @@ def _picture(job: JobState) -> Paint:
     low, high = int(escaped[0]), int(escaped[last])
     ticks = _ticks(low, high, place, "{:.0f}".format)
     more = "+" if escaped[-1] > high else ""  # a few deep samples have the last colour too
-    return index(job.preview), [*ticks[:-1], Tick(ticks[-1].at, ticks[-1].text + more)]
+    return index(job.preview), [*ticks[:-1], _Tick(ticks[-1].at, ticks[-1].text + more)]
 
 
-def kernel_time(seconds: float) -> str:
-    """Seconds of kernel, short enough for a tile."""
-    if seconds >= 1:
-        return duration(seconds)
-    return f"{1000 * seconds:.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.2g} ms"
-
-
-def _measure(column: str, colours: Sequence[str], words: str, text: Callable[[float], str]) -> Colouring:
+def _measure(column: str, colours: Sequence[str], words: str, text: Callable[[float], str]) -> _Colouring:
     """Tiles by a number: seconds from 0 up, mean escape times on a logarithmic scale."""
 
     def paint(job: JobState) -> Paint:
@@ -192,29 +185,29 @@ def _measure(column: str, colours: Sequence[str], words: str, text: Callable[[fl
     def label(tile: np.void) -> str:
         return text(float(tile[column])) if np.isfinite(tile[column]) else ""
 
-    return Colouring([NOTHING, *colours[:255]], paint, words, label=label)
+    return _Colouring([NOTHING, *colours[:255]], paint, words, label=label)
 
 
 COLOURINGS = {
-    "picture": Colouring(
+    "picture": _Colouring(
         [NOTHING, *(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in palette()[1:])],
         _picture,
         "escape time",
         last="not escaped within {} iterations",
     ),
-    "state": Colouring(
+    "state": _Colouring(
         [STATE_COLOURS.get(state, NOTHING) for state in range(256)],
         lambda job: (job.tiles["state"], ()),
         "each tile by its state",
         label=lambda _: "✓",
     ),
-    "worker": Colouring(
+    "worker": _Colouring(
         [NOTHING, *(WORKER_COLOURS[k % len(WORKER_COLOURS)] for k in range(255))],
         lambda job: (np.where(job.tiles["worker"] >= 0, 1 + job.tiles["worker"] % 240, 0).astype(np.uint8), ()),
         "each tile by the worker that computed it, with its number in the table of workers",
         label=lambda tile: str(tile["worker"]) if tile["worker"] >= 0 else "",
     ),
-    "seconds": _measure("seconds", Viridis256, "kernel time of each tile", kernel_time),
+    "seconds": _measure("seconds", Viridis256, "kernel time of each tile", short_time),
     "mean escape time": _measure("mean", Cividis256, "mean escape time of each tile", si),
 }
 
@@ -262,7 +255,7 @@ class FieldFigure:
             grid.cross_bounds = (0, length)
             grid.ticker = FixedTicker(ticks=[k * side for k in range(1, n)] if lines else [])
 
-    def draw(self, job: JobState, colouring: Colouring) -> Sequence[Tick]:
+    def draw(self, job: JobState, colouring: _Colouring) -> Sequence[_Tick]:
         """Draw a job; gives the ticks of its colours."""
         if self.mapper.palette != colouring.palette:
             self.mapper.palette = list(colouring.palette)

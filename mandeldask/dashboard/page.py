@@ -27,10 +27,10 @@ from jinja2 import Environment
 from numpy.typing import NDArray
 
 from mandeldask.dashboard import hooks
-from mandeldask.dashboard.figure import CLEAR, COLOURINGS, RUNNING, SIGNS, WORKER_COLOURS, FieldFigure, kernel_time
+from mandeldask.dashboard.figure import CLEAR, COLOURINGS, RUNNING, SIGNS, WORKER_COLOURS, FieldFigure
 from mandeldask.dashboard.state import DONE, FAILED, RETRY, JobState, RunningTile, running_tiles
 from mandeldask.telemetry import TOPIC, Tile
-from mandeldask.text import duration, plural, si
+from mandeldask.text import duration, plural, short_time, si
 
 REFRESH_MILLISECONDS = 500
 LATEST = "latest"
@@ -46,7 +46,7 @@ HTML: Any = ENVIRONMENT.from_string(hooks.asset("panel.html")).module  # its mac
 
 def page_document(scheduler: Scheduler, extra: dict[str, Any], doc: Document) -> None:
     """One visitor's page; Dask calls this for each."""
-    page = JobPage(scheduler)
+    page = _JobPage(scheduler)
     doc.title = "Dask: mandeldask"
     doc.template = hooks.template()
     doc.template_variables.update(extra)
@@ -57,7 +57,7 @@ def page_document(scheduler: Scheduler, extra: dict[str, Any], doc: Document) ->
     doc.add_periodic_callback(page.update, REFRESH_MILLISECONDS)
 
 
-class JobPage:
+class _JobPage:
     """The models of one visitor's page."""
 
     def __init__(self, scheduler: Scheduler) -> None:
@@ -113,7 +113,7 @@ class JobPage:
         tile = _parse(self.tile.value, job)
         self.field.draw_running(job, running)
         self.field.choose(job, tile)
-        shown = parts(self.scheduler, job, running, tile)
+        shown = _parts(self.scheduler, job, running, tile)
         if self.tile.value and not tile:
             shown["facts"] = HTML.no_tile(self.tile.value, *job.grid.tiles)
         self._show(shown)
@@ -159,13 +159,13 @@ def _parse(text: str, job: JobState) -> Tile | None:
     return (row, column) if job.has((row, column)) else None
 
 
-def parts(scheduler: Scheduler, job: JobState, running: Sequence[RunningTile], tile: Tile | None) -> dict[str, Any]:
+def _parts(scheduler: Scheduler, job: JobState, running: Sequence[RunningTile], tile: Tile | None) -> dict[str, Any]:
     """The HTML of each part of the side."""
     failed = sorted(job.failures.values(), key=lambda f: (not f.final, f.tile))
     return {
         "heading": HTML.heading(job.job),
         "figures": _figures(job, running),
-        "facts": HTML.facts(f"Tile {tile[0]},{tile[1]}", tile_facts(job, tile, running)) if tile else "",
+        "facts": HTML.facts(f"Tile {tile[0]},{tile[1]}", _tile_facts(job, tile, running)) if tile else "",
         "workers": _workers(scheduler, job, running),
         "failures": HTML.failures(failed, {True: SIGNS[FAILED], False: SIGNS[RETRY]}, MAX_FAILURES),
     }
@@ -226,7 +226,7 @@ def _row(worker: Any, number: int | None, done: NDArray[Any], running: RunningTi
     return WORKER_COLOURS[number % len(WORKER_COLOURS)], number, worker.address, worker.name, done[number], share, now
 
 
-def tile_facts(job: JobState, tile: Tile, running: Sequence[RunningTile]) -> list[tuple[str, str]]:
+def _tile_facts(job: JobState, tile: Tile, running: Sequence[RunningTile]) -> list[tuple[str, str]]:
     """All that is known of one tile, with labels."""
     known = job.tiles[tile]
     facts = [("state", SIGNS[int(known["state"])].words)]
@@ -238,7 +238,7 @@ def tile_facts(job: JobState, tile: Tile, running: Sequence[RunningTile]) -> lis
         times = f"{known['minimum']} to {known['maximum']}, mean {known['mean']:.6g}"
         facts += [
             ("worker", names[0] if names else "from an earlier run"),
-            ("kernel", kernel_time(float(known["seconds"])) if known["seconds"] > 0 else NOT_KNOWN),
+            ("kernel", short_time(float(known["seconds"])) if known["seconds"] > 0 else NOT_KNOWN),
             ("escape times", times if known["minimum"] else NOT_KNOWN),
         ]
     if tile in job.failures:

@@ -107,7 +107,7 @@ def deep_tile(level: int, column: int, row: int, origin: str, proof: str) -> Dee
     return tile
 
 
-def compute_deep_tile(tile: DeepTile, max_iter: int, reference: Reference) -> PackedTile:
+def _compute_deep_tile(tile: DeepTile, max_iter: int, reference: Reference) -> PackedTile:
     """Compute a deep tile; this runs on a worker."""
     from mandeldask.kernels import deep  # with Numba, which the server does not wait for
 
@@ -115,7 +115,7 @@ def compute_deep_tile(tile: DeepTile, max_iter: int, reference: Reference) -> Pa
     return packed(block["escape_time"], block["smooth"], max_iter, deep.last_counts().unproven)
 
 
-def compute_reference(origin: Origin, max_iter: int, key: str) -> Reference:
+def _compute_reference(origin: Origin, max_iter: int, key: str) -> Reference:
     """Compute a reference, and say how far it is; this runs on a worker."""
     from mandeldask.kernels.deep import reference_orbit
 
@@ -148,8 +148,8 @@ class References:
         asked = _, length = next(enough, (tile.origin, 1 << (max_iter - 1).bit_length()))
         if asked not in self.futures or self.futures[asked].status in ("error", "cancelled", "lost"):
             key = f"explorer-reference-{uuid.uuid4().hex}"
-            self.futures[asked] = self.client.submit(compute_reference, tile.origin, length, key, key=key, pure=False)
-        return compute_deep_tile, tile, max_iter, self.futures[asked]
+            self.futures[asked] = self.client.submit(_compute_reference, tile.origin, length, key, key=key, pure=False)
+        return _compute_deep_tile, tile, max_iter, self.futures[asked]
 
     def words(self) -> str:
         """What is at work; empty where nothing is."""

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from distributed import Client
+from distributed import Client, fire_and_forget
 from zict import LRU
 
 from mandeldask import config as configs
@@ -48,13 +48,12 @@ class LiveTiles:
         self.thread_client: Client | None = None  # of the thread that holds the cluster: for jobs
         self.cache: LRU[Asked, PackedTile] = LRU(CACHE_BYTES, {}, weight=lambda _, packed: len(packed.data))
         self.references: References | None = None  # once the cluster is up
-        self.waiting = self.computed = self.cancelled = 0  # tiles
+        self.computed = self.cancelled = 0  # tiles
         self._slots = asyncio.Semaphore(8)
         self._soon = asyncio.Lock()  # one tile at a time is computed here while the workers start: a coarse picture
         self._starting: asyncio.Task[None] | None = None
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
-        self._warm: list[Any] = []  # futures: Dask drops a task whose future is gone
 
     def start(self) -> None:
         """Start the cluster in the background, unless it is up or starting; again where it was lost."""
@@ -82,7 +81,7 @@ class LiveTiles:
         self._slots = asyncio.Semaphore(2 * threads + 2)
         self.state, self.message = "ready", plural(threads, "thread")
         for worker in workers:  # numba compiles for a second or so: before the first tile asks
-            self._warm.append(self.client.submit(compute_tile, WARM, 100, self.kernel, workers=[worker], pure=False))
+            fire_and_forget(self.client.submit(compute_tile, WARM, 100, self.kernel, workers=[worker], pure=False))
 
     def _hold(self, ready: Future[Client], end: threading.Event) -> None:
         """Runs in a thread of its own: connect, hand the client over, and keep the connection until the end."""
@@ -113,13 +112,9 @@ class LiveTiles:
                 if self.state == "starting":
                     self.cache[asked] = await asyncio.to_thread(compute_tile, tile, max_iter, "numpy-compact")
                     return self.cache[asked]
-        self.waiting += 1
-        try:
-            await self.connected()
-            async with self._slots:
-                packed = await self._compute(*asked)
-        finally:
-            self.waiting -= 1
+        await self.connected()
+        async with self._slots:
+            packed = await self._compute(*asked)
         self.cache[asked] = packed
         return packed
 
@@ -180,7 +175,6 @@ class LiveTiles:
             with suppress(Exception):
                 await asyncio.wait_for(self.client.close(), 5)
         self.client = self.thread_client = None
-        self._warm.clear()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, END_SECONDS)
 

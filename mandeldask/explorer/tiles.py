@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from dataclasses import dataclass, replace
-from decimal import Decimal
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -42,7 +41,7 @@ LEAST, STEPS = -2.0, 4096  # the lowest value, and steps to a whole: up to 14
 COLORMAPS = ("classic", "viridis", "magma", "inferno", "plasma", "cividis", "turbo")
 
 
-class OtherFieldError(StoreError):
+class _OtherFieldError(StoreError):
     """The store that a run description names holds another field."""
 
 
@@ -85,7 +84,6 @@ class Scene:
             "registration": self.view.registration,
             "max_iter": self.max_iter,
             "max_iter_limit": MAX_ITER,
-            "side": SIDE,
             "stored": d is not None,
             "levels": [{"rows": v.shape[0], "columns": v.shape[1], "stride": v.stride} for v in levels],
             "fractions": [LEAST, STEPS],
@@ -105,7 +103,7 @@ def open_scene(path: str) -> Scene:
         config = load(path)
         try:
             store, note = same_field(config), ""
-        except OtherFieldError as error:
+        except _OtherFieldError as error:
             store, note = None, str(error)
         name, kernel = Path(store.path if store else path).name, choose(config.kernel, config.view)[0]
         shallow = kernel if kernel in KERNELS else choose(AUTO)[0]
@@ -119,25 +117,22 @@ def open_scene(path: str) -> Scene:
 
 def _bounds(view: View, name: Literal["x", "y"]) -> list[str]:
     """The bounds of an axis, in all their decimals."""
-    low, high = view.x if name == "x" else view.y
-    if not isinstance(view.frame, Deep):
-        return [format(Decimal(low), "f"), format(Decimal(high), "f")]
-    origin, unit = view.frame.exact_origin["xy".index(name)], Fraction(2) ** view.frame.unit
-    return [spelled(origin + Fraction(low) * unit), spelled(origin + Fraction(high) * unit)]
+    origin, unit = Fraction(0), Fraction(1)
+    if isinstance(view.frame, Deep):
+        origin, unit = view.frame.exact_origin["xy".index(name)], Fraction(2) ** view.frame.unit
+    return [spelled(origin + Fraction(bound) * unit) for bound in getattr(view, name)]
 
 
 def same_field(config: Config) -> Store | None:
-    """The store that the description names, if it exists, in tiles of any size; OtherFieldError for another field."""
+    """The store that the description names, if it exists, in tiles of any size; StoreError for another field."""
     if not config.store or not os.path.lexists(config.store):
         return None
     store = open_store(config.store)
     d = store.description
-    made = Description.of(config.view, config.max_iter, d.fields, d.tile, config.proof)
-    wanted = replace(made, format_version=d.format_version)
-    if d != wanted:
+    if different := d.differences(Description.of(config.view, config.max_iter, d.fields, d.tile, config.proof)):
         path = short_path(store.path)
-        raise OtherFieldError(
-            f"all is computed live, as {path} holds another field: {'; '.join(d.differences(wanted))}. "
+        raise _OtherFieldError(
+            f"all is computed live, as {path} holds another field: {'; '.join(different)}. "
             f"`{command('explore', path)}` shows that one"
         )
     return store
@@ -146,7 +141,7 @@ def same_field(config: Config) -> Store | None:
 def live_view(level: int, column: int, row: int) -> View:
     """The samples of a live tile; ConfigError where it is out of range, or binary64 cannot resolve them."""
     check_address(level, column, row, MAX_LEVEL)
-    x, y = ((_exact(n, level), _exact(n + 1, level)) for n in (column, row))
+    x, y = ([spelled(k / Fraction(2) ** level) for k in (n, n + 1)] for n in (column, row))
     view = View(x, y, (SIDE, SIDE), "pixel")  # type: ignore[arg-type]
     view.check_resolved()
     return view
@@ -159,11 +154,6 @@ def check_address(level: int, column: int, row: int, deepest: int) -> None:
     most = Fraction(FARTHEST) * Fraction(2) ** level
     if not all(-most <= n < most for n in (column, row)):
         raise ConfigError(f"live tiles lie within {-FARTHEST} and {FARTHEST} in both directions")
-
-
-def _exact(n: int, level: int) -> str:
-    """The number n / 2^level as a decimal string: exact."""
-    return str(n << -level) if level <= 0 else f"{n * 5**level}e-{level}"
 
 
 @dataclass(frozen=True)

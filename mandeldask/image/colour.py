@@ -257,18 +257,16 @@ class PictureOptions:
         apart = _stride(max(shape), self.size)
         return (1, apart) if apart in (1, 3) else (-(-apart // 2), 2)
 
-    def tones(self, sample: NDArray[Any]) -> ToTone:
-        """The function from values to tones, from 0 (the map's first colour) to 1, laid out for a sample of them."""
+    def tones(self, sample: NDArray[Any], interpolated: bool = False) -> ToTone:
+        """The function from values to tones, from 0 (the map's first colour) to 1, laid out for a sample of them.
+
+        `interpolated` between `KNOTS` values it is faster for values that are not integers.
+        """
         if period := self.period:
             return lambda v: self._rounds(np.asarray(v, np.float64) / period)
-        values = _sorted(sample)
-        return lambda v: self._rounds(self._tone(v, values))
-
-    def curve(self, sample: NDArray[Any]) -> ToTone:
-        """As `tones`, interpolated between `KNOTS` values: faster for values that are not integers."""
-        if self.period:
-            return self.tones(sample)
-        values = _sorted(sample)
+        values = np.sort(np.asarray(sample, np.float64).ravel()) if sample.size else np.ones(1)
+        if not interpolated:
+            return lambda v: self._rounds(self._tone(v, values))
         low, high, start = self._ends(values)
         at = np.geomspace(start, high - low + start, KNOTS) + (low - start)
         known = self._tone(at, values)
@@ -315,10 +313,6 @@ def _light(light: Any) -> tuple[float, float]:
     raise ConfigError(
         f"light must be azimuth and height in degrees, such as 315, 45, the height from above 0 to 90; got {light!r}"
     )
-
-
-def _sorted(sample: NDArray[Any]) -> Tones:
-    return np.sort(np.asarray(sample, np.float64).ravel()) if sample.size else np.ones(1)
 
 
 def palette_index(sample: Integers, max_iter: int, options: PictureOptions | None = None) -> ToIndex:

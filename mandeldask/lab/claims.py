@@ -17,8 +17,7 @@ import threadpoolctl
 from dask.system import cpu_count
 from numpy.typing import NDArray
 
-from mandeldask.lab import lesson, machine
-from mandeldask.lab.timing import Call, Row, Run, Spread, Tell, in_turns, ratio
+from mandeldask.lab import Call, Row, Run, Spread, Tell, in_turns, lesson, machine, ratio
 from mandeldask.lab.workload import Depth
 from mandeldask.text import plural
 
@@ -84,7 +83,7 @@ def _unable(key: str, why: str) -> Row:
     return _claim(key, "not measurable here", "", why)
 
 
-def all_faster(gains: Sequence[Spread]) -> tuple[str, bool]:
+def _all_faster(gains: Sequence[Spread]) -> tuple[str, bool]:
     """Whether all, some or none gain; within the noise where those near the threshold could change that."""
     faster = {gain.median > FASTER for gain in gains}
     sure = {gain.median > FASTER for gain in gains if not gain.near(FASTER)}
@@ -106,7 +105,7 @@ def _math_library(depth: Depth) -> list[Row]:
     }
     runs = in_turns(calls, depth.turns, depth.seconds)
     many, single = ratio(runs["math"], runs["numpy"]), ratio(runs["math, one"], runs["numpy, one"])
-    verdict, noise = all_faster([many, single])
+    verdict, noise = _all_faster([many, single])
     figure = f"{many.text('x')} on {depth.small} numbers, {single.text('x')} on one"
     why = "one call works through a whole array without Python; on a single number that call costs more than the sum"
     return [_claim("math", verdict, figure, why, noise, array=many, scalar=single)]
@@ -125,7 +124,7 @@ def _simd_dispatch(depth: Depth) -> list[Row]:
             turns.append({name: slow[name] / fast[name] for name in fast})
     gains = {name: Spread.of([turn[name] for turn in turns]) for name in turns[0]}
     same = ", ".join(name for name, gain in gains.items() if gain.median <= FASTER)
-    verdict, noise = all_faster(list(gains.values()))
+    verdict, noise = _all_faster(list(gains.values()))
     figure = "; ".join(f"{name} {gain.text('x')}" for name, gain in gains.items())
     why = f"{same}: one version of the loop, or one that waits for data" if same else "each loop gains"
     return [_claim("simd", verdict, figure, f"against a process with {features} switched off; {why}", noise, **gains)]
@@ -197,7 +196,7 @@ def _threaded(key: str, call: Call, depth: Depth) -> Row:
     time.sleep(SETTLE_SECONDS)
     runs = in_turns({key: call}, depth.turns, depth.seconds)[key]
     if _threads_of(runs).median <= PARALLEL or not blas["recognised"]:
-        return threads_claim(key, runs, blas["name"])
+        return _threads_claim(key, runs, blas["name"])
     limit = threadpoolctl.ThreadpoolController().limit
 
     def one_thread() -> None:
@@ -205,10 +204,10 @@ def _threaded(key: str, call: Call, depth: Depth) -> Row:
             call()
 
     both = in_turns({"all": call, "one": one_thread}, depth.turns, depth.seconds)
-    return threads_claim(key, runs, blas["name"], speedup=ratio(both["one"], both["all"]))
+    return _threads_claim(key, runs, blas["name"], speedup=ratio(both["one"], both["all"]))
 
 
-def threads_claim(key: str, runs: Sequence[Run], blas: str, **speedup: Spread) -> Row:
+def _threads_claim(key: str, runs: Sequence[Run], blas: str, **speedup: Spread) -> Row:
     """Whether other threads than the caller's worked: those of the BLAS of that name, as NumPy has none of its own.
 
     `speedup`, where it was measured, is against one BLAS thread.

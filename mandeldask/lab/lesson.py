@@ -98,7 +98,7 @@ def corrected_worker(x: NDArray[np.float64], y: NDArray[np.float64], max_iter: i
     return masked_loop(x[:, np.newaxis] + 1j * y[np.newaxis, :], max_iter)
 
 
-def rows_of_printed_version(ymin: float, ymax: float, height: int, num_workers: int) -> NDArray[np.float64]:
+def _rows_of_printed_version(ymin: float, ymax: float, height: int, num_workers: int) -> NDArray[np.float64]:
     """The y of every row that `mandelbrot_parallel` computes, share after share.
 
     The last share begins before `height` but may end beyond it; neighbours both compute the row between them.
@@ -136,7 +136,7 @@ def faults(printed: Escapes, serial: Escapes, ymin: float, ymax: float, num_work
         along y, as they should be, with the rows that are too many left off.
     """
     width, height = serial.shape
-    y = rows_of_printed_version(ymin, ymax, height, num_workers)
+    y = _rows_of_printed_version(ymin, ymax, height, num_workers)
     joined = np.hstack(np.split(printed, printed.shape[0] // width))[:, :height]
     return {
         "shape": list(printed.shape),

@@ -64,9 +64,9 @@ def describe() -> Description:
             "usable": cpu_count(),  # by affinity and the quota of a cgroup
         },
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "numpy": {"version": np.__version__, "simd": simd(), "loops": loops()},
+        "numpy": {"version": np.__version__, "simd": simd(), "loops": _loops()},
         "blas": blas(),
-        "numba": numba(),
+        "numba": _numba(),
         "dask": _dask_settings(),
     }
 
@@ -94,7 +94,7 @@ def simd() -> Description:
     return {name: list(extensions.get(key, [])) for name, key in names.items()}
 
 
-def loops() -> dict[str, str]:
+def _loops() -> dict[str, str]:
     """The SIMD target that NumPy's dispatch chose for each loop; "not dispatched" where a loop has one version only."""
     known = opt_func_info()
     chosen = {title: known.get(name, {}).get(types, {}) for title, (name, types) in LOOPS.items()}
@@ -123,7 +123,7 @@ def blas() -> Description:
     }
 
 
-def numba() -> Description:
+def _numba() -> Description:
     """Numba's version, threads and threading layer; `available` is False, with the reason, where it cannot be used."""
     try:
         choose("numba")

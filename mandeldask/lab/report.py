@@ -19,10 +19,9 @@ from bokeh.palettes import Colorblind8
 from mandeldask import __version__
 from mandeldask.errors import ConfigError
 from mandeldask.image import check_path, picture
-from mandeldask.lab import claims, machine, strategies, tables
-from mandeldask.lab.timing import Row, Tell, seconds
+from mandeldask.lab import Row, Tell, claims, machine, strategies, tables
 from mandeldask.lab.workload import Depth, lesson_view
-from mandeldask.text import command
+from mandeldask.text import command, short_time
 
 VERDICTS = {"true": "yes", "false": "no", "depends": "mixed", "not measurable here": "none"}  # and the style's class
 COLOURS = {"lesson": Colorblind8[5], "numpy": Colorblind8[0], "numpy-compact": Colorblind8[4], "numba": Colorblind8[3]}
@@ -74,21 +73,16 @@ def check_target(path: str) -> Path:
     for each in (page, page.with_suffix(".json"), page.with_suffix(".md")):
         if not os.access(each if each.exists() else each.parent, os.W_OK):
             raise ConfigError(f"cannot write {each}: Permission denied. Give a path that can be written")
-        if each != page and each.exists() and not _is_table(each):
+        if each != page and each.exists() and not (each.is_file() and each.read_bytes().startswith(TABLE_BEGINS)):
             raise ConfigError(f"{each} is something else: give the report another name, for its tables go beside it")
     return page
-
-
-def _is_table(path: Path) -> bool:
-    """Whether an earlier report wrote it."""
-    return path.is_file() and path.read_bytes().startswith(TABLE_BEGINS)
 
 
 def write(found: Row, path: str) -> list[str]:
     """Write the page, and its tables beside it as .json and .md; the paths written."""
     page = check_target(path)
     texts = {
-        page: html(found),
+        page: _html(found),
         page.with_suffix(".json"): json.dumps(found, indent=1) + "\n",
         page.with_suffix(".md"): _filled("report.md", found),
     }
@@ -97,7 +91,7 @@ def write(found: Row, path: str) -> list[str]:
     return [str(each) for each in texts]
 
 
-def html(found: Row) -> str:
+def _html(found: Row) -> str:
     """The page."""
     whole_set = picture(lesson_view(150), max_iter=60, colormap="greys")
     return _filled(
@@ -167,7 +161,7 @@ def _bars(rows: list[Row]) -> list[Row]:
     lowest, highest = min(row["seconds"]["low"] for row in timed) / 2, max(row["seconds"]["high"] for row in timed)
     x = _Axis(math.log(highest / lowest), 170, 840)
     return [
-        {"name": row["name"], "colour": COLOURS[row["kernel"]], "text": seconds(row["seconds"]["median"])}
+        {"name": row["name"], "colour": COLOURS[row["kernel"]], "text": short_time(row["seconds"]["median"])}
         | {key: x.at(math.log(row["seconds"][key] / lowest)) for key in ("median", "low", "high")}
         for row in timed
     ]

@@ -21,8 +21,7 @@ from distributed import Client, get_worker
 from mandeldask.cluster import workers_of
 from mandeldask.errors import ConfigError, MandeldaskError
 from mandeldask.kernels import choose
-from mandeldask.lab import lesson
-from mandeldask.lab.timing import Call, Row, Run, Spread, Tell, in_turns, ratio
+from mandeldask.lab import Call, Row, Run, Spread, Tell, in_turns, lesson, ratio
 from mandeldask.lab.workload import Compute, Depth, Workload, local_workers
 from mandeldask.text import plural
 from mandeldask.view import Range
@@ -186,12 +185,12 @@ def measure_scaling(depth: Depth, tell: Tell) -> Row:
         except ConfigError as error:
             problems[f"kernel {kernel}"] = str(error)
     found: Row = {"problems": problems, "strong": [], "weak": [], "block_sizes": [], "balance": []}
-    counts = worker_counts(cpu_count())
+    counts = _worker_counts(cpu_count())
     most = max(*counts, depth.workers)
     tell(f"starting {plural(most, 'worker')}")
     try:
         with local_workers(most) as client:
-            bench = Scaling(client, depth, tell)
+            bench = _Scaling(client, depth, tell)
             found["strong"] = [curve for k in kernels for curve in bench.over_workers(k, counts)]
             found["weak"] = [curve for k in kernels for curve in bench.over_workers(k, counts, weak=True)]
             found["block_sizes"] = [bench.over_blocks(kernel) for kernel in kernels]
@@ -201,14 +200,14 @@ def measure_scaling(depth: Depth, tell: Tell) -> Row:
     return found
 
 
-def worker_counts(cores: int) -> list[int]:
+def _worker_counts(cores: int) -> list[int]:
     """1, 2, 4, ... up to the cores, and at least to the lesson's four, so that a small machine shows too many."""
     most = max(cores, LESSON_WORKERS)
     return sorted({n for n in (*(2**k for k in range(most.bit_length())), cores) if n <= most})
 
 
 @dataclass(frozen=True)
-class Scaling:
+class _Scaling:
     """A cluster to measure on; where fewer workers are asked for, the others stand idle.
 
     A curve's points are at x workers, or at blocks of x samples a side. `speedup` is against its first point, or for

@@ -1,34 +1,13 @@
-"""The lab's results as tables, which a terminal, Markdown and the page show."""
+"""The lab's results as tables, which a terminal, Markdown and the page show: the first line of each is its heading."""
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import Any
 
-from mandeldask.lab import machine
-from mandeldask.lab.timing import Row, Spread, seconds
-from mandeldask.text import fold
+from mandeldask.lab import Row, Spread, machine
+from mandeldask.text import Table, short_time
 
 SCALING = ("Strong scaling", "Weak scaling", "Block sizes", "Load balance")
-Table = list[list[str]]  # the first line is the heading
-
-
-def text(table: Table, width: int | None = None) -> str:
-    """Lines with columns as wide as their widest cell.
-
-    Columns that do not fit in `width` follow in tables of their own, beside the first column again; what is too wide in
-    the last column of a table is folded.
-    """
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    fit = max(2, sum(end - 2 <= width for end in accumulate(w + 2 for w in widths))) if width else len(widths)
-    lines = []
-    for *cells, last in (line[:fit] for line in table):
-        start = "".join(f"{cell:{w}}  " for cell, w in zip(cells, widths, strict=False))
-        first, *others = fold(last, max(10, width - len(start))) if width else [last]
-        lines += [start + first, *(" " * len(start) + other for other in others)]
-    shown = "\n".join(map(str.rstrip, lines))
-    further = [[line[0], *line[fit:]] for line in table]
-    return f"{shown}\n\n{text(further, width)}" if len(widths) > fit else shown
 
 
 def tables(found: Row) -> dict[str, Table]:
@@ -49,7 +28,7 @@ def tables(found: Row) -> dict[str, Table]:
         "Load balance": [
             ["cut in", "blocks", "time", "mean busy time / busiest"],
             *(
-                [b["name"], str(len(b["pieces"])), seconds(b["seconds"]), f"{b['evenness']:.0%}"]
+                [b["name"], str(len(b["pieces"])), short_time(b["seconds"]), f"{b['evenness']:.0%}"]
                 for b in found.get("balance", [])
             ),
         ],
@@ -71,8 +50,8 @@ def _strategy(row: Row) -> list[str]:
         _spread(row["seconds"], "s"),
         _spread(row["speedup"], "x"),
         "" if row["efficiency"] is None else f"{row['efficiency']:.0%}",
-        "" if row["overhead"] is None else seconds(row["overhead"]),
-        seconds(row["startup"]) if row["startup"] > 0.05 else "",
+        "" if row["overhead"] is None else short_time(row["overhead"]),
+        short_time(row["startup"]) if row["startup"] > 0.05 else "",
         f"{row['memory_bytes'] / 2**20:.0f} MiB",
         f"wrong: shape {_by(row['shape'])}" if row["pixels_differing"] is None else pixels,
     ]

@@ -190,10 +190,12 @@ class Description:
     def differences(self, other: Description) -> list[str]:
         """`name is mine there, other here` for the first entries in which two descriptions differ, bounds last.
 
-        Of two views with a frame, or one, that differ in more than one entry it is `another view`, and comes first.
+        Of two views with a frame, or one, that differ in more than one entry it is `another view`, and comes first. The
+        version of the format is none of them.
         """
         framed = [d.frame.to_json() if d.frame else {} for d in (self, other)]
-        mine, theirs = ({**f, **d.to_json(), "frame": None} for f, d in zip(framed, (self, other), strict=True))
+        no = {"frame": None, "format_version": None}
+        mine, theirs = ({**f, **d.to_json(), **no} for f, d in zip(framed, (self, other), strict=True))
         keys = sorted((k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)), key="xy".__contains__)
         views, placed = (str(self.view), str(other.view)), {"x", "y", "registration", *framed[0], *framed[1]}
         moved = any(framed) and len(placed & {*keys}) > 1 and views[0] != views[1]

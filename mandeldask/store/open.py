@@ -10,7 +10,6 @@ import os
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -190,8 +189,7 @@ def _continued(place: Place, description: Description, path: str) -> Store:
     """The store that is there, to go on with, where it holds the same field in today's format."""
     store = _opened(place)
     version = store.description.format_version
-    different = replace(store.description, format_version=description.format_version).differences(description)
-    if different:
+    if different := store.description.differences(description):
         raise StoreError(
             f"{path} holds another field: {'; '.join(different)}. Choose another path, or replace it with "
             f"{option('overwrite')}"

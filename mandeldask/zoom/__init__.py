@@ -21,8 +21,9 @@ from mandeldask import job
 from mandeldask.cluster import Session
 from mandeldask.config import AnyCluster
 from mandeldask.errors import ConfigError, StoreError
-from mandeldask.image import PictureOptions, Pixels, check_path, replacing
-from mandeldask.store import Store, open_store
+from mandeldask.image import PictureOptions, check_path
+from mandeldask.image.files import Pixels, replacing
+from mandeldask.store import Description, Store, open_store
 from mandeldask.text import option, pip_install
 from mandeldask.zoom.film import COLOURS, Film, read_film
 
@@ -53,7 +54,7 @@ def make(
     options: PictureOptions | None = None,
     overwrite: bool = False,
     tell: job.Observer = job.ignore,
-    painted: Callable[[int, int], object] | None = None,
+    painted: Callable[[int, int], object] = lambda *_: None,
 ) -> Made:
     """Make a film, `out` ending in .mp4, .mkv or .mov; what an interrupted call computed is not computed again.
 
@@ -146,19 +147,17 @@ def _reusable(path: Path, described: dict[str, Any], overwrite: bool) -> Store |
         store = open_store(path)
     except StoreError:  # told with its remedy when it is opened for writing
         return None
-    there = store.description
-    wanted = {key: described[key] for key in ("view", *described) if key != "kernel"}
-    if set(wanted.get("fields", ())) <= set(there.fields):
-        wanted.pop("fields", None)
-    key = next((key for key in wanted if wanted[key] != getattr(there, key)), None)
-    if not key:
+    there, fields = store.description, described.get("fields", ())
+    kept = there.fields if set(fields) <= set(there.fields) else fields
+    wanted = Description.of(described["view"], described["max_iter"], kept, there.tile, described.get("proof", "full"))
+    different = there.differences(wanted)
+    if not different:
         return store
     if overwrite:
         return None
-    what = "of another view" if key == "view" else f"{key} is {getattr(there, key)} there, {wanted[key]} here"
     raise StoreError(
-        f"{path.parent} holds the samples of another film: {what}. Choose another path, or replace it with "
-        f"{option('overwrite')}"
+        f"{path.parent} holds the samples of another film: {'; '.join(different)}. Choose another path, or replace it "
+        f"with {option('overwrite')}"
     )
 
 
@@ -167,20 +166,18 @@ def paint(
     strip: Store,
     core: Store,
     options: PictureOptions,
-    painted: Callable[[int, int], object] | None = None,
+    painted: Callable[[int, int], object] = lambda *_: None,
 ) -> Iterator[Pixels]:
     """The frames of a film, one after the other: RGB, shape (height, width, 3)."""
     try:
         from mandeldask.zoom.painter import Painter
     except ImportError as error:
         raise ConfigError(f"a film needs Numba, which cannot be imported here ({error}); install it") from None
-    if painted:
-        painted(0, film.frames)
+    painted(0, film.frames)
     painter = Painter(film, strip, core, options)
     for frame in range(film.frames):
         yield painter.paint(film.span(frame))
-        if painted:
-            painted(frame + 1, film.frames)
+        painted(frame + 1, film.frames)
 
 
 def _encode(target: Path, frames: Iterator[Pixels], film: Film) -> None:

@@ -8,7 +8,6 @@ level m - 2 of the store holds of them.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,8 +20,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mandeldask.image import Picture, PictureOptions, Pixels, averaged, samples_of, srgb_curve
-from mandeldask.image.samples import Samples
+from mandeldask.image import THREADS, Picture, PictureOptions, averaged, srgb_curve
+from mandeldask.image.files import Pixels
+from mandeldask.image.samples import Samples, samples_of
 from mandeldask.store import Store
 from mandeldask.view import Deep
 from mandeldask.view.exact import DECIMALS, decimal, logarithm
@@ -34,7 +34,6 @@ Block = Callable[[int], Light]
 # Iterations, about a minute of one core: up to here a film is smooth. Its samples are worked out once, like a picture's
 AFFORDABLE = 2**35
 KEPT_BYTES = 2**29  # of blocks in colour, that the first three mip levels look at one after the other
-THREADS = min(4, os.cpu_count() or 1)  # that colour a block
 BLOCK = 512  # rows of a level read at a time: the most that a chunk has
 CORE_OCTAVES = 5  # of the strip, that the core counts for where colours are laid out
 MARGIN = 2  # rows of texels beside those that a frame looks at
@@ -44,8 +43,8 @@ class Painter:
     """Paints the frames of a film from its strip and its core."""
 
     def __init__(self, film: Film, strip: Store, core: Store, options: PictureOptions) -> None:
-        self.film, picture = film, coloured(strip, film.colours(options), core)
-        self.core = atlas(picture.like(samples_of(core, None)))
+        self.film, picture = film, _coloured(strip, film.colours(options), core)
+        self.core = _atlas(picture.like(samples_of(core, None)))
         width, height = film.size
         u = np.arange(width) + 0.5 - width / 2
         v = np.arange(height) + 0.5 - height / 2
@@ -83,7 +82,7 @@ class Painter:
         return out[::-1]
 
 
-def coloured(strip: Store, options: PictureOptions, core: Store | None = None) -> Picture:
+def _coloured(strip: Store, options: PictureOptions, core: Store | None = None) -> Picture:
     """The strip in the colours of the film, the same for all frames: laid out for the whole strip.
 
     Of a deep film they are laid out for the core too, whose counts are nearly all beyond the strip's.
@@ -185,7 +184,7 @@ class _Texture:
         return np.moveaxis((means + 0.5).astype(np.uint16), 0, -1)
 
 
-def atlas(picture: Picture) -> tuple[Light, NDArray[np.int64]]:
+def _atlas(picture: Picture) -> tuple[Light, NDArray[np.int64]]:
     """All of a picture in textures, halved until one side is down to a texel: as `_paint` takes them."""
     rows, columns = picture.samples.shape
     textures = _textures(picture, min(rows, columns).bit_length())
