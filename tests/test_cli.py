@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from PIL import Image
 from services import DEADLINE
 
 from mandeldask.cli import Commands, cli
+from mandeldask.cli.group import signals_end_in_order
 from mandeldask.config import load
 from mandeldask.kernels import KERNELS
 from mandeldask.store import open_store
@@ -400,3 +402,22 @@ def test_a_connection_that_is_lost_where_none_should_be_is_a_bug_and_told_as_one
 
     done = CliRunner().invoke(Commands("mandeldask", commands=[click.Command("lose", callback=lose)]), ["lose"])
     assert isinstance(done.exception, ConnectionResetError)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_within_a_callback_of_the_garbage_collector_ends_the_run_too(number, capfd):
+    """Dask has such a callback, and Python ignores what is raised there."""
+
+    def callback(phase, info):
+        gc.callbacks.remove(callback)
+        signal.raise_signal(number)
+
+    def collect():
+        gc.callbacks.append(callback)
+        gc.collect()
+        time.sleep(DEADLINE)
+
+    with pytest.raises(KeyboardInterrupt) as told, signals_end_in_order():
+        collect()
+    assert told.value.args == (number,)
+    assert capfd.readouterr().err.count("stopping the workers") == 1

@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -18,6 +20,7 @@ from mandeldask.errors import MandeldaskError, StoreError
 from mandeldask.text import command, fact, fold, printable
 
 EXIT_FAILED_TILES = 4
+AGAIN_SECONDS = 0.05  # until a signal that Python ignored is sent once more
 EXIT_CODES = [
     ("0", "done"),
     ("2", "a wrong command line, run description or argument"),
@@ -90,16 +93,35 @@ def cli(ctx: click.Context) -> None:
 @contextmanager
 def signals_end_in_order() -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP end a run in order: cluster closed, ledger written. A second one ends it at once."""
-    interrupted = False
+    interrupted = ignored = False
+    main = threading.main_thread().ident or 0
 
     def interrupt(number: int, frame: object) -> None:  # noqa: ARG001 (the signature of a handler)
-        nonlocal interrupted
-        if interrupted:
+        nonlocal interrupted, ignored
+        if interrupted and not ignored:
             click.echo("\x1b[?25h" if sys.stderr.isatty() else "", err=True)  # the bar had hidden the cursor
             os._exit(128 + number)  # the workers follow within seconds: their scheduler is gone
-        interrupted = True
-        click.echo("\nmandeldask: stopping the workers (press Ctrl-C again to quit at once)", err=True)
+        if not interrupted:
+            click.echo("\nmandeldask: stopping the workers (press Ctrl-C again to quit at once)", err=True)
+        interrupted, ignored = True, False
         raise KeyboardInterrupt(number)
+
+    def interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
+        """Python ignores what is raised within a callback of its garbage collector, such as Dask's."""
+        nonlocal ignored
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            hook(unraisable)
+            return
+        ignored = True
+        number = (unraisable.exc_value.args or [signal.SIGINT])[0]
+        threading.Thread(target=insist, args=(number,), daemon=True).start()
+
+    def insist(number: int) -> None:
+        """A signal that comes just before the main thread begins to wait does not wake it: the next one does."""
+        while ignored:
+            time.sleep(AGAIN_SECONDS)
+            if ignored:
+                signal.pthread_kill(main, number)
 
     # what a process leaves that ends at once, Python's tracker tidies up: it need not warn of it
     quiet = "ignore:resource_tracker:UserWarning"
@@ -108,9 +130,11 @@ def signals_end_in_order() -> Iterator[None]:
     # nohup, and a shell's background jobs, have some ignored: so they stay
     handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, interrupt) for number in handled}
+    hook, sys.unraisablehook = sys.unraisablehook, interrupt_again
     try:
         yield
     finally:
+        ignored, sys.unraisablehook = False, hook
         for number, handler in before.items():
             signal.signal(number, handler)
 
