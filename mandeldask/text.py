@@ -150,5 +150,7 @@ def duration(seconds: float) -> str:
 
 
 def short_time(seconds: float) -> str:
-    """Seconds that may be few, in three digits: 2.31 s, 502 ms, 7.02 ms."""
-    return duration(seconds) if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
+    """Seconds that may be few: 2.31 s, 502 ms, 7 ms, 0.32 ms."""
+    if seconds >= 0.9995:
+        return duration(seconds)
+    return f"{1000 * seconds:.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.2g} ms"

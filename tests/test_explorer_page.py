@@ -479,7 +479,7 @@ def test_the_page_goes_from_the_whole_set_to_spans_of_1e100th_and_back(visit, ex
     for path, counts in found.items():
         tile = deep_tile(*map(int, path.split("/")[1:]), f"{level},40,3", "none")  # from another origin
         reference = deep.reference_orbit(tile.origin.point, tile.origin.unit, 5000)
-        kernel = deep.make(5000, ("escape_time",), deep.Held(reference))
+        kernel = deep.DeepFunction(5000, ("escape_time",), deep.Held(reference))
         np.testing.assert_array_equal(counts[::16, ::16], kernel(tile.offsets()[::16, ::16]))
     assert len(found) == 2 and np.unique(counts).size > 10
     view = configs.parse(page.tab.evaluate("explorer.description(0)")).view

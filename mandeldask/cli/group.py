@@ -93,11 +93,14 @@ def cli(ctx: click.Context) -> None:
 @contextmanager
 def signals_end_in_order() -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP end a run in order: cluster closed, ledger written. A second one ends it at once."""
-    interrupted = ignored = False
+    interrupted = ignored = again = False
     main = threading.main_thread().ident or 0
 
     def interrupt(number: int, frame: object) -> None:  # noqa: ARG001 (the signature of a handler)
-        nonlocal interrupted, ignored
+        nonlocal interrupted, ignored, again
+        late, again = again and not ignored, False
+        if late:  # one of `insist`, whose last was heeded meanwhile
+            return
         if interrupted and not ignored:
             click.echo("\x1b[?25h" if sys.stderr.isatty() else "", err=True)  # the bar had hidden the cursor
             os._exit(128 + number)  # the workers follow within seconds: their scheduler is gone
@@ -118,9 +121,11 @@ def signals_end_in_order() -> Iterator[None]:
 
     def insist(number: int) -> None:
         """A signal that comes just before the main thread begins to wait does not wake it: the next one does."""
+        nonlocal again
         while ignored:
             time.sleep(AGAIN_SECONDS)
             if ignored:
+                again = True
                 signal.pthread_kill(main, number)
 
     # what a process leaves that ends at once, Python's tracker tidies up: it need not warn of it

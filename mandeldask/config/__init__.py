@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mandeldask.config.examples import locate, no_such, shipped
     from mandeldask.config.models import (
         Cluster,
         ClusterClass,
@@ -24,12 +25,9 @@ if TYPE_CHECKING:
         AnyCluster,
         load,
         load_cluster,
-        locate,
-        no_such,
         parse,
         picture_options,
         refuse_untrusted,
-        shipped,
     )
 
 __all__ = [
@@ -57,5 +55,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'mandeldask.config' has no attribute {name!r}")
-    rooms = (importlib.import_module(f"mandeldask.config.{room}") for room in ("models", "reading"))
+    rooms = (importlib.import_module(f"mandeldask.config.{room}") for room in ("examples", "models", "reading"))
     return next(getattr(room, name) for room in rooms if hasattr(room, name))

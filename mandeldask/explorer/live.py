@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from distributed import Client, fire_and_forget
+from distributed import Client
 from zict import LRU
 
 from mandeldask import config as configs
@@ -54,6 +54,7 @@ class LiveTiles:
         self._starting: asyncio.Task[None] | None = None
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
+        self._warm: list[Any] = []  # futures: Dask drops a task whose future is gone
 
     def start(self) -> None:
         """Start the cluster in the background, unless it is up or starting; again where it was lost."""
@@ -81,7 +82,7 @@ class LiveTiles:
         self._slots = asyncio.Semaphore(2 * threads + 2)
         self.state, self.message = "ready", plural(threads, "thread")
         for worker in workers:  # numba compiles for a second or so: before the first tile asks
-            fire_and_forget(self.client.submit(compute_tile, WARM, 100, self.kernel, workers=[worker], pure=False))
+            self._warm.append(self.client.submit(compute_tile, WARM, 100, self.kernel, workers=[worker], pure=False))
 
     def _hold(self, ready: Future[Client], end: threading.Event) -> None:
         """Runs in a thread of its own: connect, hand the client over, and keep the connection until the end."""
@@ -175,6 +176,7 @@ class LiveTiles:
             with suppress(Exception):
                 await asyncio.wait_for(self.client.close(), 5)
         self.client = self.thread_client = None
+        self._warm.clear()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, END_SECONDS)
 

@@ -32,7 +32,7 @@ from mandeldask.job.periodic import every
 from mandeldask.job.plan import NO_STORE, make_plan
 from mandeldask.job.runs import AnyConfig, read_description
 from mandeldask.kernels import choose
-from mandeldask.store import Place, Store, open_store, place_of
+from mandeldask.store import Store, open_store, place_of
 from mandeldask.telemetry import Progress, TileFailed, job_id
 from mandeldask.text import plural
 from mandeldask.tile import tile_name
@@ -50,7 +50,6 @@ class _Request:
     config: Any  # what `make_plan` wants of the run description: a driver may lack what reads one
     kernel: str
     run_id: str  # of this submission: a name may be used again
-    place: Place  # of the store
     ignore_space: bool
     identity: str = ""  # of the store, once it is there
 
@@ -64,7 +63,7 @@ class _Request:
     def release(self, ended: Mapping[str, Any] | None = None) -> None:
         """Let go of the store; where that cannot be, the hold on it is forgotten after a while."""
         with suppress(MandeldaskError, OSError):
-            release(self.place, self.run_id, ended)
+            release(self.config.store, self.run_id, ended)
 
 
 def submit(
@@ -117,7 +116,7 @@ def submit(
     wanted = {name: getattr(described, name) for name in ("view", "max_iter", "fields", "tile", "proof")}
     name = _new_name(place.url) if name is None else _checked(name)
     wanted |= {"store": place, "picture": configs.picture_options(described)}
-    request = _Request(name, SimpleNamespace(**wanted), kernel, uuid.uuid4().hex, place, ignore_space)
+    request = _Request(name, SimpleNamespace(**wanted), kernel, uuid.uuid4().hex, ignore_space)
     with Session(
         cluster or described.cluster,
         kernel=kernel,
@@ -180,8 +179,8 @@ def _submit(request: _Request, there: Session, overwrite: bool, tell: Observer) 
 
 def _prepare(request: _Request, size: Size, overwrite: bool) -> Plan:
     """Create or open the store as the workers see it, and hold it for the job, whose driver is not there yet."""
-    folder = os.path.dirname(request.place.url)
-    if request.place.is_folder and not os.path.isdir(folder):
+    folder = os.path.dirname(request.config.store.url)
+    if request.config.store.is_folder and not os.path.isdir(folder):
         raise StoreError(
             f"there is no directory {folder} on {socket.gethostname()}, where the workers run: "
             "name a store where they can see it, or make the directory there"
@@ -202,7 +201,7 @@ def _prepare_there(client: Client, request: _Request, overwrite: bool) -> Plan:
     except OSError as error:
         raise ClusterError(f"a worker was lost while it made the store: {error}; submit again") from None
     if isinstance(plan, OSError):
-        raise StoreError(f"the workers cannot use {request.place.url}: {plan.strerror or plan}")
+        raise StoreError(f"the workers cannot use {request.config.store.url}: {plan.strerror or plan}")
     if isinstance(plan, MandeldaskError):
         raise plan
     assert isinstance(plan, Plan)
@@ -295,15 +294,15 @@ def _drive(request: _Request, client: Client, home: str, reporter: _JobReporter)
 def _check_store(request: _Request) -> None:
     """Raise StoreError where the store that the job was submitted for is not to be seen: none is made here."""
     try:
-        same = open_store(request.place).identity == request.identity
+        same = open_store(request.config.store).identity == request.identity
     except StoreError as error:
-        if not request.place.is_folder:  # it says why
+        if not request.config.store.is_folder:  # it says why
             raise StoreError(f"{socket.gethostname()}, where the driver runs: {error}") from None
         same = False
     if not same:
         raise StoreError(
             f"{socket.gethostname()}, where the driver runs, does not see the store that was made for this job at "
-            f"{request.place.url}: name one where all machines of the cluster see it, and submit again"
+            f"{request.config.store.url}: name one where all machines of the cluster see it, and submit again"
         )
 
 

@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +48,17 @@ def _taken(lock: int) -> bool:
     return False
 
 
-@cache
 def _digest() -> str:
     """Of all code of the kernels: what a function is made of may lie in any of these files."""
     files = sorted(Path(__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _stamp(index: Any) -> None:
+    """Have Numba tell by all code of the kernels whether what it keeps is old, not by the function's file alone."""
+    if not hasattr(index, "_source_stamp"):
+        raise ImportError(f"Numba {numba.__version__} keeps compiled code in a way that mandeldask does not know")
+    index._source_stamp = _digest()
 
 
 def compiled(*arguments: types.Type, gives: types.Type = types.none) -> Callable[[Function], Function]:
@@ -66,7 +71,7 @@ def compiled(*arguments: types.Type, gives: types.Type = types.none) -> Callable
         if Path(__file__).exists():  # else in a zip file that was sent to this worker: nothing to share
             with suppress(RuntimeError):  # neither the package's folder nor the user's cache can be written
                 dispatcher.enable_caching()
-                dispatcher._cache._cache_file._source_stamp = _digest()  # Numba's own is of the function's file alone
+                _stamp(dispatcher._cache._cache_file)
                 # 3 ms, and no lock where the code is there; Numba tells it nowhere else
                 if dispatcher._cache.load_overload(signature, dispatcher.targetctx) is None:
                     turn = one_at_a_time(dispatcher.stats.cache_path)

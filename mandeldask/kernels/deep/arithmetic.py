@@ -2,7 +2,8 @@
 
 A double-double is an unevaluated sum high + low of two doubles, |low| <= u |high|, u = 2^-53. An extended number is
 z 2^s, with z a complex number of doubles and s an integer. Numba rounds each operation on complex numbers part by part:
-a product is (ac - bd) + i (ad + bc), of four products and two sums.
+a product is (ac - bd) + i (ad + bc), of four products and two sums. From Python 3.14 on it makes an infinity of a
+product that is NaN in both parts; no bound of such a number is finite, so no proven count depends on it.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,import-untyped,call-arg"

@@ -78,7 +78,7 @@ def slope_far(t, p, z, s, d, c, unit, top):
 
 @inlined
 def _jump_far(t, p, z, s, e, d, c, unit, eta, proof, coarse):
-    """`jump`, `jump_error` and `jump_slope` with the table's own exponents; the slope is in units of 2^s too."""
+    """A jump of the first pass with the table's own exponents; the slope is in units of 2^s too."""
     fh, fg = pow2(p.h + s), pow2(p.g + unit)
     grown = z + (scaled(t.q * z, fh) + scaled(t.r * c, fg)) * z
     b = t.b + scaled(t.s * c, fg)

@@ -209,7 +209,7 @@ REACH = 450  # exponents that plain doubles are used for: products of three stay
 def flatten(table, unit, flat):
     """The terms as plain doubles, for c in units of 2^unit and |c| < 2^17; h = inf where an exponent is out of reach.
 
-    What is flushed to 0 (G, B, S far below 1) is below 2^-1000 with its c.
+    What is flushed to 0 (g, b, s far below 1) is below 2^-1000 with its c.
     """
     for k in range(table.terms.size):
         t, e, out = table.terms[k], table.powers[k], flat[k]
