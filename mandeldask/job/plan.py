@@ -16,8 +16,8 @@ from mandeldask import config as configs
 from mandeldask.cluster import IDLE_WORKER_BYTES, Size
 from mandeldask.errors import ClusterError, ConfigError, StoreError
 from mandeldask.field import dtype_of
+from mandeldask.job import lease
 from mandeldask.job.events import ORBIT_BYTES, Plan
-from mandeldask.job.lease import refuse_second_driver
 from mandeldask.kernels import SCRATCH_BYTES
 from mandeldask.store import AnyPath, Description, Level, Place, Store, Tile, open_for_writing, open_store, place_of
 from mandeldask.text import data_size, is_url, option, si
@@ -60,7 +60,7 @@ def make_plan(
         raise ConfigError(NO_STORE)
     there = _store_at(config.store)
     if there:
-        refuse_second_driver(there, run_id)
+        lease.refuse_second_driver(there, run_id)
     tile = config.tile or (there and not overwrite and there.description.tile) or _choose_tile(config, size)
     description = Description.of(config.view, config.max_iter, config.fields, tile, config.proof)
     memory = check_memory(config.fields, description.tile, size, description.exact)
