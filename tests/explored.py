@@ -174,9 +174,9 @@ def hold():
 
 
 def waiting_tiles(client):
-    """How many live tiles the scheduler knows."""
+    """The keys of the live tiles that the scheduler knows."""
     return client.run_on_scheduler(_tiles)
 
 
 def _tiles(dask_scheduler=None):
-    return sum(str(key).startswith("explorer-tile") for key in dask_scheduler.tasks)
+    return {key for key in dask_scheduler.tasks if str(key).startswith("explorer-tile")}

@@ -205,11 +205,11 @@ def test_requests_that_nobody_waits_for_are_cancelled_on_the_scheduler(explorer,
     explorer.tile("/live/0/0/0")
     with workers_held(client):
         asked = [explorer.ask(f"/live/9/{n}/7?max_iter=90") for n in range(4)]
-        poll(lambda: waiting_tiles(client) == 4, "the tiles on the scheduler")
+        poll(lambda: len(waiting_tiles(client)) == 4, "the tiles on the scheduler")
         cancelled = explorer.state()["tiles"]["cancelled"]
         for connection in asked[1:]:
             connection.close()
-        poll(lambda: waiting_tiles(client) == 1, "the end of three tiles")
+        poll(lambda: len(waiting_tiles(client)) == 1, "the end of three tiles")
         assert explorer.state()["tiles"]["cancelled"] == cancelled + 3
     answer = asked[0].getresponse()
     assert read_tile(answer.headers, answer.read())[0].shape == (SIDE, SIDE)
@@ -244,7 +244,7 @@ def test_a_cluster_that_dies_is_told_of_and_stored_tiles_go_on(store, tmp_path):
             held = client.submit(hold, pure=False)
             poll(lambda: any(client.processing().values()), "the worker's wait")
             asked = explorer.ask("/live/2/2/1")
-            poll(lambda: waiting_tiles(client) == 1, "the tile on the scheduler")
+            poll(lambda: len(waiting_tiles(client)) == 1, "the tile on the scheduler")
             dask.scheduler.kill()
             answer = asked.getresponse()
             assert (answer.status, "was lost" in json.loads(answer.read())["error"]) == (503, True)

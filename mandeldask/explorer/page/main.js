@@ -42,7 +42,8 @@ let learnt = ""; // those that were last learnt from
 let changed = 0; // when they were others
 let last = 0;
 let stateOf = null;
-let written = "";
+let written = ""; // the link
+let seen = ""; // in the address: as it was written there, or typed and heeded
 let targets = [];
 let finer = [];
 let finerPixel = 0; // the pixel of the view that they are for
@@ -114,16 +115,18 @@ function sharp() {
 }
 
 function settle() {
-  if (gestures.busy) return;
+  if (gestures.busy || location.hash !== seen) return; // another link was typed: `restore` comes next
   view.fromText(...view.toText()); // the link says exactly what is shown
   const link = toFragment(view, fixed, colours.settings);
   if (link === written) return;
   written = link;
   history.replaceState(null, "", link);
+  seen = location.hash;
 }
 
 function restore() {
   if (location.hash === written && written) return;
+  seen = location.hash;
   const said = fromFragment(location.hash, scene.colormaps, SCALE_NAMES, scene.max_iter_limit);
   fixed = said.fixed;
   const found = said.centre && view.open(...said.centre);
