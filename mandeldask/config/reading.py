@@ -98,6 +98,7 @@ def parse(mapping: Mapping[str, Any], source: str = "run description", overrides
     """
     if isinstance(mapping, Mapping) and isinstance(view := mapping.get("view"), Mapping):
         mapping = {**mapping, "view": as_centre(view, f"{source}: view")}
+    check_type("overrides", overrides, list | tuple, "a list of KEY=VALUE, such as ['max_iter=500']")
     changes = dict(map(_split, overrides))
     if not changes:
         return _check(Config, mapping, source)
@@ -169,6 +170,7 @@ def read_file(path: str | os.PathLike[str]) -> Any:
 
 
 def _split(override: str) -> tuple[tuple[str, ...], Any]:
+    check_type("an override", override, str, "KEY=VALUE, such as 'max_iter=500'")
     key, equals, text = override.partition("=")
     keys = tuple("centre" if part.strip() == "center" else part.strip() for part in key.split("."))
     if not equals or not all(keys):

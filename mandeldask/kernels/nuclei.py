@@ -67,6 +67,8 @@ def find(
         A log-polar strip; parts or max_period out of range.
     """
     check_type("view", view, View, "a mandeldask.View")
+    for name, number in {"max_period": max_period, "parts": parts}.items():
+        check_type(name, number, int, "a whole number")
     if not 1 <= parts <= MAX_PARTS or max_period < 1:
         raise ConfigError(f"parts must be from 1 to {MAX_PARTS}, max_period at least 1; got {parts} and {max_period}")
     if view.strip:
