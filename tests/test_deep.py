@@ -435,7 +435,7 @@ def test_the_bits_of_a_strip_follow_its_inner_radius(monkeypatch):
     ("change", "message"),
     [
         ({"kernel": "numba"}, r"too deep for binary64.* kernel numba .* take kernel: deep, or auto"),
-        ({"arithmetic": "binary64"}, "arithmetic must be exact here, for the view is too deep for binary64"),
+        ({"arithmetic": "binary64"}, "run description: arithmetic must be exact here, for the view is too deep"),
         ({"arithmetic": "binary64", "kernel": "deep"}, "arithmetic must be exact here, for kernel deep"),
         ({"proof": "some"}, "proof"),
         ({"max_iter": 2**63}, "max_iter must be at most 2147483647"),

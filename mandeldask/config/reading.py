@@ -296,7 +296,7 @@ def _explain(fault: ErrorDetails) -> str:
     if fault["type"] == "tuple_type" and isinstance(fault["input"], str) and "," in fault["input"]:
         rule += f", in brackets (--set '{key}=[{fault['input']}]')"
     if isinstance(fault["input"], Mapping):  # the rule is one of several keys, and names them
-        return f"{key}: {rule}"
+        return f"{key}: {rule}" if key else rule
     return f"{key} {rule}; got {_show(fault['input'])}".lstrip()
 
 

@@ -226,7 +226,7 @@ class _Counter:
         return -(-self.view.shape[0] // BLOCK[0])
 
     def count(self, grids: int) -> Estimate:
-        """The estimate from so many grids; what the sums lack of them is counted."""
+        """The estimate from so many grids; what the counts lack of them is computed."""
         missing = [(g, r) for g in range(grids) for r in range(self.rows) if (g, r) not in self.counts]
         begun, before = time.monotonic(), self.seconds
         client = self.session.ready() if missing else None
